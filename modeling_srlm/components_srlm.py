@@ -1,0 +1,80 @@
+"""Taking a retriever apart, so that it can live inside a self-retrieval LM's repo."""
+
+from typing import Any
+
+from torch import nn
+from transformers import AutoModel, PreTrainedConfig, PreTrainedTokenizerBase
+
+from .retriever_srlm import TextEncoder
+
+_SENTENCE_TRANSFORMER_POOLINGS = {"cls": "cls", "mean": "mean", "lasttoken": "last_token"}
+
+
+def is_nestable(retriever: object) -> bool:
+    """Whether the retriever is a BiEncoderModel or a SentenceTransformer: those are saved inside the repo."""
+    return isinstance(retriever, nn.Module) and (_is_biencoder(retriever) or _is_sentence_transformer(retriever))
+
+
+def take_apart(retriever: nn.Module) -> tuple[nn.Module, PreTrainedTokenizerBase, dict[str, Any]]:
+    """(backbone, tokenizer, SelfRetrievalConfig settings) of a BiEncoderModel or a SentenceTransformer.
+
+    Raises ValueError for a SentenceTransformer with modules that the nested retriever does not have.
+    """
+    return _from_biencoder(retriever) if _is_biencoder(retriever) else _from_sentence_transformer(retriever)
+
+
+def load_retriever(repo: str, **kwargs: Any) -> TextEncoder:
+    """The bi-encoder of a Hub id or folder, `trust_remote_code`, `revision` and the rest passed on."""
+    retriever = AutoModel.from_pretrained(repo, **kwargs)
+    if not _is_biencoder(retriever):
+        raise ValueError(
+            f"{repo!r} is a {retriever.config.model_type!r} model, which says nothing of pooling and prompts. Give a "
+            f"bi-encoder's repo, BiEncoderModel.from_backbone({repo!r}, pooling=...) or SentenceTransformer({repo!r})."
+        )
+    return retriever
+
+
+def _is_biencoder(retriever: nn.Module) -> bool:
+    config = retriever.config if isinstance(getattr(retriever, "config", None), PreTrainedConfig) else None
+    return config is not None and config.model_type == "lookback_biencoder"
+
+
+def _is_sentence_transformer(retriever: nn.Module) -> bool:
+    return any(cls.__module__.startswith("sentence_transformers.") for cls in type(retriever).__mro__)
+
+
+def _from_biencoder(retriever: nn.Module) -> tuple[nn.Module, PreTrainedTokenizerBase, dict[str, Any]]:
+    config = retriever.config
+    settings = {
+        "retriever_config": config.text_config,
+        "retriever_pooling": config.pooling,
+        "retriever_pooling_k": config.pooling_k,
+        "retriever_normalize": config.normalize,
+        "retriever_bidirectional": config.bidirectional,
+        "retriever_append_eos": config.append_eos,
+        "retriever_max_length": config.max_length,
+        "retriever_prompts": config.prompts.get("default"),
+    }
+    return retriever.backbone, retriever.tokenizer, settings
+
+
+def _from_sentence_transformer(retriever: nn.Module) -> tuple[nn.Module, PreTrainedTokenizerBase, dict[str, Any]]:
+    names = [type(module).__name__ for module in retriever]
+    mode = retriever[1].pooling_mode if names[1:2] == ["Pooling"] else None
+    if names not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]) or (
+        mode not in _SENTENCE_TRANSFORMER_POOLINGS
+    ):
+        raise ValueError(
+            f"the SentenceTransformer has the modules {names} and the pooling {mode!r}; the repo can hold "
+            f"Transformer, Pooling ({', '.join(_SENTENCE_TRANSFORMER_POOLINGS)}) and Normalize. "
+            "Wrap it in an object with encode()."
+        )
+    transformer, prompts = retriever[0], retriever.prompts
+    settings = {
+        "retriever_config": transformer.auto_model.config,
+        "retriever_pooling": _SENTENCE_TRANSFORMER_POOLINGS[mode],
+        "retriever_normalize": "Normalize" in names,
+        "retriever_max_length": transformer.max_seq_length or 512,
+        "retriever_prompts": {"query": prompts.get("query", ""), "passage": prompts.get("document", "")},
+    }
+    return transformer.auto_model, transformer.tokenizer, settings

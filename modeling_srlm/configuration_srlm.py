@@ -1,0 +1,156 @@
+"""Configuration of the self-retrieval language model."""
+
+import dataclasses
+import difflib
+from typing import Any, ClassVar
+
+from transformers import AutoConfig, PreTrainedConfig
+
+RETRIEVAL_METHODS = ("no", "recent", "random", "bm25", "dense", "oracle")
+ORDER_METHODS = ("sequential", "relevance")
+INTEGRATE_METHODS = ("concat", "replace")
+POOLINGS = ("last_token", "cls", "mean", "mean_last_k")
+# Keys that transformers itself puts into a config or takes out of its keyword arguments.
+_TRANSFORMERS_KEYWORDS = {
+    "_attn_implementation", "_attn_implementation_internal", "_commit_hash", "_experts_implementation_internal",
+    "_name_or_path", "attn_implementation", "auto_map", "experts_implementation", "model_type", "name_or_path",
+    "num_labels", "output_attentions", "tie_word_embeddings", "torch_dtype", "use_cache",
+}  # fmt: skip
+
+
+class SelfRetrievalConfig(PreTrainedConfig):
+    """Settings of [`SelfRetrievalLM`]. Lengths are in tokens; `chunk_size` divides all of them.
+
+    Args:
+        text_config: the language model's own config, of any causal LM that transformers knows.
+        retriever_config: the config of the nested retriever's backbone; None without a nested retriever.
+        retriever_pooling, retriever_pooling_k, retriever_normalize, retriever_bidirectional, retriever_append_eos,
+            retriever_max_length: how the nested retriever makes an embedding, as in a bi-encoder's config.
+        retriever_prompts: {"query": ..., "passage": ..., "query_suffix": ..., "passage_suffix": ...} put around
+            the texts that the nested retriever encodes.
+        context_window_size: W, the window that ends with the targets.
+        chunk_size: C, the unit of retrieval.
+        key_num: k, chunks retrieved for a target; each brings the chunk after it as well, 2C tokens in all.
+        chunk_batch_size: inputs that go through the model at once. It changes speed and memory, not the result.
+        target_size: labels scored against one window; None takes the labelled span where it fits the window,
+            otherwise half of the window.
+        add_key_continuation: a key's text is its chunk and the chunk after it.
+        retrieval_method: "no", "recent", "random", "bm25", "dense" or "oracle".
+        order_method: "sequential" (as in the document) or "relevance" (the most relevant next to the window).
+        integrate_method: "concat" (before the window) or "replace" (in place of the window's oldest tokens).
+        instruction: {"query": prefix, "key": prefix} for the texts that the retriever encodes.
+        add_sep: token ids that overwrite the last tokens of each retrieved value.
+        bm25_k1, bm25_b: BM25's saturation and length normalisation.
+        seed: of the `random` method.
+
+    Raises ValueError for an unknown keyword, an unknown method, or sizes that do not fit each other or the backbone.
+    """
+
+    model_type = "lookback_srlm"
+    sub_configs: ClassVar = {"text_config": AutoConfig, "retriever_config": AutoConfig}
+
+    text_config: dict | PreTrainedConfig | None = None
+    retriever_config: dict | PreTrainedConfig | None = None
+    retriever_pooling: str = "last_token"
+    retriever_pooling_k: int = 8
+    retriever_normalize: bool = True
+    retriever_bidirectional: bool = False
+    retriever_append_eos: bool = False
+    retriever_max_length: int = 512
+    retriever_prompts: dict | None = None
+    context_window_size: int = 2048
+    chunk_size: int = 64
+    key_num: int = 1
+    chunk_batch_size: int = 2
+    target_size: int | None = None
+    add_key_continuation: bool = False
+    retrieval_method: str = "dense"
+    order_method: str = "sequential"
+    integrate_method: str = "concat"
+    instruction: dict | None = None
+    add_sep: list | None = None
+    bm25_k1: float = 1.5
+    bm25_b: float = 0.75
+    seed: int = 42
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        _check_keywords(kwargs, [field.name for field in dataclasses.fields(self)])
+        for name in self.sub_configs:
+            if isinstance(settings := getattr(self, name), dict):
+                setattr(self, name, AutoConfig.for_model(**settings))
+        super().__post_init__(**kwargs)
+        self.check()
+
+    def check(self) -> None:
+        """Raises ValueError where a value, or two values together, make no sense. Call it after changing one."""
+        _check_choice("retrieval_method", self.retrieval_method, RETRIEVAL_METHODS)
+        _check_choice("order_method", self.order_method, ORDER_METHODS)
+        _check_choice("integrate_method", self.integrate_method, INTEGRATE_METHODS)
+        _check_choice("retriever_pooling", self.retriever_pooling, POOLINGS)
+        for name in ("context_window_size", "chunk_size", "key_num", "chunk_batch_size", "target_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}; it must be at least 1.")
+        for name in ("context_window_size", "target_size"):
+            value = getattr(self, name)
+            if value is not None and value % self.chunk_size:
+                nearest = max(1, round(value / self.chunk_size)) * self.chunk_size
+                raise ValueError(f"{name} is {value}; chunk_size {self.chunk_size} must divide it: try {nearest}.")
+        self._check_prefixes()
+        self._check_room()
+
+    @property
+    def value_size(self) -> int:
+        """Tokens that one retrieved key brings: its chunk and the chunk after it."""
+        return 2 * self.chunk_size
+
+    @property
+    def max_target_size(self) -> int:
+        """Most labels that one window can score: the query chunk before the first target must stay in it."""
+        retrieved = self.key_num * self.value_size if self.integrate_method == "replace" else 0
+        return self.context_window_size - self.chunk_size - retrieved
+
+    def _check_prefixes(self) -> None:
+        if self.add_sep is not None and not 0 < len(self.add_sep) < self.value_size:
+            raise ValueError(
+                f"add_sep has {len(self.add_sep)} token ids; it must have at least 1 and fewer than a value's "
+                f"{self.value_size} tokens (two chunks)."
+            )
+        if self.instruction is not None and set(self.instruction) != {"query", "key"}:
+            raise ValueError(f"instruction has the keys {sorted(self.instruction)}; give 'query' and 'key'.")
+
+    def _check_room(self) -> None:
+        if (self.target_size or self.chunk_size) > self.max_target_size:
+            raise ValueError(
+                f"target_size {self.target_size or self.chunk_size} does not fit: a window of "
+                f"{self.context_window_size} tokens scores at most {self.max_target_size} ({self.integrate_method}, "
+                f"key_num {self.key_num}, chunk_size {self.chunk_size}). Enlarge context_window_size or lower key_num."
+            )
+        positions = getattr(self.text_config, "max_position_embeddings", None)
+        added = 0 if self.retrieval_method == "no" or self.integrate_method == "replace" else self.key_num
+        needed = self.context_window_size + added * self.value_size
+        if positions is not None and needed > positions:
+            raise ValueError(
+                f"context_window_size {self.context_window_size} and key_num {added} retrieved values of "
+                f"{self.value_size} tokens need {needed} positions; the backbone has {positions}. "
+                f"Lower context_window_size, key_num or chunk_size, or use integrate_method='replace'."
+            )
+
+
+def _check_keywords(kwargs: dict[str, Any], fields: list[str]) -> None:
+    for name in kwargs.keys() - _TRANSFORMERS_KEYWORDS:
+        nearest = difflib.get_close_matches(name, fields, n=1)
+        hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+        raise ValueError(f"{name!r} is no setting of SelfRetrievalConfig.{hint}")
+
+
+def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        nearest = difflib.get_close_matches(str(value), choices, n=1)
+        hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+        raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(choices)}.{hint}")
+
+
+SelfRetrievalConfig.register_for_auto_class()
+
+__all__ = ["SelfRetrievalConfig"]

@@ -1,0 +1,149 @@
+"""Dialogue mode: the text of a conversation around retrieved turns, and the choice of turns."""
+
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from .chunking_srlm import ModelInput
+from .output_srlm import SelfRetrievalOutput
+from .retrieval_srlm import arrange, bm25_scores, dense_scores, random_scores, recent_scores, top_k
+from .retriever_srlm import TextEncoder
+from .scoring_srlm import run_inputs, token_losses
+from .selection_srlm import embed_role
+
+ANSWER_PREFIX = "\nSpeaker 2: "
+QUERY_PREFIX = "Speaker 1: "
+
+
+def check_dialogue(
+    query: list[str], history: list[list[str]], answer: list[str], history_mask: torch.Tensor | None
+) -> torch.Tensor:
+    """The (B, N) bool mask of real turns; raises where the parts do not fit each other."""
+    sizes = {"query": len(query), "history": len(history), "answer": len(answer)}
+    if len(set(sizes.values())) != 1 or not query:
+        raise ValueError(f"{sizes} conversations; query, history and answer must have the same number, at least 1.")
+    for row, text in enumerate(answer):
+        if not text:
+            raise ValueError(f"answer {row} is empty: nothing can be scored. Leave the row out.")
+    longest = max(len(turns) for turns in history)
+    lengths = torch.tensor([len(turns) for turns in history])
+    mask = torch.arange(longest) < lengths[:, None]
+    if history_mask is None:
+        return mask
+    if tuple(history_mask.shape) != (len(query), longest):
+        raise ValueError(
+            f"history_mask has shape {tuple(history_mask.shape)}; it must be (conversations, turns) = "
+            f"{(len(query), longest)}, 1 for a turn and 0 for padding."
+        )
+    return mask & history_mask.cpu().bool()
+
+
+def conversation_input(
+    tokenizer: PreTrainedTokenizerBase, turns: list[str], query: str, answer: str, window_size: int, row: int
+) -> tuple[ModelInput, torch.Tensor]:
+    """The last `window_size` tokens of [turns, query, answer] as a model input, and the labels of its answer."""
+    text = "\n".join([*turns, QUERY_PREFIX + query + ANSWER_PREFIX + answer])
+    tokens = torch.tensor(tokenizer(text, verbose=False)["input_ids"][-window_size:])
+    length = len(tokenizer(answer, add_special_tokens=False, verbose=False)["input_ids"])
+    scored = torch.arange(max(len(tokens) - length, 1), len(tokens))
+    return ModelInput(row, tokens, scored - 1, scored), tokens[scored]
+
+
+def turn_scores(
+    method: str, config, retriever: TextEncoder | None, tokenizer: PreTrainedTokenizerBase, query: str,
+    turns: list[str], seed: int,
+) -> torch.Tensor:  # fmt: skip
+    """(n_turn,) relevance of each real turn to the query, for every method but `no` and `oracle`."""
+    if method == "recent":
+        return recent_scores(1, len(turns))[0]
+    if method == "random":
+        return random_scores(1, len(turns), seed)[0]
+    if method == "bm25":
+        ids = [torch.tensor(ids) for ids in tokenizer([query, *turns], add_special_tokens=False)["input_ids"]]
+        return bm25_scores(ids[:1], ids[1:], config.bm25_k1, config.bm25_b)[0]
+    queries = embed_role(retriever, [query], "query", config.instruction)
+    return dense_scores(queries, embed_role(retriever, turns, "key", config.instruction))[0]
+
+
+def choose(scores: torch.Tensor, turn_indices: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """(k,) indices into the whole history, -1 where there are fewer turns, and their scores."""
+    indices, ranked = top_k(scores[None], k)
+    chosen = torch.where(indices[0] >= 0, turn_indices[indices[0].clamp(min=0)], -1)
+    return chosen, ranked[0]
+
+
+class DialogueMixin:
+    """Scoring of answers with turns retrieved from the history; mixed into [`SelfRetrievalLM`]."""
+
+    config: Any
+    language_model: Any
+    retriever: TextEncoder | None
+    tokenizer: PreTrainedTokenizerBase
+    device: torch.device
+
+    def forward_with_history_retrieval(
+        self,
+        query: list[str],
+        history: list[list[str]],
+        answer: list[str],
+        history_mask: torch.Tensor | None = None,
+    ) -> SelfRetrievalOutput:
+        """Scores each answer behind its query and the k turns of the history that it retrieves.
+
+        Args:
+            query, answer: B texts. history: B lists of turns, the oldest first.
+            history_mask: (B, N), 0 for turns that are padding; they are never retrieved.
+
+        Returns the output with `retrieved_indices` (B, 1, k), turn numbers most relevant first.
+        """
+        mask = check_dialogue(query, history, answer, history_mask)
+        self._check_components()
+        chosen = [
+            self._choose_turns(query[row], history[row], answer[row], mask[row].nonzero().flatten(), row)
+            for row in range(len(query))
+        ]
+        prepared = []
+        for row, (indices, _) in enumerate(chosen):
+            turns = [history[row][i] for i in arrange(indices.tolist(), self.config.order_method)]
+            prepared.append(self._conversation(turns, query[row], answer[row], row))
+        losses = self._conversation_losses(prepared)
+        count = sum(len(row) for row in losses)
+        return SelfRetrievalOutput(
+            loss=torch.cat(losses).sum() / count,
+            retrieved_indices=torch.stack([indices for indices, _ in chosen])[:, None],
+            retrieved_scores=torch.stack([scores for _, scores in chosen])[:, None],
+            target_losses=torch.stack([row.detach().mean().cpu() for row in losses])[:, None],
+            num_scored_tokens=count,
+        )
+
+    @torch.no_grad()
+    def score_turns(self, query: str, turns: list[str], answer: str) -> torch.Tensor:
+        """(n_turn,) mean log-likelihood of the answer's tokens behind each single turn and the query."""
+        prepared = [self._conversation([turn], query, answer, row) for row, turn in enumerate(turns)]
+        return -torch.stack([losses.mean().cpu() for losses in self._conversation_losses(prepared)])
+
+    def _conversation(self, turns: list[str], query: str, answer: str, row: int) -> tuple[ModelInput, torch.Tensor]:
+        window_size = self.config.context_window_size
+        item, labels = conversation_input(self.tokenizer, turns, query, answer, window_size, row)
+        moved = ModelInput(row, *(tensor.to(self.device) for tensor in item[1:]))
+        return moved, labels.to(self.device)
+
+    def _conversation_losses(self, prepared: list[tuple[ModelInput, torch.Tensor]]) -> list[torch.Tensor]:
+        inputs = [item for item, _ in prepared]
+        results = run_inputs(self.language_model, inputs, self.config.chunk_batch_size)
+        return [token_losses(logits, prepared[item.row][1]) for item, logits in results]
+
+    def _choose_turns(
+        self, query: str, turns: list[str], answer: str, real: torch.Tensor, row: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        method, k = self.config.retrieval_method, self.config.key_num
+        if method == "no" or not len(real):
+            return torch.full((k,), -1), torch.full((k,), float("-inf"))
+        kept = [turns[i] for i in real.tolist()]
+        if method == "oracle":
+            scores = self.score_turns(query, kept, answer)
+        else:
+            seed = self.config.seed + len(query) + len(answer)  # of the row itself, so that the batch changes nothing
+            scores = turn_scores(method, self.config, self.retriever, self.tokenizer, query, kept, seed)
+        return choose(scores, real, k)

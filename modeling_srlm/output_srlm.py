@@ -1,0 +1,102 @@
+"""What a forward pass returns, and how it is put together from the scored inputs."""
+
+from dataclasses import dataclass
+
+import torch
+from transformers.utils import ModelOutput
+
+from .chunking_srlm import Block, Document, ModelInput
+from .scoring_srlm import target_of_token
+
+
+@dataclass
+class SelfRetrievalOutput(ModelOutput):
+    """Result of a forward pass of [`SelfRetrievalLM`].
+
+    Args:
+        loss: scalar, sum of the scored tokens' losses over their number, in nats.
+        logits: (B, L, V), at the row's own positions; None when labels are given, unless asked for.
+        retrieved_indices: (B, n_target, k) chunk numbers (turn numbers in dialogue mode), most relevant first, -1
+            where nothing was retrieved; the chunks of a row are counted from its first token's.
+        retrieved_scores: (B, n_target, k), -inf where nothing was retrieved.
+        target_indices: (B, n_target) chunk number of each target, -1 for padding.
+        target_losses: (B, n_target) mean loss of each target's scored tokens, NaN for none; detached.
+        num_scored_tokens: tokens that entered the loss.
+    """
+
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    retrieved_indices: torch.Tensor | None = None
+    retrieved_scores: torch.Tensor | None = None
+    target_indices: torch.Tensor | None = None
+    target_losses: torch.Tensor | None = None
+    num_scored_tokens: int | None = None
+
+
+@dataclass
+class Row:
+    """One document on its way through a forward pass."""
+
+    document: Document
+    blocks: list[Block]
+    selections: list[tuple[torch.Tensor, torch.Tensor]]
+
+    @property
+    def targets(self) -> list[int]:
+        return [target for block in self.blocks for target in block.targets]
+
+    def count_losses(self, targets: torch.Tensor, losses: torch.Tensor, sums: torch.Tensor) -> None:
+        """Adds the losses of the tokens of index `targets`, and their number, to sums (2, n_target)."""
+        block = self.blocks[0]._replace(end=self.blocks[-1].end)
+        column = target_of_token(self.document, block, targets).cpu()
+        sums[0].index_add_(0, column, losses.detach().float().cpu())
+        sums[1].index_add_(0, column, torch.ones(len(column)))
+
+
+def retrieval_fields(rows: list[Row]) -> dict[str, torch.Tensor]:
+    """The output's fields that say what each target retrieved, rows padded to one length."""
+    indices = [torch.cat([chosen for chosen, _ in row.selections]) for row in rows]
+    scores = [torch.cat([ranked for _, ranked in row.selections]) for row in rows]
+    return {
+        "retrieved_indices": pad_rows(indices, -1),
+        "retrieved_scores": pad_rows(scores, float("-inf")),
+        "target_indices": pad_rows([torch.tensor(row.targets) for row in rows], -1),
+    }
+
+
+def pad_rows(rows: list[torch.Tensor], value: float) -> torch.Tensor:
+    """(B, longest, ...) from B tensors (n, ...), padded behind."""
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=value)
+
+
+class LogitsBuffer:
+    """Collects the logits (m, V) of the inputs into (B, L, V), zero where no input predicts.
+
+    The logits that predict a row's token t stand at the position of its token t - 1.
+    """
+
+    def __init__(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None):
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        self.positions = [row.nonzero().flatten() for row in mask]
+        self.shape = input_ids.shape
+        self.rows: list[torch.Tensor] = []
+        self.parts: list[torch.Tensor] = []
+
+    def add(self, item: ModelInput, logits: torch.Tensor) -> None:
+        self.rows.append(item.row * self.shape[1] + self.positions[item.row][item.targets - 1])
+        self.parts.append(logits)
+
+    def build(self) -> torch.Tensor:
+        logits = torch.cat(self.parts)
+        flat = logits.new_zeros(self.shape.numel(), logits.shape[-1]).index_copy(0, torch.cat(self.rows), logits)
+        return flat.view(*self.shape, -1)
+
+
+def with_next_token(item: ModelInput, length: int) -> ModelInput:
+    """The input that ends with the document also predicts the token after it."""
+    if not len(item.targets) or int(item.targets[-1]) != length - 1:
+        return item
+    last = item.positions.new_tensor([len(item.tokens) - 1])
+    return item._replace(
+        positions=torch.cat([item.positions, last]), targets=torch.cat([item.targets, last.new_tensor([length])])
+    )
