@@ -5,7 +5,7 @@ from typing import Any
 from torch import nn
 from transformers import AutoModel, PreTrainedConfig, PreTrainedTokenizerBase
 
-from .retriever_srlm import TextEncoder
+from .retriever_srlm import SETTING_NAMES, TextEncoder
 
 _SENTENCE_TRANSFORMER_POOLINGS = {"cls": "cls", "mean": "mean", "lasttoken": "last_token"}
 
@@ -45,17 +45,9 @@ def _is_sentence_transformer(retriever: nn.Module) -> bool:
 
 def _from_biencoder(retriever: nn.Module) -> tuple[nn.Module, PreTrainedTokenizerBase, dict[str, Any]]:
     config = retriever.config
-    settings = {
-        "retriever_config": config.text_config,
-        "retriever_pooling": config.pooling,
-        "retriever_pooling_k": config.pooling_k,
-        "retriever_normalize": config.normalize,
-        "retriever_bidirectional": config.bidirectional,
-        "retriever_append_eos": config.append_eos,
-        "retriever_max_length": config.max_length,
-        "retriever_prompts": config.prompts.get("default"),
-    }
-    return retriever.backbone, retriever.tokenizer, settings
+    settings = {name: getattr(config, name) for name in SETTING_NAMES if name != "prompts"}
+    settings["prompts"] = config.prompts.get("default", {})
+    return retriever.backbone, retriever.tokenizer, _nested(config.text_config, settings)
 
 
 def _from_sentence_transformer(retriever: nn.Module) -> tuple[nn.Module, PreTrainedTokenizerBase, dict[str, Any]]:
@@ -71,10 +63,14 @@ def _from_sentence_transformer(retriever: nn.Module) -> tuple[nn.Module, PreTrai
         )
     transformer, prompts = retriever[0], retriever.prompts
     settings = {
-        "retriever_config": transformer.auto_model.config,
-        "retriever_pooling": _SENTENCE_TRANSFORMER_POOLINGS[mode],
-        "retriever_normalize": "Normalize" in names,
-        "retriever_max_length": transformer.max_seq_length or 512,
-        "retriever_prompts": {"query": prompts.get("query", ""), "passage": prompts.get("document", "")},
+        "pooling": _SENTENCE_TRANSFORMER_POOLINGS[mode],
+        "normalize": "Normalize" in names,
+        "max_length": transformer.max_seq_length or 512,
+        "prompts": {"query": prompts.get("query", ""), "passage": prompts.get("document", "")},
     }
-    return transformer.auto_model, transformer.tokenizer, settings
+    backbone = transformer.auto_model
+    return backbone, transformer.tokenizer, _nested(backbone.config, settings)
+
+
+def _nested(backbone_config: PreTrainedConfig, settings: dict[str, Any]) -> dict[str, Any]:
+    return {"retriever_config": backbone_config, "retriever_settings": settings}

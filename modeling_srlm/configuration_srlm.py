@@ -9,7 +9,6 @@ from transformers import AutoConfig, PreTrainedConfig
 RETRIEVAL_METHODS = ("no", "recent", "random", "bm25", "dense", "oracle")
 ORDER_METHODS = ("sequential", "relevance")
 INTEGRATE_METHODS = ("concat", "replace")
-POOLINGS = ("last_token", "cls", "mean", "mean_last_k")
 # Keys that transformers itself puts into a config or takes out of its keyword arguments.
 _TRANSFORMERS_KEYWORDS = {
     "_attn_implementation", "_attn_implementation_internal", "_commit_hash", "_experts_implementation_internal",
@@ -24,10 +23,8 @@ class SelfRetrievalConfig(PreTrainedConfig):
     Args:
         text_config: the language model's own config, of any causal LM that transformers knows.
         retriever_config: the config of the nested retriever's backbone; None without a nested retriever.
-        retriever_pooling, retriever_pooling_k, retriever_normalize, retriever_bidirectional, retriever_append_eos,
-            retriever_max_length: how the nested retriever makes an embedding, as in a bi-encoder's config.
-        retriever_prompts: {"query": ..., "passage": ..., "query_suffix": ..., "passage_suffix": ...} put around
-            the texts that the nested retriever encodes.
+        retriever_settings: how the nested retriever makes an embedding, the settings of a bi-encoder's config that
+            `retriever_srlm.RetrieverSettings` lists, the prompts of one task among them.
         context_window_size: W, the window that ends with the targets.
         chunk_size: C, the unit of retrieval.
         key_num: k, chunks retrieved for a target; each brings the chunk after it as well, 2C tokens in all.
@@ -51,13 +48,7 @@ class SelfRetrievalConfig(PreTrainedConfig):
 
     text_config: dict | PreTrainedConfig | None = None
     retriever_config: dict | PreTrainedConfig | None = None
-    retriever_pooling: str = "last_token"
-    retriever_pooling_k: int = 8
-    retriever_normalize: bool = True
-    retriever_bidirectional: bool = False
-    retriever_append_eos: bool = False
-    retriever_max_length: int = 512
-    retriever_prompts: dict | None = None
+    retriever_settings: dict | None = None
     context_window_size: int = 2048
     chunk_size: int = 64
     key_num: int = 1
@@ -86,7 +77,6 @@ class SelfRetrievalConfig(PreTrainedConfig):
         _check_choice("retrieval_method", self.retrieval_method, RETRIEVAL_METHODS)
         _check_choice("order_method", self.order_method, ORDER_METHODS)
         _check_choice("integrate_method", self.integrate_method, INTEGRATE_METHODS)
-        _check_choice("retriever_pooling", self.retriever_pooling, POOLINGS)
         for name in ("context_window_size", "chunk_size", "key_num", "chunk_batch_size", "target_size"):
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -39,13 +39,20 @@ def check_dialogue(
     return mask & history_mask.cpu().bool()
 
 
-def conversation_input(
-    tokenizer: PreTrainedTokenizerBase, turns: list[str], query: str, answer: str, window_size: int, row: int
+def conversation_prompt(turns: list[str], query: str) -> str:
+    """What stands before the answer: the retrieved turns and the query."""
+    return "\n".join([*turns, QUERY_PREFIX + query + ANSWER_PREFIX])
+
+
+def continuation_input(
+    tokenizer: PreTrainedTokenizerBase, prompt: str, continuation: str, window_size: int, row: int
 ) -> tuple[ModelInput, torch.Tensor]:
-    """The last `window_size` tokens of [turns, query, answer] as a model input, and the labels of its answer."""
-    text = "\n".join([*turns, QUERY_PREFIX + query + ANSWER_PREFIX + answer])
-    tokens = torch.tensor(tokenizer(text, verbose=False)["input_ids"][-window_size:])
-    length = len(tokenizer(answer, add_special_tokens=False, verbose=False)["input_ids"])
+    """The last `window_size` tokens of prompt + continuation as a model input, and the labels of the continuation.
+
+    How many tokens are scored is counted on the continuation alone, without special tokens.
+    """
+    tokens = torch.tensor(tokenizer(prompt + continuation, verbose=False)["input_ids"][-window_size:])
+    length = len(tokenizer(continuation, add_special_tokens=False, verbose=False)["input_ids"])
     scored = torch.arange(max(len(tokens) - length, 1), len(tokens))
     return ModelInput(row, tokens, scored - 1, scored), tokens[scored]
 
@@ -74,7 +81,7 @@ def choose(scores: torch.Tensor, turn_indices: torch.Tensor, k: int) -> tuple[to
 
 
 class DialogueMixin:
-    """Scoring of answers with turns retrieved from the history; mixed into [`SelfRetrievalLM`]."""
+    """Scoring of answers behind turns retrieved from the history; mixed into [`SelfRetrievalLM`]."""
 
     config: Any
     language_model: Any
@@ -103,11 +110,13 @@ class DialogueMixin:
             self._choose_turns(query[row], history[row], answer[row], mask[row].nonzero().flatten(), row)
             for row in range(len(query))
         ]
-        prepared = []
-        for row, (indices, _) in enumerate(chosen):
-            turns = [history[row][i] for i in arrange(indices.tolist(), self.config.order_method)]
-            prepared.append(self._conversation(turns, query[row], answer[row], row))
-        losses = self._conversation_losses(prepared)
+        prompts = [
+            conversation_prompt(
+                [history[row][i] for i in arrange(turns.tolist(), self.config.order_method)], query[row]
+            )
+            for row, (turns, _) in enumerate(chosen)
+        ]
+        losses = self._continuation_losses(prompts, answer)
         count = sum(len(row) for row in losses)
         return SelfRetrievalOutput(
             loss=torch.cat(losses).sum() / count,
@@ -118,21 +127,22 @@ class DialogueMixin:
         )
 
     @torch.no_grad()
-    def score_turns(self, query: str, turns: list[str], answer: str) -> torch.Tensor:
-        """(n_turn,) mean log-likelihood of the answer's tokens behind each single turn and the query."""
-        prepared = [self._conversation([turn], query, answer, row) for row, turn in enumerate(turns)]
-        return -torch.stack([losses.mean().cpu() for losses in self._conversation_losses(prepared)])
+    def score_continuations(self, prompts: list[str], continuations: list[str]) -> torch.Tensor:
+        """(n,) log-likelihood of each continuation's tokens behind its prompt, summed, in nats.
 
-    def _conversation(self, turns: list[str], query: str, answer: str, row: int) -> tuple[ModelInput, torch.Tensor]:
+        Of prompt and continuation together the last `context_window_size` tokens count.
+        """
+        return -torch.stack([losses.sum().cpu() for losses in self._continuation_losses(prompts, continuations)])
+
+    def _continuation_losses(self, prompts: list[str], continuations: list[str]) -> list[torch.Tensor]:
         window_size = self.config.context_window_size
-        item, labels = conversation_input(self.tokenizer, turns, query, answer, window_size, row)
-        moved = ModelInput(row, *(tensor.to(self.device) for tensor in item[1:]))
-        return moved, labels.to(self.device)
-
-    def _conversation_losses(self, prepared: list[tuple[ModelInput, torch.Tensor]]) -> list[torch.Tensor]:
-        inputs = [item for item, _ in prepared]
+        pairs = enumerate(zip(prompts, continuations, strict=True))
+        prepared = [continuation_input(self.tokenizer, *pair, window_size, row) for row, pair in pairs]
+        inputs = [ModelInput(item.row, *(tensor.to(self.device) for tensor in item[1:])) for item, _ in prepared]
+        inputs.sort(key=lambda item: len(item.tokens))
         results = run_inputs(self.language_model, inputs, self.config.chunk_batch_size)
-        return [token_losses(logits, prepared[item.row][1]) for item, logits in results]
+        losses = {item.row: token_losses(logits, prepared[item.row][1].to(self.device)) for item, logits in results}
+        return [losses[row] for row in range(len(prompts))]
 
     def _choose_turns(
         self, query: str, turns: list[str], answer: str, real: torch.Tensor, row: int
@@ -142,7 +152,8 @@ class DialogueMixin:
             return torch.full((k,), -1), torch.full((k,), float("-inf"))
         kept = [turns[i] for i in real.tolist()]
         if method == "oracle":
-            scores = self.score_turns(query, kept, answer)
+            prompts = [conversation_prompt([turn], query) for turn in kept]
+            scores = self.score_continuations(prompts, [answer] * len(kept))
         else:
             seed = self.config.seed + len(query) + len(answer)  # of the row itself, so that the batch changes nothing
             scores = turn_scores(method, self.config, self.retriever, self.tokenizer, query, kept, seed)

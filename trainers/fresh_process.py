@@ -1,0 +1,33 @@
+"""Running code in a fresh Python process that cannot import Lookback, as a user of the Hub has it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+PACKAGES = ("modeling_srlm", "modeling_llara", "modeling_biencoder", "trainers", "hub_cards")
+_BLOCK = f"""
+import sys
+class _NoLookback:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {PACKAGES!r}:
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, _NoLookback())
+"""
+
+
+def run_without_lookback(code: str, *arguments: str | Path, folder: str | Path) -> str:
+    """The standard output of `code`, run with `sys.argv[1:]` = arguments, working in `folder`.
+
+    Remote code is cached below `folder`, nothing is fetched. Raises RuntimeError with the process's own error
+    output if it fails.
+    """
+    folder = Path(folder)
+    home = {"HF_HOME": str(folder / "hf_home"), "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore"}
+    result = subprocess.run(
+        [sys.executable, "-I", "-c", _BLOCK + code, *map(str, arguments)],
+        cwd=folder, env={**os.environ, **home}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if result.returncode:
+        raise RuntimeError(f"the process without Lookback failed:\n{result.stderr[-4000:]}")
+    return result.stdout
