@@ -69,6 +69,9 @@ class SelfRetrievalConfig(PreTrainedConfig):
         for name in self.sub_configs:
             if isinstance(settings := getattr(self, name), dict):
                 setattr(self, name, AutoConfig.for_model(**settings))
+        # transformers sets these on the sub-configs too: None would undo what the components were loaded with
+        kwargs.setdefault("attn_implementation", {})
+        kwargs.setdefault("experts_implementation", {})
         super().__post_init__(**kwargs)
         self.check()
 

@@ -29,7 +29,9 @@ class RepoMixin:
         """As in transformers; the tokenizers are loaded from the same repo and revision when first needed."""
         loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
-        model._hub_kwargs = {key: kwargs[key] for key in HUB_KEYWORDS if key in kwargs}
+        # Code in the repo runs only where the caller said so; without a word, transformers would ask at the terminal.
+        trust = {"trust_remote_code": bool(kwargs.get("trust_remote_code"))}
+        model._hub_kwargs = {**{key: kwargs[key] for key in HUB_KEYWORDS if key in kwargs}, **trust}
         return loaded
 
     @property

@@ -23,7 +23,7 @@ from .dialogue_srlm import DialogueMixin
 from .hub_srlm import HUB_KEYWORDS, RepoMixin
 from .output_srlm import LogitsBuffer, Row, SelfRetrievalOutput, pad_rows, retrieval_fields, with_next_token
 from .retrieval_srlm import arrange
-from .retriever_srlm import NestedRetriever, TextEncoder
+from .retriever_srlm import NestedRetriever, TextEncoder, without_pooler
 from .scoring_srlm import run_inputs, score_keys, token_losses
 from .selection_srlm import KeySelector
 
@@ -90,7 +90,7 @@ class SelfRetrievalLM(RepoMixin, DialogueMixin, PreTrainedModel):
         if nested is None:
             self.retriever = retriever
             return
-        self.retriever.backbone, self.retriever.tokenizer = nested[0], nested[1]
+        self.retriever.backbone, self.retriever.tokenizer = without_pooler(nested[0]), nested[1]
         self.retriever.requires_grad_(False)
 
     def get_input_embeddings(self) -> nn.Module:

@@ -43,7 +43,7 @@ class NestedRetriever(nn.Module):
         self.settings = RetrieverSettings(**(config.retriever_settings or {}))
         if self.settings.bidirectional:
             config.retriever_config.is_causal = False  # transformers' masks and attention read it from there
-        self.backbone = AutoModel.from_config(config.retriever_config)
+        self.backbone = without_pooler(AutoModel.from_config(config.retriever_config))
         self.tokenizer: PreTrainedTokenizerBase | None = None
         self.requires_grad_(False)
 
@@ -67,6 +67,13 @@ class NestedRetriever(nn.Module):
         hidden = self.backbone(input_ids=input_ids, attention_mask=mask).last_hidden_state
         pooled = pool_right_padded(hidden.float(), lengths, self.settings.pooling, self.settings.pooling_k)
         return (nn.functional.normalize(pooled, dim=-1) if self.settings.normalize else pooled).cpu()
+
+
+def without_pooler(backbone: nn.Module) -> nn.Module:
+    """The backbone without BERT's pooler, which serves next-sentence prediction and not embeddings."""
+    if "pooler" in dict(backbone.named_children()):
+        backbone.pooler = None
+    return backbone
 
 
 def tokenize_in_prompt(

@@ -1,0 +1,142 @@
+"""What a bi-encoder is, beside its weights: backbone, pooling, normalisation, temperature, prompts, lengths."""
+
+from dataclasses import fields
+from typing import Any
+
+from transformers import AutoConfig, PreTrainedConfig
+
+from .checks_biencoder import (
+    POOLINGS,
+    SIMILARITIES,
+    check_bool,
+    check_choice,
+    check_embedding_dims,
+    check_keywords,
+    check_positive_int,
+    check_prompts,
+    check_temperature,
+)
+
+DEFAULT_MAX_LENGTH = 512
+# Keywords that transformers itself takes beside the declared fields.
+_TRANSFORMERS_KEYWORDS = (
+    "attn_implementation", "auto_map", "experts_implementation", "name_or_path", "num_labels", "output_attentions",
+    "per_layer_config", "quantization_config", "torch_dtype",
+)  # fmt: skip
+
+
+class BiEncoderConfig(PreTrainedConfig):
+    """Configuration of a `BiEncoderModel`.
+
+    Args:
+        text_config: the backbone's configuration (a `PreTrainedConfig` or its dict); a Llama's if None.
+        pooling: how the last hidden states become one vector: `last_token`, `cls` (the first token), `mean`, or
+            `mean_last_k` (the mean of the last `pooling_k` tokens).
+        pooling_k: tokens that `mean_last_k` averages.
+        normalize: divide each embedding by its L2 norm.
+        temperature: scores in the loss are divided by it; read it as `score_temperature`, which is 1 where the
+            embeddings are not normalised.
+        bidirectional: every token of a decoder backbone sees every other one.
+        embedding_dims: widths the embeddings were trained to be cut to (Matryoshka, arXiv:2205.13147), if any.
+        similarity: `cosine` or `dot`; by default `cosine` where the embeddings are normalised, else `dot`.
+        prompts: {task: {"query": prefix, "passage": prefix, "query_suffix": ..., "passage_suffix": ...}}, any of the
+            four keys. The task "default" holds where none is named.
+        max_length: longest input in tokens, prompt and special tokens included; by default 512, or the backbone's
+            positions where those are fewer. Texts are cut at their end, never prompts.
+        append_eos: end every text with the end-of-sequence token, where the tokenizer does not (for `last_token`).
+        separate_prompts: tokenise prefix, text and suffix each on its own, as the LLaRA checkpoints are used,
+            rather than as one string.
+        negatives_cross_device: in-batch negatives come from all processes of a distributed run.
+
+    Raises ValueError or TypeError for a wrong value, and ValueError for an unknown keyword.
+    """
+
+    model_type = "lookback_biencoder"
+    sub_configs = {"text_config": AutoConfig}  # noqa: RUF012  (the form every transformers version reads)
+
+    # Where the default is None, __post_init__ fills in the value.
+    text_config: PreTrainedConfig = None  # type: ignore[assignment]
+    pooling: str = "last_token"
+    pooling_k: int = 8
+    normalize: bool = True
+    temperature: float = 0.02
+    bidirectional: bool = False
+    embedding_dims: list[int] | None = None
+    similarity: str = None  # type: ignore[assignment]
+    prompts: dict[str, dict[str, str]] = None  # type: ignore[assignment]
+    max_length: int = None  # type: ignore[assignment]
+    append_eos: bool = False
+    separate_prompts: bool = False
+    negatives_cross_device: bool = True
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        # Only a saved configuration names its model type: whatever else it holds, it must load.
+        if "model_type" not in kwargs:
+            check_keywords(kwargs, [*self.keywords(), *_TRANSFORMERS_KEYWORDS], type(self).__name__)
+        self.text_config = _as_config(self.text_config)
+        self.prompts = {} if self.prompts is None else self.prompts
+        if self.similarity is None:
+            self.similarity = "cosine" if self.normalize else "dot"
+        if self.max_length is None:
+            self.max_length = min(DEFAULT_MAX_LENGTH, self.max_positions or DEFAULT_MAX_LENGTH)
+        self._check()
+        if self.bidirectional:
+            self.text_config.is_causal = False  # transformers' masks and attention read it from there
+        # transformers sets these on the sub-configuration too: None would undo what the backbone was loaded with
+        kwargs.setdefault("attn_implementation", self.text_config._attn_implementation)
+        kwargs.setdefault("experts_implementation", self.text_config._experts_implementation)
+        super().__post_init__(**kwargs)
+
+    def _check(self) -> None:
+        check_choice("pooling", self.pooling, POOLINGS)
+        check_choice("similarity", self.similarity, SIMILARITIES)
+        check_positive_int("pooling_k", self.pooling_k)
+        check_positive_int("max_length", self.max_length)
+        for name in ("normalize", "bidirectional", "append_eos", "separate_prompts", "negatives_cross_device"):
+            check_bool(name, getattr(self, name))
+        check_temperature(self.temperature)
+        check_prompts(self.prompts)
+        if self.embedding_dims is not None:
+            check_embedding_dims(self.embedding_dims, self.hidden_size)
+        if self.max_positions is not None and self.max_length > self.max_positions:
+            raise ValueError(
+                f"max_length={self.max_length} is longer than the backbone's {self.max_positions} positions: "
+                f"use at most {self.max_positions}."
+            )
+
+    @classmethod
+    def keywords(cls) -> list[str]:
+        """Names of the fields that belong to the bi-encoder itself."""
+        inherited = {field.name for field in fields(PreTrainedConfig)}
+        return [field.name for field in fields(cls) if field.name not in inherited]
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the embeddings before any truncation."""
+        return self.text_config.get_text_config().hidden_size
+
+    @property
+    def max_positions(self) -> int | None:
+        """The most tokens that the backbone has positions for, None where it does not say."""
+        return getattr(self.text_config.get_text_config(), "max_position_embeddings", None)
+
+    @property
+    def score_temperature(self) -> float:
+        """What scores are divided by in the loss: `temperature`, or 1 where the embeddings are not normalised."""
+        return self.temperature if self.normalize else 1.0
+
+
+def _as_config(text_config: dict | PreTrainedConfig | None) -> PreTrainedConfig:
+    if text_config is None:
+        return AutoConfig.for_model("llama")
+    if isinstance(text_config, PreTrainedConfig):
+        return text_config
+    if not isinstance(text_config, dict) or "model_type" not in text_config:
+        raise TypeError(
+            f"text_config={text_config!r} must be a backbone's configuration, or its dict with a model_type: "
+            "AutoConfig.from_pretrained(...) gives one."
+        )
+    return AutoConfig.for_model(**text_config)
+
+
+BiEncoderConfig.register_for_auto_class()

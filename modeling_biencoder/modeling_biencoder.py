@@ -1,0 +1,308 @@
+"""BiEncoderModel: a transformers backbone that turns texts into vectors, with the losses that train it to."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import ModelOutput, can_return_tuple
+from transformers.utils.logging import tqdm
+
+from .backbone_biencoder import drop_pooler, load_backbone, split_keywords
+from .checks_biencoder import (
+    check_bool,
+    check_group,
+    check_positive_int,
+    check_teacher_scores,
+    check_texts,
+    check_tokens,
+    check_truncate_dim,
+)
+from .configuration_biencoder import BiEncoderConfig
+from .encoding_biencoder import pad_rows, prompt_affixes, tokenize
+from .export_biencoder import export_sentence_transformers
+from .gather_biencoder import gather_rows, gather_sizes, is_distributed
+from .loss_biencoder import all_scores, contrastive_loss, distillation_loss, own_columns, own_scores
+from .pooling_biencoder import finish, pack_left, pool
+from .repository_biencoder import CompleteRepository
+
+_SHORT_JOB_SECONDS = 2.0  # no progress bar before that
+
+
+@dataclass
+class BiEncoderOutput(ModelOutput):
+    """What `BiEncoderModel` returns; B queries, G passages for each, width d.
+
+    Args:
+        loss: contrastive_loss, plus distillation_loss where teacher scores were given.
+        contrastive_loss: InfoNCE over `scores`.
+        distillation_loss: cross entropy from the teacher's to the student's distribution over each own group.
+        scores: similarities / temperature, (B, B * G) in-batch (all processes' passages in a distributed run) or
+            (B, G) own-group.
+        q_reps: (B, d) query embeddings.
+        p_reps: (B * G, d) passage embeddings.
+        embeddings: (batch, d), when token ids were given rather than queries and passages.
+    """
+
+    loss: torch.Tensor | None = None
+    contrastive_loss: torch.Tensor | None = None
+    distillation_loss: torch.Tensor | None = None
+    scores: torch.Tensor | None = None
+    q_reps: torch.Tensor | None = None
+    p_reps: torch.Tensor | None = None
+    embeddings: torch.Tensor | None = None
+
+
+class BiEncoderModel(CompleteRepository):
+    """A backbone, pooled to one embedding for each text.
+
+    >>> model = BiEncoderModel.from_backbone("gpt2", pooling="mean")  # doctest: +SKIP
+    >>> queries = model.encode(["who wrote Faust?"], role="query")  # doctest: +SKIP
+    >>> passages = model.encode(["Goethe wrote it.", "A poodle."], role="passage")  # doctest: +SKIP
+    >>> model.similarity(queries, passages)  # (1, 2)  # doctest: +SKIP
+    """
+
+    config: BiEncoderConfig
+    config_class = BiEncoderConfig
+    base_model_prefix = "backbone"
+    supports_gradient_checkpointing = True
+    accepts_loss_kwargs = False  # the loss is a mean over queries: Trainer must not scale it by accumulation steps
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+
+    def __init__(self, config: BiEncoderConfig, backbone: PreTrainedModel | None = None) -> None:
+        super().__init__(config)
+        self.backbone = AutoModel.from_config(config.text_config) if backbone is None else backbone
+        drop_pooler(self.backbone)
+        self.backbone.config.use_cache = False  # keys and values would be kept for nothing
+        self.post_init()
+
+    @classmethod
+    def from_backbone(
+        cls,
+        backbone: str | os.PathLike | PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase | str | os.PathLike | None = None,
+        **config: Any,
+    ) -> "BiEncoderModel":
+        """A new bi-encoder.
+
+        Args:
+            backbone: repo id, path or model; of a model with a head (...ForCausalLM) the base model is taken over,
+                not copied.
+            tokenizer: the tokenizer, its repo id or path; None loads it from the backbone's repo when needed.
+            config: fields of `BiEncoderConfig`, and keywords of `AutoModel.from_pretrained` such as revision, token,
+                cache_dir, dtype, attn_implementation.
+
+        Raises ValueError or TypeError for a wrong value or keyword.
+        """
+        fields, loading = split_keywords(
+            config, [name for name in BiEncoderConfig.keywords() if name != "text_config"]
+        )
+        base = load_backbone(backbone, loading)
+        source = backbone if isinstance(backbone, str | os.PathLike) else base.config.name_or_path
+        model = cls(BiEncoderConfig(text_config=base.config, **fields), backbone=base)
+        model.train(base.training)
+        if tokenizer is not None:
+            model.tokenizer = tokenizer
+        elif source:
+            model._remember_source(source, loading)
+        return model
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        query: Mapping[str, Any] | None = None,
+        passage: Mapping[str, Any] | None = None,
+        teacher_scores: torch.Tensor | None = None,
+        in_batch_negatives: bool = True,
+        return_loss: bool = True,
+        **kwargs: Any,
+    ) -> BiEncoderOutput:
+        """Embeddings of token ids, or the loss of a batch of queries and passages.
+
+        Args:
+            input_ids, attention_mask: (batch, length), padded on either side.
+            query: {"input_ids", "attention_mask"} of B queries.
+            passage: the same of B * G passages, query i's at i * G to (i + 1) * G - 1, its positive first.
+            teacher_scores: (B, G) scores of each query's own passages, to distil from.
+            in_batch_negatives: score every query with all passages; False: with its own only.
+            return_loss: False gives `q_reps` and `p_reps` alone. (True by default, or Trainer evaluates no loss.)
+            kwargs: for the backbone.
+        """
+        kwargs = {name: value for name, value in kwargs.items() if value is not None}  # PEFT names all it knows
+        if input_ids is not None and query is None and passage is None:
+            return BiEncoderOutput(embeddings=self.embed(input_ids, attention_mask, **kwargs))
+        if input_ids is not None or query is None or passage is None:
+            raise ValueError("give either input_ids, or both query and passage: " + _given(input_ids, query, passage))
+        check_bool("in_batch_negatives", in_batch_negatives)
+        self._check_batch(query, passage, teacher_scores)
+        q_reps, p_reps = self.embed(**query, **kwargs), self.embed(**passage, **kwargs)
+        if not return_loss:
+            return BiEncoderOutput(q_reps=q_reps, p_reps=p_reps)
+        return self.compute_loss(q_reps, p_reps, teacher_scores, in_batch_negatives)
+
+    def _check_batch(self, query: Any, passage: Any, teacher_scores: Any) -> None:
+        weight = self.get_input_embeddings().weight
+        for name, tokens in (("query", query), ("passage", passage)):
+            if not isinstance(tokens, Mapping) or "input_ids" not in tokens:
+                raise TypeError(
+                    f"{name} must be a dict with input_ids and attention_mask, not {type(tokens).__name__}."
+                )
+            check_tokens(tokens["input_ids"], tokens.get("attention_mask"), weight, f"{name} ")
+        queries = len(query["input_ids"])
+        group_size = check_group(queries, len(passage["input_ids"]))
+        check_teacher_scores(teacher_scores, queries, group_size, query["input_ids"].device)
+
+    def embed(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        truncate_dim: int | None = None,
+        **kwargs: Any,
+    ) -> torch.Tensor:
+        """(batch, length) token ids, padded on either side -> (batch, d) embeddings, at least float32."""
+        check_tokens(input_ids, attention_mask, self.get_input_embeddings().weight)
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        rows = {"input_ids": input_ids, "attention_mask": mask, **kwargs}
+        by_token = {name: value for name, value in rows.items() if _shape(value) == input_ids.shape}
+        rows.update(pack_left(by_token, mask))
+        hidden = self.backbone(**rows)[0]  # (batch, length, d)
+        pooled = pool(hidden, rows["attention_mask"], self.config.pooling, self.config.pooling_k)
+        return finish(pooled, self.config.normalize, truncate_dim)
+
+    def compute_loss(
+        self,
+        q_reps: torch.Tensor,
+        p_reps: torch.Tensor,
+        teacher_scores: torch.Tensor | None = None,
+        in_batch_negatives: bool = True,
+    ) -> BiEncoderOutput:
+        """The loss of finished embeddings, (B, d) queries and (B * G, d) passages; arguments as in `forward`.
+
+        In a distributed run every process must call it. Its loss is then scaled so that the mean over processes,
+        which DDP takes of the gradients, is the loss of the joint batch, of unequal shares too.
+        """
+        group_size = check_group(len(q_reps), len(p_reps))
+        check_teacher_scores(teacher_scores, len(q_reps), group_size, q_reps.device)
+        temperature, share = self.config.score_temperature, 1.0
+        positives = torch.arange(len(q_reps), device=q_reps.device) * group_size  # (B,)
+        if not in_batch_negatives:
+            scores = own = own_scores(q_reps, p_reps, temperature)  # (B, G)
+            positives = torch.zeros_like(positives)
+        else:
+            if self.config.negatives_cross_device and is_distributed():
+                p_reps_all, offset, share = _gather_passages(p_reps, group_size)
+                positives = positives + offset
+            else:
+                p_reps_all = p_reps
+            scores = all_scores(q_reps, p_reps_all, temperature)  # (B, N)
+            own = own_columns(scores, positives, group_size)
+        contrastive = contrastive_loss(scores, positives) * share
+        distillation = None if teacher_scores is None else distillation_loss(own, teacher_scores) * share
+        return BiEncoderOutput(
+            loss=contrastive if distillation is None else contrastive + distillation,
+            contrastive_loss=contrastive,
+            distillation_loss=distillation,
+            scores=scores,
+            q_reps=q_reps,
+            p_reps=p_reps,
+        )
+
+    def tokenize(
+        self,
+        texts: Sequence[str],
+        role: str = "query",
+        task: str | None = None,
+        examples: Sequence[tuple[str, str]] | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """Texts in their prompts -> `input_ids` and `attention_mask` on the model's device, ready for `forward`."""
+        rows = tokenize(texts, self.tokenizer, self.config, role, task, examples)
+        return {name: tensor.to(self.device) for name, tensor in pad_rows(rows, self.tokenizer).items()}
+
+    @torch.no_grad()
+    def encode(
+        self,
+        texts: Sequence[str],
+        role: str = "query",
+        task: str | None = None,
+        examples: Sequence[tuple[str, str]] | None = None,
+        batch_size: int = 32,
+        truncate_dim: int | None = None,
+        show_progress: bool | None = None,
+    ) -> torch.Tensor:
+        """Embeddings of texts, (len(texts), d) float32 on the CPU, in the order given.
+
+        Args:
+            texts: any number of strings, none included; an empty string is embedded as an end-of-sequence token.
+            role: `query` or `passage`: which of the task's prompts to use.
+            task: a key of `config.prompts`; None is "default".
+            examples: (query, answer) pairs put before each query (see `instruction_prompt`).
+            truncate_dim: keep the first numbers only (Matryoshka), normalised anew.
+            show_progress: a progress bar; None shows it for jobs of more than two seconds.
+        """
+        check_texts(texts)
+        check_positive_int("batch_size", batch_size)
+        width = self.config.hidden_size
+        check_truncate_dim(truncate_dim, self.config.embedding_dims, width)
+        prompt_affixes(self.config.prompts, role, task, examples)  # checked for an empty list too
+        if not texts:
+            return torch.zeros(0, truncate_dim or width)
+        # Longest first: little padding, and a batch too large for the memory fails at once.
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]), reverse=True)
+        starts = range(0, len(order), batch_size)
+        delay = _SHORT_JOB_SECONDS if show_progress is None else 0.0
+        was_training, parts = self.training, []
+        self.eval()
+        try:
+            for start in tqdm(starts, desc="encode", disable=show_progress is False, delay=delay):
+                batch = [texts[i] for i in order[start : start + batch_size]]
+                rows = self.tokenize(batch, role, task, examples)
+                parts.append(self.embed(**rows, truncate_dim=truncate_dim).float().cpu())
+        finally:
+            self.train(was_training)
+        return torch.cat(parts)[torch.tensor(order).argsort()]
+
+    def similarity(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        """(n, d) and (m, d) -> (n, m): cosine or dot product, as `config.similarity` says."""
+        for name, value in (("a", a), ("b", b)):
+            if not isinstance(value, torch.Tensor):
+                raise TypeError(f"{name} must be a tensor (n, d), not {type(value).__name__}.")
+        if a.dim() != 2 or b.dim() != 2 or a.shape[1] != b.shape[1]:
+            raise ValueError(f"a {tuple(a.shape)} and b {tuple(b.shape)} must be (n, d) and (m, d) of one width d.")
+        if self.config.similarity == "cosine":
+            a, b = F.normalize(a, dim=-1), F.normalize(b, dim=-1)
+        return a @ b.T
+
+    def export_sentence_transformers(self, folder: str | os.PathLike) -> None:
+        """Write a folder that `SentenceTransformer(folder)` loads, with equal embeddings.
+
+        Raises ValueError for what sentence-transformers cannot express, such as `mean_last_k` or suffix prompts.
+        """
+        export_sentence_transformers(self, folder)
+
+
+def _gather_passages(p_reps: torch.Tensor, group_size: int) -> tuple[torch.Tensor, int, float]:
+    """(passages of all processes, index of this one's first, weight of this one's mean loss in the joint mean)."""
+    sizes = gather_sizes(len(p_reps), p_reps.device)
+    rank = torch.distributed.get_rank()
+    share = sizes[rank] * len(sizes) / sum(sizes)
+    return gather_rows(p_reps, sizes), sum(sizes[:rank]), share
+
+
+def _shape(value: Any) -> torch.Size | None:
+    return value.shape if isinstance(value, torch.Tensor) else None
+
+
+def _given(input_ids: Any, query: Any, passage: Any) -> str:
+    named = {"input_ids": input_ids, "query": query, "passage": passage}
+    return f"got {[name for name, value in named.items() if value is not None] or 'none of them'}."
+
+
+BiEncoderModel.register_for_auto_class("AutoModel")

@@ -1,0 +1,149 @@
+"""What LLaRA asks of a backbone: loading it, its logits at chosen rows, new token rows, and a proof that it fits."""
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from .masking_llara import PREDICT, SUMMARIZE, check_attention, two_stream_mask, two_stream_positions
+
+# Keywords of from_backbone that go to `AutoModelForCausalLM.from_pretrained`; HUB_KEYWORDS also to the tokenizer.
+HUB_KEYWORDS = {
+    *("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token"),
+    "trust_remote_code",
+}
+LOADING_KEYWORDS = HUB_KEYWORDS | {
+    *("attn_implementation", "code_revision", "device_map", "dtype", "max_memory", "offload_folder"),
+    *("quantization_config", "torch_dtype", "use_safetensors", "variant", "low_cpu_mem_usage", "key_mapping"),
+}
+
+
+def load_backbone(backbone: str | PreTrainedModel, **loading: Any) -> PreTrainedModel:
+    """The causal LM of a repo id or path, or the one given; ValueError unless it is a decoder with an LM head."""
+    if not isinstance(backbone, PreTrainedModel):
+        backbone = AutoModelForCausalLM.from_pretrained(backbone, **loading)
+    elif loading:
+        raise ValueError(
+            f"{sorted(loading)} are for loading a backbone, but the backbone is a loaded {type(backbone).__name__}: "
+            "pass them to its from_pretrained, or pass a repo id or path here."
+        )
+    if backbone.config.is_encoder_decoder or backbone.get_output_embeddings() is None:
+        raise ValueError(
+            f"the backbone is a {type(backbone).__name__} but must be a decoder with a language-model head: load it "
+            "with AutoModelForCausalLM."
+        )
+    return backbone
+
+
+def load_tokenizer(
+    tokenizer: PreTrainedTokenizerBase | str | None, backbone: object, loading: dict[str, Any]
+) -> PreTrainedTokenizerBase:
+    """The tokenizer given, or the one of a repo id or path; by default the backbone's own."""
+    if isinstance(tokenizer, PreTrainedTokenizerBase):
+        return tokenizer
+    source = backbone if tokenizer is None else tokenizer
+    if isinstance(source, PreTrainedModel):
+        raise ValueError(
+            "tokenizer is None but the prompts are made with it: pass tokenizer=AutoTokenizer.from_pretrained(...), "
+            "or summarize_prompt_ids and predict_prompt_ids."
+        )
+    hub = {name: value for name, value in loading.items() if name in HUB_KEYWORDS}
+    return AutoTokenizer.from_pretrained(source, **(hub if tokenizer is None else {}))
+
+
+@torch.no_grad()
+def add_token_rows(backbone: PreTrainedModel, new_ids: list[int], num_known: int) -> None:
+    """Make room for `new_ids` and set their embedding and output rows to the mean over the first `num_known` rows.
+
+    Never shrinks: many checkpoints have more rows than their tokenizer has tokens.
+    """
+    if not new_ids:
+        return
+    num_rows = backbone.config.vocab_size
+    num_known = min(num_known, num_rows)
+    if max(new_ids) >= num_rows:
+        backbone.resize_token_embeddings(max(new_ids) + 1, mean_resizing=False)
+    # Tied weights are written twice, to the same end: the known rows, and so their mean, stay as they are.
+    for layer in (backbone.get_input_embeddings(), backbone.get_output_embeddings()):
+        for name, rows in layer.named_parameters(recurse=False):  # weight (V, d), and some heads have a bias (V,)
+            if name in ("weight", "bias"):
+                rows[new_ids] = rows[:num_known].float().mean(0).to(rows.dtype)
+
+
+def scale_logits(logits: torch.Tensor, config: PreTrainedConfig) -> torch.Tensor:
+    """What some families do to (..., V) logits behind the output embeddings: scale (Granite, Cohere), cap (Gemma)."""
+    values = vars(config)
+    if scale := values.get("logit_scale"):
+        logits = logits * scale
+    if divisor := values.get("logits_scaling"):
+        logits = logits / divisor
+    if cap := values.get("final_logit_softcapping"):
+        logits = cap * torch.tanh(logits / cap)
+    return logits
+
+
+@torch.no_grad()
+def check_backbone(backbone: PreTrainedModel) -> None:
+    """Prove on four tokens that the two-stream mask works and that the logits are read off as the backbone does.
+
+    Raises:
+        ValueError: when the backbone cannot take the mask, a summarize token reaches the predict stream, or plain
+            causal logits are not the backbone's own (an encoder, or a logit scaling unknown here).
+    """
+    check_attention(backbone.config)
+    if backbone.device.type == "meta":
+        return
+    name, was_training = backbone.config.model_type, backbone.training
+    backbone.eval()
+    try:
+        # Two rows that differ in the summarize token alone: [passage, passage, summarize, predict].
+        ids = torch.tensor([[3, 4, 5, 6], [3, 4, 7, 6]], device=backbone.device)
+        streams = torch.tensor([[0, 0, SUMMARIZE, PREDICT]] * 2, device=ids.device)
+        states = run_decoder(backbone, ids, torch.ones_like(ids).bool(), streams).last_hidden_state
+        plain = backbone(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
+        ours = scale_logits(backbone.get_output_embeddings()(states), backbone.config)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"backbone type {name!r} does not take a 4-D attention mask and position ids: use one that does, such as "
+            "Llama, Qwen, Mistral, Gemma, GPT-2 or OPT."
+        ) from error
+    finally:
+        backbone.train(was_training)
+    rounding = 1e-4 if backbone.dtype == torch.float32 else 0.05
+    change = (states[0] - states[1]).abs().amax(-1)  # (4,): only the summarize token may differ
+    if not change[[0, 1, 3]].max() < rounding * change[2]:
+        raise ValueError(
+            f"in backbone type {name!r} a summarize token reaches tokens that must not see it: use a causal decoder "
+            "with softmax attention that takes a custom mask."
+        )
+    # The first three tokens stand as in plain causal attention.
+    difference = (ours - plain.logits)[:, :3].abs().max()
+    if not difference <= 10 * rounding * plain.logits.abs().max():
+        raise ValueError(
+            f"backbone type {name!r} is not causal by itself, or changes its logits behind the output embeddings in a "
+            "way not known here: use a causal decoder, or add the change to scale_logits in backbone_llara.py."
+        )
+
+
+def run_decoder(
+    backbone: PreTrainedModel,
+    input_ids: torch.Tensor,
+    mask: torch.Tensor,
+    streams: torch.Tensor,
+    position_ids: torch.Tensor | None = None,
+    **outputs: bool,
+) -> Any:
+    """The backbone without its head over (B, L) ids under the two-stream mask; gives a transformers base output."""
+    positions = two_stream_positions(mask, streams) if position_ids is None else position_ids
+    attention_mask = two_stream_mask(backbone.config, mask, streams, positions, backbone.dtype)
+    decoder: nn.Module = backbone.base_model
+    return decoder(
+        input_ids=input_ids, attention_mask=attention_mask, position_ids=positions, use_cache=False, **outputs
+    )

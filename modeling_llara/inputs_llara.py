@@ -1,0 +1,88 @@
+"""Checks of a batch before any compute: shapes, types and devices first, then what the rows hold (one device sync)."""
+
+import torch
+
+from .configuration_llara import LlaraConfig
+from .loss_llara import IGNORED_LABEL
+from .masking_llara import Span, layout_error
+
+INTEGERS = (torch.int64, torch.int32)
+
+
+def check_shapes(
+    input_ids: torch.Tensor | None,
+    attention_mask: torch.Tensor | None,
+    position_ids: torch.Tensor | None,
+    labels: torch.Tensor | None,
+    targets: dict[str, torch.Tensor | None],
+) -> torch.Tensor:
+    """Give input_ids back; TypeError or ValueError unless all tensors fit: type, shape, device."""
+    if input_ids is None:
+        raise ValueError("input_ids is None but the prompts are found by their ids: pass input_ids.")
+    _check_tensor("input_ids", input_ids, None, INTEGERS)
+    if input_ids.numel() == 0:
+        raise ValueError(f"input_ids has shape {tuple(input_ids.shape)}, an empty batch: pass at least one token.")
+    masks = (*INTEGERS, torch.bool, torch.float32, torch.float16, torch.bfloat16, torch.uint8)
+    for name, tensor, types in (
+        ("attention_mask", attention_mask, masks),
+        ("position_ids", position_ids, INTEGERS),
+        ("labels", labels, INTEGERS),
+        *((name, tensor, INTEGERS) for name, tensor in targets.items()),
+    ):
+        if tensor is not None:
+            _check_tensor(name, tensor, input_ids, types)
+            size = tensor.shape if name not in targets else tensor.shape[:1]
+            if size != input_ids.shape[: len(size)]:
+                raise ValueError(
+                    f"{name} has shape {tuple(tensor.shape)} but input_ids {tuple(input_ids.shape)}: give it the same "
+                    f"{'shape' if name not in targets else 'number of rows'}."
+                )
+    return input_ids
+
+
+def _check_tensor(name: str, tensor: torch.Tensor, like: torch.Tensor | None, types: tuple[torch.dtype, ...]) -> None:
+    if not isinstance(tensor, torch.Tensor):
+        raise TypeError(f"{name} is a {type(tensor).__name__} but must be a tensor: pass torch.tensor({name}).")
+    if tensor.dtype not in types:
+        raise TypeError(f"{name} has dtype {tensor.dtype} but must have one of {list(types)}: convert it.")
+    if tensor.dim() != 2:
+        raise ValueError(f"{name} has shape {tuple(tensor.shape)} but must be (batch, length): reshape it.")
+    if like is not None and tensor.device != like.device:
+        raise ValueError(f"{name} is on {tensor.device} but input_ids on {like.device}: move it there.")
+
+
+def check_rows(
+    config: LlaraConfig,
+    input_ids: torch.Tensor,
+    mask: torch.Tensor,
+    positions: torch.Tensor,
+    labels: torch.Tensor | None,
+    spans: dict[str, Span],
+    targets: dict[str, torch.Tensor | None],
+) -> None:
+    """Raise ValueError for the first row with a broken prompt, an id or position out of range, or a lost target."""
+    size, limit = config.text_config.vocab_size, config.text_config.max_position_embeddings
+    checks = [
+        (~mask.any(1), "has no token under its attention_mask: drop the row"),
+        (((input_ids < 0) | (input_ids >= size)).any(1), f"has input_ids outside 0..{size - 1}, the vocabulary"),
+        (((positions < 0) | (positions >= limit)).any(1), f"needs positions outside 0..{limit - 1}: shorten it"),
+    ]
+    if labels is not None:
+        wrong = ((labels < 0) & (labels != IGNORED_LABEL)) | (labels >= size)
+        checks.append((wrong.any(1), f"has labels that are neither {IGNORED_LABEL} nor in 0..{size - 1}"))
+    for name, span in spans.items():
+        advice = "build rows with build_row, which cuts the passage and keeps the prompts whole"
+        checks.append((span.broken, f"holds special tokens of the {name} prompt, but not the prompt whole: {advice}"))
+        ids = targets[f"output_{name}_ids"]
+        if ids is not None:
+            checks.append(((ids >= size).any(1), f"has output_{name}_ids outside 0..{size - 1}, the vocabulary"))
+            ignored = torch.tensor(config.ignored_target_ids, dtype=ids.dtype, device=ids.device)
+            wanted = ((ids >= 0) & ~torch.isin(ids, ignored)).any(1)
+            missing = f"has output_{name}_ids but no {name} prompt: add the prompt, or give the row -100 as its ids"
+            checks.append((wanted & ~span.present & ~span.broken, missing))
+    order = "does not end with [summarize prompt | predict prompt] (either may be left out): reorder it"
+    checks.append((layout_error(mask, spans["summarize"], spans["predict"]), order))
+    failed = torch.stack([rows for rows, _ in checks]).cpu()  # the one sync
+    for rows, (_, message) in zip(failed, checks, strict=True):
+        if rows.any():
+            raise ValueError(f"row {int(rows.long().argmax())} of the batch {message}.")

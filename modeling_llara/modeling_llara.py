@@ -1,0 +1,349 @@
+"""LlaraForPreTraining: a decoder backbone under the LLaRA objectives (Llama2Vec, arXiv 2312.15503)."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationMixin,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers import initialization as init
+from transformers.utils import ModelOutput
+
+from .backbone_llara import (
+    HUB_KEYWORDS,
+    LOADING_KEYWORDS,
+    add_token_rows,
+    check_backbone,
+    load_backbone,
+    load_tokenizer,
+    run_decoder,
+    scale_logits,
+)
+from .configuration_llara import LlaraConfig, reject_unknown
+from .inputs_llara import check_rows, check_shapes
+from .loss_llara import autoregressive_loss, bag_of_words_loss, combine_losses
+from .masking_llara import Span, check_attention, find_span, find_streams, two_stream_positions
+from .prompts_llara import add_prompts, biencoder_keywords
+
+AUTO_CLASSES = ("AutoModel", "AutoModelForCausalLM", "AutoModelForPreTraining")
+
+
+@dataclass
+class LlaraOutput(ModelOutput):
+    """What a forward pass gives; B rows of L tokens, vocabulary V, hidden size d.
+
+    Attributes:
+        loss: scalar, the weighted sum of what was asked for; None without labels and targets.
+        ar_loss: scalar, mean next-token loss over the labels; not weighted.
+        bow_summarize_loss, bow_predict_loss: scalars, bag-of-words loss of each prompt; not weighted.
+        logits: (B, L, V), only with `output_logits=True`.
+        hidden_states: tuple of (B, L, d), the last one as the head sees it; only with `output_hidden_states=True`.
+        attentions: tuple of (B, heads, L, L); only with `output_attentions=True` under eager attention.
+    """
+
+    loss: torch.Tensor | None = None
+    ar_loss: torch.Tensor | None = None
+    bow_summarize_loss: torch.Tensor | None = None
+    bow_predict_loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+
+
+class LlaraForPreTraining(PreTrainedModel, GenerationMixin):
+    """Any decoder of transformers, trained to say at its prompts' special tokens what a text is about.
+
+    Example::
+
+        model = LlaraForPreTraining.from_backbone("path/or/repo")
+        row = build_row(model.config, model.tokenizer("a passage", add_special_tokens=False)["input_ids"])
+    """
+
+    config_class = LlaraConfig
+    config: LlaraConfig
+    base_model_prefix = "backbone"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True  # for generate; forward refuses it with an error that says what to use
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    # The losses are means over one batch, so the Trainer must divide them by the accumulation steps.
+    accepts_loss_kwargs = False
+
+    def __init__(self, config: LlaraConfig, backbone: PreTrainedModel | None = None) -> None:
+        super().__init__(config)
+        _check_ids(config)
+        if backbone is None:
+            self.backbone = AutoModelForCausalLM.from_config(config.text_config)
+            self.post_init()
+        else:
+            self.backbone = backbone
+            with init.no_init_weights():
+                self.post_init()
+        self.generation_config = self.backbone.generation_config
+        self._tokenizer: PreTrainedTokenizerBase | None = None
+        self._tokenizer_source: tuple[str, dict[str, Any]] | None = None
+
+    @classmethod
+    def from_backbone(
+        cls,
+        backbone: str | Path | PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase | str | None = None,
+        **kwargs: Any,
+    ) -> "LlaraForPreTraining":
+        """Put a causal LM under the LLaRA objectives.
+
+        Unless both prompts' ids are given, special tokens are added to a copy of the tokenizer (by default the
+        backbone's own), the embeddings grow by them (each new row the mean of the old), and the prompts are made.
+
+        Args:
+            backbone: repo id, folder, or a loaded causal LM, which is then used itself, not copied.
+            tokenizer: a tokenizer, or its repo id or folder.
+            **kwargs: LlaraConfig keywords; for a backbone to load also `revision`, `token`, `cache_dir`, `dtype`,
+                `attn_implementation` and the other loading keywords of `from_pretrained`.
+
+        Raises:
+            ValueError: for an unknown keyword, a missing tokenizer, or a backbone that the two-stream mask or the
+                losses cannot serve.
+        """
+        reject_unknown(kwargs, LOADING_KEYWORDS, "from_backbone")
+        loading = {name: kwargs.pop(name) for name in list(kwargs) if name in LOADING_KEYWORDS}
+        source = str(backbone) if isinstance(backbone, Path) else backbone
+        given = ("summarize_prompt_ids" in kwargs, "predict_prompt_ids" in kwargs)
+        if any(given) != all(given):
+            raise ValueError(
+                "only one of summarize_prompt_ids and predict_prompt_ids is given: pass both (an empty list for a "
+                "prompt that is not used), or neither to have them made."
+            )
+        settings = LlaraConfig(**kwargs)  # wrong values raise before anything is loaded
+        words = None if all(given) and tokenizer is None else load_tokenizer(tokenizer, source, loading)
+        decoder = load_backbone(source, **loading)
+        if words is not None and not all(given):
+            num_known = len(words)
+            words, prompts = add_prompts(words, settings.num_summary_tokens, settings.num_predict_tokens)
+            add_token_rows(decoder, list(range(num_known, len(words))), num_known)
+            kwargs = {**prompts, **kwargs}
+        check_backbone(decoder)
+        attention = decoder.config._attn_implementation
+        config = LlaraConfig(text_config=decoder.config, dtype=decoder.dtype, attn_implementation=attention, **kwargs)
+        model = cls(config, backbone=decoder)
+        model._tokenizer = words
+        return model
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """As in transformers; where the model came from is kept, to load its tokenizer when first needed."""
+        hub = {name: kwargs[name] for name in HUB_KEYWORDS & set(kwargs) if name != "trust_remote_code"}
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded  # a pair with output_loading_info=True
+        model._tokenizer_source = (str(pretrained_model_name_or_path), hub)
+        return loaded
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer with the prompts' special tokens; ValueError when the model has none."""
+        if self._tokenizer is None:
+            missing = "the model has no tokenizer: build it with from_backbone(backbone, tokenizer=...)"
+            if self._tokenizer_source is None:
+                raise ValueError(f"{missing}, or set model.tokenizer.")
+            source, hub = self._tokenizer_source
+            try:
+                # With a config at hand AutoTokenizer does not load the repo's own, and so does not ask again to trust
+                # its code; an empty one leaves the choice of class to tokenizer_config.json.
+                self._tokenizer = AutoTokenizer.from_pretrained(source, config=PreTrainedConfig(), **hub)
+            except (OSError, ValueError, KeyError) as error:
+                raise ValueError(
+                    f"{missing}; none could be loaded from {source!r}, or set model.tokenizer."
+                ) from error
+        return self._tokenizer
+
+    @tokenizer.setter
+    def tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        if not isinstance(tokenizer, PreTrainedTokenizerBase):
+            raise TypeError(f"tokenizer is a {type(tokenizer).__name__} but must be a transformers tokenizer.")
+        self._tokenizer = tokenizer
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        output_summarize_ids: torch.Tensor | None = None,
+        output_predict_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        output_logits: bool = False,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> LlaraOutput | tuple[Any, ...]:
+        """Losses of a batch of rows `[passage | summarize prompt | predict prompt]`; either prompt may be missing.
+
+        Args:
+            input_ids: (B, L); the prompts are found by their special tokens, row by row.
+            attention_mask: (B, L), 1 at tokens and 0 at padding, on either side.
+            position_ids: (B, L) positions to use in place of the two-stream ones.
+            labels: (B, L), the passage's ids, -100 elsewhere; asks for the autoregressive loss.
+            output_summarize_ids, output_predict_ids: (B, T) words that the prompt's special tokens have to predict,
+                padded with -100 or with ids that the config ignores; each asks for its bag-of-words loss.
+            inputs_embeds: not supported, must be None.
+            output_logits: also give the (B, L, V) logits of all positions.
+
+        Raises:
+            TypeError, ValueError: before any compute; the message names the row, the rule and the fix.
+        """
+        if inputs_embeds is not None:
+            raise ValueError("inputs_embeds is given but the prompts are found by their ids: pass input_ids.")
+        targets = {"output_summarize_ids": output_summarize_ids, "output_predict_ids": output_predict_ids}
+        check_attention(self.backbone.config)
+        input_ids = check_shapes(input_ids, attention_mask, position_ids, labels, targets).long()
+        mask = torch.ones_like(input_ids).bool() if attention_mask is None else attention_mask.bool()
+        spans = self._find_spans(input_ids, mask)
+        streams = find_streams(input_ids.shape[1], spans["summarize"], spans["predict"])
+        positions = two_stream_positions(mask, streams) if position_ids is None else position_ids
+        check_rows(self.config, input_ids, mask, positions, labels, spans, targets)
+        states = run_decoder(
+            self.backbone, input_ids, mask, streams, positions,
+            output_hidden_states=bool(output_hidden_states), output_attentions=bool(output_attentions),
+        )  # fmt: skip
+        output = self._losses(states.last_hidden_state, labels, spans, targets)
+        if output_logits:
+            output.logits = self._head(states.last_hidden_state)
+        output.hidden_states, output.attentions = states.hidden_states, states.attentions
+        return output.to_tuple() if return_dict is False else output
+
+    def _find_spans(self, input_ids: torch.Tensor, mask: torch.Tensor) -> dict[str, Span]:
+        config = self.config
+        return {
+            "summarize": find_span(input_ids, mask, config.summarize_prompt_ids, config.num_summary_tokens),
+            "predict": find_span(input_ids, mask, config.predict_prompt_ids, config.num_predict_tokens),
+        }
+
+    def _losses(
+        self,
+        states: torch.Tensor,
+        labels: torch.Tensor | None,
+        spans: dict[str, Span],
+        targets: dict[str, torch.Tensor | None],
+    ) -> LlaraOutput:
+        output = LlaraOutput()
+        if labels is not None:
+            output.ar_loss = autoregressive_loss(states, labels.long(), self._head)
+        counts = {"summarize": self.config.num_summary_tokens, "predict": self.config.num_predict_tokens}
+        ignored = torch.tensor(self.config.ignored_target_ids, dtype=torch.long, device=states.device)
+        bag_of_words = []
+        for name, span in spans.items():
+            ids = targets[f"output_{name}_ids"]
+            if ids is not None:
+                indices = span.special_token_indices(counts[name])  # (B, n)
+                rows = states.gather(1, indices[..., None].expand(-1, -1, states.shape[-1]))  # (B, n, d)
+                bag_of_words.append(bag_of_words_loss(self._head(rows), ids.long(), ignored))
+                output[f"bow_{name}_loss"] = bag_of_words[-1][0]
+        output.loss = combine_losses(
+            output.ar_loss, bag_of_words, self.config.ar_loss_weight, self.config.bow_loss_weight
+        )
+        return output
+
+    def _head(self, states: torch.Tensor) -> torch.Tensor:
+        """(..., d) last hidden states to (..., V) logits, as the backbone's own forward makes them."""
+        return scale_logits(self.backbone.get_output_embeddings()(states), self.config.text_config)
+
+    @torch.no_grad()
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        """Plain causal generation of the backbone, for inputs without prompts; arguments as in transformers."""
+        if kwargs.get("generation_config") is None and len(args) < 2:
+            kwargs["generation_config"] = self.generation_config
+        return self.backbone.generate(*args, **kwargs)
+
+    def save_pretrained(  # type: ignore[override]
+        self, save_directory: str | Path, is_main_process: bool = True, **kwargs: Any
+    ) -> None:
+        """Save weights, config, code, tokenizer and model card: a repo that loads with `trust_remote_code=True`."""
+        push = kwargs.pop("push_to_hub", False)
+        if push:  # through push_to_hub, which saves to a folder of its own first, so that nothing is left out
+            hub = {name: kwargs.pop(name) for name in ("commit_message", "create_pr", "private") if name in kwargs}
+            repo_id = kwargs.pop("repo_id", Path(save_directory).name)
+        self.config.auto_map = {name: f"modeling_llara.{type(self).__name__}" for name in AUTO_CLASSES}
+        super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
+        if is_main_process:
+            if self._tokenizer is not None or self._tokenizer_source is not None:
+                self.tokenizer.save_pretrained(save_directory)
+            try:
+                from hub_cards import write_card
+
+                write_card(self, save_directory)
+            except ImportError:  # the code came from the Hub, without Lookback
+                pass
+        if push:
+            self.push_to_hub(repo_id, token=kwargs.get("token"), **hub)
+
+    def save_backbone(self, folder: str | Path) -> None:
+        """Save the backbone alone, with the tokenizer if there is one: a plain checkpoint that any tool loads.
+
+        Raises:
+            ValueError: while adapters are on the model, as a plain checkpoint has no place for them.
+        """
+        if any("lora_" in name for name, _ in self.named_parameters()) or self._hf_peft_config_loaded:
+            raise ValueError(
+                "the model carries adapters, which a plain checkpoint cannot hold: merge them first, with "
+                "get_peft_model(...).merge_and_unload()."
+            )
+        self.backbone.save_pretrained(folder)
+        if self._tokenizer is not None or self._tokenizer_source is not None:
+            self.tokenizer.save_pretrained(folder)
+
+    def to_biencoder(self) -> dict[str, Any]:
+        """Keywords for `BiEncoderModel.from_backbone(folder_of_save_backbone, **keywords)`: both prompts and pooling.
+
+        A query is read with the predict prompt, a passage with the summarize prompt; the embedding is the mean of
+        the last hidden states at the special tokens, normalised; temperature 0.01 (reference: the paper, section 4).
+
+        Raises:
+            ValueError: when the prompts' texts are unknown, or the prompts have unequal numbers of special tokens.
+        """
+        return biencoder_keywords(self.config)
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The backbone's token embeddings."""
+        return self.backbone.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the backbone's token embeddings."""
+        self.backbone.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module:
+        """The backbone's language-model head."""
+        return self.backbone.get_output_embeddings()
+
+    def set_output_embeddings(self, value: nn.Module) -> None:
+        """Replace the backbone's language-model head."""
+        self.backbone.set_output_embeddings(value)
+
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
+        """As in transformers, on the backbone, whose configuration is this one's `text_config`."""
+        return self.backbone.resize_token_embeddings(*args, **kwargs)
+
+
+def _check_ids(config: LlaraConfig) -> None:
+    size = config.text_config.vocab_size
+    for name in ("summarize_prompt_ids", "predict_prompt_ids", "ignored_target_ids", "prefix_ids"):
+        if (largest := max([-1, *config.to_dict()[name]])) >= size:
+            raise ValueError(
+                f"{name} holds {largest} but the backbone's vocabulary ends at {size - 1}: resize the backbone's "
+                "embeddings first, or correct the ids."
+            )
+    if not config.summarize_prompt_ids and not config.predict_prompt_ids:
+        raise ValueError(
+            "summarize_prompt_ids and predict_prompt_ids are both empty: pass them, or a tokenizer to from_backbone."
+        )
+
+
+LlaraForPreTraining.register_for_auto_class("AutoModelForPreTraining")
