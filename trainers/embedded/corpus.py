@@ -21,7 +21,7 @@ EXCLUDED_FOLDERS = {"site-packages", "dist-packages", "encodings", "__pycache__"
 # A line this long that a hold-out module also has is taken for a copy, not for chance.
 MIN_COPIED_LINE = 24
 MAX_COPIED_SHARE = 0.1
-MIN_BODY_CHARS, MAX_BODY_CHARS = 80, 4000
+MIN_QUERY_CHARS, MIN_BODY_CHARS, MAX_BODY_CHARS = 20, 80, 4000
 
 
 class Document(NamedTuple):
@@ -107,8 +107,8 @@ def installed_packages(max_chars: int, seed: int = 0) -> list[Document]:
 def code_pairs(split: str, max_pairs: int | None = None, seed: int = 0) -> list[CodePair]:
     """(docstring, function without it) of each documented function of a split, equal texts kept once.
 
-    The query is the docstring's first paragraph. A function's own name is cut out of its passage's first line, so
-    that a query that names the function is not answered by the name alone.
+    The query is the docstring's first paragraph. The passage leaves out the function's own name as well, so that the
+    name alone does not answer a query.
     """
     pairs: dict[str, CodePair] = {}
     for document in standard_library(split):
@@ -131,7 +131,8 @@ def _document_pairs(document: Document) -> Iterator[CodePair]:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and (docstring := ast.get_docstring(node)):
             query = " ".join(docstring.split("\n\n")[0].split())
             passage = _body_without_docstring(node, lines)
-            if len(query) >= 20 and MIN_BODY_CHARS <= len(passage) <= MAX_BODY_CHARS:
+            fits = len(query) >= MIN_QUERY_CHARS and MIN_BODY_CHARS <= len(passage) <= MAX_BODY_CHARS
+            if fits and query not in " ".join(passage.split()):  # a nested function may repeat its parent's docstring
                 yield CodePair(f"{document.name}:{node.name}", query, passage)
 
 

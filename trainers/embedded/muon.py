@@ -12,7 +12,9 @@ class MuonWithAdamW(torch.optim.Optimizer):
     The parameter groups are those of the two optimizers themselves, so a learning-rate scheduler reaches both.
     """
 
-    def __init__(self, matrices: list[torch.nn.Parameter], others: list[torch.nn.Parameter], lr: float, adam_lr: float):
+    def __init__(
+        self, matrices: list[torch.nn.Parameter], others: list[torch.nn.Parameter], lr: float, adam_lr: float
+    ):
         super().__init__([{"params": matrices}, {"params": others}], {})
         muon = torch.optim.Muon(matrices, lr=lr, weight_decay=0.05, momentum=0.95)
         adamw = torch.optim.AdamW(others, lr=adam_lr, betas=(0.9, 0.95), weight_decay=0.0)

@@ -1,0 +1,38 @@
+"""The `lookback` command: one sub-command a file, imported only when it is called."""
+
+import sys
+from importlib import import_module
+
+COMMANDS = {
+    "demo": ("trainers.demo.run", "the whole loop on the embedded corpus, in minutes, with a report"),
+    "pretrain": ("trainers.commands_pretrain", "adapt a decoder to embedding with LLaRA, without labels"),
+    "finetune": ("trainers.commands_finetune", "train a bi-encoder on queries and passages"),
+    "train-lm": ("trainers.commands_train_lm", "train a self-retrieval language model on long documents"),
+    "perplexity": ("trainers.commands_perplexity", "score documents with and without looking back"),
+}
+
+
+def usage() -> str:
+    """The help text."""
+    lines = [f"  {name:<12}{summary}" for name, (_, summary) in COMMANDS.items()]
+    return "usage: lookback COMMAND [options]\n\n" + "\n".join(lines) + "\n\nlookback COMMAND --help says more."
+
+
+def main() -> None:
+    """Runs the sub-command that the command line names; a ValueError becomes a message and exit status 2."""
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(usage())
+        return
+    if arguments[0] not in COMMANDS:
+        sys.exit(f"lookback: {arguments[0]!r} is no command.\n{usage()}")
+    command = import_module(COMMANDS[arguments[0]][0])
+    try:
+        command.main(arguments[1:])
+    except (ValueError, TypeError) as error:
+        print(f"lookback {arguments[0]}: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+"""`lookback finetune`: trains a bi-encoder on queries and passages."""
+
+import json
+from dataclasses import dataclass, field
+
+from .arguments import BiEncoderTrainingArguments
+from .command_arguments import DataArguments, LoraArguments, given, run_training
+from .parsing import parse_arguments
+from .trainer_biencoder import BiEncoderTrainer
+
+
+@dataclass
+class FinetuneModelArguments:
+    """The model to fine-tune, and how a new bi-encoder makes its embeddings."""
+
+    model: str = field(metadata={"help": "Hub id or folder of a bi-encoder, a LLaRA model or any backbone."})
+    pooling: str | None = field(default=None, metadata={"help": "last_token, cls, mean or mean_last_k."})
+    pooling_k: int | None = field(default=None, metadata={"help": "Tokens that mean_last_k averages."})
+    normalize: bool | None = field(default=None, metadata={"help": "Divide embeddings by their L2 norm."})
+    temperature: float | None = field(default=None, metadata={"help": "Scores are divided by it in the loss."})
+    bidirectional: bool | None = field(default=None, metadata={"help": "Let every token see every other one."})
+    append_eos: bool | None = field(default=None, metadata={"help": "End every text with the end-of-sequence token."})
+    max_length: int | None = field(default=None, metadata={"help": "Longest text in tokens, prompt included."})
+    prompts: str | None = field(
+        default=None, metadata={"help": 'Prompts by task, as JSON: {"default": {"query": "query: "}}.'}
+    )
+
+
+def main(argv: list[str]) -> None:
+    """Runs the command with the arguments `argv` (without the program's and the command's names)."""
+    types = (FinetuneModelArguments, DataArguments, LoraArguments, BiEncoderTrainingArguments)
+    model, data, lora, args = parse_arguments(argv, types, "finetune", __doc__)
+    model_kwargs = given(model, "model")
+    if model.prompts is not None:
+        model_kwargs["prompts"] = json.loads(model.prompts)
+    run_training(BiEncoderTrainer, model.model, model_kwargs, data, lora, args)

@@ -1,0 +1,103 @@
+"""`lookback perplexity`: how well a language model predicts documents, without and with looking back."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from modeling_srlm import SelfRetrievalConfig, SelfRetrievalLM
+
+from .data_srlm import load_documents
+from .embedded import BACKBONE_FOLDER
+from .embedded.corpus import standard_library
+from .parsing import parse_arguments
+from .perplexity import compare_methods, format_results, tokenize_texts
+
+
+@dataclass
+class PerplexityArguments:
+    """What to score, with what. A setting that is not given is that of the model's repo."""
+
+    model: str = field(
+        default=str(BACKBONE_FOLDER),
+        metadata={
+            "help": "Hub id or folder of a SelfRetrievalLM, or of any causal LM. Default: the embedded backbone."
+        },
+    )
+    data: str | None = field(
+        default=None,
+        metadata={"help": "A text file, a folder of them, or rows with 'text'. Default: the embedded hold-out."},
+    )
+    methods: list[str] | None = field(
+        default=None, metadata={"help": "Retrieval methods to compare, such as: no bm25 dense oracle."}
+    )
+    retriever: str | None = field(default=None, metadata={"help": "Hub id or folder of a bi-encoder, for 'dense'."})
+    scored_tokens: int | None = field(
+        default=None, metadata={"help": "Score the last so many tokens of each document. Default: all of it."}
+    )
+    max_documents: int | None = field(default=None, metadata={"help": "Score the first so many documents."})
+    max_length: int | None = field(default=None, metadata={"help": "Cut each document to its first so many tokens."})
+    context_window_size: int | None = field(default=None, metadata={"help": "Tokens of the window."})
+    chunk_size: int | None = field(default=None, metadata={"help": "Tokens of a chunk, the unit of retrieval."})
+    key_num: int | None = field(default=None, metadata={"help": "Chunks retrieved for each target chunk."})
+    target_size: int | None = field(default=None, metadata={"help": "Tokens scored against one window."})
+    chunk_batch_size: int | None = field(default=None, metadata={"help": "Inputs that go through the model at once."})
+    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the model's repo."})
+    trust_remote_code: bool = field(
+        default=False, metadata={"help": "Run code from the model's repo; ours and transformers' need none."}
+    )
+
+
+SETTINGS = ("context_window_size", "chunk_size", "key_num", "target_size", "chunk_batch_size")
+
+
+def load_model(arguments: PerplexityArguments) -> SelfRetrievalLM:
+    """The SelfRetrievalLM of the arguments; a plain causal LM is wrapped into one."""
+    loading = {"revision": arguments.revision, "trust_remote_code": arguments.trust_remote_code}
+    given = {name: value for name in SETTINGS if (value := getattr(arguments, name)) is not None}
+    config = AutoConfig.from_pretrained(arguments.model, **loading)
+    if config.model_type != SelfRetrievalConfig.model_type:
+        return SelfRetrievalLM.from_components(
+            arguments.model, retriever=arguments.retriever, model_kwargs=loading, **_defaults(config, given, arguments)
+        )
+    if arguments.retriever is not None:
+        raise ValueError("--retriever is for a plain causal LM; this repo is a SelfRetrievalLM and brings its own.")
+    model = AutoModelForCausalLM.from_pretrained(arguments.model, **loading)
+    for name, value in given.items():
+        setattr(model.config, name, value)
+    return model
+
+
+def _defaults(config: Any, given: dict[str, int], arguments: PerplexityArguments) -> dict[str, Any]:
+    """Settings for a plain LM: a quarter of its positions as the window, half of the window scored at once."""
+    window = given.get("context_window_size", min(2048, max(config.max_position_embeddings // 4, 64)))
+    chunk = given.get("chunk_size", 64 if window >= 1024 else 32)
+    settings = {"context_window_size": window, "chunk_size": chunk, "key_num": 4, "chunk_batch_size": 4}
+    method = "bm25" if arguments.retriever is None else "dense"
+    return {**settings, "target_size": max(window // 2 // chunk, 1) * chunk, "retrieval_method": method, **given}
+
+
+def read_texts(arguments: PerplexityArguments) -> list[str]:
+    """The documents to score, as texts."""
+    if arguments.data is None:
+        texts = [document.text for document in standard_library("holdout")]
+    else:
+        texts = [row["text"] for row in load_documents(arguments.data)]
+    return texts[: arguments.max_documents]
+
+
+def main(argv: list[str]) -> None:
+    """Prints the perplexity of each method, the first one's as the base of the comparison."""
+    (arguments,) = parse_arguments(argv, [PerplexityArguments], "perplexity", __doc__ or "")
+    if arguments.data is not None and not Path(arguments.data).exists():
+        raise ValueError(f"--data {arguments.data!r} is neither a file nor a folder.")
+    model = load_model(arguments)
+    documents = [ids[: arguments.max_length] for ids in tokenize_texts(read_texts(arguments), model.tokenizer)]
+    methods = arguments.methods or list(dict.fromkeys(["no", model.config.retrieval_method]))
+    results = compare_methods(model, documents, methods, arguments.scored_tokens)
+    config, total = model.config, sum(map(len, documents))
+    scored = sum(output.num_scored_tokens or 0 for output in results[0].outputs)
+    print(f"\n{len(documents)} documents of {total:,} tokens, {scored:,} of them scored")
+    print(f"window {config.context_window_size}, chunk {config.chunk_size}, k {config.key_num}")
+    print(format_results(results))

@@ -1,0 +1,26 @@
+"""`lookback pretrain`: adapts a decoder language model to text embedding with LLaRA."""
+
+from dataclasses import dataclass, field
+
+from .arguments import LlaraTrainingArguments
+from .command_arguments import DataArguments, LoraArguments, given, run_training
+from .parsing import parse_arguments
+from .trainer_llara import LlaraTrainer
+
+
+@dataclass
+class PretrainModelArguments:
+    """The model to adapt."""
+
+    model: str = field(metadata={"help": "Hub id or folder of a causal LM, or of a LLaRA model to go on with."})
+    bow_loss_weight: float | None = field(default=None, metadata={"help": "Weight of the bag-of-words losses."})
+    ar_loss_weight: float | None = field(default=None, metadata={"help": "Weight of the next-token loss."})
+    num_summary_tokens: int | None = field(default=None, metadata={"help": "Special tokens of the summarize prompt."})
+    num_predict_tokens: int | None = field(default=None, metadata={"help": "Special tokens of the predict prompt."})
+
+
+def main(argv: list[str]) -> None:
+    """Runs the command with the arguments `argv` (without the program's and the command's names)."""
+    types = (PretrainModelArguments, DataArguments, LoraArguments, LlaraTrainingArguments)
+    model, data, lora, args = parse_arguments(argv, types, "pretrain", __doc__)
+    run_training(LlaraTrainer, model.model, given(model, "model"), data, lora, args)

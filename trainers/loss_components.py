@@ -1,0 +1,155 @@
+"""A Trainer that logs the parts of a loss, and for which accumulated micro-batches count as one batch.
+
+Each part of the loss (a component) is a mean over items of its own: tokens, rows with a target, queries. A step over
+several micro-batches and processes weighs each component of each micro-batch with its share of the step's items, so
+that the gradient is that of the same rows in one batch, however the items are spread over the micro-batches.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import torch
+from torch.utils.data import DataLoader
+from transformers import Trainer
+from transformers.trainer_utils import EvalLoopOutput
+
+
+class ComponentMeans:
+    """Running item-weighted means of loss components, kept on the device until they are read."""
+
+    def __init__(self, num_components: int, device: torch.device):
+        self.sums = torch.zeros(num_components, device=device, dtype=torch.float32)
+        self.items = torch.zeros(num_components, device=device, dtype=torch.float32)
+
+    def add(self, components: torch.Tensor, items: torch.Tensor) -> None:
+        """`components` and `items`, both (n,): the means of one micro-batch, and what they are means over."""
+        self.sums += components * items
+        self.items += items
+
+
+class ComponentTrainer(Trainer):
+    """Base of the three Trainers: what they share of loss, logging, evaluation and checkpoints.
+
+    A subclass names its components and says how to read them from a batch and the model's output.
+    """
+
+    component_names: ClassVar[tuple[str, ...]]
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        # `compute_loss` weighs by the items of the whole step: training_step must not divide by the number of
+        # micro-batches again. Trainer decides that by this attribute (transformers 5.20 to 5.23).
+        self.model_accepts_loss_kwargs = True
+        self._means = self._new_means()
+
+    def count_items(self, batch: dict[str, Any]) -> torch.Tensor:
+        """(n,) float32: how many items each component of this batch is a mean over; 0 for an absent component."""
+        raise NotImplementedError
+
+    def components(self, outputs: Any) -> list[torch.Tensor | None]:
+        """The model's components in the order of `component_names`, None for an absent one."""
+        raise NotImplementedError
+
+    def combine(self, components: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+        """The loss from (n,) components; `present` (n,) bool says which have items anywhere in the step."""
+        raise NotImplementedError
+
+    def readable(self, means: dict[str, float]) -> dict[str, float]:
+        """What is logged, given the means of the components that are present."""
+        return means
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """The loss of a micro-batch; `num_items_in_batch` (n,) are the items of its whole step."""
+        outputs = self.run_model(model, inputs)
+        items = self.count_items(inputs).to(self.args.device)
+        zero = outputs.loss.float() * 0.0
+        parts = torch.stack([zero if part is None else part.float() for part in self.components(outputs)])
+        self._means.add(parts.detach(), items)
+        totals = items if num_items_in_batch is None else num_items_in_batch
+        # Gradients are averaged over the processes, shares are of the items of all processes.
+        scale = 1 if num_items_in_batch is None else self.accelerator.num_processes
+        loss = self.combine(parts * (scale * items / totals.clamp(min=1)), totals > 0)
+        return (loss, outputs) if return_outputs else loss
+
+    def run_model(self, model: torch.nn.Module, inputs: dict[str, Any]) -> Any:
+        """The forward pass of a batch."""
+        return model(**inputs)
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator, num_batches: int, device: torch.device
+    ) -> tuple[list, torch.Tensor | None]:
+        """The micro-batches of a step, and the (n,) items of the step over all processes."""
+        batches = list(_take(epoch_iterator, num_batches))
+        # A process without batches still has to take part in the reduction.
+        items = torch.zeros(len(self.component_names), device=device)
+        for batch in batches:
+            items += self.count_items(batch).to(device)
+        return batches, self.accelerator.reduce(items, "sum")
+
+    def prediction_step(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[torch.Tensor, None, None]:
+        """The loss of an evaluation batch, whatever its keys: batches of nested dictionaries have no `labels`."""
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            loss = self.compute_loss(model, inputs)
+        return loss.detach(), None, None
+
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Trainer's loop, with the components' means over the whole data set as `eval_<component>`."""
+        with self._separate_means():
+            output = super().evaluation_loop(
+                dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
+            )
+            means = self._read_means()
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in means.items()}
+        return output._replace(metrics={**(output.metrics or {}), **metrics})
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Trainer's log; with a training loss come the components' means since the last one."""
+        if "loss" in logs:
+            logs.update(self._read_means())
+            self._means = self._new_means()
+        super().log(logs, start_time)
+
+    def _new_means(self) -> ComponentMeans:
+        return ComponentMeans(len(self.component_names), self.args.device)
+
+    @contextlib.contextmanager
+    def _separate_means(self) -> Iterator[None]:
+        training_means, self._means = self._means, self._new_means()
+        try:
+            yield
+        finally:
+            self._means = training_means
+
+    def _read_means(self) -> dict[str, float]:
+        sums, items = self.accelerator.reduce(torch.stack([self._means.sums, self._means.items]), "sum")
+        present = [i for i, count in enumerate(items.tolist()) if count > 0]
+        return self.readable({self.component_names[i]: (sums[i] / items[i]).item() for i in present})
+
+
+def _take(iterator: Iterator, count: int) -> Iterator:
+    for _ in range(count):
+        try:
+            yield next(iterator)
+        except StopIteration:
+            return

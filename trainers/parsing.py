@@ -1,0 +1,53 @@
+"""Command-line arguments from dataclasses, with `--config file.yaml` for any of them."""
+
+import dataclasses
+import difflib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from transformers import HfArgumentParser
+
+
+def parse_arguments(argv: list[str], types: Sequence[Any], command: str, description: str) -> tuple[Any, ...]:
+    """One instance of each dataclass of `types`, from `argv` and from the file that its `--config` names.
+
+    What stands in `argv` wins over the file. Raises ValueError for a key of the file that is no argument, naming the
+    nearest one; argparse ends the program for an unknown argument.
+    """
+    parser = HfArgumentParser(list(types), prog=f"lookback {command}", description=description)
+    names = {field.name for kind in types for field in dataclasses.fields(kind) if field.init}
+    config, rest = _take_config(argv)
+    from_file = [] if config is None else _file_arguments(config, names)
+    return parser.parse_args_into_dataclasses(args=from_file + rest, look_for_args_file=False)
+
+
+def _take_config(argv: list[str]) -> tuple[str | None, list[str]]:
+    for i, argument in enumerate(argv):
+        if argument == "--config" and i + 1 < len(argv):
+            return argv[i + 1], argv[:i] + argv[i + 2 :]
+        if argument.startswith("--config="):
+            return argument.removeprefix("--config="), argv[:i] + argv[i + 1 :]
+    return None, argv
+
+
+def _file_arguments(path: str, names: set[str]) -> list[str]:
+    values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} holds a {type(values).__name__}; it must be a mapping of argument names to values.")
+    arguments = []
+    for name, value in values.items():
+        if name not in names:
+            nearest = difflib.get_close_matches(str(name), sorted(names), n=1, cutoff=0.0)[0]
+            raise ValueError(f"{path}: {name!r} is not an argument; did you mean {nearest!r}?")
+        if value is not None:
+            arguments += [f"--{name}", *_as_text(value)]
+    return arguments
+
+
+def _as_text(value: Any) -> list[str]:
+    if isinstance(value, list):
+        return [str(item) for item in value]
+    return [json.dumps(value) if isinstance(value, dict) else str(value)]

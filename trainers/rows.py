@@ -1,0 +1,145 @@
+"""Data sets as rows: from a file, a folder, a Hub id or a `datasets` object, made into features as they are read.
+
+The original rows stay in the `datasets` object (memory-mapped or streamed); a `transform` makes token ids of a row
+only when a batch needs it. It is told the row number and the epoch, so that what it draws at random (negatives)
+is the same after a resume, on every process and in every worker.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import datasets
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+Row = dict[str, Any]
+# (row, row number, epoch) -> token ids of one example.
+Transform = Callable[[Row, int, int], Row]
+RowSource: TypeAlias = str | Path | list[Row] | datasets.Dataset | datasets.IterableDataset
+
+_BUILDERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
+
+
+def load_rows(
+    source: RowSource, split: str = "train", streaming: bool = False
+) -> list[datasets.Dataset | datasets.IterableDataset]:
+    """The data sets found at `source`: one for an object, a list of rows, a file or a Hub id, one a file for a folder.
+
+    Files end in .jsonl, .json, .parquet or .csv. Raises ValueError for another file, an empty folder or no rows,
+    and TypeError for any other kind of `source`.
+    """
+    if isinstance(source, datasets.Dataset | datasets.IterableDataset):
+        return [source]
+    if isinstance(source, list):
+        if not source:
+            raise ValueError("The list of rows is empty; a data set needs one row or more.")
+        # Dataset.from_list would take the columns from the first row alone.
+        names = dict.fromkeys(name for row in source for name in row)
+        rows = datasets.Dataset.from_dict({name: [row.get(name) for row in source] for name in names})
+        return [rows.to_iterable_dataset() if streaming else rows]
+    if not isinstance(source, str | Path):
+        raise TypeError(
+            f"A data set is a path, a Hub id, a list of rows or a `datasets` Dataset, not {type(source).__name__}"
+            + (f"; pick one of its splits: {sorted(source)}." if isinstance(source, dict) else ".")
+        )
+    path = Path(source)
+    if path.is_dir():
+        return [_load_file(file, streaming) for file in _data_files(path)]
+    if path.is_file():
+        return [_load_file(path, streaming)]
+    if path.suffix or path.is_absolute():
+        raise ValueError(f"There is no file or folder {str(source)!r}; give a path that exists or a Hub id user/name.")
+    return [datasets.load_dataset(str(source), split=split, streaming=streaming)]
+
+
+def _data_files(folder: Path) -> list[Path]:
+    files = sorted(file for file in folder.iterdir() if file.suffix in _BUILDERS)
+    if not files:
+        raise ValueError(f"Folder {str(folder)!r} holds no data files; they end in {', '.join(_BUILDERS)}.")
+    return files
+
+
+def _load_file(path: Path, streaming: bool) -> datasets.Dataset | datasets.IterableDataset:
+    if path.suffix not in _BUILDERS:
+        raise ValueError(f"{path.name!r} is not a data file that loads; its name must end in {', '.join(_BUILDERS)}.")
+    if path.stat().st_size == 0:
+        raise ValueError(f"Data file {str(path)!r} is empty; it needs one row or more.")
+    return datasets.load_dataset(_BUILDERS[path.suffix], data_files=str(path), split="train", streaming=streaming)
+
+
+def column_names(rows: datasets.Dataset | datasets.IterableDataset) -> list[str]:
+    """The columns, read off the first row where a stream does not know them."""
+    return rows.column_names or list(next(iter(rows)))
+
+
+def text_field(row: Row, field: str, number: int) -> str:
+    """`row[field]`, which must be a text that is not blank; else ValueError naming the row number and the field."""
+    value = row.get(field)
+    if not isinstance(value, str) or not value.strip():
+        found = "is missing" if value is None else f"is {value!r}"
+        raise ValueError(f"Row {number} (the first is 0): field {field!r} {found}; it must be a non-empty text.")
+    return value
+
+
+class TransformedRows(torch.utils.data.Dataset):
+    """A map-style data set whose item i is `transform(rows[i], i, epoch)`."""
+
+    def __init__(self, rows: datasets.Dataset, transform: Transform):
+        if len(rows) == 0:
+            raise ValueError("The data set is empty; it needs one row or more.")
+        self.rows = rows
+        self.transform = transform
+        # Shared, so that the persistent workers of a data loader see the epoch change.
+        self._epoch = torch.zeros((), dtype=torch.long).share_memory_()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Row:
+        return self.transform(self.rows[index], index, int(self._epoch))
+
+    def set_epoch(self, epoch: int) -> None:
+        self._epoch.fill_(epoch)
+
+
+class StreamedRows(torch.utils.data.IterableDataset):
+    """The streaming counterpart of `TransformedRows`; the row number counts the rows as they come."""
+
+    def __init__(self, rows: datasets.IterableDataset, transform: Transform):
+        self.rows = rows
+        self.transform = transform
+        self._epoch = torch.zeros((), dtype=torch.long).share_memory_()
+
+    def __iter__(self) -> Iterator[Row]:
+        for index, row in enumerate(self.rows):
+            yield self.transform(row, index, int(self._epoch))
+
+    def set_epoch(self, epoch: int) -> None:
+        self._epoch.fill_(epoch)
+        self.rows.set_epoch(epoch)
+
+
+def transform_rows(
+    rows: datasets.Dataset | datasets.IterableDataset, transform: Transform
+) -> TransformedRows | StreamedRows:
+    """The rows with `transform` applied as they are read."""
+    if isinstance(rows, datasets.IterableDataset):
+        return StreamedRows(rows, transform)
+    return TransformedRows(rows, transform)
+
+
+class EpochCallback(TrainerCallback):
+    """Tells a map-style data set the epoch.
+
+    The data loader of accelerate does so too, but not with more than one process: it stops at the sampler there.
+    """
+
+    def __init__(self, dataset: TransformedRows):
+        self.dataset = dataset
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        # The state's epoch is a float that grows by steps: 1.9999999 is the start of epoch 2.
+        self.dataset.set_epoch(int(state.epoch + 1e-6))

@@ -1,0 +1,75 @@
+"""LlaraTrainer: adapts a decoder language model to text embedding, without labels (Llama2Vec, arXiv 2312.15503)."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import datasets
+import torch
+
+from modeling_llara import LlaraForPreTraining
+
+from .arguments import LlaraTrainingArguments
+from .collators import LlaraCollator
+from .data_llara import llara_example, load_llara_rows
+from .rows import Row, RowSource, Transform
+from .tokens import pad_id
+from .trainer_base import FamilyTrainer
+
+
+class LlaraTrainer(FamilyTrainer):
+    """Trains a `LlaraForPreTraining`; see `FamilyTrainer` for the arguments.
+
+    Logged beside `loss` (and with `eval_` before it): ar_loss, a mean over tokens, bow_summarize_loss and
+    bow_predict_loss, means over the rows that have a target. Accumulated micro-batches give the gradient of the whole.
+    With a LoRA as `peft_config` the rows of the prompts' special tokens train too.
+
+    Example::
+
+        trainer = LlaraTrainer("path/or/repo", LlaraTrainingArguments("runs/llara"), train_dataset="passages.jsonl")
+        trainer.train()
+    """
+
+    arguments_class = LlaraTrainingArguments
+    model_class = LlaraForPreTraining
+    component_names = ("ar_loss", "bow_summarize_loss", "bow_predict_loss")
+
+    def new_token_ids(self) -> list[int]:
+        """The special tokens of both prompts."""
+        return [*self.model.config.summarize_token_ids, *self.model.config.predict_token_ids]
+
+    def load_rows(self, source: RowSource) -> datasets.Dataset | datasets.IterableDataset:
+        """Rows with a passage and its targets."""
+        return load_llara_rows(source)
+
+    def transform(self) -> Transform:
+        """[passage | prompts], and the ids of the words that each prompt has to name."""
+        return partial(
+            llara_example,
+            tokenizer=self.processing_class,
+            config=self.model.config,
+            max_length=self.args.max_length,
+            remove_stop_words=self.args.remove_stop_words,
+        )
+
+    def make_collator(self) -> Callable[[list[Row]], Row]:
+        """Padding on the tokenizer's side."""
+        return LlaraCollator(pad_id(self.processing_class), self.processing_class.padding_side)
+
+    def count_items(self, batch: dict[str, Any]) -> torch.Tensor:
+        """Labelled tokens (the first of a row is never predicted), and rows with a target of each prompt."""
+        targets = [batch.get("output_summarize_ids"), batch.get("output_predict_ids")]
+        # The examples hold no ids that the model ignores: whatever is not padding is a target.
+        rows = [torch.tensor(0) if ids is None else (ids >= 0).any(1).sum() for ids in targets]
+        counts = [(batch["labels"][:, 1:] >= 0).sum(), *rows]
+        return torch.stack([count.to(batch["labels"].device) for count in counts]).float()
+
+    def components(self, outputs: Any) -> list[torch.Tensor | None]:
+        """The three losses, not weighted."""
+        return [outputs.ar_loss, outputs.bow_summarize_loss, outputs.bow_predict_loss]
+
+    def combine(self, components: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+        """AR and the mean of the bag-of-words losses that are there, by the weights of the model's config."""
+        config = self.model.config
+        bag_of_words = components[1:].sum() / present[1:].sum().clamp(min=1)
+        return config.ar_loss_weight * components[0] + config.bow_loss_weight * bag_of_words
