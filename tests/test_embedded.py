@@ -1,5 +1,7 @@
 """The embedded corpus and the training of its backbone."""
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 import torch
@@ -86,7 +88,7 @@ def test_muon_with_adamw_learns_and_resumes():
     copy = build_model(tokenizer)
     copy.load_state_dict(model.state_dict())
     resumed = MuonWithAdamW.for_model(copy)
-    resumed.load_state_dict(optimizer.state_dict())
+    resumed.load_state_dict(deepcopy(optimizer.state_dict()))
     assert [step(copy, resumed) for _ in range(2)] == pytest.approx(
         [step(model, optimizer) for _ in range(2)], abs=1e-5
     )

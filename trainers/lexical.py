@@ -23,4 +23,5 @@ def bm25_matrix(queries: Sequence[str], passages: Sequence[str]) -> torch.Tensor
     """(queries, passages) float32 BM25 scores in Lucene's form, k1 = 1.5 and b = 0.75."""
     index = bm25s.BM25(method="lucene")
     index.index([words(passage) for passage in passages], show_progress=False)
-    return torch.stack([torch.from_numpy(index.get_scores(words(query) or [""])) for query in queries])
+    ids = [index.get_tokens_ids(words(query)) for query in queries]  # words that no passage has are left out
+    return torch.stack([torch.from_numpy(index.get_scores_from_ids(row)) for row in ids])

@@ -1,0 +1,66 @@
+"""The loading code of every family's card, run as a reader would: in a new process that has no Lookback."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from huggingface_hub import ModelCard
+
+from hub_cards import push
+from modeling_biencoder import BiEncoderModel
+from modeling_llara import LlaraForPreTraining
+from modeling_srlm import SelfRetrievalLM
+from tests.test_hub_cards_transfer import hub as hub
+from tests.tiny import tiny_backbone, tiny_tokenizer
+
+WITHOUT_LOOKBACK = """
+import sys
+for name in ("hub_cards", "modeling_biencoder", "modeling_llara", "modeling_srlm", "trainers", "tests"):
+    sys.modules[name] = None  # importing it raises ImportError
+"""
+
+
+def build(family: str):
+    tokenizer = tiny_tokenizer()
+    if family == "biencoder":
+        return BiEncoderModel.from_backbone(tiny_backbone(lm_head=False), tokenizer, pooling="mean")
+    if family == "llara":
+        return LlaraForPreTraining.from_backbone(tiny_backbone(), tokenizer)
+    return SelfRetrievalLM.from_components(
+        tiny_backbone(), tokenizer, build("biencoder"), context_window_size=256, chunk_size=32, key_num=2
+    )
+
+
+PRINTED = {
+    "biencoder": r"tensor\(\[\[",
+    "llara": "A query finds the passage",
+    "srlm": r"perplexity [\d.]+ .*tensor\(\[\[",
+}
+
+
+@pytest.mark.parametrize("family", PRINTED)
+def test_the_code_of_the_card_runs_without_lookback(family, tmp_path):
+    folder = tmp_path / "repo"
+    build(family).save_pretrained(folder)
+    [code] = re.findall(r"```python\n(.*?)```", ModelCard.load(folder / "README.md").text, re.DOTALL)
+    assert code.count("path/to/this/repo") == 1
+    code = WITHOUT_LOOKBACK + code.replace("path/to/this/repo", str(folder))
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "PYTHONPATH": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert re.search(PRINTED[family], run.stdout), run.stdout
+
+
+def test_push_of_a_model_sends_a_whole_repo_that_names_itself(hub):
+    push(build("biencoder"), "user/name")
+    assert {"README.md", "config.json", "model.safetensors", "tokenizer.json", "modeling_biencoder.py"} <= set(
+        hub.sent
+    )
+    assert 'from_pretrained("user/name"' in hub.sent["README.md"] and "\n# name\n" in hub.sent["README.md"]
