@@ -14,7 +14,6 @@ LOADING_KEYWORDS = (
     "offload_folder", "proxies", "quantization_config", "revision", "subfolder", "token", "tp_plan",
     "trust_remote_code", "use_safetensors", "variant",
 )  # fmt: skip
-HUB_KEYWORDS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
 
 
 def split_keywords(keywords: dict[str, Any], config_names: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch.nn import functional as F
-from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import ModelOutput, can_return_tuple
 from transformers.utils.logging import tqdm
 
@@ -107,7 +107,10 @@ class BiEncoderModel(CompleteRepository):
         source = backbone if isinstance(backbone, str | os.PathLike) else base.config.name_or_path
         model = cls(BiEncoderConfig(text_config=base.config, **fields), backbone=base)
         model.train(base.training)
-        if tokenizer is not None:
+        if isinstance(tokenizer, str | os.PathLike):
+            trust = bool(loading.get("trust_remote_code"))  # without a word, transformers would ask at the terminal
+            model.tokenizer = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=trust)
+        elif tokenizer is not None:
             model.tokenizer = tokenizer
         elif source:
             model._remember_source(source, loading)

@@ -13,14 +13,20 @@ from transformers import (
 )
 
 from .masking_llara import PREDICT, SUMMARIZE, check_attention, two_stream_mask, two_stream_positions
+from .repository_llara import HUB_KEYWORDS
 
 # Keywords of from_backbone that go to `AutoModelForCausalLM.from_pretrained`; HUB_KEYWORDS also to the tokenizer.
-HUB_KEYWORDS = {
-    *("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token"),
-    "trust_remote_code",
-}
-LOADING_KEYWORDS = HUB_KEYWORDS | {
-    *("attn_implementation", "code_revision", "device_map", "dtype", "max_memory", "offload_folder"),
+LOADING_KEYWORDS = {
+    *HUB_KEYWORDS,
+    *(
+        "trust_remote_code",
+        "attn_implementation",
+        "code_revision",
+        "device_map",
+        "dtype",
+        "max_memory",
+        "offload_folder",
+    ),
     *("quantization_config", "torch_dtype", "use_safetensors", "variant", "low_cpu_mem_usage", "key_mapping"),
 }
 
@@ -54,8 +60,9 @@ def load_tokenizer(
             "tokenizer is None but the prompts are made with it: pass tokenizer=AutoTokenizer.from_pretrained(...), "
             "or summarize_prompt_ids and predict_prompt_ids."
         )
-    hub = {name: value for name, value in loading.items() if name in HUB_KEYWORDS}
-    return AutoTokenizer.from_pretrained(source, **(hub if tokenizer is None else {}))
+    hub = {name: loading[name] for name in HUB_KEYWORDS if tokenizer is None and name in loading}
+    # Without a word on trust, transformers would ask at the terminal.
+    return AutoTokenizer.from_pretrained(source, trust_remote_code=bool(loading.get("trust_remote_code")), **hub)
 
 
 @torch.no_grad()

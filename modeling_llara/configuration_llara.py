@@ -75,6 +75,8 @@ class LlaraConfig(PreTrainedConfig):
         self.predict_prompt = predict_prompt
         self._check_prompts()
         super().__init__(**kwargs)
+        # peft reads from here whether the head is tied, and not every backbone's configuration says so.
+        self.tie_word_embeddings = bool(getattr(text_config, "tie_word_embeddings", False))
 
     @property
     def summarize_token_ids(self) -> list[int]:

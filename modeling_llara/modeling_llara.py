@@ -1,24 +1,17 @@
 """LlaraForPreTraining: a decoder backbone under the LLaRA objectives (Llama2Vec, arXiv 2312.15503)."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    GenerationMixin,
-    PreTrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel, PreTrainedTokenizerBase
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from .backbone_llara import (
-    HUB_KEYWORDS,
     LOADING_KEYWORDS,
     add_token_rows,
     check_backbone,
@@ -32,6 +25,7 @@ from .inputs_llara import check_rows, check_shapes
 from .loss_llara import autoregressive_loss, bag_of_words_loss, combine_losses
 from .masking_llara import Span, check_attention, find_span, find_streams, two_stream_positions
 from .prompts_llara import add_prompts, biencoder_keywords
+from .repository_llara import CompleteRepository
 
 AUTO_CLASSES = ("AutoModel", "AutoModelForCausalLM", "AutoModelForPreTraining")
 
@@ -58,7 +52,7 @@ class LlaraOutput(ModelOutput):
     attentions: tuple[torch.Tensor, ...] | None = None
 
 
-class LlaraForPreTraining(PreTrainedModel, GenerationMixin):
+class LlaraForPreTraining(CompleteRepository, GenerationMixin):
     """Any decoder of transformers, trained to say at its prompts' special tokens what a text is about.
 
     Example::
@@ -70,6 +64,7 @@ class LlaraForPreTraining(PreTrainedModel, GenerationMixin):
     config_class = LlaraConfig
     config: LlaraConfig
     base_model_prefix = "backbone"
+    _tied_weights_keys = {}  # noqa: RUF012  (none here; as a dict it sends peft to those of the backbone)
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = True  # for generate; forward refuses it with an error that says what to use
@@ -89,8 +84,6 @@ class LlaraForPreTraining(PreTrainedModel, GenerationMixin):
             with init.no_init_weights():
                 self.post_init()
         self.generation_config = self.backbone.generation_config
-        self._tokenizer: PreTrainedTokenizerBase | None = None
-        self._tokenizer_source: tuple[str, dict[str, Any]] | None = None
 
     @classmethod
     def from_backbone(
@@ -137,39 +130,6 @@ class LlaraForPreTraining(PreTrainedModel, GenerationMixin):
         model = cls(config, backbone=decoder)
         model._tokenizer = words
         return model
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """As in transformers; where the model came from is kept, to load its tokenizer when first needed."""
-        hub = {name: kwargs[name] for name in HUB_KEYWORDS & set(kwargs) if name != "trust_remote_code"}
-        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-        model = loaded[0] if isinstance(loaded, tuple) else loaded  # a pair with output_loading_info=True
-        model._tokenizer_source = (str(pretrained_model_name_or_path), hub)
-        return loaded
-
-    @property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The tokenizer with the prompts' special tokens; ValueError when the model has none."""
-        if self._tokenizer is None:
-            missing = "the model has no tokenizer: build it with from_backbone(backbone, tokenizer=...)"
-            if self._tokenizer_source is None:
-                raise ValueError(f"{missing}, or set model.tokenizer.")
-            source, hub = self._tokenizer_source
-            try:
-                # With a config at hand AutoTokenizer does not load the repo's own, and so does not ask again to trust
-                # its code; an empty one leaves the choice of class to tokenizer_config.json.
-                self._tokenizer = AutoTokenizer.from_pretrained(source, config=PreTrainedConfig(), **hub)
-            except (OSError, ValueError, KeyError) as error:
-                raise ValueError(
-                    f"{missing}; none could be loaded from {source!r}, or set model.tokenizer."
-                ) from error
-        return self._tokenizer
-
-    @tokenizer.setter
-    def tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        if not isinstance(tokenizer, PreTrainedTokenizerBase):
-            raise TypeError(f"tokenizer is a {type(tokenizer).__name__} but must be a transformers tokenizer.")
-        self._tokenizer = tokenizer
 
     def forward(
         self,
@@ -263,27 +223,10 @@ class LlaraForPreTraining(PreTrainedModel, GenerationMixin):
             kwargs["generation_config"] = self.generation_config
         return self.backbone.generate(*args, **kwargs)
 
-    def save_pretrained(  # type: ignore[override]
-        self, save_directory: str | Path, is_main_process: bool = True, **kwargs: Any
-    ) -> None:
+    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
         """Save weights, config, code, tokenizer and model card: a repo that loads with `trust_remote_code=True`."""
-        push = kwargs.pop("push_to_hub", False)
-        if push:  # through push_to_hub, which saves to a folder of its own first, so that nothing is left out
-            hub = {name: kwargs.pop(name) for name in ("commit_message", "create_pr", "private") if name in kwargs}
-            repo_id = kwargs.pop("repo_id", Path(save_directory).name)
         self.config.auto_map = {name: f"modeling_llara.{type(self).__name__}" for name in AUTO_CLASSES}
-        super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
-        if is_main_process:
-            if self._tokenizer is not None or self._tokenizer_source is not None:
-                self.tokenizer.save_pretrained(save_directory)
-            try:
-                from hub_cards import write_card
-
-                write_card(self, save_directory)
-            except ImportError:  # the code came from the Hub, without Lookback
-                pass
-        if push:
-            self.push_to_hub(repo_id, token=kwargs.get("token"), **hub)
+        super().save_pretrained(save_directory, *args, **kwargs)
 
     def save_backbone(self, folder: str | Path) -> None:
         """Save the backbone alone, with the tokenizer if there is one: a plain checkpoint that any tool loads.
@@ -297,8 +240,7 @@ class LlaraForPreTraining(PreTrainedModel, GenerationMixin):
                 "get_peft_model(...).merge_and_unload()."
             )
         self.backbone.save_pretrained(folder)
-        if self._tokenizer is not None or self._tokenizer_source is not None:
-            self.tokenizer.save_pretrained(folder)
+        self._save_tokenizer(Path(folder))
 
     def to_biencoder(self) -> dict[str, Any]:
         """Keywords for `BiEncoderModel.from_backbone(folder_of_save_backbone, **keywords)`: both prompts and pooling.

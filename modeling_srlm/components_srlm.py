@@ -15,7 +15,7 @@ def is_nestable(retriever: object) -> bool:
     return isinstance(retriever, nn.Module) and (_is_biencoder(retriever) or _is_sentence_transformer(retriever))
 
 
-def take_apart(retriever: nn.Module) -> tuple[nn.Module, PreTrainedTokenizerBase, dict[str, Any]]:
+def take_apart(retriever: Any) -> tuple[nn.Module, PreTrainedTokenizerBase, dict[str, Any]]:
     """(backbone, tokenizer, SelfRetrievalConfig settings) of a BiEncoderModel or a SentenceTransformer.
 
     Raises ValueError for a SentenceTransformer with modules that the nested retriever does not have.
@@ -35,22 +35,22 @@ def load_retriever(repo: str, **kwargs: Any) -> TextEncoder:
 
 
 def _is_biencoder(retriever: nn.Module) -> bool:
-    config = retriever.config if isinstance(getattr(retriever, "config", None), PreTrainedConfig) else None
-    return config is not None and config.model_type == "lookback_biencoder"
+    config = getattr(retriever, "config", None)  # modules of other libraries may have none
+    return isinstance(config, PreTrainedConfig) and config.model_type == "lookback_biencoder"
 
 
 def _is_sentence_transformer(retriever: nn.Module) -> bool:
     return any(cls.__module__.startswith("sentence_transformers.") for cls in type(retriever).__mro__)
 
 
-def _from_biencoder(retriever: nn.Module) -> tuple[nn.Module, PreTrainedTokenizerBase, dict[str, Any]]:
+def _from_biencoder(retriever: Any) -> tuple[nn.Module, PreTrainedTokenizerBase, dict[str, Any]]:
     config = retriever.config
     settings = {name: getattr(config, name) for name in SETTING_NAMES if name != "prompts"}
     settings["prompts"] = config.prompts.get("default", {})
     return retriever.backbone, retriever.tokenizer, _nested(config.text_config, settings)
 
 
-def _from_sentence_transformer(retriever: nn.Module) -> tuple[nn.Module, PreTrainedTokenizerBase, dict[str, Any]]:
+def _from_sentence_transformer(retriever: Any) -> tuple[nn.Module, PreTrainedTokenizerBase, dict[str, Any]]:
     names = [type(module).__name__ for module in retriever]
     mode = retriever[1].pooling_mode if names[1:2] == ["Pooling"] else None
     if names not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]) or (

@@ -73,6 +73,8 @@ class SelfRetrievalConfig(PreTrainedConfig):
         kwargs.setdefault("attn_implementation", {})
         kwargs.setdefault("experts_implementation", {})
         super().__post_init__(**kwargs)
+        # peft reads from here whether the head is tied, and not every backbone's configuration says so.
+        self.tie_word_embeddings = bool(getattr(self.text_config, "tie_word_embeddings", False))
         self.check()
 
     def check(self) -> None:

@@ -8,7 +8,6 @@ from transformers import PreTrainedTokenizerBase
 from .chunking_srlm import ModelInput
 from .output_srlm import SelfRetrievalOutput
 from .retrieval_srlm import arrange, bm25_scores, dense_scores, random_scores, recent_scores, top_k
-from .retriever_srlm import TextEncoder
 from .scoring_srlm import run_inputs, token_losses
 from .selection_srlm import embed_role
 
@@ -58,8 +57,8 @@ def continuation_input(
 
 
 def turn_scores(
-    method: str, config, retriever: TextEncoder | None, tokenizer: PreTrainedTokenizerBase, query: str,
-    turns: list[str], seed: int,
+    method: str, config: Any, retriever: Any, tokenizer: PreTrainedTokenizerBase, query: str, turns: list[str],
+    seed: int,
 ) -> torch.Tensor:  # fmt: skip
     """(n_turn,) relevance of each real turn to the query, for every method but `no` and `oracle`."""
     if method == "recent":
@@ -85,9 +84,13 @@ class DialogueMixin:
 
     config: Any
     language_model: Any
-    retriever: TextEncoder | None
+    retriever: Any
     tokenizer: PreTrainedTokenizerBase
     device: torch.device
+
+    def _check_components(self) -> None:
+        """Raises ValueError where the configured method lacks a retriever or a tokenizer."""
+        raise NotImplementedError
 
     def forward_with_history_retrieval(
         self,

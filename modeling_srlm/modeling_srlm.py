@@ -12,27 +12,29 @@ from typing import Any
 
 import torch
 from torch import nn
-from tqdm.auto import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils.logging import tqdm
 
 from .checks_srlm import check_inputs
 from .chunking_srlm import Block, Document, ModelInput, assemble, cut_blocks, group_targets, split_rows
 from .components_srlm import is_nestable, load_retriever, take_apart
 from .configuration_srlm import SelfRetrievalConfig
 from .dialogue_srlm import DialogueMixin
-from .hub_srlm import HUB_KEYWORDS, RepoMixin
 from .output_srlm import LogitsBuffer, Row, SelfRetrievalOutput, pad_rows, retrieval_fields, with_next_token
+from .repository_srlm import HUB_KEYWORDS
 from .retrieval_srlm import arrange
 from .retriever_srlm import NestedRetriever, TextEncoder, without_pooler
 from .scoring_srlm import run_inputs, score_keys, token_losses
 from .selection_srlm import KeySelector
+from .tokenizers_srlm import TwoTokenizers
 
 
-class SelfRetrievalLM(RepoMixin, DialogueMixin, PreTrainedModel):
+class SelfRetrievalLM(DialogueMixin, TwoTokenizers):
     """A causal LM with a retriever over its own past. Build one with [`~SelfRetrievalLM.from_components`]."""
 
     config_class = SelfRetrievalConfig
     base_model_prefix = "language_model"
+    _tied_weights_keys = {}  # noqa: RUF012  (none here; as a dict it sends peft to those of the backbone)
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
     accepts_loss_kwargs = False  # the loss is a mean already: the Trainer must not multiply it by its accumulation
@@ -41,9 +43,7 @@ class SelfRetrievalLM(RepoMixin, DialogueMixin, PreTrainedModel):
     def __init__(self, config: SelfRetrievalConfig):
         super().__init__(config)
         self.language_model = AutoModelForCausalLM.from_config(config.text_config)
-        self.retriever: TextEncoder | None = NestedRetriever(config) if config.retriever_config is not None else None
-        self._tokenizer: PreTrainedTokenizerBase | None = None
-        self._hub_kwargs: dict[str, Any] = {}
+        self.retriever = NestedRetriever(config) if config.retriever_config is not None else None
         self.post_init()
 
     @classmethod
@@ -69,7 +69,9 @@ class SelfRetrievalLM(RepoMixin, DialogueMixin, PreTrainedModel):
         if isinstance(model, str | Path):
             if tokenizer is None:
                 hub_kwargs = {k: v for k, v in (model_kwargs or {}).items() if k in HUB_KEYWORDS}
-                tokenizer = AutoTokenizer.from_pretrained(model, **hub_kwargs)
+                # Without a word on trust, transformers would ask at the terminal.
+                trust = bool((model_kwargs or {}).get("trust_remote_code"))
+                tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=trust, **hub_kwargs)
             model = AutoModelForCausalLM.from_pretrained(model, **(model_kwargs or {}))
         if isinstance(retriever, str | Path):
             retriever = load_retriever(str(retriever), **(retriever_kwargs or {}))
@@ -140,8 +142,8 @@ class SelfRetrievalLM(RepoMixin, DialogueMixin, PreTrainedModel):
                 "retrieval_method is 'dense' and there is no retriever: give from_components(..., retriever=...), set "
                 "model.retriever, or choose another method, such as 'bm25'."
             )
-        if isinstance(self.retriever, NestedRetriever) and self.retriever_tokenizer is None:
-            raise ValueError("the nested retriever has no tokenizer.")
+        if isinstance(self.retriever, NestedRetriever):
+            self.retriever.tokenizer = self.retriever_tokenizer  # loaded on first need; ValueError if there is none
 
     @property
     def _replaces(self) -> bool:
@@ -257,7 +259,7 @@ class SelfRetrievalLM(RepoMixin, DialogueMixin, PreTrainedModel):
         self.eval()
         total, batches = torch.zeros((), dtype=torch.float64), 0
         for batch in tqdm(dataloader, desc=f"Perplexity ({self.config.retrieval_method})", disable=not show_progress):
-            total += self._score_batch(batch).loss.double().cpu()
+            total += self._score_batch(batch)["loss"].double().cpu()
             batches += 1
         self.train(training)
         if not batches:

@@ -1,6 +1,7 @@
 """What a forward pass returns, and how it is put together from the scored inputs."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers.utils import ModelOutput
@@ -53,7 +54,7 @@ class Row:
         sums[1].index_add_(0, column, torch.ones(len(column)))
 
 
-def retrieval_fields(rows: list[Row]) -> dict[str, torch.Tensor]:
+def retrieval_fields(rows: list[Row]) -> dict[str, Any]:
     """The output's fields that say what each target retrieved, rows padded to one length."""
     indices = [torch.cat([chosen for chosen, _ in row.selections]) for row in rows]
     scores = [torch.cat([ranked for _, ranked in row.selections]) for row in rows]

@@ -53,6 +53,8 @@ class NestedRetriever(nn.Module):
     @torch.no_grad()
     def encode(self, texts: list[str], role: str = "passage", batch_size: int = 64) -> torch.Tensor:
         """(n, d) float32 embeddings on the CPU of n texts, in the order given; role is "query" or "passage"."""
+        if self.tokenizer is None:
+            raise ValueError("the nested retriever has no tokenizer: set model.retriever.tokenizer to its own.")
         ids = tokenize_in_prompt(texts, self.tokenizer, self.settings, role)
         order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
         batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
@@ -72,7 +74,7 @@ class NestedRetriever(nn.Module):
 def without_pooler(backbone: nn.Module) -> nn.Module:
     """The backbone without BERT's pooler, which serves next-sentence prediction and not embeddings."""
     if "pooler" in dict(backbone.named_children()):
-        backbone.pooler = None
+        backbone.register_module("pooler", None)
     return backbone
 
 
@@ -117,9 +119,9 @@ def encode_texts(retriever: TextEncoder, texts: list[str], role: str) -> torch.T
 
     Raises ValueError where the retriever returns another number of embeddings than there are texts, or a NaN.
     """
-    nested = isinstance(retriever, NestedRetriever)
-    embeddings = retriever.encode(texts, role=role) if nested else retriever.encode(texts)
-    embeddings = torch.as_tensor(embeddings).detach().to("cpu", torch.float32)
+    is_ours = isinstance(retriever, NestedRetriever)
+    found = retriever.encode(texts, **({"role": role} if is_ours else {}))
+    embeddings = torch.as_tensor(found).detach().to("cpu", torch.float32)
     if embeddings.ndim != 2 or len(embeddings) != len(texts):
         raise ValueError(
             f"the retriever's encode returned shape {tuple(embeddings.shape)} for {len(texts)} texts; it must return "

@@ -1,6 +1,7 @@
 """Running assembled inputs through the language model, with logits only where a target is predicted."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import nn
@@ -37,7 +38,7 @@ def score_keys(
     document: Document,
     block: Block,
     keys: list[int],
-    config,
+    config: Any,
     separator: torch.Tensor | None,
 ) -> torch.Tensor:
     """(n_target, n_key) log-likelihood of each target chunk when a single key's value is put into the input.

@@ -1,6 +1,7 @@
 """Which keys each target of a document retrieves, by the configured method."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import nn
@@ -22,7 +23,7 @@ class KeySelector:
 
     def __init__(
         self,
-        config,
+        config: Any,
         language_model: nn.Module,
         retriever: TextEncoder | None,
         tokenizer: PreTrainedTokenizerBase | None,
@@ -30,8 +31,9 @@ class KeySelector:
     ):
         self.config = config
         self.language_model = language_model
-        self.retriever = retriever
-        self.tokenizer = tokenizer
+        # Both are there where `dense` comes to them: the model checks it before any compute.
+        self.retriever: Any = retriever
+        self.tokenizer: Any = tokenizer
         self.separator = separator
 
     def select(self, document: Document, blocks: list[Block]) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -76,7 +78,8 @@ class KeySelector:
 
     def _embed_chunks(self, document: Document, chunks: Iterable[int], width: int, role: str) -> torch.Tensor:
         chunks = list(chunks)
-        texts = self.tokenizer.batch_decode([document.chunks(i, i + width) for i in chunks], skip_special_tokens=True)
+        ids = [document.chunks(i, i + width).tolist() for i in chunks]
+        texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
         vectors = embed_role(self.retriever, texts, role, self.config.instruction)
         return vectors.new_zeros(max(chunks) + 1, vectors.shape[1]).index_copy_(0, torch.tensor(chunks), vectors)
 

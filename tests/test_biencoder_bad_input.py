@@ -114,7 +114,7 @@ def test_encode(model: BiEncoderModel, arguments: dict, error: type[Exception], 
 
 
 def test_encode_needs_a_tokenizer() -> None:
-    with pytest.raises(ValueError, match=r"no tokenizer: pass from_backbone\(..., tokenizer="):
+    with pytest.raises(ValueError, match=r"no tokenizer: build it with tokenizer=\.\.\."):
         BiEncoderModel.from_backbone(tiny_backbone()).encode(["a"])
 
 

@@ -1,11 +1,8 @@
-"""Saving and loading: a fresh process that cannot import Lookback, tokenizers, adapters, pushes."""
+"""Saving and loading: a fresh process that cannot import Lookback, tokenizers, adapters."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
-import huggingface_hub
 import pytest
 import torch
 from peft import LoraConfig
@@ -14,10 +11,11 @@ from transformers import AutoModel
 
 from modeling_biencoder import BiEncoderModel
 from tests.tiny import tiny_backbone, tiny_tokenizer
+from trainers.fresh_process import run_without_lookback
 
 TEXTS = ["the copper lantern", "", "where did we leave the candle?"]
 LOADER = """
-import sys, torch
+import torch
 try:
     import modeling_biencoder
 except ImportError:
@@ -56,13 +54,8 @@ def test_auto_model_in_a_fresh_process_without_lookback(tmp_path: Path) -> None:
     models = {family: _model(family, **config) for family, config in VARIANTS.items()}
     for family, model in models.items():
         model.save_pretrained(tmp_path / family)
-    environment = {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     (tmp_path / "elsewhere").mkdir()
-    command = [sys.executable, "-I", "-c", LOADER, *(str(tmp_path / family) for family in models)]
-    done = subprocess.run(
-        command, cwd=tmp_path / "elsewhere", env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    run_without_lookback(LOADER, *(tmp_path / family for family in models), folder=tmp_path / "elsewhere")
     for family, model in models.items():
         loaded = torch.load(tmp_path / f"{family}.pt")
         assert (loaded["name"], loaded["temperature"]) == ("BiEncoderModel", VARIANTS[family]["temperature"])
@@ -130,25 +123,3 @@ def test_an_adapter_is_saved_alone_and_loads_onto_its_base(tmp_path: Path) -> No
     assert (loaded.encode(TEXTS) - model.encode(TEXTS)).abs().max() > 1e-3
     loaded.load_adapter(str(adapter))
     torch.testing.assert_close(loaded.encode(TEXTS), model.encode(TEXTS), rtol=0, atol=1e-6)
-
-
-@pytest.mark.parametrize("way", ["save_pretrained", "push_to_hub"])
-def test_push_uploads_the_whole_folder(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    uploads = []
-
-    def create_repo(self, repo_id: str, **kwargs) -> huggingface_hub.RepoUrl:
-        return huggingface_hub.RepoUrl(f"https://huggingface.co/{repo_id}")
-
-    def upload_folder(self, *, repo_id: str, folder_path: Path, **kwargs) -> None:
-        uploads.append((repo_id, {path.name for path in Path(folder_path).iterdir()}, kwargs["commit_message"]))
-
-    monkeypatch.setattr(huggingface_hub.HfApi, "create_repo", create_repo)
-    monkeypatch.setattr(huggingface_hub.HfApi, "upload_folder", upload_folder)
-    model = _model()
-    if way == "push_to_hub":
-        model.push_to_hub("user/repo", commit_message="first")
-    else:
-        model.save_pretrained(tmp_path / "saved", push_to_hub=True, repo_id="user/repo", commit_message="first")
-    ((repo_id, names, message),) = uploads
-    assert (repo_id, message) == ("user/repo", "first")
-    assert {"config.json", "model.safetensors", "tokenizer.json", "pooling_biencoder.py"} <= names

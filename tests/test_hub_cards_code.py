@@ -1,9 +1,6 @@
 """The loading code of every family's card, run as a reader would: in a new process that has no Lookback."""
 
-import os
 import re
-import subprocess
-import sys
 
 import pytest
 from huggingface_hub import ModelCard
@@ -14,12 +11,7 @@ from modeling_llara import LlaraForPreTraining
 from modeling_srlm import SelfRetrievalLM
 from tests.test_hub_cards_transfer import hub as hub
 from tests.tiny import tiny_backbone, tiny_tokenizer
-
-WITHOUT_LOOKBACK = """
-import sys
-for name in ("hub_cards", "modeling_biencoder", "modeling_llara", "modeling_srlm", "trainers", "tests"):
-    sys.modules[name] = None  # importing it raises ImportError
-"""
+from trainers.fresh_process import run_without_lookback
 
 
 def build(family: str):
@@ -46,16 +38,8 @@ def test_the_code_of_the_card_runs_without_lookback(family, tmp_path):
     build(family).save_pretrained(folder)
     [code] = re.findall(r"```python\n(.*?)```", ModelCard.load(folder / "README.md").text, re.DOTALL)
     assert code.count("path/to/this/repo") == 1
-    code = WITHOUT_LOOKBACK + code.replace("path/to/this/repo", str(folder))
-    run = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        env={**os.environ, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "PYTHONPATH": ""},
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0, run.stderr[-3000:]
-    assert re.search(PRINTED[family], run.stdout), run.stdout
+    printed = run_without_lookback(code.replace("path/to/this/repo", str(folder)), folder=tmp_path)
+    assert re.search(PRINTED[family], printed), printed
 
 
 def test_push_of_a_model_sends_a_whole_repo_that_names_itself(hub):

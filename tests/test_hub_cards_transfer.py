@@ -33,7 +33,7 @@ class StandIn:
         names = filter_repo_objects(names, ignore_patterns=ignore_patterns)
         self.sent = {name: (folder / name).read_text(errors="replace") for name in names}
         self.calls.append(("upload_folder", kwargs))
-        return SimpleNamespace(oid="abc")
+        return SimpleNamespace(oid="abc", commit_url=f"https://hub/{kwargs['repo_id']}/commit/abc")
 
     def hf_hub_download(self, repo_id, filename, **kwargs):
         if filename not in self.files:

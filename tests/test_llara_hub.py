@@ -1,8 +1,6 @@
 """Saving and loading: in this process, and as remote code in a fresh one that cannot import Lookback."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -10,14 +8,10 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, Generation
 
 from modeling_llara import LlaraConfig, LlaraForPreTraining, build_row
 from tests.tiny import tiny_backbone, tiny_tokenizer
+from trainers.fresh_process import run_without_lookback
 
 FRESH_PROCESS = """
-import sys, torch
-class Blocked:  # Lookback may be installed in this environment: it must not help
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {"modeling_llara", "modeling_biencoder", "modeling_srlm", "trainers", "hub_cards"}:
-            raise ModuleNotFoundError(name)
-sys.meta_path.insert(0, Blocked())
+import torch
 import transformers
 AUTO = (transformers.AutoModel, transformers.AutoModelForCausalLM, transformers.AutoModelForPreTraining)
 for root in sys.argv[1:]:
@@ -62,13 +56,9 @@ def test_remote_code_in_a_fresh_process(tmp_path):
         torch.save(inputs, folder / "inputs.pt")
         torch.save(wanted, folder / "wanted.pt")
     (tmp_path / "elsewhere").mkdir()
-    folders = [str(tmp_path / family) for family in ("llama", "gpt2")]
-    result = subprocess.run(
-        [sys.executable, "-I", "-c", FRESH_PROCESS, *folders], cwd=tmp_path / "elsewhere", text=True,
-        capture_output=True, stdin=subprocess.DEVNULL,
-        env={"HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "2"},
-    )  # fmt: skip
-    assert result.stdout.split() == ["EQUAL", "EQUAL"], result.stderr[-3000:]
+    folders = [tmp_path / family for family in ("llama", "gpt2")]
+    printed = run_without_lookback(FRESH_PROCESS, *folders, folder=tmp_path / "elsewhere")
+    assert printed.split() == ["EQUAL", "EQUAL"]
 
 
 @pytest.mark.parametrize(("family", "tied"), [("llama", False), ("llama", True), ("qwen", True), ("opt", True)])

@@ -7,7 +7,8 @@ from peft import LoraConfig, PeftModel, get_peft_model
 
 from modeling_biencoder import BiEncoderModel
 from modeling_llara import LlaraForPreTraining
-from tests.tiny import tiny_backbone, tiny_tokenizer
+from tests.test_srlm_repo import build as build_srlm
+from tests.tiny import random_ids, tiny_backbone, tiny_tokenizer
 from tests.trainers_support import (
     PAIRS,
     PASSAGES,
@@ -26,7 +27,6 @@ from trainers import (
     add_adapter,
     load_adapter,
 )
-from trainers.adapters import declare_tied_head
 
 
 def llara_model(family="llama", tied=False):
@@ -74,9 +74,7 @@ def test_llara_trains_the_new_rows_alone_and_the_checkpoint_has_them(tmp_path, f
     assert loss < first_loss - 0.01
     reloaded = llara_model(family, tied)
     load_adapter(reloaded, checkpoint)
-    merged = llara_model(family, tied)
-    assert declare_tied_head(merged) == tied
-    merged = PeftModel.from_pretrained(merged, str(checkpoint)).merge_and_unload()
+    merged = PeftModel.from_pretrained(llara_model(family, tied), str(checkpoint)).merge_and_unload()
     for model in (reloaded, merged):
         args = arguments(LlaraTrainingArguments, tmp_path / "again", max_length=128)
         again = LlaraTrainer(model, args, eval_dataset=PASSAGES).evaluate()["eval_loss"]
@@ -141,6 +139,18 @@ def test_the_callers_configuration_stays_as_it_was_and_its_choices_hold():
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert all("q_proj" in name or "embed_tokens" in name for name in trained)
     assert model.get_input_embeddings().token_adapter.token_indices["default"] == [3]
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_self_retrieval_lm_gets_its_adapter_in_the_lm_alone(tied):
+    model = build_srlm(tie_word_embeddings=tied)
+    add_adapter(model, LoraConfig(r=4), new_token_ids=[5, 6])
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert trained and all(name.startswith("language_model.") for name in trained)
+    assert len({name for name in trained if "trainable_tokens_delta" in name}) == (1 if tied else 2)
+    ids = random_ids(1, 200)
+    model(ids, labels=ids).loss.backward()
+    assert all(model.get_parameter(name).grad is not None for name in trained)
 
 
 def test_bad_input(tmp_path):

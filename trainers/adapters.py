@@ -37,6 +37,8 @@ def add_adapter(model: PreTrainedModel, peft_config: PeftConfig, new_token_ids: 
     if isinstance(peft_config, LoraConfig):
         if peft_config.target_modules is None:
             peft_config.target_modules = "all-linear"
+            if peft_config.exclude_modules is None:  # a nested retriever is frozen: an adapter in it gets no gradient
+                peft_config.exclude_modules = rf"(?!{model.base_model_prefix}\.).*"
         if new_token_ids and not peft_config.trainable_token_indices and not peft_config.modules_to_save:
             peft_config.trainable_token_indices = _token_rows(model, new_token_ids)
     model.add_adapter(peft_config, ADAPTER_NAME)
@@ -47,31 +49,13 @@ def _token_rows(model: PreTrainedModel, token_ids: list[int]) -> dict[str, list[
     embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
     names = {module: name for name, module in model.named_modules()}
     rows = {names[embeddings]: list(token_ids)}
-    if head is not None and not declare_tied_head(model):
+    if head is not None and head.weight is not embeddings.weight:
         rows[names[head]] = list(token_ids)
     return rows
 
 
-def declare_tied_head(model: PreTrainedModel) -> bool:
-    """Whether the head's weight is that of the embeddings; if so, peft is told, which gives both the trained rows.
-
-    peft looks for tied weights on the model that it is given, and ours have them on the backbone inside. Not needed
-    any more once the model's class says so itself.
-    """
-    head = model.get_output_embeddings()
-    if head is None or head.weight is not model.get_input_embeddings().weight:
-        return False
-    model.config.tie_word_embeddings = True
-    model._tied_weights_keys = {}
-    return True
-
-
 def load_adapter(model: PreTrainedModel, folder: str | Path, is_trainable: bool = False) -> None:
-    """Put the adapter of a checkpoint on a model like the one it was trained on; `is_trainable` to train it further.
-
-    `model.load_adapter`, but for trained rows of a head that is tied to the embeddings.
-    """
-    declare_tied_head(model)
+    """Put a checkpoint's adapter on a model like the one it was trained on; `is_trainable` to train it further."""
     model.load_adapter(str(folder), adapter_name=ADAPTER_NAME, is_trainable=is_trainable)
 
 

@@ -72,6 +72,7 @@ def run_training(
     if data.eval_data is not None:
         trainer.save_metrics("eval", trainer.evaluate())
     trainer.save_state()
+    trainer.create_model_card()  # with the figures of the evaluation
     if args.push_to_hub:
         trainer.push_to_hub()
     return trainer

@@ -63,7 +63,7 @@ def load_model(arguments: PerplexityArguments) -> SelfRetrievalLM:
         )
     if arguments.retriever is not None:
         raise ValueError("--retriever is for a plain causal LM; this repo is a SelfRetrievalLM and brings its own.")
-    model = AutoModelForCausalLM.from_pretrained(arguments.model, **loading)
+    model: Any = AutoModelForCausalLM.from_pretrained(arguments.model, **loading)
     for name, value in given.items():
         setattr(model.config, name, value)
     return model

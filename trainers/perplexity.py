@@ -57,7 +57,7 @@ def _compare(
                 progress.set_postfix_str(method)
                 outputs.append(_score(model, tokens, scored_tokens))
                 progress.update()
-            mean = sum(output.loss.item() for output in outputs) / len(outputs)
+            mean = sum(output["loss"].item() for output in outputs) / len(outputs)
             results.append(MethodResult(method, math.exp(mean), outputs))
     return results
 

@@ -16,7 +16,10 @@ from transformers import (
     set_seed,
 )
 
+from hub_cards import write_card
+
 from .adapters import add_adapter, check_not_wrapped, has_adapters, load_adapter_weights
+from .card_facts import evaluation_facts, training_facts
 from .loss_components import ComponentTrainer
 from .rows import EpochCallback, Row, RowSource, StreamedRows, Transform, TransformedRows, transform_rows
 
@@ -149,6 +152,46 @@ class FamilyTrainer(ComponentTrainer):
         if self.args.should_save and has_adapters(self.model):
             # transformers leaves the configuration out of adapter folders; it says what the adapter was made for.
             self.model.config.save_pretrained(output_dir or self.args.output_dir)
+        if self.args.should_save:
+            self._write_card(output_dir or self.args.output_dir)
+
+    def _write_card(self, folder: str | Path, **facts: Any) -> None:
+        write_card(
+            self.model, folder, training=training_facts(self.args, self.state),
+            metrics=evaluation_facts(self.args, self.state), **facts,
+        )  # fmt: skip
+
+    def create_model_card(
+        self,
+        language: str | None = None,
+        license: str | None = None,
+        tags: str | list[str] | None = None,
+        model_name: str | None = None,
+        finetuned_from: str | None = None,
+        tasks: str | list[str] | None = None,
+        dataset_tags: str | list[str] | None = None,
+        dataset: str | list[str] | None = None,
+        dataset_args: str | list[str] | None = None,
+    ) -> None:
+        """The family's card of the run in the output folder, in place of transformers' generic one.
+
+        Args:
+            language, license: for the card's metadata.
+            finetuned_from: repo id of the model that was trained; default the backbone's.
+            dataset_tags: repo ids of the training data. dataset: what the metrics were measured on, in your words.
+            tags, model_name, tasks, dataset_args: as in transformers' method; this card takes them from the family.
+        """
+        if not self.is_world_process_zero():
+            return
+        given = {
+            "language": language,
+            "license": license,
+            "base_model": finetuned_from,
+            "datasets": dataset_tags,
+            "evaluation_data": ", ".join(dataset) if isinstance(dataset, list) else dataset,
+            "repo_id": self.hub_model_id,
+        }
+        self._write_card(self.args.output_dir, **{name: value for name, value in given.items() if value is not None})
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         # Trainer reads adapter checkpoints into peft's wrapper only, not into a model with `add_adapter`.

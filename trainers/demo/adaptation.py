@@ -11,7 +11,7 @@ from modeling_llara import LlaraForPreTraining
 from ..arguments import LlaraTrainingArguments
 from ..embedded.corpus import Document
 from ..trainer_llara import LlaraTrainer
-from .settings import DemoArguments, training_arguments
+from .settings import DemoArguments, show_loss, training_arguments
 
 PASSAGE_TOKENS = 96
 
@@ -49,5 +49,6 @@ def adapt_backbone(options: DemoArguments, documents: Sequence[Document]) -> tup
         max_length=2 * PASSAGE_TOKENS,
     )
     trainer = LlaraTrainer(model, arguments, train_dataset=rows)
+    show_loss(trainer)
     trainer.train()
     return model, trainer.state.log_history

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -53,7 +54,7 @@ def check_reload(
 ) -> dict[str, tuple[float, float]]:
     """(figure here, figure in the fresh process) of each repo; raises ValueError where they differ."""
     row = build_row(llara.config, llara.tokenizer(pairs[0].passage, add_special_tokens=False)["input_ids"][:64])
-    inputs = {"row": row, "texts": [pair.query for pair in pairs[:8]], "document": document.tolist()}
+    inputs: dict[str, Any] = {"row": row, "texts": [pair.query for pair in pairs[:8]], "document": document.tolist()}
     file = output_dir / "reload_inputs.json"
     file.write_text(json.dumps(inputs))
     tensors = {name: torch.tensor([ids]) for name, ids in row.items()}

@@ -12,10 +12,10 @@ from ..embedded.corpus import CodePair
 from ..lexical import bm25_matrix
 from ..metrics import rank_passages, retrieval_metrics
 from ..trainer_biencoder import BiEncoderTrainer
-from .settings import DemoArguments, training_arguments
+from .settings import DemoArguments, show_loss, training_arguments
 
 CUTOFF = 10
-QUERY_TOKENS, PASSAGE_TOKENS = 80, 144
+QUERY_TOKENS, PASSAGE_TOKENS = 72, 128
 
 
 def to_biencoder(llara: LlaraForPreTraining) -> BiEncoderModel:
@@ -55,5 +55,6 @@ def finetune_biencoder(model: BiEncoderModel, rows: list[dict[str, Any]], option
         passage_max_length=PASSAGE_TOKENS,
     )
     trainer = BiEncoderTrainer(model, arguments, train_dataset=rows)
+    show_loss(trainer)
     trainer.train()
     return trainer.state.log_history

@@ -38,7 +38,7 @@ def run_demo(options: DemoArguments) -> dict[str, Any]:
     output_dir = Path(options.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
     documents = [document for document in standard_library("train") if "test" not in document.name]
-    pairs, holdout_pairs = code_pairs("train", options.code_pairs), code_pairs("holdout")
+    pairs, holdout_pairs = code_pairs("train", options.code_pairs), code_pairs("holdout", options.holdout_pairs)
 
     _announce("1/5 LLaRA adapts the backbone")
     llara, llara_log = adapt_backbone(options, documents)

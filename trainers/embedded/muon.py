@@ -1,7 +1,7 @@
 """Muon for the matrices inside the layers, AdamW for embeddings and norms: one optimizer for the Trainer."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, overload
 
 import torch
 
@@ -24,15 +24,28 @@ class MuonWithAdamW(torch.optim.Optimizer):
     @classmethod
     def for_model(cls, model: torch.nn.Module, lr: float = 0.02, adam_lr: float = 3e-3) -> "MuonWithAdamW":
         """Every 2-D weight but the embeddings goes to Muon."""
-        matrices, others = [], []
+        matrices: list[torch.nn.Parameter] = []
+        others: list[torch.nn.Parameter] = []
         for name, parameter in model.named_parameters():
             (matrices if parameter.ndim == 2 and "embed" not in name else others).append(parameter)
         return cls(matrices, others, lr, adam_lr)
 
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """One step of both; `closure` computes the loss anew, once, and its value is returned."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
         for optimizer in self.optimizers:
             optimizer.step()
+        return loss
 
     def state_dict(self) -> dict[str, Any]:
         return {"optimizers": [optimizer.state_dict() for optimizer in self.optimizers]}

@@ -136,7 +136,8 @@ def main() -> None:
         optimizers=(MuonWithAdamW.for_model(model), None),
     )
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(options.output_dir)))
-    trainer.save_model(str(options.output_dir / "backbone"))
+    model.save_pretrained(options.output_dir / "backbone")
+    tokenizer.save_pretrained(options.output_dir / "backbone")
 
 
 if __name__ == "__main__":

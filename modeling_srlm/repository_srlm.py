@@ -1,0 +1,158 @@
+"""A model that keeps its tokenizer, and whose folder is a complete repo: weights, code, tokenizer, model card.
+
+The code of a model on the Hub brings all that it needs, so each family's folder has this file, letter for letter.
+"""
+
+import os
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
+
+# Keywords of from_pretrained that say where a repo is: what finds the model finds its tokenizer.
+HUB_KEYWORDS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
+_UPLOAD_KEYWORDS = ("commit_message", "create_pr", "private", "revision", "token")
+logger = logging.get_logger(__name__)
+
+
+class CompleteRepository(PreTrainedModel):
+    """Base class of a model that saves, pushes and loads with its tokenizer."""
+
+    _tokenizer: PreTrainedTokenizerBase | None = None
+    _tokenizer_source: tuple[str, dict[str, Any]] | None = None  # (repo id or folder, keywords for loading from it)
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer, loaded when first needed from where the model came from; ValueError if there is none."""
+        if self._tokenizer is None:
+            self._tokenizer = self._load_tokenizer()
+        return self._tokenizer
+
+    @tokenizer.setter
+    def tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        if not isinstance(tokenizer, PreTrainedTokenizerBase):
+            raise TypeError(
+                f"tokenizer must be a transformers tokenizer, not {type(tokenizer).__name__}: "
+                "AutoTokenizer.from_pretrained(...) gives one."
+            )
+        self._tokenizer = tokenizer
+
+    def _load_tokenizer(self, folder: str = "") -> PreTrainedTokenizerBase:
+        """The tokenizer in a folder of the repo that the model came from."""
+        if self._tokenizer_source is None:
+            raise ValueError("the model has no tokenizer: build it with tokenizer=..., or set model.tokenizer.")
+        source, keywords = self._tokenizer_source
+        subfolder = "/".join(part for part in (keywords.get("subfolder"), folder) if part)
+        try:
+            return AutoTokenizer.from_pretrained(source, **{**keywords, "subfolder": subfolder})
+        except (OSError, ValueError, KeyError) as error:
+            where = f"{source!r}, folder {subfolder!r}" if subfolder else repr(source)
+            raise ValueError(f"no tokenizer could be loaded from {where}: set model.tokenizer.") from error
+
+    def _remember_source(self, source: str | os.PathLike, keywords: dict[str, Any]) -> None:
+        # Code in the repo runs only where the caller said so; without a word, transformers would ask at the terminal.
+        trust = bool(keywords.get("trust_remote_code"))
+        kept = {name: keywords[name] for name in HUB_KEYWORDS if name in keywords}
+        self._tokenizer_source = (str(source), {**kept, "trust_remote_code": trust})
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike | None, *args: Any, **kwargs: Any
+    ) -> Any:
+        """As in transformers; the tokenizer comes later from the same repo, revision and cache."""
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded  # a tuple with output_loading_info=True
+        if pretrained_model_name_or_path is not None:  # None: the weights were given as a state_dict
+            model._remember_source(pretrained_model_name_or_path, kwargs)
+        return loaded
+
+    def save_pretrained(  # type: ignore[override]  # transformers spells out its keywords; they pass through
+        self,
+        save_directory: str | os.PathLike,
+        is_main_process: bool = True,
+        state_dict: dict | None = None,
+        push_to_hub: bool = False,
+        repo_id: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """As in transformers, and the tokenizer and a model card with it.
+
+        With `push_to_hub` the folder is uploaded to `repo_id`, by default the folder's name; see `push_to_hub` for
+        the keywords of that. The card of a folder that has one keeps what a person wrote.
+        """
+        upload = {name: kwargs.pop(name) for name in _UPLOAD_KEYWORDS if name in kwargs}
+        super().save_pretrained(save_directory, is_main_process=is_main_process, state_dict=state_dict, **kwargs)
+        if not is_main_process:
+            return
+        self._save_tokenizer(Path(save_directory))
+        repo_id = repo_id or (Path(save_directory).name if push_to_hub else None)
+        _write_card(self, Path(save_directory), repo_id)
+        if push_to_hub and repo_id:
+            _upload(Path(save_directory), repo_id, **upload)
+
+    def _save_tokenizer(self, folder: Path) -> None:
+        if self._tokenizer is None and self._tokenizer_source is None:
+            return
+        try:
+            self.tokenizer.save_pretrained(folder)
+        except ValueError as error:
+            logger.warning(f"{folder} was saved without a tokenizer: {error}")
+
+    def push_to_hub(  # type: ignore[override]  # transformers' tags and description belong to its own card
+        self,
+        repo_id: str,
+        *,
+        commit_message: str | None = None,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+        max_shard_size: int | str = "50GB",
+    ) -> Any:
+        """Send the complete repo to the Hub in one commit, with its own card; returns huggingface_hub's `CommitInfo`.
+
+        Args:
+            repo_id: `user/name`, created if missing; `private` is for a repo that is created.
+            revision: branch to commit to, created if missing; default the main branch.
+            token: access token; default the one that is logged in.
+        """
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder, repo_id=repo_id, max_shard_size=max_shard_size)
+            return _upload(Path(folder), repo_id, commit_message, create_pr, private, revision, token)
+
+
+def _write_card(model: PreTrainedModel, folder: Path, repo_id: str | None) -> None:
+    try:
+        from hub_cards import write_card
+    except ImportError:  # the model was loaded as remote code, without Lookback: the folder keeps the card it has
+        return
+    write_card(model, folder, **({"repo_id": repo_id} if repo_id else {}))
+
+
+def _upload(
+    folder: Path,
+    repo_id: str,
+    commit_message: str | None = None,
+    create_pr: bool = False,
+    private: bool | None = None,
+    revision: str | None = None,
+    token: str | bool | None = None,
+) -> Any:
+    commit: dict[str, Any] = {
+        "commit_message": commit_message or "Upload model",
+        "create_pr": create_pr,
+        "revision": revision,
+    }
+    try:
+        from hub_cards import push
+    except ImportError:  # as above; with Lookback a card that a person wrote on the Hub stays
+        from huggingface_hub import HfApi
+
+        api = HfApi(token=token)
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        if revision is not None and not create_pr:
+            api.create_branch(repo_id, branch=revision, exist_ok=True)
+        return api.upload_folder(folder_path=folder, repo_id=repo_id, **commit)
+    return push(folder, repo_id, private=private, token=token, **commit)

@@ -1,0 +1,32 @@
+"""The two tokenizers of a self-retrieval LM: its own, and that of the retriever nested in its repo."""
+
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from .repository_srlm import CompleteRepository
+from .retriever_srlm import NestedRetriever
+
+RETRIEVER_TOKENIZER_FOLDER = "retriever_tokenizer"
+
+
+class TwoTokenizers(CompleteRepository):
+    """A repo with the LM's tokenizer, and the nested retriever's in a folder of its own.
+
+    A retriever that is only an object with `encode` is not saved; give it anew to `model.retriever`.
+    """
+
+    retriever: Any  # a NestedRetriever, any object with encode(), or None
+
+    @property
+    def retriever_tokenizer(self) -> PreTrainedTokenizerBase:
+        """The nested retriever's own tokenizer; ValueError if there is none."""
+        if self.retriever.tokenizer is None:
+            self.retriever.tokenizer = self._load_tokenizer(RETRIEVER_TOKENIZER_FOLDER)
+        return self.retriever.tokenizer
+
+    def _save_tokenizer(self, folder: Path) -> None:
+        super()._save_tokenizer(folder)
+        if isinstance(self.retriever, NestedRetriever):
+            self.retriever_tokenizer.save_pretrained(folder / RETRIEVER_TOKENIZER_FOLDER)

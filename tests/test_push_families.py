@@ -1,0 +1,80 @@
+"""`push_to_hub` and `save_pretrained(push_to_hub=True)` of every family send a complete repo with our own card."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from huggingface_hub import HfApi, ModelCard
+from transformers import PreTrainedModel
+
+from hub_cards import write_card
+from tests.test_hub_cards_code import build
+from tests.test_hub_cards_transfer import hub as hub
+
+FILES = {
+    "biencoder": {"modeling_biencoder.py", "repository_biencoder.py", "pooling_biencoder.py"},
+    "llara": {"modeling_llara.py", "repository_llara.py", "masking_llara.py"},
+    "srlm": {"modeling_srlm.py", "repository_srlm.py", "tokenizers_srlm.py", "retriever_tokenizer/tokenizer.json"},
+}
+ALWAYS = {"README.md", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+
+
+def send(model: PreTrainedModel, way: str, folder: Path, **keywords):
+    if way == "push_to_hub":
+        return model.push_to_hub("user/repo", **keywords)
+    model.save_pretrained(folder, push_to_hub=True, repo_id="user/repo", **keywords)
+    return None
+
+
+@pytest.mark.parametrize("way", ["save_pretrained", "push_to_hub"])
+@pytest.mark.parametrize("family", FILES)
+def test_a_complete_repo_with_our_card_is_sent(hub, family, way, tmp_path):
+    model = build(family)
+    commit = send(
+        model, way, tmp_path / "saved", commit_message="first", private=True, revision="next", token="secret"
+    )
+    assert commit is None if way == "save_pretrained" else commit.oid == "abc"
+    assert ALWAYS | FILES[family] <= set(hub.sent)
+    calls = dict(hub.calls)
+    assert calls["create_repo"] == {"repo_id": "user/repo", "token": "secret", "private": True, "exist_ok": True}
+    assert calls["create_branch"]["branch"] == "next"
+    assert (calls["upload_folder"]["commit_message"], calls["upload_folder"]["revision"]) == ("first", "next")
+    card = ModelCard(hub.sent["README.md"])
+    assert "lookback" in card.data.tags and 'from_pretrained("user/repo"' in card.text and "\n# repo\n" in card.text
+
+
+def test_the_folders_name_is_the_default(hub, tmp_path):
+    build("llara").save_pretrained(tmp_path / "adapted", push_to_hub=True)
+    assert dict(hub.calls)["create_repo"]["repo_id"] == "adapted"
+
+
+def test_what_a_person_wrote_on_the_hub_stays(hub, tmp_path):
+    model = build("biencoder")
+    on_hub = write_card(model, tmp_path, repo_id="user/repo")
+    on_hub.write_text(on_hub.read_text() + "\nWritten on the Hub.\n")
+    hub.files = {"README.md": str(on_hub)}
+    model.push_to_hub("user/repo")
+    assert "Written on the Hub." in hub.sent["README.md"]
+
+
+def test_saving_alone_sends_nothing(hub, tmp_path):
+    build("llara").save_pretrained(tmp_path, commit_message="not sent")
+    assert not hub.calls
+
+
+@pytest.mark.parametrize("revision", [None, "next"])
+def test_remote_code_without_lookback_pushes_by_the_hub_client(hub, revision, monkeypatch):
+    uploads = []
+
+    def upload_folder(api, *, folder_path, **keywords):
+        uploads.append(({path.name for path in Path(folder_path).iterdir()}, keywords))
+
+    model = build("llara")
+    monkeypatch.setattr(HfApi, "upload_folder", upload_folder)
+    monkeypatch.setitem(sys.modules, "hub_cards", None)  # importing it raises ImportError
+    model.push_to_hub("user/repo", commit_message="first", revision=revision)
+    [(names, keywords)] = uploads
+    assert names >= (ALWAYS | FILES["llara"]) - {"README.md"} and "README.md" not in names
+    wanted = {"repo_id": "user/repo", "commit_message": "first", "create_pr": False, "revision": revision}
+    assert keywords == wanted
+    assert [name for name, _ in hub.calls] == ["create_repo", *(["create_branch"] if revision else [])]

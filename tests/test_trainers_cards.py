@@ -1,0 +1,73 @@
+"""The cards that Trainers write: the family's own, with the run's settings and its last figures."""
+
+from pathlib import Path
+
+import pytest
+from huggingface_hub import ModelCard
+from transformers import TrainerState
+
+from modeling_biencoder import BiEncoderModel
+from tests.test_hub_cards_transfer import hub as hub
+from tests.tiny import tiny_backbone, tiny_tokenizer
+from tests.trainers_support import PAIRS, arguments
+from trainers import BiEncoderTrainer, BiEncoderTrainingArguments
+from trainers.card_facts import evaluation_facts, training_facts
+
+
+def make_trainer(folder: Path, **settings) -> BiEncoderTrainer:
+    model = BiEncoderModel.from_backbone(tiny_backbone(lm_head=False), tiny_tokenizer(), temperature=0.1)
+    args = arguments(BiEncoderTrainingArguments, folder, max_steps=2, train_group_size=3, **settings)
+    return BiEncoderTrainer(model, args, PAIRS, PAIRS)
+
+
+def card_in(folder: Path) -> ModelCard:
+    return ModelCard.load(folder / "README.md")
+
+
+def test_a_saved_run_has_the_familys_card_with_its_settings(tmp_path):
+    trainer = make_trainer(tmp_path)
+    trainer.train()
+    trainer.save_model(str(tmp_path / "saved"))
+    text = card_in(tmp_path / "saved").text
+    assert "# Bi-encoder" in text and "lookback:begin evaluation" not in text
+    for row in ("steps | 2", "learning_rate | 0.01", "train_group_size | 3", "per_device_train_batch_size | 4"):
+        assert f"| {row} |" in text
+
+
+def test_create_model_card_renews_our_card_and_keeps_a_persons_text(tmp_path):
+    trainer = make_trainer(tmp_path)
+    trainer.train()
+    loss = trainer.evaluate()["eval_loss"]
+    trainer.save_model()
+    path = tmp_path / "README.md"
+    path.write_text(path.read_text() + "\nA person's remark.\n")
+    trainer.create_model_card(language="en", license="apache-2.0", dataset_tags="user/data", dataset="held-out pairs")
+    card = card_in(tmp_path)
+    assert "A person's remark." in card.text and "Measured on: held-out pairs." in card.text
+    assert (card.data.language, card.data.license, card.data.datasets) == (["en"], "apache-2.0", ["user/data"])
+    figures = {result.metric_type: result.metric_value for result in card.data.eval_results}
+    assert figures["loss"] == pytest.approx(loss) and "contrastive_loss" in figures
+    assert not [name for name in figures if "second" in name or "runtime" in name]
+    assert "generated_from_trainer" not in card.data.tags
+
+
+def test_push_to_hub_sends_our_card(hub, tmp_path):
+    trainer = make_trainer(tmp_path, push_to_hub=True, hub_model_id="user/repo", hub_token="secret")
+    trainer.train()
+    trainer.push_to_hub()
+    assert 'from_pretrained("user/repo"' in hub.sent["README.md"] and "| steps | 2 |" in hub.sent["README.md"]
+    assert {"config.json", "model.safetensors", "tokenizer.json", "modeling_biencoder.py"} <= set(hub.sent)
+
+
+def test_the_figures_are_those_of_the_model_that_is_kept(tmp_path):
+    args = arguments(BiEncoderTrainingArguments, tmp_path)
+    state = TrainerState(global_step=4, best_global_step=2)
+    assert training_facts(args, TrainerState()) == evaluation_facts(args, state) == {}
+    state.log_history = [
+        {"eval_loss": 1.0, "eval_runtime": 9.0, "step": 2},
+        {"loss": 3.0, "step": 3},
+        {"eval_loss": 2.0, "eval_runtime": 9.0, "step": 4},
+    ]
+    assert evaluation_facts(args, state) == {"loss": 2.0}
+    args.load_best_model_at_end = True
+    assert evaluation_facts(args, state) == {"loss": 1.0}

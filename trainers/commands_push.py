@@ -1,0 +1,25 @@
+"""`lookback push`: sends a saved model's folder to the Hub, its card and code with it."""
+
+from dataclasses import dataclass, field
+
+from hub_cards import push
+
+from .parsing import parse_arguments
+
+
+@dataclass
+class PushArguments:
+    """What to send, and where to."""
+
+    folder: str = field(metadata={"help": "Folder made by save_pretrained, or a training's output folder."})
+    repo_id: str = field(metadata={"help": "user/name; the repo is created if missing."})
+    private: bool = field(default=False, metadata={"help": "Make a repo that is created private."})
+    revision: str | None = field(default=None, metadata={"help": "Branch to commit to. Default: the main branch."})
+
+
+def main(argv: list[str]) -> None:
+    """Runs the command with the arguments `argv`, and prints where the commit is."""
+    (arguments,) = parse_arguments(argv, [PushArguments], "push", __doc__ or "")
+    # Without --private the account's own setting decides.
+    commit = push(arguments.folder, arguments.repo_id, private=arguments.private or None, revision=arguments.revision)
+    print(commit.commit_url)
