@@ -19,17 +19,17 @@ class DemoArguments:
         default=str(BACKBONE_FOLDER), metadata={"help": "Folder or Hub id of the LM. Default: the embedded backbone."}
     )
     output_dir: str = field(default="runs/demo", metadata={"help": "Folder of the three repos and the report."})
-    llara_steps: int = field(default=240, metadata={"help": "Steps of LLaRA adaptation."})
+    llara_steps: int = field(default=200, metadata={"help": "Steps of LLaRA adaptation."})
     llara_batch_size: int = field(default=8, metadata={"help": "Passages a step."})
     llara_learning_rate: float = field(default=1e-3, metadata={"help": "Peak learning rate of the adaptation."})
     code_pairs: int = field(default=1024, metadata={"help": "Docstring and code pairs to fine-tune on."})
     holdout_pairs: int = field(default=500, metadata={"help": "Held-out pairs to evaluate on."})
-    feedback_documents: int = field(default=30, metadata={"help": "Documents in which the LM scores earlier chunks."})
-    biencoder_steps: int = field(default=64, metadata={"help": "Steps of bi-encoder fine-tuning."})
+    feedback_documents: int = field(default=50, metadata={"help": "Documents in which the LM scores earlier chunks."})
+    biencoder_steps: int = field(default=56, metadata={"help": "Steps of bi-encoder fine-tuning."})
     biencoder_batch_size: int = field(default=32, metadata={"help": "Queries a step."})
     biencoder_learning_rate: float = field(default=1e-3, metadata={"help": "Peak learning rate of the fine-tuning."})
     group_size: int = field(default=2, metadata={"help": "Passages of each query's own."})
-    document_length: int = field(default=4096, metadata={"help": "Tokens of each hold-out document."})
+    document_length: int = field(default=6144, metadata={"help": "Tokens of each hold-out document."})
     max_documents: int | None = field(default=None, metadata={"help": "Hold-out documents to score; default: all."})
     seed: int = field(default=0, metadata={"help": "Of every random choice."})
 
@@ -40,7 +40,7 @@ LM_SETTINGS: dict[str, Any] = {
     "chunk_size": 32,
     "key_num": 8,
     "target_size": 256,
-    "chunk_batch_size": 8,
+    "chunk_batch_size": 4,
 }
 
 
@@ -52,6 +52,7 @@ def training_arguments(kind: type[Arguments], options: DemoArguments, folder: Pa
         "warmup_steps": 0.1,
         "save_strategy": "no",
         "report_to": "none",
+        "disable_tqdm": False,
         "seed": options.seed,
         "dataloader_pin_memory": False,
     }
