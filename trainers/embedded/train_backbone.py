@@ -69,7 +69,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
         intermediate_size=688,
         num_hidden_layers=4,
         num_attention_heads=4,
-        max_position_embeddings=4096,
+        max_position_embeddings=SEQUENCE_LENGTH,
         tie_word_embeddings=True,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
