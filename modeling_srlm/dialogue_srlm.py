@@ -107,7 +107,7 @@ class DialogueMixin:
         mask = check_dialogue(query, history, answer, history_mask)
         self._check_components()
         chosen = [
-            self._choose_turns(query[row], history[row], answer[row], mask[row].nonzero().flatten(), row)
+            self._choose_turns(query[row], history[row], answer[row], mask[row].nonzero().flatten())
             for row in range(len(query))
         ]
         prompts = [
@@ -145,7 +145,7 @@ class DialogueMixin:
         return [losses[row] for row in range(len(prompts))]
 
     def _choose_turns(
-        self, query: str, turns: list[str], answer: str, real: torch.Tensor, row: int
+        self, query: str, turns: list[str], answer: str, real: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         method, k = self.config.retrieval_method, self.config.key_num
         if method == "no" or not len(real):

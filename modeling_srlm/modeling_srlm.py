@@ -152,10 +152,10 @@ class SelfRetrievalLM(DialogueMixin, TwoTokenizers):
     def _separator(self) -> torch.Tensor | None:
         return None if self.config.add_sep is None else torch.tensor(self.config.add_sep, device=self.device)
 
-    def _cut(self, document: Document) -> list[Block]:
+    def _cut(self, document: Document, replaces: bool) -> list[Block]:
         config = self.config
-        room = config.max_target_size if self._replaces else config.context_window_size - config.chunk_size
-        return cut_blocks(document, config.context_window_size, config.target_size, room, self._replaces)
+        room = config.max_target_size if replaces else config.context_window_size - config.chunk_size
+        return cut_blocks(document, config.context_window_size, config.target_size, room, replaces)
 
     def _plan(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, labels: torch.Tensor | None
@@ -165,7 +165,7 @@ class SelfRetrievalLM(DialogueMixin, TwoTokenizers):
         selector = KeySelector(self.config, self.language_model, self.retriever, tokenizer, self._separator())
         rows = []
         for document in split_rows(input_ids, attention_mask, labels, self.config.chunk_size):
-            blocks = self._cut(document)
+            blocks = self._cut(document, self._replaces)
             rows.append(Row(document, blocks, selector.select(document, blocks)))
         return rows
 
@@ -196,14 +196,14 @@ class SelfRetrievalLM(DialogueMixin, TwoTokenizers):
             logits=None if logits is None else logits.build(),
             target_losses=pad_rows([total / tokens for total, tokens in sums], float("nan")),
             num_scored_tokens=len(joined),
-            **retrieval_fields(rows),
+            **retrieval_fields(rows, self.config.key_num),
         )
 
     def _all_logits(self, rows: list[Row], inputs: list[ModelInput], logits: LogitsBuffer) -> SelfRetrievalOutput:
         inputs = [with_next_token(item, len(rows[item.row].document.tokens)) for item in inputs]
         for item, item_logits in run_inputs(self.language_model, inputs, self.config.chunk_batch_size):
             logits.add(item, item_logits)
-        return SelfRetrievalOutput(logits=logits.build(), **retrieval_fields(rows))
+        return SelfRetrievalOutput(logits=logits.build(), **retrieval_fields(rows, self.config.key_num))
 
     @torch.no_grad()
     def score_candidates(
@@ -236,7 +236,7 @@ class SelfRetrievalLM(DialogueMixin, TwoTokenizers):
         return result
 
     def _score_row(self, document: Document, candidates: list[int] | None) -> torch.Tensor:
-        blocks = self._cut(document)
+        blocks = self._cut(document, self.config.integrate_method == "replace")
         width = max((block.num_keys for block in blocks), default=0)
         columns = list(range(width)) if candidates is None else candidates
         scores = []

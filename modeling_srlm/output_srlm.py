@@ -54,14 +54,16 @@ class Row:
         sums[1].index_add_(0, column, torch.ones(len(column)))
 
 
-def retrieval_fields(rows: list[Row]) -> dict[str, Any]:
+def retrieval_fields(rows: list[Row], key_num: int) -> dict[str, Any]:
     """The output's fields that say what each target retrieved, rows padded to one length."""
-    indices = [torch.cat([chosen for chosen, _ in row.selections]) for row in rows]
-    scores = [torch.cat([ranked for _, ranked in row.selections]) for row in rows]
+    # A row without labels has no selection, but its place in the batch.
+    none = torch.empty(0, key_num, dtype=torch.long)
+    indices = [torch.cat([none, *(chosen for chosen, _ in row.selections)]) for row in rows]
+    scores = [torch.cat([none.float(), *(ranked for _, ranked in row.selections)]) for row in rows]
     return {
         "retrieved_indices": pad_rows(indices, -1),
         "retrieved_scores": pad_rows(scores, float("-inf")),
-        "target_indices": pad_rows([torch.tensor(row.targets) for row in rows], -1),
+        "target_indices": pad_rows([torch.tensor(row.targets, dtype=torch.long) for row in rows], -1),
     }
 
 

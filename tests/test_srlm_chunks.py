@@ -103,6 +103,27 @@ def test_logits_of_every_position(method):
     assert logits[:, -1].abs().sum() > 0
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_a_row_without_labels_keeps_its_place(method):
+    model, ids = build(retrieval_method=method), random_ids(2, 150)
+    labels = last_labels(ids, 32)
+    labels[0] = -100
+    output = model(ids, labels=labels)
+    alone = model(ids[1:], labels=labels[1:])
+    assert output.loss.item() == pytest.approx(alone.loss.item(), rel=1e-5)
+    assert torch.equal(output.retrieved_indices[1], alone.retrieved_indices[0])
+    assert (output.retrieved_indices[0] == -1).all()
+    assert output.target_losses[0].isnan().all()
+
+
+def test_feedback_does_not_depend_on_the_configured_method():
+    ids, scores = random_ids(1, 200), []
+    for method in ("no", "oracle"):
+        model = build(retrieval_method=method, integrate_method="replace", key_num=1)
+        scores.append(model.score_candidates(ids, labels=last_labels(ids, 16)))
+    assert torch.equal(*scores)
+
+
 def test_short_document_is_the_plain_model():
     model = build(retrieval_method="dense")
     ids = random_ids(1, 40)
