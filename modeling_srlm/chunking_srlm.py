@@ -1,11 +1,10 @@
-"""Cutting a row into chunks, blocks and model inputs. Plain index arithmetic, no model.
+"""Cutting a row into chunks and blocks. Plain index arithmetic, no model.
 
 A row's real tokens are laid on a grid of chunks of C tokens that ends where the last label ends, so the first chunk
 may be shorter. The labelled span is scored block by block from its end; a block is the document cut at the block's
 end, its last W tokens the window.
 """
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -25,6 +24,11 @@ class Document(NamedTuple):
     def padding(self) -> int:
         """Tokens that the first chunk lacks."""
         return -len(self.tokens) % self.chunk_size
+
+    @property
+    def num_labels(self) -> int:
+        """Tokens with a label that something predicts."""
+        return int((self.labels[1:] != -100).sum())
 
     def chunk_start(self, chunk: int) -> int:
         """The index of the first token of a chunk."""
@@ -47,16 +51,6 @@ class Block(NamedTuple):
         return range(self.first_target, self.end)
 
 
-class ModelInput(NamedTuple):
-    """One sequence for the backbone: `tokens` (length,); the logits at `positions` (m,) predict the document's tokens
-    of index `targets` (m,)."""
-
-    row: int
-    tokens: torch.Tensor
-    positions: torch.Tensor
-    targets: torch.Tensor
-
-
 def split_rows(
     input_ids: torch.Tensor, attention_mask: torch.Tensor | None, labels: torch.Tensor | None, chunk_size: int
 ) -> list[Document]:
@@ -72,68 +66,42 @@ def split_rows(
     return documents
 
 
-def cut_blocks(document: Document, window_size: int, target_size: int | None, max_target_size: int, replace: bool):
-    """The blocks of a document in order of position; no blocks without labels.
+def block_size(document: Document, window_size: int, target_size: int | None, max_target_size: int) -> int:
+    """Tokens of a block: `target_size`; or the labelled span if one window can score it, else half of the window."""
+    if target_size is not None:
+        return target_size
+    first, last = _labelled_chunks(document)
+    whole = max(last - first, 1) * document.chunk_size
+    return whole if whole <= max_target_size else half_window(window_size, document.chunk_size, max_target_size)
 
-    Keys are the chunks before the window that have a continuation before it as well; with `replace` the window's
-    oldest chunks compete, too: chunks[: -W/C - 1] and chunks[: -W/C + 1] of the prefix.
-    """
-    scored = (document.labels != -100).nonzero()
-    if not len(scored):
-        return []
-    chunk_size, length = document.chunk_size, len(document.tokens)
-    first = (int(scored[0]) + document.padding) // chunk_size
-    last = (length + document.padding) // chunk_size
-    if target_size is None:
-        whole = (last - first) * chunk_size
-        half = max(window_size // 2 // chunk_size, 1) * chunk_size
-        target_size = whole if whole <= max_target_size else min(half, max_target_size)
-    step = target_size // chunk_size
-    margin = -1 if replace else 1
+
+def half_window(window_size: int, chunk_size: int, max_target_size: int) -> int:
+    """Half of the window in whole chunks, where one window can score that many tokens."""
+    return min(max(window_size // 2 // chunk_size, 1) * chunk_size, max_target_size)
+
+
+def cut_blocks(document: Document, window_size: int, size: int, replace: bool) -> list[Block]:
+    """The blocks of `size` tokens of a document in order of position, cut from its end; none without labels."""
+    first, last = _labelled_chunks(document)
+    step = size // document.chunk_size
     blocks = [
-        Block(max(first, end - step), end, max(end - window_size // chunk_size - margin, 0))
+        make_block(max(first, end - step), end, window_size // document.chunk_size, replace)
         for end in range(last, first, -step)
     ]
     return blocks[::-1]
 
 
-def assemble(
-    document: Document,
-    block: Block,
-    row: int,
-    retrieved: tuple[int, ...],
-    targets: list[int],
-    window_size: int,
-    replace: bool,
-    separator: torch.Tensor | None,
-) -> ModelInput:
-    """[values of the retrieved keys, in the order given | window], cut after the last target chunk."""
-    values = [_value(document, key, separator) for key in retrieved]
-    window_chunks = window_size // document.chunk_size - (2 * len(retrieved) if replace else 0)
-    start = document.chunk_start(max(block.end - window_chunks, 0))
-    window = document.tokens[start : document.chunk_start(targets[-1] + 1)]
-    offset = sum(len(value) for value in values)
-    scored = torch.cat([_scored_tokens(document, target) for target in targets])
-    positions = scored - start + offset - 1
-    predictable = positions >= 0  # nothing predicts the first token of all
-    return ModelInput(row, torch.cat([*values, window]), positions[predictable], scored[predictable])
+def make_block(first_target: int, end: int, window_chunks: int, replace: bool) -> Block:
+    """The block of these target chunks, with its keys.
+
+    Keys are the chunks before the window that have a continuation before it as well; with `replace` the window's
+    oldest chunks compete, too: chunks[: -W/C - 1] and chunks[: -W/C + 1] of the prefix.
+    """
+    return Block(first_target, end, max(end - window_chunks - (-1 if replace else 1), 0))
 
 
-def _value(document: Document, key: int, separator: torch.Tensor | None) -> torch.Tensor:
-    value = document.chunks(key, key + 2)
-    if separator is None:
-        return value
-    return torch.cat([value[: -len(separator)], separator.to(value)])
-
-
-def _scored_tokens(document: Document, target: int) -> torch.Tensor:
-    start, end = document.chunk_start(target), document.chunk_start(target + 1)
-    return (document.labels[start:end] != -100).nonzero().flatten() + start
-
-
-def group_targets(block: Block, retrieved: list[tuple[int, ...]]) -> Iterator[tuple[tuple[int, ...], list[int]]]:
-    """Targets that retrieved the same values in the same order share one input."""
-    groups: dict[tuple[int, ...], list[int]] = {}
-    for target, keys in zip(block.targets, retrieved, strict=True):
-        groups.setdefault(keys, []).append(target)
-    yield from groups.items()
+def _labelled_chunks(document: Document) -> tuple[int, int]:
+    """The first chunk with a label, and the number of chunks; equal without labels."""
+    scored = (document.labels != -100).nonzero()
+    last = (len(document.tokens) + document.padding) // document.chunk_size
+    return (int(scored[0]) + document.padding) // document.chunk_size if len(scored) else last, last

@@ -6,7 +6,9 @@ from typing import Any, ClassVar
 
 from transformers import AutoConfig, PreTrainedConfig
 
-RETRIEVAL_METHODS = ("no", "recent", "random", "bm25", "dense", "oracle")
+RETRIEVAL_METHODS = ("no", "recent", "random", "bm25", "dense", "self", "hybrid", "oracle")
+RETRIEVER_METHODS = ("dense", "hybrid")  # they need a retriever
+ORACLE_SEARCHES = ("single", "greedy")
 ORDER_METHODS = ("sequential", "relevance")
 INTEGRATE_METHODS = ("concat", "replace")
 # Keys that transformers itself puts into a config or takes out of its keyword arguments.
@@ -32,12 +34,17 @@ class SelfRetrievalConfig(PreTrainedConfig):
         target_size: labels scored against one window; None takes the labelled span where it fits the window,
             otherwise half of the window.
         add_key_continuation: a key's text is its chunk and the chunk after it.
-        retrieval_method: "no", "recent", "random", "bm25", "dense" or "oracle".
+        retrieval_method: "no"; "recent"; "random"; "bm25"; "dense" (the retriever); "self" (mean hidden states of the
+            language model itself); "hybrid" (dense and bm25, fused by reciprocal rank); "oracle" (the keys under which
+            the target is most likely).
+        oracle_search: "single" (the k keys that help most one by one) or "greedy" (each next key beside those chosen).
         order_method: "sequential" (as in the document) or "relevance" (the most relevant next to the window).
         integrate_method: "concat" (before the window) or "replace" (in place of the window's oldest tokens).
         instruction: {"query": prefix, "key": prefix} for the texts that the retriever encodes.
         add_sep: token ids that overwrite the last tokens of each retrieved value.
+        add_bos: the backbone's BOS token stands before every input, for backbones trained so (Llama, Gemma).
         bm25_k1, bm25_b: BM25's saturation and length normalisation.
+        fusion_constant: of `hybrid`: a key's score is the sum of 1 / (fusion_constant + rank).
         seed: of the `random` method.
 
     Raises ValueError for an unknown keyword, an unknown method, or sizes that do not fit each other or the backbone.
@@ -60,6 +67,9 @@ class SelfRetrievalConfig(PreTrainedConfig):
     integrate_method: str = "concat"
     instruction: dict | None = None
     add_sep: list | None = None
+    add_bos: bool = False
+    oracle_search: str = "single"
+    fusion_constant: int = 60
     bm25_k1: float = 1.5
     bm25_b: float = 0.75
     seed: int = 42
@@ -82,7 +92,9 @@ class SelfRetrievalConfig(PreTrainedConfig):
         _check_choice("retrieval_method", self.retrieval_method, RETRIEVAL_METHODS)
         _check_choice("order_method", self.order_method, ORDER_METHODS)
         _check_choice("integrate_method", self.integrate_method, INTEGRATE_METHODS)
-        for name in ("context_window_size", "chunk_size", "key_num", "chunk_batch_size", "target_size"):
+        _check_choice("oracle_search", self.oracle_search, ORACLE_SEARCHES)
+        sizes = ("context_window_size", "chunk_size", "key_num", "chunk_batch_size", "target_size", "fusion_constant")
+        for name in sizes:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1.")
@@ -93,6 +105,11 @@ class SelfRetrievalConfig(PreTrainedConfig):
                 raise ValueError(f"{name} is {value}; chunk_size {self.chunk_size} must divide it: try {nearest}.")
         self._check_prefixes()
         self._check_room()
+
+    @property
+    def bos_id(self) -> int | None:
+        """The backbone's BOS token."""
+        return getattr(self.text_config, "bos_token_id", None)
 
     @property
     def value_size(self) -> int:
@@ -113,6 +130,10 @@ class SelfRetrievalConfig(PreTrainedConfig):
             )
         if self.instruction is not None and set(self.instruction) != {"query", "key"}:
             raise ValueError(f"instruction has the keys {sorted(self.instruction)}; give 'query' and 'key'.")
+        if self.add_bos and self.bos_id is None:
+            raise ValueError(
+                "add_bos is True and the backbone's config has no bos_token_id; set it, or add_bos=False."
+            )
 
     def _check_room(self) -> None:
         if (self.target_size or self.chunk_size) > self.max_target_size:
@@ -123,7 +144,7 @@ class SelfRetrievalConfig(PreTrainedConfig):
             )
         positions = getattr(self.text_config, "max_position_embeddings", None)
         added = 0 if self.retrieval_method == "no" or self.integrate_method == "replace" else self.key_num
-        needed = self.context_window_size + added * self.value_size
+        needed = self.context_window_size + added * self.value_size + int(self.add_bos)
         if positions is not None and needed > positions:
             raise ValueError(
                 f"context_window_size {self.context_window_size} and key_num {added} retrieved values of "

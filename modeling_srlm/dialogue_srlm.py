@@ -5,11 +5,11 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from .chunking_srlm import ModelInput
+from .assembly_srlm import ModelInput
 from .output_srlm import SelfRetrievalOutput
-from .retrieval_srlm import arrange, bm25_scores, dense_scores, random_scores, recent_scores, top_k
+from .retrieval_srlm import arrange, top_k
 from .scoring_srlm import run_inputs, token_losses
-from .selection_srlm import embed_role
+from .turns_srlm import turn_scores
 
 ANSWER_PREFIX = "\nSpeaker 2: "
 QUERY_PREFIX = "Speaker 1: "
@@ -54,22 +54,6 @@ def continuation_input(
     length = len(tokenizer(continuation, add_special_tokens=False, verbose=False)["input_ids"])
     scored = torch.arange(max(len(tokens) - length, 1), len(tokens))
     return ModelInput(row, tokens, scored - 1, scored), tokens[scored]
-
-
-def turn_scores(
-    method: str, config: Any, retriever: Any, tokenizer: PreTrainedTokenizerBase, query: str, turns: list[str],
-    seed: int,
-) -> torch.Tensor:  # fmt: skip
-    """(n_turn,) relevance of each real turn to the query, for every method but `no` and `oracle`."""
-    if method == "recent":
-        return recent_scores(1, len(turns))[0]
-    if method == "random":
-        return random_scores(1, len(turns), seed)[0]
-    if method == "bm25":
-        ids = [torch.tensor(ids) for ids in tokenizer([query, *turns], add_special_tokens=False)["input_ids"]]
-        return bm25_scores(ids[:1], ids[1:], config.bm25_k1, config.bm25_b)[0]
-    queries = embed_role(retriever, [query], "query", config.instruction)
-    return dense_scores(queries, embed_role(retriever, turns, "key", config.instruction))[0]
 
 
 def choose(scores: torch.Tensor, turn_indices: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -156,5 +140,5 @@ class DialogueMixin:
             scores = self.score_continuations(prompts, [answer] * len(kept))
         else:
             seed = self.config.seed + len(query) + len(answer)  # of the row itself, so that the batch changes nothing
-            scores = turn_scores(method, self.config, self.retriever, self.tokenizer, query, kept, seed)
+            scores = turn_scores(self, query, kept, seed)
         return choose(scores, real, k)

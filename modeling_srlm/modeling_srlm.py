@@ -5,6 +5,7 @@ keys, and the best keys' values (a chunk and the one after it) go into the input
 semantics are those of LLM-Embedder's long-range language modelling (Zhang et al., 2023, arXiv 2310.07554).
 """
 
+import copy
 import math
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,22 +16,29 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.logging import tqdm
 
+from .chat_srlm import ChatMixin
 from .checks_srlm import check_inputs
-from .chunking_srlm import Block, Document, ModelInput, assemble, cut_blocks, group_targets, split_rows
+from .chunking_srlm import split_rows
 from .components_srlm import is_nestable, load_retriever, take_apart
 from .configuration_srlm import SelfRetrievalConfig
 from .dialogue_srlm import DialogueMixin
+from .encoding_srlm import EmbeddingCache
+from .feedback_srlm import FeedbackMixin
+from .generation_srlm import LookbackGenerationMixin, RetrievalState
 from .output_srlm import LogitsBuffer, Row, SelfRetrievalOutput, pad_rows, retrieval_fields, with_next_token
+from .planning_srlm import PlanningMixin
 from .repository_srlm import HUB_KEYWORDS
-from .retrieval_srlm import arrange
 from .retriever_srlm import NestedRetriever, TextEncoder, without_pooler
-from .scoring_srlm import run_inputs, score_keys, token_losses
-from .selection_srlm import KeySelector
+from .scoring_srlm import run_inputs, token_losses
 from .tokenizers_srlm import TwoTokenizers
 
 
-class SelfRetrievalLM(DialogueMixin, TwoTokenizers):
-    """A causal LM with a retriever over its own past. Build one with [`~SelfRetrievalLM.from_components`]."""
+class SelfRetrievalLM(ChatMixin, DialogueMixin, FeedbackMixin, LookbackGenerationMixin, PlanningMixin, TwoTokenizers):
+    """A causal LM with a retriever over its own past. Build one with [`~SelfRetrievalLM.from_components`].
+
+    Attributes:
+        embedding_cache: None, or an [`EmbeddingCache`] that keeps chunk embeddings from one forward pass to the next.
+    """
 
     config_class = SelfRetrievalConfig
     base_model_prefix = "language_model"
@@ -44,6 +52,7 @@ class SelfRetrievalLM(DialogueMixin, TwoTokenizers):
         super().__init__(config)
         self.language_model = AutoModelForCausalLM.from_config(config.text_config)
         self.retriever = NestedRetriever(config) if config.retriever_config is not None else None
+        self.embedding_cache: EmbeddingCache | None = None
         self.post_init()
 
     @classmethod
@@ -85,6 +94,8 @@ class SelfRetrievalLM(DialogueMixin, TwoTokenizers):
             self = cls(settings)
         self.language_model = model
         self._tokenizer = tokenizer
+        if model.generation_config is not None:
+            self.generation_config = copy.deepcopy(model.generation_config)
         self._attach_retriever(retriever, nested)
         return self.train(model.training)
 
@@ -113,7 +124,10 @@ class SelfRetrievalLM(DialogueMixin, TwoTokenizers):
         attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         output_logits: bool = False,
-    ) -> SelfRetrievalOutput:
+        show_progress: bool = False,
+        past_key_values: RetrievalState | None = None,
+        return_dict: bool = True,
+    ) -> SelfRetrievalOutput | tuple:
         """Scores the labelled span of each row, block by block, with what each block retrieves.
 
         Args:
@@ -121,71 +135,37 @@ class SelfRetrievalLM(DialogueMixin, TwoTokenizers):
             labels: (B, L), the tokens to score, -100 elsewhere; a label belongs to its own position. Without labels
                 the logits of every position are returned and no loss.
             output_logits: with labels, also return logits (zero at positions that predict no label).
+            show_progress: a progress bar over the scored tokens.
+            past_key_values: of `generate`, for the next token alone.
+            return_dict: False for a plain tuple.
 
         Raises TypeError or ValueError for tensors that do not fit, a missing tokenizer or retriever.
         """
+        if past_key_values is not None:
+            return self._continue(input_ids, attention_mask, past_key_values)
         check_inputs(input_ids, attention_mask, labels, self.config.text_config.vocab_size, self.device)
         self._check_components()
-        rows = self._plan(input_ids, attention_mask, labels)
-        inputs = [item for number, row in enumerate(rows) for item in self._inputs(number, row)]
+        documents = split_rows(input_ids, attention_mask, labels, self.config.chunk_size)
+        rows = [Row(document, self._cut(document, self._replaces)) for document in documents]
         logits = LogitsBuffer(input_ids, attention_mask)
         if labels is None:
-            return self._all_logits(rows, inputs, logits)
-        return self._score(rows, inputs, logits if output_logits else None)
+            output = self._all_logits(rows, logits)
+        else:
+            output = self._score(rows, logits if output_logits else None, show_progress)
+        return output if return_dict else output.to_tuple()
 
-    def _check_components(self) -> None:
-        self.config.check()
-        if self.config.retrieval_method != "dense":
-            return
-        if self.retriever is None:
-            raise ValueError(
-                "retrieval_method is 'dense' and there is no retriever: give from_components(..., retriever=...), set "
-                "model.retriever, or choose another method, such as 'bm25'."
-            )
-        if isinstance(self.retriever, NestedRetriever):
-            self.retriever.tokenizer = self.retriever_tokenizer  # loaded on first need; ValueError if there is none
-
-    @property
-    def _replaces(self) -> bool:
-        return self.config.integrate_method == "replace" and self.config.retrieval_method != "no"
-
-    def _separator(self) -> torch.Tensor | None:
-        return None if self.config.add_sep is None else torch.tensor(self.config.add_sep, device=self.device)
-
-    def _cut(self, document: Document, replaces: bool) -> list[Block]:
-        config = self.config
-        room = config.max_target_size if replaces else config.context_window_size - config.chunk_size
-        return cut_blocks(document, config.context_window_size, config.target_size, room, replaces)
-
-    def _plan(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, labels: torch.Tensor | None
-    ) -> list[Row]:
-        """Documents, their blocks, and what each target retrieves."""
-        tokenizer = self.tokenizer if self.config.retrieval_method == "dense" else None
-        selector = KeySelector(self.config, self.language_model, self.retriever, tokenizer, self._separator())
-        rows = []
-        for document in split_rows(input_ids, attention_mask, labels, self.config.chunk_size):
-            blocks = self._cut(document, self._replaces)
-            rows.append(Row(document, blocks, selector.select(document, blocks)))
-        return rows
-
-    def _inputs(self, number: int, row: Row) -> Iterable[ModelInput]:
-        for block, (indices, _) in zip(row.blocks, row.selections, strict=True):
-            retrieved = [arrange(keys, self.config.order_method) for keys in indices.tolist()]
-            for keys, targets in group_targets(block, retrieved):
-                yield assemble(
-                    row.document, block, number, keys, targets,
-                    self.config.context_window_size, self._replaces, self._separator(),
-                )  # fmt: skip
-
-    def _score(self, rows: list[Row], inputs: list[ModelInput], logits: LogitsBuffer | None) -> SelfRetrievalOutput:
+    def _score(self, rows: list[Row], logits: LogitsBuffer | None, show_progress: bool) -> SelfRetrievalOutput:
         losses, sums = [], [torch.zeros(2, len(row.targets)) for row in rows]
-        for item, item_logits in run_inputs(self.language_model, inputs, self.config.chunk_batch_size):
+        bar = tqdm(total=sum(row.document.num_labels for row in rows), unit="token", leave=False,
+                   desc=f"Scoring ({self.config.retrieval_method})", disable=not show_progress)  # fmt: skip
+        for item, item_logits in run_inputs(self.language_model, self._inputs(rows), self.config.chunk_batch_size):
             row = rows[item.row]
             losses.append(token_losses(item_logits, row.document.labels[item.targets]))
             row.count_losses(item.targets, losses[-1], sums[item.row])
+            bar.update(len(item.targets))
             if logits is not None:
                 logits.add(item, item_logits)
+        bar.close()
         if not losses:
             raise ValueError(
                 "the only label stands on a row's first token, which nothing predicts; label a later one."
@@ -199,54 +179,11 @@ class SelfRetrievalLM(DialogueMixin, TwoTokenizers):
             **retrieval_fields(rows, self.config.key_num),
         )
 
-    def _all_logits(self, rows: list[Row], inputs: list[ModelInput], logits: LogitsBuffer) -> SelfRetrievalOutput:
-        inputs = [with_next_token(item, len(rows[item.row].document.tokens)) for item in inputs]
+    def _all_logits(self, rows: list[Row], logits: LogitsBuffer) -> SelfRetrievalOutput:
+        inputs = (with_next_token(item, len(rows[item.row].document.tokens)) for item in self._inputs(rows))
         for item, item_logits in run_inputs(self.language_model, inputs, self.config.chunk_batch_size):
             logits.add(item, item_logits)
         return SelfRetrievalOutput(logits=logits.build(), **retrieval_fields(rows, self.config.key_num))
-
-    @torch.no_grad()
-    def score_candidates(
-        self,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
-        candidates: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Log-likelihood of each target chunk under each single candidate key: the LM's feedback on retrieval.
-
-        Args:
-            input_ids, attention_mask, labels: as in `forward`.
-            candidates: (B, c) chunk numbers to try, -1 for none; default: every key.
-
-        Returns (B, n_target, n_candidate) sums over the target's scored tokens, in nats; -inf where a candidate is
-        not a key of the target's window. Without `candidates` the columns are the chunk numbers.
-        """
-        check_inputs(input_ids, attention_mask, labels, self.config.text_config.vocab_size, self.device)
-        self.config.check()
-        documents = split_rows(input_ids, attention_mask, labels, self.config.chunk_size)
-        rows = [
-            self._score_row(document, None if candidates is None else candidates[number].tolist())
-            for number, document in enumerate(documents)
-        ]
-        height, width = (max(row.shape[axis] for row in rows) for axis in (0, 1))
-        result = torch.full((len(rows), height, width), float("-inf"))
-        for number, row in enumerate(rows):
-            result[number, : row.shape[0], : row.shape[1]] = row
-        return result
-
-    def _score_row(self, document: Document, candidates: list[int] | None) -> torch.Tensor:
-        blocks = self._cut(document, self.config.integrate_method == "replace")
-        width = max((block.num_keys for block in blocks), default=0)
-        columns = list(range(width)) if candidates is None else candidates
-        scores = []
-        for block in blocks:
-            keys = [key for key in columns if 0 <= key < block.num_keys]
-            known = torch.tensor([0 <= key < block.num_keys for key in columns], dtype=torch.bool)
-            part = torch.full((len(block.targets), len(columns)), float("-inf"))
-            part[:, known] = score_keys(self.language_model, document, block, keys, self.config, self._separator())
-            scores.append(part)
-        return torch.cat(scores) if scores else torch.empty(0, len(columns))
 
     @torch.no_grad()
     def compute_perplexity(self, dataloader: Iterable[dict[str, Any]], show_progress: bool = True) -> float:
@@ -259,17 +196,18 @@ class SelfRetrievalLM(DialogueMixin, TwoTokenizers):
         self.eval()
         total, batches = torch.zeros((), dtype=torch.float64), 0
         for batch in tqdm(dataloader, desc=f"Perplexity ({self.config.retrieval_method})", disable=not show_progress):
-            total += self._score_batch(batch)["loss"].double().cpu()
+            total += self._score_batch(batch, show_progress)["loss"].double().cpu()
             batches += 1
         self.train(training)
         if not batches:
             raise ValueError("the dataloader gave no batch; perplexity needs at least one document.")
         return _mean_over_processes(math.exp(total / batches), self.device)
 
-    def _score_batch(self, batch: dict[str, Any]) -> SelfRetrievalOutput:
+    def _score_batch(self, batch: dict[str, Any], show_progress: bool) -> SelfRetrievalOutput:
         if "history" in batch:
             return self.forward_with_history_retrieval(**batch)
-        return self(**{name: tensor.to(self.device) for name, tensor in batch.items()})
+        tensors = {name: tensor.to(self.device) for name, tensor in batch.items()}
+        return self(**tensors, show_progress=show_progress)
 
 
 def _mean_over_processes(value: float, device: torch.device) -> float:

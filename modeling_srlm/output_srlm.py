@@ -1,12 +1,13 @@
 """What a forward pass returns, and how it is put together from the scored inputs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from transformers.utils import ModelOutput
 
-from .chunking_srlm import Block, Document, ModelInput
+from .assembly_srlm import ModelInput
+from .chunking_srlm import Block, Document
 from .scoring_srlm import target_of_token
 
 
@@ -23,6 +24,7 @@ class SelfRetrievalOutput(ModelOutput):
         target_indices: (B, n_target) chunk number of each target, -1 for padding.
         target_losses: (B, n_target) mean loss of each target's scored tokens, NaN for none; detached.
         num_scored_tokens: tokens that entered the loss.
+        past_key_values: of `generate`: what it carries from token to token.
     """
 
     loss: torch.Tensor | None = None
@@ -32,6 +34,7 @@ class SelfRetrievalOutput(ModelOutput):
     target_indices: torch.Tensor | None = None
     target_losses: torch.Tensor | None = None
     num_scored_tokens: int | None = None
+    past_key_values: Any = None
 
 
 @dataclass
@@ -40,7 +43,7 @@ class Row:
 
     document: Document
     blocks: list[Block]
-    selections: list[tuple[torch.Tensor, torch.Tensor]]
+    selections: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
 
     @property
     def targets(self) -> list[int]:

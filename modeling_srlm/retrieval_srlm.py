@@ -1,8 +1,10 @@
-"""Choosing keys for queries: pure functions over scores, and BM25 on token ids.
+"""Choosing keys for queries: pure functions over scores.
 
 Every selection is (indices, scores), both (n_query, k), most relevant first; where there are fewer than k keys the
 rest is -1 and -inf. Equal scores are broken in favour of the earlier key.
 """
+
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -23,36 +25,51 @@ def recent_scores(num_queries: int, num_keys: int) -> torch.Tensor:
     return torch.arange(num_keys, dtype=torch.float32).expand(num_queries, num_keys)
 
 
-def random_scores(num_queries: int, num_keys: int, seed: int) -> torch.Tensor:
-    """(n_query, n_key) in [0, 1): the same for the same seed, so that a batch changes nothing."""
-    return torch.rand(num_queries, num_keys, generator=torch.Generator().manual_seed(seed))
+def random_scores(seeds: Sequence[int], num_keys: int) -> torch.Tensor:
+    """(n_query, n_key) in [0, 1), each query from its own seed, so that neither batch nor block changes anything."""
+    rows = [torch.rand(num_keys, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    return torch.stack(rows)
 
 
 def dense_scores(queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
-    """Inner products (n_query, n_key) of (n_query, d) and (n_key, d)."""
+    """Inner products (n_query, n_key) of (n_query, d) and (n_key, d).
+
+    Raises ValueError where the two widths d differ.
+    """
+    if queries.shape[1] != keys.shape[1]:
+        raise ValueError(
+            f"the retriever's embeddings are {queries.shape[1]} wide for queries and {keys.shape[1]} for keys; "
+            f"inner products need one width. Encode both with the same model."
+        )
     return queries @ keys.T
 
 
-def bm25_scores(queries: list[torch.Tensor], keys: list[torch.Tensor], k1: float, b: float) -> torch.Tensor:
-    """BM25 in Lucene's form (Robertson and Zaragoza, 2009, with Lucene's idf) on token ids, through bm25s.
+def fuse_ranks(scores: Sequence[torch.Tensor], constant: int) -> torch.Tensor:
+    """Reciprocal rank fusion (Cormack et al., 2009): (n_query, n_key) sums of 1 / (constant + rank), ranks from 1."""
+    ranks = [part.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1) + 1 for part in scores]
+    return torch.stack([1 / (constant + rank.double()) for rank in ranks]).sum(0).float()
 
-    Args:
-        queries, keys: token ids of each text, (length,) tensors of any length.
 
-    Returns (n_query, n_key) float32 scores.
-    Raises ImportError where bm25s is not installed.
-    """
-    try:
-        import bm25s
-    except ImportError as error:
-        raise ImportError("retrieval_method 'bm25' needs the package bm25s: pip install bm25s.") from error
-    vocabulary, ids = torch.unique(torch.cat(keys), return_inverse=True)
-    known = {token: index for index, token in enumerate(vocabulary.tolist())}
-    corpus = [part.tolist() for part in ids.split([len(key) for key in keys])]
-    index = bm25s.BM25(k1=k1, b=b, method="lucene")
-    index.index((corpus, known), create_empty_token=False, show_progress=False)
-    rows = [index.get_scores_from_ids([known[t] for t in query.tolist() if t in known]) for query in queries]
-    return torch.stack([torch.from_numpy(row) for row in rows])
+def relevance(
+    method: str,
+    seeds: Sequence[int],
+    num_keys: int,
+    bm25: Callable[[], torch.Tensor],
+    dense: Callable[[], torch.Tensor],
+    fusion_constant: int,
+) -> torch.Tensor:
+    """(n_query, n_key) scores by a method that does not need the target, one seed a query; n_key 0 for `no`."""
+    if method == "no" or not num_keys:
+        return torch.empty(len(seeds), 0)
+    if method == "recent":
+        return recent_scores(len(seeds), num_keys)
+    if method == "random":
+        return random_scores(seeds, num_keys)
+    if method == "bm25":
+        return bm25()
+    if method == "hybrid":
+        return fuse_ranks([dense(), bm25()], fusion_constant)
+    return dense()
 
 
 def arrange(indices: list[int], order_method: str) -> tuple[int, ...]:

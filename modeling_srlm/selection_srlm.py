@@ -1,90 +1,97 @@
-"""Which keys each target of a document retrieves, by the configured method."""
+"""Which keys the targets of a document retrieve, by the configured method."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedTokenizerBase
 
+from .assembly_srlm import InputLayout
+from .bm25_srlm import Bm25Index
 from .chunking_srlm import Block, Document
-from .retrieval_srlm import bm25_scores, dense_scores, random_scores, recent_scores, top_k
-from .retriever_srlm import TextEncoder, encode_texts
-from .scoring_srlm import score_keys
+from .encoding_srlm import ChunkTable, Encode
+from .oracle_srlm import best_sets, score_keys
+from .retrieval_srlm import dense_scores, relevance, top_k
 
 
 class KeySelector:
-    """Selects keys for the blocks of one document; chunk embeddings are made once a document.
+    """Selects keys for the targets of one document, which may grow: each chunk is encoded and counted once.
 
     Args:
-        language_model: scores the keys for `oracle`.
-        retriever, tokenizer: encode the decoded text of chunks for `dense`.
+        layout, language_model: put together and score the inputs of `oracle`.
+        encode: encodes chunks for the methods that compare embeddings; None for the others.
+        one_role: whether a chunk's embedding is the same as query and as key.
     """
 
     def __init__(
-        self,
-        config: Any,
-        language_model: nn.Module,
-        retriever: TextEncoder | None,
-        tokenizer: PreTrainedTokenizerBase | None,
-        separator: torch.Tensor | None,
+        self, config: Any, layout: InputLayout, language_model: nn.Module, encode: Encode | None, one_role: bool
     ):
-        self.config = config
-        self.language_model = language_model
-        # Both are there where `dense` comes to them: the model checks it before any compute.
-        self.retriever: Any = retriever
-        self.tokenizer: Any = tokenizer
-        self.separator = separator
+        self.config, self.layout, self.language_model = config, layout, language_model
+        self.encode: Any = encode  # there where a method comes to it: the model checks that before any compute
+        self.key_width = 2 if config.add_key_continuation else 1
+        self.one_role = one_role and self.key_width == 1
+        self.document: Any = None
+        self.bm25_index: Bm25Index | None = None
+        self.tables = {role: ChunkTable(partial(self._embed, role=role)) for role in self._roles}
 
-    def select(self, document: Document, blocks: list[Block]) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """For each block (indices, scores), both (n_target, k) on the CPU, as `retrieval_srlm` describes them."""
-        embeddings = self._embed(document, blocks) if self.config.retrieval_method == "dense" else {}
-        return [top_k(self._scores(document, block, embeddings), self.config.key_num) for block in blocks]
+    @property
+    def _roles(self) -> tuple[str, ...]:
+        return ("key",) if self.one_role else ("query", "key")
 
-    def _scores(self, document: Document, block: Block, embeddings: dict[str, torch.Tensor]) -> torch.Tensor:
-        method, num_queries = self.config.retrieval_method, len(block.targets)
-        if method == "no" or not block.num_keys:
-            return torch.empty(num_queries, 0)
-        if method == "recent":
-            return recent_scores(num_queries, block.num_keys)
-        if method == "random":
-            return random_scores(num_queries, block.num_keys, seed=self.config.seed + block.end)
-        if method == "bm25":
-            return self._bm25(document, block)
-        if method == "dense":
-            queries = embeddings["query"][[target - 1 for target in block.targets]]
-            return dense_scores(queries, embeddings["key"][: block.num_keys])
-        keys = list(range(block.num_keys))
-        return score_keys(self.language_model, document, block, keys, self.config, self.separator)
+    def copy(self) -> "KeySelector":
+        """A selector for a document that has the same beginning as this one's and goes on differently."""
+        other = KeySelector(self.config, self.layout, self.language_model, self.encode, self.one_role)
+        for role, table in self.tables.items():
+            other.tables[role].begin_with(table)
+        return other
 
-    def _bm25(self, document: Document, block: Block) -> torch.Tensor:
-        queries = [document.chunks(target - 1, target) for target in block.targets]
-        width = 2 if self.config.add_key_continuation else 1
-        keys = [document.chunks(key, key + width) for key in range(block.num_keys)]
-        return bm25_scores(queries, keys, self.config.bm25_k1, self.config.bm25_b)
+    def prepare(self, document: Document, blocks: Sequence[Block]) -> None:
+        """Takes the document, and embeds in one go what its blocks will ask for."""
+        self.document = document
+        blocks = [block for block in blocks if block.num_keys]
+        if blocks and self.encode is not None:
+            self._table("query").fill(target - 1 for block in blocks for target in block.targets)
+            self._table("key").fill(range(max(block.num_keys for block in blocks)))
 
-    def _embed(self, document: Document, blocks: list[Block]) -> dict[str, torch.Tensor]:
-        """(n_chunk, d) embeddings by role; rows of chunks that no block needs stay zero."""
-        num_keys = max((block.num_keys for block in blocks), default=0)
-        if not num_keys:
-            return {}
-        width = 2 if self.config.add_key_continuation else 1
-        queries = [target - 1 for block in blocks if block.num_keys for target in block.targets]
-        keys = range(num_keys)
-        return {
-            "query": self._embed_chunks(document, queries, 1, "query"),
-            "key": self._embed_chunks(document, keys, width, "key"),
-        }
+    def select(self, block: Block, targets: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """(indices, scores), both (n_target, k) on the CPU, as `retrieval_srlm` describes them."""
+        k = self.config.key_num
+        if self.config.retrieval_method != "oracle":
+            return top_k(self._relevance(block, targets), k)
+        arguments = (self.language_model, self.document, block, self.config, self.layout)
+        if self.config.oracle_search == "greedy" and k > 1:
+            return best_sets(*arguments)
+        return top_k(score_keys(*arguments, list(range(block.num_keys))), k)
 
-    def _embed_chunks(self, document: Document, chunks: Iterable[int], width: int, role: str) -> torch.Tensor:
-        chunks = list(chunks)
-        ids = [document.chunks(i, i + width).tolist() for i in chunks]
-        texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
-        vectors = embed_role(self.retriever, texts, role, self.config.instruction)
-        return vectors.new_zeros(max(chunks) + 1, vectors.shape[1]).index_copy_(0, torch.tensor(chunks), vectors)
+    def _relevance(self, block: Block, targets: Sequence[int]) -> torch.Tensor:
+        return relevance(
+            self.config.retrieval_method,
+            [self.config.seed + target for target in targets],
+            block.num_keys,
+            bm25=lambda: self._bm25(block, targets),
+            dense=lambda: self._dense(block, targets),
+            fusion_constant=self.config.fusion_constant,
+        )
 
+    def _dense(self, block: Block, targets: Sequence[int]) -> torch.Tensor:
+        queries = self._table("query").vectors[[target - 1 for target in targets]]
+        return dense_scores(queries, self._table("key").vectors[: block.num_keys])
 
-def embed_role(retriever: TextEncoder, texts: list[str], role: str, instruction: dict | None) -> torch.Tensor:
-    """Embeddings (n, d) of texts that serve as "query" or as "key", each behind its instruction."""
-    prefix = instruction[role] if instruction else ""
-    return encode_texts(retriever, [prefix + text for text in texts], "query" if role == "query" else "passage")
+    def _bm25(self, block: Block, targets: Sequence[int]) -> torch.Tensor:
+        if self.bm25_index is None or self.bm25_index.count < block.num_keys:
+            # Of a document that is whole every chunk with a continuation may become a key of a later block.
+            last = (len(self.document.tokens) + self.document.padding) // self.document.chunk_size - 1
+            keys = self._chunks(range(max(last, block.num_keys)), self.key_width)
+            self.bm25_index = Bm25Index(keys, self.config.bm25_k1, self.config.bm25_b)
+        queries = self._chunks([target - 1 for target in targets], 1)
+        return self.bm25_index.scores(queries, block.num_keys)
+
+    def _table(self, role: str) -> ChunkTable:
+        return self.tables["key" if self.one_role else role]
+
+    def _embed(self, chunks: list[int], role: str) -> torch.Tensor:
+        return self.encode(self._chunks(chunks, self.key_width if role == "key" else 1), role)
+
+    def _chunks(self, chunks: Sequence[int], width: int) -> list[torch.Tensor]:
+        return [self.document.chunks(chunk, chunk + width) for chunk in chunks]

@@ -6,12 +6,11 @@ import pytest
 import torch
 
 from modeling_srlm import SelfRetrievalConfig, SelfRetrievalLM
-from modeling_srlm.retrieval_srlm import bm25_scores, top_k
 from tests.test_srlm_golden import ByteCounter
 from tests.tiny import DECODERS, random_ids, tiny_backbone, tiny_tokenizer
 
 SETTINGS = {"context_window_size": 64, "chunk_size": 16, "key_num": 2, "chunk_batch_size": 3}
-METHODS = ("no", "recent", "random", "bm25", "dense", "oracle")
+METHODS = ("no", "recent", "random", "bm25", "dense", "self", "hybrid", "oracle")
 
 
 def build(family: str = "llama", **settings: object) -> SelfRetrievalLM:
@@ -145,26 +144,6 @@ def test_oracle_takes_the_best_candidate_and_is_best():
     subset = oracle.score_candidates(ids, labels=labels, candidates=torch.tensor([[3, 0, 99, -1]]))
     assert torch.allclose(subset[..., :2], feedback[..., [3, 0]], rtol=1e-5)
     assert torch.isinf(subset[..., 2:]).all()
-
-
-def test_bm25_is_the_lucene_formula():
-    keys, queries = list(random_ids(6, 12) % 9), list(random_ids(3, 5, seed=1) % 9)
-    scores = bm25_scores(queries, keys, k1=1.2, b=0.6)
-    lengths = torch.tensor([float(len(key)) for key in keys])
-    for row, query in enumerate(queries):
-        expected = torch.zeros(6)
-        for token in query.tolist():
-            frequency = torch.tensor([(key == token).sum().item() for key in keys])
-            containing = (frequency > 0).sum().item()
-            idf = math.log(1 + (6 - containing + 0.5) / (containing + 0.5))
-            expected += idf * frequency / (frequency + 1.2 * (1 - 0.6 + 0.6 * lengths / lengths.mean()))
-        assert torch.allclose(scores[row], expected, rtol=1e-4)
-
-
-def test_fewer_keys_than_asked_for():
-    indices, scores = top_k(torch.tensor([[0.5, 2.0, float("-inf")]]), 4)
-    assert indices.tolist() == [[1, 0, -1, -1]]
-    assert scores.tolist() == [[2.0, 0.5, float("-inf"), float("-inf")]]
 
 
 def test_perplexity_and_gradient():

@@ -13,7 +13,7 @@ import torch
 from tqdm.auto import tqdm
 
 from modeling_srlm import SelfRetrievalLM
-from modeling_srlm.retrieval_srlm import bm25_scores
+from modeling_srlm.bm25_srlm import Bm25Index
 
 from ..embedded.corpus import CodePair, Document
 from ..lexical import bm25_matrix
@@ -70,7 +70,7 @@ def _document_rows(lm: SelfRetrievalLM, tokens: torch.Tensor, generator: random.
     chunks = tokens[len(tokens) % size :].view(-1, size)
     first = len(chunks) - config.target_size // size
     queries, keys = chunks[first - 1 : -1], chunks[: len(chunks) - config.context_window_size // size - 1]
-    best = bm25_scores(list(queries), list(keys), config.bm25_k1, config.bm25_b).topk(CANDIDATES_A_TARGET).indices
+    best = Bm25Index(list(keys), config.bm25_k1, config.bm25_b).scores(list(queries)).topk(CANDIDATES_A_TARGET).indices
     drawn = generator.sample(range(len(keys)), RANDOM_CANDIDATES)
     candidates = torch.tensor(sorted({*best.flatten().tolist(), *drawn}))
     input_ids = chunks.reshape(1, -1)

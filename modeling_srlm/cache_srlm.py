@@ -1,0 +1,56 @@
+"""A key-value cache of fixed capacity: an input has a bounded length, so nothing need grow token by token."""
+
+from typing import Any
+
+import torch
+from transformers.cache_utils import CacheLayerMixin, DynamicLayer
+
+
+class BoundedLayer(DynamicLayer):
+    """A cache layer that writes into memory taken once, where `DynamicLayer` copies all it has for every token.
+
+    `keys` and `values` are views of what is written, (rows, heads, length, head size).
+    """
+
+    def __init__(self, capacity: int):
+        super().__init__()
+        self.capacity = capacity
+        self.memory: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        self.dtype, self.device = key_states.dtype, key_states.device
+        if self.memory is None or len(self.memory[0]) != len(key_states):
+            keys, values = (
+                states.new_empty(*states.shape[:2], self.capacity, states.shape[-1])
+                for states in (key_states, value_states)
+            )
+            self.memory = keys, values
+        self.keys, self.values = (part[:, :, :0] for part in self.memory)
+        self.is_initialized = True
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Writes the new states behind the others and returns all of them."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        assert self.memory is not None
+        start = self.get_seq_length()
+        end = start + key_states.shape[-2]
+        for memory, states in zip(self.memory, (key_states, value_states), strict=True):
+            memory[:, :, start:end] = states
+        self.keys, self.values = (part[:, :, :end] for part in self.memory)
+        return self.keys, self.values
+
+    def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
+        """Rows in the order of beam search."""
+        length = self.get_seq_length()
+        if self.memory is None or not length:
+            return
+        for memory in self.memory:
+            memory[:, :, :length] = memory[:, :, :length].index_select(0, beam_idx.to(memory.device))
+
+
+def bounded_layers(layers: list[CacheLayerMixin], capacity: int) -> list[CacheLayerMixin]:
+    """The layers of a cache, those that would grow without end bounded; sliding windows and others stay."""
+    return [BoundedLayer(capacity) if type(layer) is DynamicLayer else layer for layer in layers]

@@ -1,0 +1,133 @@
+"""What generation carries from token to token: the documents so far, what they retrieved, the backbone's cache."""
+
+import inspect
+from typing import Any
+
+import torch
+from transformers import DynamicCache
+
+from .assembly_srlm import InputLayout
+from .cache_srlm import bounded_layers
+from .chunking_srlm import Block, Document, make_block
+from .retrieval_srlm import arrange
+from .selection_srlm import KeySelector
+
+
+class RetrievalState(DynamicCache):
+    """What `generate` carries from token to token: the backbone's key-value cache of the assembled inputs, and more.
+
+    Attributes:
+        retrievals: (number of new tokens before it, indices (rows, k), scores (rows, k)) of each retrieval; chunk
+            numbers count from a prompt's first token's chunk.
+    """
+
+    def __init__(self, model: Any, prompt_length: int, use_cache: bool):
+        self.model, self.prompt_length, self.use_cache = model, prompt_length, use_cache
+        config = model.config
+        retrieved = 0 if config.retrieval_method == "no" else config.key_num * config.value_size
+        super().__init__(config=config.text_config)
+        self.layers = bounded_layers(self.layers, config.context_window_size + retrieved + 1)
+        self.layout: InputLayout = model._layout()
+        self.selectors: list[KeySelector] = []
+        self.inputs: list[tuple[tuple[int, ...], int]] = []  # of each row: its keys, and where its window starts
+        self.mask: torch.Tensor | None = None  # (rows, length) of the assembled inputs; None where none is padded
+        self.retrievals: list[tuple[int, torch.Tensor, torch.Tensor]] = []
+        self.takes_positions = "position_ids" in inspect.signature(model.language_model.forward).parameters
+
+    def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
+        """Rows in the order of beam search."""
+        super().reorder_cache(beam_idx)
+        order = beam_idx.tolist()
+        self.selectors = [self.selectors[i] for i in order]
+        self.inputs = [self.inputs[i] for i in order]
+        if self.mask is not None:
+            self.mask = self.mask[beam_idx]
+
+    def next_logits(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
+        """(rows, 1, V) logits of the token that follows the documents so far (rows, length)."""
+        new = input_ids.shape[1] - self.prompt_length
+        at_boundary = new % self.model.config.chunk_size == 0
+        if at_boundary or not self.use_cache:
+            documents = self._documents(input_ids, attention_mask)
+            changed = at_boundary and self._retrieve(documents, new)
+            if changed or not self.use_cache:
+                return self._read(documents, new)
+        if self.mask is not None:
+            self.mask = torch.nn.functional.pad(self.mask, (0, 1), value=1)
+        return self._run(input_ids[:, -1:])
+
+    def _documents(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> list[Document]:
+        """The rows without padding; an unfinished chunk is filled up, so that the grid is the prompt's."""
+        size = self.model.config.chunk_size
+        missing = (self.prompt_length - input_ids.shape[1]) % size
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        input_ids, mask = (torch.nn.functional.pad(part, (0, missing), value=1) for part in (input_ids, mask))
+        rows = [ids[real.bool()] for ids, real in zip(input_ids, mask, strict=True)]
+        return [Document(row, row, size) for row in rows]
+
+    def _block(self, document: Document, new: int) -> Block:
+        """The block of the next token."""
+        config = self.model.config
+        target = self._chunks(document) - (0 if new % config.chunk_size == 0 else 1)
+        size = self.model._generation_block() // config.chunk_size
+        first = target - new // config.chunk_size % size
+        window_chunks = config.context_window_size // config.chunk_size
+        return make_block(first, first + size, window_chunks, self.layout.replace)
+
+    def _chunks(self, document: Document) -> int:
+        return (len(document.tokens) + document.padding) // document.chunk_size
+
+    def _retrieve(self, documents: list[Document], new: int) -> bool:
+        """Retrieves for each row's next chunk; whether any input has changed."""
+        order = self.model.config.order_method
+        inputs, selections = [], []
+        for row, (document, selector) in enumerate(zip(documents, self._own_selectors(documents), strict=True)):
+            block = self._block(document, new)
+            target = self._chunks(document)
+            selector.prepare(document, [Block(target, target + 1, block.num_keys)])
+            selections.append(selector.select(block, [target]))
+            keys = arrange(selections[row][0][0].tolist(), order)
+            inputs.append((keys, self.layout.window_start(document, block, len(keys))))
+        indices, scores = (torch.cat(parts) for parts in zip(*selections, strict=True))
+        self.retrievals.append((new, indices, scores))
+        changed, self.inputs = inputs != self.inputs, inputs
+        return changed
+
+    def _own_selectors(self, documents: list[Document]) -> list[KeySelector]:
+        """One selector a row, shared only by rows that are equal so far, such as the beams of a prompt."""
+        if not self.selectors:
+            self.selectors = [self.model._selector()] * len(documents)
+        owners: dict[tuple[int, bytes], KeySelector] = {}
+        taken: set[int] = set()
+        for row, document in enumerate(documents):
+            selector = self.selectors[row]
+            name = id(selector), document.tokens.cpu().numpy().tobytes()
+            if name not in owners:
+                owners[name] = selector.copy() if id(selector) in taken else selector
+                taken.add(id(selector))
+            self.selectors[row] = owners[name]
+        return self.selectors
+
+    def _read(self, documents: list[Document], new: int) -> torch.Tensor:
+        """Reads the assembled inputs from their beginning, padded on the left."""
+        missing = -new % self.model.config.chunk_size
+        rows = []
+        for document, (keys, _) in zip(documents, self.inputs, strict=True):
+            block = self._block(document, new)
+            tokens = self.layout.tokens(document, block, keys, self._chunks(document))[0]
+            rows.append(tokens[: len(tokens) - missing])
+        lengths = torch.tensor([len(row) for row in rows], device=rows[0].device)
+        longest = int(lengths.max())
+        ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_side="left")
+        mask = torch.arange(longest, device=ids.device) >= (longest - lengths)[:, None]
+        self.mask = None if mask.all() else mask.long()
+        self.reset()
+        return self._run(ids)
+
+    def _run(self, ids: torch.Tensor) -> torch.Tensor:
+        inputs: dict[str, Any] = {"attention_mask": self.mask}
+        if self.mask is not None and self.takes_positions:
+            inputs["position_ids"] = (self.mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        if self.use_cache:
+            inputs["past_key_values"] = self
+        return self.model.language_model(input_ids=ids, use_cache=self.use_cache, logits_to_keep=1, **inputs).logits
