@@ -1,9 +1,10 @@
 """A key-value cache of fixed capacity: an input has a bounded length, so nothing need grow token by token."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers.cache_utils import CacheLayerMixin, DynamicLayer
+from transformers.cache_utils import DynamicLayer
 
 
 class BoundedLayer(DynamicLayer):
@@ -51,6 +52,6 @@ class BoundedLayer(DynamicLayer):
             memory[:, :, :length] = memory[:, :, :length].index_select(0, beam_idx.to(memory.device))
 
 
-def bounded_layers(layers: list[CacheLayerMixin], capacity: int) -> list[CacheLayerMixin]:
+def bounded_layers(layers: Sequence[Any], capacity: int) -> list[Any]:
     """The layers of a cache, those that would grow without end bounded; sliding windows and others stay."""
     return [BoundedLayer(capacity) if type(layer) is DynamicLayer else layer for layer in layers]

@@ -77,7 +77,7 @@ class ChatMixin:
         conversation = split_turns(messages)
         self._check_chat()
         first = self._first_recent(conversation)
-        retrieved, prompt = self._with_retrieved(conversation, first, kwargs)
+        retrieved, prompt = self._with_retrieved(conversation, first)
         input_ids = torch.tensor([prompt], device=self.device)
         sequences = self.language_model.generate(
             input_ids, attention_mask=torch.ones_like(input_ids), generation_config=self.generation_config, **kwargs
@@ -115,9 +115,7 @@ class ChatMixin:
     def _retrieved_room(self) -> int:
         return self.config.key_num * self.config.value_size
 
-    def _with_retrieved(
-        self, conversation: Conversation, first: int, kwargs: dict[str, Any]
-    ) -> tuple[list[int], list[int]]:
+    def _with_retrieved(self, conversation: Conversation, first: int) -> tuple[list[int], list[int]]:
         """The turns before `first` that are retrieved, and the prompt; turns that do not fit are left out."""
         recent = list(range(first, len(conversation.turns)))
         room = self.config.context_window_size + (0 if self._replaces else self._retrieved_room)

@@ -9,11 +9,13 @@ from typing import NamedTuple
 
 import torch
 
+UNKNOWN = -1  # the label of a token that is predicted and not known
+
 
 class Document(NamedTuple):
     """One row without its padding, cut after the last label.
 
-    `tokens` and `labels` are (length,) long tensors (label -100: not scored); `chunk_size` is C.
+    `tokens` and `labels` are (length,) long tensors (label -100: not predicted); `chunk_size` is C.
     """
 
     tokens: torch.Tensor
@@ -54,12 +56,18 @@ class Block(NamedTuple):
 def split_rows(
     input_ids: torch.Tensor, attention_mask: torch.Tensor | None, labels: torch.Tensor | None, chunk_size: int
 ) -> list[Document]:
-    """(B, L) tensors to one Document a row; without labels every token is a label."""
+    """(B, L) tensors to one Document a row; without labels every token is one, and so is the unknown one after them.
+
+    So the logits of L tokens without labels are those that predict the L labels of L + 1 tokens.
+    """
     documents = []
     for row, ids in enumerate(input_ids):
         real = slice(None) if attention_mask is None else attention_mask[row].bool()
         tokens = ids[real]
         row_labels = tokens if labels is None else labels[row][real]
+        if labels is None:
+            row_labels = torch.nn.functional.pad(tokens, (0, 1), value=UNKNOWN)
+            tokens = torch.nn.functional.pad(tokens, (0, 1))
         scored = (row_labels != -100).nonzero()
         end = int(scored[-1]) + 1 if len(scored) else 0
         documents.append(Document(tokens[:end].long(), row_labels[:end].long(), chunk_size))

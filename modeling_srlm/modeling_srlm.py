@@ -25,7 +25,7 @@ from .dialogue_srlm import DialogueMixin
 from .encoding_srlm import EmbeddingCache
 from .feedback_srlm import FeedbackMixin
 from .generation_srlm import LookbackGenerationMixin, RetrievalState
-from .output_srlm import LogitsBuffer, Row, SelfRetrievalOutput, pad_rows, retrieval_fields, with_next_token
+from .output_srlm import LogitsBuffer, Row, SelfRetrievalOutput, pad_rows, retrieval_fields
 from .planning_srlm import PlanningMixin
 from .repository_srlm import HUB_KEYWORDS
 from .retriever_srlm import NestedRetriever, TextEncoder, without_pooler
@@ -133,7 +133,8 @@ class SelfRetrievalLM(ChatMixin, DialogueMixin, FeedbackMixin, LookbackGeneratio
         Args:
             input_ids: (B, L) token ids. attention_mask: (B, L), padding on either side.
             labels: (B, L), the tokens to score, -100 elsewhere; a label belongs to its own position. Without labels
-                the logits of every position are returned and no loss.
+                the logits of every position are returned and no loss: `model(ids[:, :-1]).logits` are those that
+                `model(ids, labels=ids)` scores `ids` by.
             output_logits: with labels, also return logits (zero at positions that predict no label).
             show_progress: a progress bar over the scored tokens.
             past_key_values: of `generate`, for the next token alone.
@@ -180,8 +181,7 @@ class SelfRetrievalLM(ChatMixin, DialogueMixin, FeedbackMixin, LookbackGeneratio
         )
 
     def _all_logits(self, rows: list[Row], logits: LogitsBuffer) -> SelfRetrievalOutput:
-        inputs = (with_next_token(item, len(rows[item.row].document.tokens)) for item in self._inputs(rows))
-        for item, item_logits in run_inputs(self.language_model, inputs, self.config.chunk_batch_size):
+        for item, item_logits in run_inputs(self.language_model, self._inputs(rows), self.config.chunk_batch_size):
             logits.add(item, item_logits)
         return SelfRetrievalOutput(logits=logits.build(), **retrieval_fields(rows, self.config.key_num))
 

@@ -96,13 +96,3 @@ class LogitsBuffer:
         logits = torch.cat(self.parts)
         flat = logits.new_zeros(self.shape.numel(), logits.shape[-1]).index_copy(0, torch.cat(self.rows), logits)
         return flat.view(*self.shape, -1)
-
-
-def with_next_token(item: ModelInput, length: int) -> ModelInput:
-    """The input that ends with the document also predicts the token after it."""
-    if not len(item.targets) or int(item.targets[-1]) != length - 1:
-        return item
-    last = item.positions.new_tensor([len(item.tokens) - 1])
-    return item._replace(
-        positions=torch.cat([item.positions, last]), targets=torch.cat([item.targets, last.new_tensor([length])])
-    )

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from .assembly_srlm import ModelInput
-from .chunking_srlm import Block, Document
+from .chunking_srlm import UNKNOWN, Block, Document
 
 
 def run_inputs(
@@ -28,8 +28,8 @@ def run_inputs(
 
 
 def token_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """(m,) negative log-likelihoods in nats, in float32, of (m, V) logits and (m,) labels."""
-    return nn.functional.cross_entropy(logits.float(), labels, reduction="none")
+    """(m,) negative log-likelihoods in nats, in float32, of (m, V) logits and (m,) labels; 0 where one is unknown."""
+    return nn.functional.cross_entropy(logits.float(), labels, reduction="none", ignore_index=UNKNOWN)
 
 
 def target_of_token(document: Document, block: Block, tokens: torch.Tensor) -> torch.Tensor:

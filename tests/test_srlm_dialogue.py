@@ -7,7 +7,7 @@ from modeling_srlm import SelfRetrievalLM
 from tests.test_srlm_golden import ByteCounter
 from tests.tiny import tiny_backbone, tiny_tokenizer
 
-METHODS = ("no", "recent", "random", "bm25", "dense", "oracle")
+METHODS = ("no", "recent", "random", "bm25", "dense", "self", "hybrid", "oracle")
 QUERIES = ["where did we leave the copper lantern?", "who answers the query?", "and the hammer?"]
 HISTORIES = [
     ["Speaker 1: the copper lantern\nSpeaker 2: on the island", "Speaker 1: a candle", "Speaker 2: documents", "pad"],

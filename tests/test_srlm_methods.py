@@ -173,7 +173,7 @@ def test_bos_stands_before_every_input(family, method):
     assert torch.equal(seen[0][-1:], with_bos)
     already = model(with_bos, labels=with_bos)  # a document that begins with it gets no second one
     assert torch.equal(seen[1][-1:], with_bos)
-    plain = model.language_model(with_bos).logits[0]
+    plain = model.language_model(input_ids=with_bos).logits[0]
     losses = torch.nn.functional.cross_entropy(plain[:-1], with_bos[0, 1:], reduction="none")
     assert short.loss.item() == pytest.approx(losses[1:].mean().item(), rel=1e-5)
     assert already.loss.item() == pytest.approx(losses.mean().item(), rel=1e-5)

@@ -26,6 +26,7 @@ assert torch.equal(output.retrieved_indices, wanted["retrieved_indices"])
 turns = ["the copper lantern", "on the island", "the hammer"]
 answer = model.forward_with_history_retrieval(["where is it?"], [turns], ["next to the candle"])
 torch.testing.assert_close(answer.loss, wanted["dialogue_loss"], rtol=0, atol=1e-6)
+assert torch.equal(model.generate(wanted["input_ids"], max_new_tokens=20), wanted["generated"])
 print("EQUAL")
 """
 
@@ -48,6 +49,7 @@ def test_reload_without_lookback(tmp_path, family, retriever, tied):
     turns = ["the copper lantern", "on the island", "the hammer"]
     dialogue = model.forward_with_history_retrieval(["where is it?"], [turns], ["next to the candle"])
     wanted = {"input_ids": ids, "loss": output.loss.detach(), "retrieved_indices": output.retrieved_indices}
+    wanted["generated"] = model.generate(ids, max_new_tokens=20)
     torch.save({**wanted, "dialogue_loss": dialogue.loss.detach()}, tmp_path / "wanted.pt")
     model.save_pretrained(tmp_path / "repo")
     (tmp_path / "elsewhere").mkdir()
