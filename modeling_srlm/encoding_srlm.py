@@ -8,6 +8,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from .retriever_srlm import NestedRetriever, TextEncoder, encode_texts
+from .scoring_srlm import evaluating
 
 # (token ids of n texts, role "query" or "key") -> (n, d) float32 on the CPU
 Encode = Callable[[list[torch.Tensor], str], torch.Tensor]
@@ -32,14 +33,11 @@ def retriever_encode(retriever: Any, tokenizer: PreTrainedTokenizerBase, instruc
 def state_encode(language_model: nn.Module, batch_size: int, bos: torch.Tensor | None) -> Encode:
     """Encodes a chunk as the normalised mean of the language model's last hidden states on it, read by itself."""
 
-    @torch.no_grad()
     def encode(chunks: list[torch.Tensor], role: str) -> torch.Tensor:
         order = sorted(range(len(chunks)), key=lambda i: len(chunks[i]))
-        rows = [
-            _mean_states(language_model, [chunks[i] for i in order[start : start + batch_size]], bos)
-            for start in range(0, len(chunks), batch_size)
-        ]
-        states = torch.cat(rows)
+        batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+        with evaluating(language_model):
+            states = torch.cat([_mean_states(language_model, [chunks[i] for i in batch], bos) for batch in batches])
         return torch.empty_like(states).index_copy(0, torch.tensor(order), states)
 
     return encode
@@ -65,10 +63,10 @@ def ignores_role(retriever: Any, instruction: dict | None) -> bool:
 
 
 class EmbeddingCache:
-    """Embeddings kept from one forward pass to the next, by a chunk's tokens and role.
+    """Embeddings kept from one training step to the next, by a chunk's tokens and role.
 
-    For training over several epochs: see `SelfRetrievalLM.embedding_cache`. Whoever changes the weights that made
-    them calls `clear`.
+    Documents come again in every epoch; see `SelfRetrievalLM.embedding_cache`. Whoever changes the weights that made
+    the embeddings calls `clear`.
     """
 
     def __init__(self) -> None:

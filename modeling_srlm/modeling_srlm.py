@@ -37,7 +37,8 @@ class SelfRetrievalLM(ChatMixin, DialogueMixin, FeedbackMixin, LookbackGeneratio
     """A causal LM with a retriever over its own past. Build one with [`~SelfRetrievalLM.from_components`].
 
     Attributes:
-        embedding_cache: None, or an [`EmbeddingCache`] that keeps chunk embeddings from one forward pass to the next.
+        embedding_cache: None, or an [`EmbeddingCache`] that keeps chunk embeddings from one training step to the
+            next; evaluation does not look at it.
     """
 
     config_class = SelfRetrievalConfig

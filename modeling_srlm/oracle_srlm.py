@@ -9,10 +9,9 @@ from torch import nn
 from .assembly_srlm import InputLayout, ModelInput
 from .chunking_srlm import Block, Document
 from .retrieval_srlm import arrange, top_k
-from .scoring_srlm import run_inputs, target_of_token, token_losses
+from .scoring_srlm import evaluating, run_inputs, target_of_token, token_losses
 
 
-@torch.no_grad()
 def score_keys(
     language_model: nn.Module,
     document: Document,
@@ -33,7 +32,8 @@ def score_keys(
         for column, key in enumerate(keys)
     )
     scores = torch.zeros(len(block.targets), len(keys))
-    _add_likelihoods(language_model, document, block, inputs, config.chunk_batch_size, scores)
+    with evaluating(language_model):
+        _add_likelihoods(language_model, document, block, inputs, config.chunk_batch_size, scores)
     return scores[[target - block.first_target for target in targets]]
 
 

@@ -26,6 +26,7 @@ class PlanningMixin:
     tokenizer: PreTrainedTokenizerBase
     device: torch.device
     embedding_cache: EmbeddingCache | None
+    training: bool
 
     def _check_components(self) -> None:
         self.config.check()
@@ -67,7 +68,7 @@ class PlanningMixin:
             one_role = ignores_role(self.retriever, config.instruction)
         elif config.retrieval_method == "self":
             encode = state_encode(self.language_model, config.chunk_batch_size, self._layout().bos)
-        if encode is not None and self.embedding_cache is not None:
+        if encode is not None and self.embedding_cache is not None and self.training:
             encode = self.embedding_cache.wrap(encode)
         return encode, one_role
 

@@ -1,6 +1,7 @@
 """Running assembled inputs through the language model, with logits only where a target is predicted."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 
 import torch
@@ -25,6 +26,18 @@ def run_inputs(
         logits = language_model(input_ids=input_ids, logits_to_keep=kept, use_cache=False).logits
         for row, item in enumerate(batch):
             yield item, logits[row, torch.searchsorted(kept, item.positions)]
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Without gradient and without dropout: what retrieval asks of a model that may be in training."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(training)
 
 
 def token_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -146,6 +146,7 @@ def test_embeddings_are_kept_until_they_are_cleared():
     encoder, ids = CountingEncoder(), random_ids(1, 400)
     model = build(retriever=encoder, retrieval_method="dense")
     model.embedding_cache = EmbeddingCache()
+    model.train()
     first = model(ids, labels=ids)
     encoder.calls.clear()
     again = model(ids, labels=ids)
@@ -153,6 +154,9 @@ def test_embeddings_are_kept_until_they_are_cleared():
     assert torch.equal(first.retrieved_indices, again.retrieved_indices)
     model.embedding_cache.clear()
     model(ids, labels=ids)
+    assert encoder.calls
+    encoder.calls.clear()
+    model.eval()(ids, labels=ids)
     assert encoder.calls
 
 

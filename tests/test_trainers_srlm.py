@@ -4,6 +4,7 @@ import pytest
 import torch
 from peft import LoraConfig
 
+from modeling_biencoder import BiEncoderModel
 from modeling_srlm import SelfRetrievalLM
 from tests.tiny import random_ids, tiny_backbone, tiny_tokenizer
 from tests.trainers_support import SENTENCES, arguments, assert_moved, assert_same_weights, logged, weights
@@ -16,9 +17,13 @@ CHATS = [
 
 
 def make_trainer(folder, family="llama", rows=TEXTS, evaluation=None, method="bm25", peft_config=None, **settings):
+    retriever = None
+    if method == "hybrid":
+        retriever = BiEncoderModel.from_backbone(tiny_backbone(seed=1), tiny_tokenizer(), pooling="mean")
     model = SelfRetrievalLM.from_components(
         tiny_backbone(family),
         tiny_tokenizer(),
+        retriever,
         retrieval_method=method,
         context_window_size=32,
         chunk_size=8,
@@ -95,6 +100,49 @@ def test_resumed_run_ends_in_the_same_weights(tmp_path):
     assert again.evaluate()["eval_loss"] == pytest.approx(straight.evaluate(TEXTS)["eval_loss"], abs=1e-6)
 
 
+@pytest.mark.parametrize("method", ["bm25", "self", "oracle", "hybrid"])
+def test_gradient_checkpointing_and_every_method_train_the_same(tmp_path, method):
+    trained = {}
+    for checkpointing in (False, True):
+        trainer = make_trainer(tmp_path, method=method, max_steps=2, gradient_checkpointing=checkpointing)
+        trainer.train()
+        assert trainer.model.language_model.is_gradient_checkpointing == checkpointing
+        trained[checkpointing] = weights(trainer.model)
+    assert_same_weights(trained[False], trained[True], 1e-5)
+
+
+def test_the_index_is_refreshed_every_n_steps(tmp_path):
+    def count(trainer):
+        calls = []
+        trainer.model.language_model.base_model.register_forward_pre_hook(
+            lambda module, args, kwargs: calls.append(module.training), with_kwargs=True
+        )
+        trainer.train()
+        return calls.count(False)  # `self` reads chunks in evaluation mode
+
+    settings = {"method": "self", "max_steps": 8, "rows": TEXTS[:1], "per_device_train_batch_size": 16}
+    anew = make_trainer(tmp_path / "anew", **settings)
+    first = make_trainer(tmp_path / "first", **settings, index_refresh_steps=8)
+    second = make_trainer(tmp_path / "second", **settings, index_refresh_steps=4)
+    passes = [count(trainer) for trainer in (anew, first, second)]
+    assert passes[0] == 8 * passes[1]
+    assert passes[2] == 2 * passes[1]
+    assert first.model.embedding_cache is None
+    frozen = [make_trainer(tmp_path / str(n), method="bm25", max_steps=3, index_refresh_steps=n) for n in (None, 2)]
+    for trainer in frozen:
+        trainer.train()
+    assert_same_weights(weights(frozen[0].model), weights(frozen[1].model), 0.0)
+
+
+def test_a_resumed_run_with_a_kept_index_ends_in_the_same_weights(tmp_path):
+    settings = {"method": "self", "max_steps": 6, "index_refresh_steps": 4}
+    straight = make_trainer(tmp_path, **settings, save_strategy="steps", save_steps=3)
+    straight.train()
+    resumed = make_trainer(tmp_path / "other", **settings, save_strategy="steps", save_steps=3)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
+    assert_same_weights(weights(resumed.model), weights(straight.model), 1e-6)
+
+
 def test_lora_trains_alone_and_resumes(tmp_path):
     lora = LoraConfig(r=4, target_modules=["q_proj", "v_proj"])
     settings = {"max_steps": 4, "peft_config": lora}
@@ -123,5 +171,7 @@ def test_a_plain_backbone_gets_bm25_and_the_settings_given(tmp_path):
 def test_bad_input(tmp_path):
     with pytest.raises(ValueError, match=r"Row 1 .*'text' is missing"):
         make_trainer(tmp_path, rows=[TEXTS[0], {"text": None}])
+    with pytest.raises(ValueError, match="index_refresh_steps=0"):
+        SelfRetrievalTrainingArguments(str(tmp_path), index_refresh_steps=0)
     with pytest.raises(ValueError, match="target_size=8 must be less than document_length=8"):
         SelfRetrievalTrainingArguments(str(tmp_path), document_length=8, target_size=8)

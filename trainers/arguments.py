@@ -87,9 +87,18 @@ class SelfRetrievalTrainingArguments(_FamilyArguments):
         default=512, metadata={"help": "Tokens at the end of a block that are scored; a multiple of chunk_size."}
     )
 
+    index_refresh_steps: int | None = field(
+        default=None,
+        metadata={
+            "help": "Keep chunk embeddings (dense, self, hybrid) in memory for so many steps; default: none are kept."
+        },
+    )
+
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check_positive("document_length", "target_size")
+        if self.index_refresh_steps is not None:
+            self._check_positive("index_refresh_steps")
         if self.target_size >= self.document_length:
             raise ValueError(
                 f"target_size={self.target_size} must be less than document_length={self.document_length}: a document "

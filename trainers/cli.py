@@ -9,6 +9,7 @@ COMMANDS = {
     "finetune": ("trainers.commands_finetune", "train a bi-encoder on queries and passages"),
     "train-lm": ("trainers.commands_train_lm", "train a self-retrieval language model on long documents"),
     "perplexity": ("trainers.commands_perplexity", "score documents with and without looking back"),
+    "generate": ("trainers.commands_generate", "continue a text of any length, looking back"),
     "push": ("trainers.commands_push", "send a saved model to the Hub"),
     "pull": ("trainers.commands_pull", "fetch a model from the Hub"),
 }

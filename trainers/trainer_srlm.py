@@ -13,6 +13,7 @@ from modeling_srlm import SelfRetrievalLM, SelfRetrievalOutput
 from .arguments import SelfRetrievalTrainingArguments
 from .collators import SelfRetrievalCollator
 from .data_srlm import load_chats, load_documents, tokenize_documents
+from .index_refresh import IndexRefreshCallback
 from .rows import Row, RowSource, Transform, column_names
 from .tokens import pad_id
 from .trainer_base import FamilyTrainer, ModelSource
@@ -21,7 +22,8 @@ from .trainer_base import FamilyTrainer, ModelSource
 class SelfRetrievalTrainer(FamilyTrainer):
     """Trains the language model of a `SelfRetrievalLM`; see `FamilyTrainer` for the arguments.
 
-    What is retrieved, and how, is the model's configuration; its retriever does not train. Data are documents (text
+    What is retrieved, and how, is the model's configuration; its retriever does not train. `index_refresh_steps` keeps
+    chunk embeddings for so many steps (with "self" those of slightly older weights). Data are documents (text
     files, a folder of them, rows with `text`) or chat rows (`history`, `query`, `answers`). Logged beside `loss`, and
     with `eval_` before it: perplexity, exp of the mean loss over all scored tokens of the logging window or of the
     evaluation data.
@@ -36,6 +38,11 @@ class SelfRetrievalTrainer(FamilyTrainer):
     arguments_class = SelfRetrievalTrainingArguments
     model_class = SelfRetrievalLM
     component_names = ("token_loss",)
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        if self.args.index_refresh_steps is not None:
+            self.add_callback(IndexRefreshCallback(self.model, self.args.index_refresh_steps))
 
     def build_model(
         self, backbone: ModelSource, tokenizer: PreTrainedTokenizerBase | None, kwargs: dict[str, Any]
