@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 
@@ -43,6 +44,11 @@ class BoundedLayer(DynamicLayer):
         self.keys, self.values = (part[:, :, :end] for part in self.memory)
         return self.keys, self.values
 
+    def reset(self) -> None:
+        """Empties the layer; the memory stays."""
+        self.keys = self.values = None
+        self.is_initialized = False
+
     def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
         """Rows in the order of beam search."""
         length = self.get_seq_length()
@@ -52,6 +58,16 @@ class BoundedLayer(DynamicLayer):
             memory[:, :, :length] = memory[:, :, :length].index_select(0, beam_idx.to(memory.device))
 
 
-def bounded_layers(layers: Sequence[Any], capacity: int) -> list[Any]:
-    """The layers of a cache, those that would grow without end bounded; sliding windows and others stay."""
-    return [BoundedLayer(capacity) if type(layer) is DynamicLayer else layer for layer in layers]
+def renew_layers(config: Any, capacity: int, layers: Sequence[Any]) -> list[Any]:
+    """Empty layers for a backbone of this config, those that would grow without end bounded by `capacity`.
+
+    Of the former `layers` (none at first) the bounded ones are used again; sliding windows and others are made anew.
+    """
+    fresh = [
+        BoundedLayer(capacity) if type(layer) is DynamicLayer else layer
+        for layer in DynamicCache(config=config).layers
+    ]
+    kept = {number: layer for number, layer in enumerate(layers) if isinstance(layer, BoundedLayer)}
+    for layer in kept.values():
+        layer.reset()
+    return [kept.get(number, layer) for number, layer in enumerate(fresh)]

@@ -79,9 +79,8 @@ class ChatMixin:
         first = self._first_recent(conversation)
         retrieved, prompt = self._with_retrieved(conversation, first)
         input_ids = torch.tensor([prompt], device=self.device)
-        sequences = self.language_model.generate(
-            input_ids, attention_mask=torch.ones_like(input_ids), generation_config=self.generation_config, **kwargs
-        )
+        kwargs.setdefault("generation_config", self.generation_config)
+        sequences = self.language_model.generate(input_ids, attention_mask=torch.ones_like(input_ids), **kwargs)
         (content,) = self.tokenizer.batch_decode(sequences[:1, len(prompt) :], skip_special_tokens=True)
         return ChatReply(content, retrieved, input_ids)
 

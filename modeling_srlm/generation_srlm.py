@@ -99,10 +99,12 @@ def _check_generation(config: Any, given: GenerationConfig | None, kwargs: dict[
             "model.config.retrieval_method to another one, such as 'bm25'."
         )
     for name in _UNSUPPORTED:
-        if kwargs.get(name, getattr(given, name, None)) not in (None, False, 1):
+        value = kwargs.get(name, getattr(given, name, None))
+        if value not in (None, False, 1):
+            shown = value if isinstance(value, int | float | str) else type(value).__name__
             raise ValueError(
-                f"generate got {name}={kwargs.get(name, getattr(given, name, None))!r}, which works on the backbone's "
-                f"own sequence and not across retrievals; leave it out, or use model.language_model.generate."
+                f"generate got {name}={shown}, which works on the backbone's own sequence and not across retrievals; "
+                f"leave it out, or use model.language_model.generate."
             )
     new_tokens = kwargs.get("max_new_tokens", getattr(given, "max_new_tokens", None))
     if new_tokens is not None and new_tokens < 1:

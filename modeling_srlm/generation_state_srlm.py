@@ -7,7 +7,7 @@ import torch
 from transformers import DynamicCache
 
 from .assembly_srlm import InputLayout
-from .cache_srlm import bounded_layers
+from .cache_srlm import renew_layers
 from .chunking_srlm import Block, Document, make_block
 from .retrieval_srlm import arrange
 from .selection_srlm import KeySelector
@@ -26,7 +26,8 @@ class RetrievalState(DynamicCache):
         config = model.config
         retrieved = 0 if config.retrieval_method == "no" else config.key_num * config.value_size
         super().__init__(config=config.text_config)
-        self.layers = bounded_layers(self.layers, config.context_window_size + retrieved + 1)
+        self.capacity = config.context_window_size + retrieved + 1
+        self.layers = renew_layers(config.text_config, self.capacity, [])
         self.layout: InputLayout = model._layout()
         self.selectors: list[KeySelector] = []
         self.inputs: list[tuple[tuple[int, ...], int]] = []  # of each row: its keys, and where its window starts
@@ -121,7 +122,7 @@ class RetrievalState(DynamicCache):
         ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_side="left")
         mask = torch.arange(longest, device=ids.device) >= (longest - lengths)[:, None]
         self.mask = None if mask.all() else mask.long()
-        self.reset()
+        self.layers = renew_layers(self.model.config.text_config, self.capacity, self.layers)
         return self._run(ids)
 
     def _run(self, ids: torch.Tensor) -> torch.Tensor:

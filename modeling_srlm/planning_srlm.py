@@ -67,7 +67,9 @@ class PlanningMixin:
             encode = retriever_encode(self.retriever, self.tokenizer, config.instruction)
             one_role = ignores_role(self.retriever, config.instruction)
         elif config.retrieval_method == "self":
-            encode = state_encode(self.language_model, config.chunk_batch_size, self._layout().bos)
+            # As many tokens at once as in a scoring pass.
+            batch_size = config.chunk_batch_size * (config.context_window_size // config.chunk_size)
+            encode = state_encode(self.language_model, batch_size, self._layout().bos)
         if encode is not None and self.embedding_cache is not None and self.training:
             encode = self.embedding_cache.wrap(encode)
         return encode, one_role

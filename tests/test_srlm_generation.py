@@ -129,6 +129,17 @@ def test_memory_is_bounded():
     assert all(layer.memory[0].shape[2] == 64 + 2 * 2 * 8 + 1 for layer in layers)
 
 
+@pytest.mark.parametrize("method", ["no", "bm25"])
+def test_backbones_with_sliding_windows(method):
+    backbone = tiny_backbone("mistral", sliding_window=24, eos_token_id=None)
+    model = SelfRetrievalLM.from_components(backbone, tiny_tokenizer(), retrieval_method=method, **SETTINGS)
+    prompt = random_ids(2, 141)
+    mask = torch.ones(2, 141, dtype=torch.long)
+    mask[0, :120] = 0
+    ids = model.generate(prompt, attention_mask=mask, max_new_tokens=40)
+    assert torch.equal(ids, model.generate(prompt, attention_mask=mask, max_new_tokens=40, use_cache=False))
+
+
 def test_a_cache_that_is_full_of_the_same_keys_is_kept():
     """Where neither keys nor window start change, the input is read once for a block."""
     model, lengths = build(retrieval_method="no", target_size=32), []

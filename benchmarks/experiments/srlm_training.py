@@ -1,8 +1,9 @@
 """Does training with retrieved context help a language model to use it?
 
-Run it with `python -m benchmarks.experiments.srlm_training`. The embedded backbone goes on training on documents that it was trained on already, once with BM25's chunks before the
-window and once without; same documents, same scored tokens, same order, same steps. On the hold-out each then reads
-the same documents without and with retrieval: the gain is how much lower the perplexity is with it.
+Run it with `python -m benchmarks.experiments.srlm_training`. The embedded backbone goes on training on documents that
+it was trained on already, once with BM25's chunks before the window and once without; same documents, same scored
+tokens, same order, same steps. On the hold-out each then reads the same documents without and with retrieval: the gain
+is how much lower the perplexity is with it.
 """
 
 import argparse
