@@ -8,6 +8,7 @@ COMMANDS = {
     "pretrain": ("trainers.commands_pretrain", "adapt a decoder to embedding with LLaRA, without labels"),
     "finetune": ("trainers.commands_finetune", "train a bi-encoder on queries and passages"),
     "train-lm": ("trainers.commands_train_lm", "train a self-retrieval language model on long documents"),
+    "score": ("trainers.commands_score", "make teacher scores for the bi-encoder from a language model's feedback"),
     "perplexity": ("trainers.commands_perplexity", "score documents with and without looking back"),
     "generate": ("trainers.commands_generate", "continue a text of any length, looking back"),
     "push": ("trainers.commands_push", "send a saved model to the Hub"),

@@ -2,15 +2,13 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from transformers import AutoConfig, AutoModelForCausalLM
-
-from modeling_srlm import SelfRetrievalConfig, SelfRetrievalLM
+from modeling_srlm import SelfRetrievalLM
 
 from .data_srlm import load_documents
 from .embedded import BACKBONE_FOLDER
 from .embedded.corpus import standard_library
+from .loading_srlm import load_srlm
 from .parsing import parse_arguments
 from .perplexity import compare_methods, format_results, tokenize_texts
 
@@ -54,28 +52,8 @@ SETTINGS = ("context_window_size", "chunk_size", "key_num", "target_size", "chun
 
 def load_model(arguments: PerplexityArguments) -> SelfRetrievalLM:
     """The SelfRetrievalLM of the arguments; a plain causal LM is wrapped into one."""
-    loading = {"revision": arguments.revision, "trust_remote_code": arguments.trust_remote_code}
     given = {name: value for name in SETTINGS if (value := getattr(arguments, name)) is not None}
-    config = AutoConfig.from_pretrained(arguments.model, **loading)
-    if config.model_type != SelfRetrievalConfig.model_type:
-        return SelfRetrievalLM.from_components(
-            arguments.model, retriever=arguments.retriever, model_kwargs=loading, **_defaults(config, given, arguments)
-        )
-    if arguments.retriever is not None:
-        raise ValueError("--retriever is for a plain causal LM; this repo is a SelfRetrievalLM and brings its own.")
-    model: Any = AutoModelForCausalLM.from_pretrained(arguments.model, **loading)
-    for name, value in given.items():
-        setattr(model.config, name, value)
-    return model
-
-
-def _defaults(config: Any, given: dict[str, int], arguments: PerplexityArguments) -> dict[str, Any]:
-    """Settings for a plain LM: a quarter of its positions as the window, half of the window scored at once."""
-    window = given.get("context_window_size", min(2048, max(config.max_position_embeddings // 4, 64)))
-    chunk = given.get("chunk_size", 64 if window >= 1024 else 32)
-    settings = {"context_window_size": window, "chunk_size": chunk, "key_num": 4, "chunk_batch_size": 4}
-    method = "bm25" if arguments.retriever is None else "dense"
-    return {**settings, "target_size": max(window // 2 // chunk, 1) * chunk, "retrieval_method": method, **given}
+    return load_srlm(arguments.model, given, arguments.retriever, arguments.revision, arguments.trust_remote_code)
 
 
 def read_texts(arguments: PerplexityArguments) -> list[str]:

@@ -36,9 +36,14 @@ def load_srlm(
     return loaded
 
 
+def max_positions(config: Any) -> int:
+    """Positions of a causal LM; families without a limit of their own (ALiBi's, such as BLOOM) name none."""
+    return getattr(config, "max_position_embeddings", 8192)
+
+
 def _defaults(config: Any, given: dict[str, Any]) -> dict[str, Any]:
     """Settings for a plain LM: a quarter of its positions as the window, half of the window scored at once."""
-    window = given.get("context_window_size", min(2048, max(config.max_position_embeddings // 4, 64)))
+    window = given.get("context_window_size", min(2048, max(max_positions(config) // 4, 64)))
     chunk = given.get("chunk_size", 64 if window >= 1024 else 32 if window >= 256 else 16)
     target = max(window // 2 // chunk, 1) * chunk
     sizes = {"context_window_size": window, "chunk_size": chunk, "target_size": target}
