@@ -1,5 +1,6 @@
 """What LLaRA asks of a backbone: loading it, its logits at chosen rows, new token rows, and a proof that it fits."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -96,6 +97,14 @@ def scale_logits(logits: torch.Tensor, config: PreTrainedConfig) -> torch.Tensor
     return logits
 
 
+def logits_head(backbone: PreTrainedModel) -> Callable[[torch.Tensor], torch.Tensor]:
+    """What maps (..., d) last hidden states to (..., V) logits as the backbone does: its head itself where it can."""
+    head, config = backbone.get_output_embeddings(), backbone.config
+    if not any(vars(config).get(name) for name in ("logit_scale", "logits_scaling", "final_logit_softcapping")):
+        return head
+    return lambda states: scale_logits(head(states), config)
+
+
 @torch.no_grad()
 def check_backbone(backbone: PreTrainedModel) -> None:
     """Prove on four tokens that the two-stream mask works and that the logits are read off as the backbone does.
@@ -115,7 +124,7 @@ def check_backbone(backbone: PreTrainedModel) -> None:
         streams = torch.tensor([[0, 0, SUMMARIZE, PREDICT]] * 2, device=ids.device)
         states = run_decoder(backbone, ids, torch.ones_like(ids).bool(), streams).last_hidden_state
         plain = backbone(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
-        ours = scale_logits(backbone.get_output_embeddings()(states), backbone.config)
+        ours = logits_head(backbone)(states)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(
             f"backbone type {name!r} does not take a 4-D attention mask and position ids: use one that does, such as "

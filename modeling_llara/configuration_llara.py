@@ -15,6 +15,8 @@ _COMMON_KEYWORDS = {field.name for field in dataclasses.fields(PreTrainedConfig)
     *("output_attentions", "quantization_config", "tie_word_embeddings", "torch_dtype", "_name_or_path"),
 }
 
+LOSS_WEIGHTINGS = ("fixed", "uncertainty")
+
 
 class LlaraConfig(PreTrainedConfig):
     """Settings of :class:`LlaraForPreTraining`; all of them are saved in `config.json`.
@@ -25,6 +27,10 @@ class LlaraConfig(PreTrainedConfig):
             `num_summary_tokens` (`num_predict_tokens`) ids are the prompt's special tokens: they identify the prompt
             in a row, so they must be distinct and appear nowhere else. An empty prompt is never looked for.
         bow_loss_weight, ar_loss_weight: `loss = ar_loss_weight * ar + bow_loss_weight * mean(bag-of-words losses)`.
+        loss_weighting: "fixed" takes these two weights; "uncertainty" starts with them and learns a weight for each of
+            the three losses (arXiv 1705.07115, see `LossWeighting` in loss_llara.py).
+        predict_sees_summarize: let the predict prompt see the summarize prompt, as in plain causal attention, and
+            stand behind it; a row with both prompts is then no longer what two rows would give.
         ignored_target_ids: ids that never count as bag-of-words targets (special and padding tokens).
         prefix_ids: token ids before a passage (BOS where the tokenizer adds one, and the opening quote).
         passage_prefix, summarize_prompt, predict_prompt: the texts that the ids were made from, or None.
@@ -45,6 +51,8 @@ class LlaraConfig(PreTrainedConfig):
         num_predict_tokens: int = 8,
         bow_loss_weight: float = 0.1,
         ar_loss_weight: float = 1.0,
+        loss_weighting: str = "fixed",
+        predict_sees_summarize: bool = False,
         ignored_target_ids: Sequence[int] = (),
         prefix_ids: Sequence[int] = (),
         passage_prefix: str | None = None,
@@ -68,6 +76,9 @@ class LlaraConfig(PreTrainedConfig):
         self.predict_prompt_ids = _ids("predict_prompt_ids", predict_prompt_ids)
         self.bow_loss_weight = _weight("bow_loss_weight", bow_loss_weight)
         self.ar_loss_weight = _weight("ar_loss_weight", ar_loss_weight)
+        self.loss_weighting = loss_weighting
+        self.predict_sees_summarize = predict_sees_summarize
+        self._check_options()
         self.ignored_target_ids = _ids("ignored_target_ids", ignored_target_ids)
         self.prefix_ids = _ids("prefix_ids", prefix_ids)
         self.passage_prefix = passage_prefix
@@ -87,6 +98,19 @@ class LlaraConfig(PreTrainedConfig):
     def predict_token_ids(self) -> list[int]:
         """Ids of the predict prompt's special tokens, in order."""
         return self.predict_prompt_ids[-self.num_predict_tokens :]
+
+    def _check_options(self) -> None:
+        if self.loss_weighting not in LOSS_WEIGHTINGS:
+            raise ValueError(f"loss_weighting is {self.loss_weighting!r} but must be one of {LOSS_WEIGHTINGS}.")
+        weights = {"ar_loss_weight": self.ar_loss_weight, "bow_loss_weight": self.bow_loss_weight}
+        for name, weight in weights.items():
+            if self.loss_weighting == "uncertainty" and weight == 0:
+                raise ValueError(
+                    f"{name} is 0 but with loss_weighting='uncertainty' a learned weight starts there: pass a "
+                    "positive number, and leave a loss out by giving no labels or targets for it."
+                )
+        if not isinstance(self.predict_sees_summarize, bool):
+            raise TypeError(f"predict_sees_summarize is {self.predict_sees_summarize!r} but must be True or False.")
 
     def _check_prompts(self) -> None:
         prompts = {

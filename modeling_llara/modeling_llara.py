@@ -17,12 +17,19 @@ from .backbone_llara import (
     check_backbone,
     load_backbone,
     load_tokenizer,
+    logits_head,
     run_decoder,
-    scale_logits,
 )
 from .configuration_llara import LlaraConfig, reject_unknown
 from .inputs_llara import check_rows, check_shapes
-from .loss_llara import autoregressive_loss, bag_of_words_loss, combine_losses
+from .loss_llara import (
+    IGNORED_LABEL,
+    LossWeighting,
+    autoregressive_loss,
+    bag_of_words_loss,
+    combine_losses,
+    weigh_by_uncertainty,
+)
 from .masking_llara import Span, check_attention, find_span, find_streams, two_stream_positions
 from .prompts_llara import add_prompts, biencoder_keywords
 from .repository_llara import CompleteRepository
@@ -38,6 +45,7 @@ class LlaraOutput(ModelOutput):
         loss: scalar, the weighted sum of what was asked for; None without labels and targets.
         ar_loss: scalar, mean next-token loss over the labels; not weighted.
         bow_summarize_loss, bow_predict_loss: scalars, bag-of-words loss of each prompt; not weighted.
+        log_variances: (3,) the learned s of these three losses, with `loss_weighting="uncertainty"`.
         logits: (B, L, V), only with `output_logits=True`.
         hidden_states: tuple of (B, L, d), the last one as the head sees it; only with `output_hidden_states=True`.
         attentions: tuple of (B, heads, L, L); only with `output_attentions=True` under eager attention.
@@ -47,6 +55,7 @@ class LlaraOutput(ModelOutput):
     ar_loss: torch.Tensor | None = None
     bow_summarize_loss: torch.Tensor | None = None
     bow_predict_loss: torch.Tensor | None = None
+    log_variances: torch.Tensor | None = None
     logits: torch.Tensor | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
@@ -70,6 +79,7 @@ class LlaraForPreTraining(CompleteRepository, GenerationMixin):
     _supports_flash_attn = True  # for generate; forward refuses it with an error that says what to use
     _supports_flex_attn = True
     _supports_attention_backend = True
+    _keep_in_fp32_modules_strict = ["loss_weighting"]  # noqa: RUF012  (a plain list, as in transformers)
     # The losses are means over one batch, so the Trainer must divide them by the accumulation steps.
     accepts_loss_kwargs = False
 
@@ -78,9 +88,14 @@ class LlaraForPreTraining(CompleteRepository, GenerationMixin):
         _check_ids(config)
         if backbone is None:
             self.backbone = AutoModelForCausalLM.from_config(config.text_config)
-            self.post_init()
         else:
             self.backbone = backbone
+        learned = config.loss_weighting == "uncertainty"
+        # Beside the backbone: a plain checkpoint of that one has no place for it, and needs none.
+        self.loss_weighting = LossWeighting(config.ar_loss_weight, config.bow_loss_weight) if learned else None
+        if backbone is None:
+            self.post_init()
+        else:
             with init.no_init_weights():
                 self.post_init()
         self.generation_config = self.backbone.generation_config
@@ -168,6 +183,8 @@ class LlaraForPreTraining(CompleteRepository, GenerationMixin):
         mask = torch.ones_like(input_ids).bool() if attention_mask is None else attention_mask.bool()
         spans = self._find_spans(input_ids, mask)
         streams = find_streams(input_ids.shape[1], spans["summarize"], spans["predict"])
+        if self.config.predict_sees_summarize:
+            streams = torch.zeros_like(streams)  # one stream: plain causal attention
         positions = two_stream_positions(mask, streams) if position_ids is None else position_ids
         check_rows(self.config, input_ids, mask, positions, labels, spans, targets)
         states = run_decoder(
@@ -176,7 +193,7 @@ class LlaraForPreTraining(CompleteRepository, GenerationMixin):
         )  # fmt: skip
         output = self._losses(states.last_hidden_state, labels, spans, targets)
         if output_logits:
-            output.logits = self._head(states.last_hidden_state)
+            output.logits = logits_head(self.backbone)(states.last_hidden_state)
         output.hidden_states, output.attentions = states.hidden_states, states.attentions
         return output.to_tuple() if return_dict is False else output
 
@@ -194,27 +211,46 @@ class LlaraForPreTraining(CompleteRepository, GenerationMixin):
         spans: dict[str, Span],
         targets: dict[str, torch.Tensor | None],
     ) -> LlaraOutput:
-        output = LlaraOutput()
+        output, head = LlaraOutput(), logits_head(self.backbone)
         if labels is not None:
-            output.ar_loss = autoregressive_loss(states, labels.long(), self._head)
+            output.ar_loss = autoregressive_loss(states, labels.long(), head)
         counts = {"summarize": self.config.num_summary_tokens, "predict": self.config.num_predict_tokens}
         ignored = torch.tensor(self.config.ignored_target_ids, dtype=torch.long, device=states.device)
-        bag_of_words = []
+        rows = {}  # how many have a target, for each prompt
         for name, span in spans.items():
             ids = targets[f"output_{name}_ids"]
             if ids is not None:
                 indices = span.special_token_indices(counts[name])  # (B, n)
-                rows = states.gather(1, indices[..., None].expand(-1, -1, states.shape[-1]))  # (B, n, d)
-                bag_of_words.append(bag_of_words_loss(self._head(rows), ids.long(), ignored))
-                output[f"bow_{name}_loss"] = bag_of_words[-1][0]
-        output.loss = combine_losses(
-            output.ar_loss, bag_of_words, self.config.ar_loss_weight, self.config.bow_loss_weight
-        )
+                special = states.gather(1, indices[..., None].expand(-1, -1, states.shape[-1]))  # (B, n, d)
+                output[f"bow_{name}_loss"], rows[name] = bag_of_words_loss(head(special), ids.long(), ignored)
+        output.loss = self._weigh(output, labels, rows)
         return output
 
-    def _head(self, states: torch.Tensor) -> torch.Tensor:
-        """(..., d) last hidden states to (..., V) logits, as the backbone's own forward makes them."""
-        return scale_logits(self.backbone.get_output_embeddings()(states), self.config.text_config)
+    def _weigh(
+        self, output: LlaraOutput, labels: torch.Tensor | None, rows: dict[str, torch.Tensor]
+    ) -> torch.Tensor | None:
+        if self.loss_weighting is None:
+            words = [(output[f"bow_{name}_loss"], count) for name, count in rows.items()]
+            return combine_losses(output.ar_loss, words, self.config.ar_loss_weight, self.config.bow_loss_weight)
+        output.log_variances = self.loss_weighting()
+        tokens = None if labels is None else (labels[:, 1:] != IGNORED_LABEL).sum()
+        parts = [
+            (output.ar_loss, tokens),
+            (output.bow_summarize_loss, rows.get("summarize")),
+            (output.bow_predict_loss, rows.get("predict")),
+        ]
+        terms = [
+            weigh_by_uncertainty(loss, log_variance) * (count > 0)  # a loss over nothing has no term
+            for (loss, count), log_variance in zip(parts, output.log_variances, strict=True)
+            if loss is not None and count is not None
+        ]
+        return torch.stack(terms).sum() if terms else None
+
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, LossWeighting):
+            module.reset_parameters()
+        else:
+            super()._init_weights(module)
 
     @torch.no_grad()
     def generate(self, *args: Any, **kwargs: Any) -> Any:

@@ -23,9 +23,10 @@ def train(kind: str, folder: Path, batch_size: int) -> dict[str, torch.Tensor]:
     torch.set_num_threads(1)
     settings = {"per_device_train_batch_size": batch_size, "optim": "sgd", "max_grad_norm": 0.0, "max_steps": 2}
     settings |= {"learning_rate": 0.1, "gradient_accumulation_steps": 2}
-    if kind == "llara":
+    if kind in ("llara", "llara_learned"):
         args = arguments(LlaraTrainingArguments, folder, max_length=128, **settings)
-        model = LlaraForPreTraining.from_backbone(tiny_backbone("llama"), tiny_tokenizer())
+        weighting = "fixed" if kind == "llara" else "uncertainty"
+        model = LlaraForPreTraining.from_backbone(tiny_backbone("llama"), tiny_tokenizer(), loss_weighting=weighting)
         trainer = LlaraTrainer(model, args, PASSAGES)
     else:
         in_batch = kind == "in_batch"
@@ -40,7 +41,7 @@ def train(kind: str, folder: Path, batch_size: int) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["in_batch", "own_group", "llara"])
+@pytest.mark.parametrize("kind", ["in_batch", "own_group", "llara", "llara_learned"])
 def test_two_processes_end_in_the_weights_of_one(tmp_path, kind):
     # Micro-batches of 2 on two processes are micro-batches of 4 on one: the same rows, for two steps of 8.
     alone = train(kind, tmp_path / "alone", batch_size=4)
@@ -51,7 +52,7 @@ def test_two_processes_end_in_the_weights_of_one(tmp_path, kind):
     )
     together = torch.load(tmp_path / "weights.pt")
     assert_same_weights(together, alone, 1e-5)
-    if kind == "llara":
+    if kind.startswith("llara"):
         return
     start = dict(tiny_backbone("llama", lm_head=False).named_parameters())
     assert max((alone[f"backbone.{name}"] - value).abs().max() for name, value in start.items()) > 1e-3

@@ -17,7 +17,12 @@ def has_adapters(model: PreTrainedModel) -> bool:
     return model._hf_peft_config_loaded
 
 
-def add_adapter(model: PreTrainedModel, peft_config: PeftConfig, new_token_ids: list[int] | None = None) -> None:
+def add_adapter(
+    model: PreTrainedModel,
+    peft_config: PeftConfig,
+    new_token_ids: list[int] | None = None,
+    trained_modules: list[str] | None = None,
+) -> None:
     """Put an adapter into the model; from then on it alone trains, and is all that a checkpoint holds.
 
     Args:
@@ -25,6 +30,7 @@ def add_adapter(model: PreTrainedModel, peft_config: PeftConfig, new_token_ids: 
             its head; without a `task_type` it is FEATURE_EXTRACTION.
         new_token_ids: tokens that the backbone never saw. Their embedding rows (and head rows, where the head is not
             tied) train too, unless the configuration says which rows or whole matrices do.
+        trained_modules: names of modules that a LoRA trains whole and saves, beside those of the configuration.
 
     Raises TypeError for another kind of configuration, ValueError for a model that has adapters already.
     """
@@ -41,6 +47,8 @@ def add_adapter(model: PreTrainedModel, peft_config: PeftConfig, new_token_ids: 
                 peft_config.exclude_modules = rf"(?!{model.base_model_prefix}\.).*"
         if new_token_ids and not peft_config.trainable_token_indices and not peft_config.modules_to_save:
             peft_config.trainable_token_indices = _token_rows(model, new_token_ids)
+        if trained_modules:
+            peft_config.modules_to_save = [*(peft_config.modules_to_save or ()), *trained_modules]
     model.add_adapter(peft_config, ADAPTER_NAME)
 
 

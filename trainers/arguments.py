@@ -67,6 +67,10 @@ class LlaraTrainingArguments(_FamilyArguments):
     max_length: int = field(
         default=512, metadata={"help": "Longest row in tokens, both prompts included; the passage is cut to fit."}
     )
+    loss_weighting_learning_rate: float = field(
+        default=1e-3,
+        metadata={"help": "Initial learning rate of learned weights of the losses (loss_weighting='uncertainty')."},
+    )
     remove_stop_words: bool = field(
         default=True, metadata={"help": "Leave English stop words out of what the predict prompt has to name."}
     )

@@ -51,8 +51,13 @@ class ComponentTrainer(Trainer):
         """The model's components in the order of `component_names`, None for an absent one."""
         raise NotImplementedError
 
+    def weigh(self, components: torch.Tensor, outputs: Any) -> torch.Tensor:
+        """(n,) terms of the loss from (n,) components of a micro-batch, where weights are learned: a term then counts
+        with the micro-batch's share of its component's items, constant and all."""
+        return components
+
     def combine(self, components: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
-        """The loss from (n,) components; `present` (n,) bool says which have items anywhere in the step."""
+        """The loss from (n,) components, as `weigh` gives them; `present` (n,) bool: which have items in the step."""
         raise NotImplementedError
 
     def readable(self, means: dict[str, float]) -> dict[str, float]:
@@ -75,7 +80,7 @@ class ComponentTrainer(Trainer):
         totals = items if num_items_in_batch is None else num_items_in_batch
         # Gradients are averaged over the processes, shares are of the items of all processes.
         scale = 1 if num_items_in_batch is None else self.accelerator.num_processes
-        loss = self.combine(parts * (scale * items / totals.clamp(min=1)), totals > 0)
+        loss = self.combine(self.weigh(parts, outputs) * (scale * items / totals.clamp(min=1)), totals > 0)
         return (loss, outputs) if return_outputs else loss
 
     def run_model(self, model: torch.nn.Module, inputs: dict[str, Any]) -> Any:

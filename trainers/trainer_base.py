@@ -72,7 +72,7 @@ class FamilyTrainer(ComponentTrainer):
         self.model = self._load(model, processing_class, model_kwargs or {})
         self.processing_class = self.model.tokenizer
         if peft_config is not None:
-            add_adapter(self.model, peft_config, self.new_token_ids())
+            add_adapter(self.model, peft_config, self.new_token_ids(), self.trained_modules())
         super().__init__(
             model=self.model,
             args=args,
@@ -94,6 +94,10 @@ class FamilyTrainer(ComponentTrainer):
 
     def new_token_ids(self) -> list[int]:
         """Tokens that the backbone never saw, which train along with an adapter."""
+        return []
+
+    def trained_modules(self) -> list[str]:
+        """Modules of the model that train whole along with an adapter, and are saved in it."""
         return []
 
     def load_rows(self, source: RowSource) -> datasets.Dataset | datasets.IterableDataset:

@@ -8,6 +8,7 @@ import datasets
 import torch
 
 from modeling_llara import LlaraForPreTraining
+from modeling_llara.loss_llara import weigh_by_uncertainty
 
 from .arguments import LlaraTrainingArguments
 from .collators import LlaraCollator
@@ -16,13 +17,17 @@ from .rows import Row, RowSource, Transform
 from .tokens import pad_id
 from .trainer_base import FamilyTrainer
 
+LOSS_WEIGHTING = "loss_weighting"  # the module of the model that holds learned weights
+
 
 class LlaraTrainer(FamilyTrainer):
     """Trains a `LlaraForPreTraining`; see `FamilyTrainer` for the arguments.
 
     Logged beside `loss` (and with `eval_` before it): ar_loss, a mean over tokens, bow_summarize_loss and
     bow_predict_loss, means over the rows that have a target. Accumulated micro-batches give the gradient of the whole.
-    With a LoRA as `peft_config` the rows of the prompts' special tokens train too.
+    With a LoRA as `peft_config` the rows of the prompts' special tokens train too, and the weights of the losses where
+    the model learns them (`loss_weighting="uncertainty"`); those are logged as ar_weight, bow_summarize_weight and
+    bow_predict_weight, and have a learning rate of their own.
 
     Example::
 
@@ -33,10 +38,15 @@ class LlaraTrainer(FamilyTrainer):
     arguments_class = LlaraTrainingArguments
     model_class = LlaraForPreTraining
     component_names = ("ar_loss", "bow_summarize_loss", "bow_predict_loss")
+    _weights: torch.Tensor | None = None  # of the three losses, in the last forward pass
 
     def new_token_ids(self) -> list[int]:
         """The special tokens of both prompts."""
         return [*self.model.config.summarize_token_ids, *self.model.config.predict_token_ids]
+
+    def trained_modules(self) -> list[str]:
+        """The learned weights of the losses."""
+        return [] if self.model.loss_weighting is None else [LOSS_WEIGHTING]
 
     def load_rows(self, source: RowSource) -> datasets.Dataset | datasets.IterableDataset:
         """Rows with a passage and its targets."""
@@ -68,8 +78,41 @@ class LlaraTrainer(FamilyTrainer):
         """The three losses, not weighted."""
         return [outputs.ar_loss, outputs.bow_summarize_loss, outputs.bow_predict_loss]
 
+    def weigh(self, components: torch.Tensor, outputs: Any) -> torch.Tensor:
+        """The three losses, weighted where the weights are learned."""
+        if outputs.log_variances is None:
+            return components
+        self._weights = (-outputs.log_variances.detach()).exp()
+        return weigh_by_uncertainty(components, outputs.log_variances)
+
     def combine(self, components: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
-        """AR and the mean of the bag-of-words losses that are there, by the weights of the model's config."""
+        """AR and the mean of the bag-of-words losses that are there, by the weights of the model's config.
+
+        With learned weights the sum, in which a component without items has no share.
+        """
         config = self.model.config
+        if config.loss_weighting == "uncertainty":
+            return components.sum()
         bag_of_words = components[1:].sum() / present[1:].sum().clamp(min=1)
         return config.ar_loss_weight * components[0] + config.bow_loss_weight * bag_of_words
+
+    def readable(self, means: dict[str, float]) -> dict[str, float]:
+        """The means, and the weights that were learned."""
+        if self._weights is None or not means:
+            return means
+        names = [name.replace("_loss", "_weight") for name in self.component_names]
+        return {**means, **dict(zip(names, self._weights.tolist(), strict=True))}
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """Trainer's, with the learned weights of the losses in a group of their own, without weight decay."""
+        made = self.optimizer is None
+        optimizer = super().create_optimizer(model)
+        named = (self.model if model is None else model).named_parameters()
+        weights = [value for name, value in named if LOSS_WEIGHTING in name and value.requires_grad]
+        if made and weights:
+            ids = {id(value) for value in weights}
+            for group in optimizer.param_groups:
+                group["params"] = [value for value in group["params"] if id(value) not in ids]
+            group = {"params": weights, "lr": self.args.loss_weighting_learning_rate, "weight_decay": 0.0}
+            optimizer.add_param_group(group)
+        return optimizer
