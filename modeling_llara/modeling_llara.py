@@ -264,8 +264,11 @@ class LlaraForPreTraining(CompleteRepository, GenerationMixin):
         self.config.auto_map = {name: f"modeling_llara.{type(self).__name__}" for name in AUTO_CLASSES}
         super().save_pretrained(save_directory, *args, **kwargs)
 
-    def save_backbone(self, folder: str | Path) -> None:
+    def save_backbone(self, folder: str | Path, state_dict: dict[str, torch.Tensor] | None = None) -> None:
         """Save the backbone alone, with the tokenizer if there is one: a plain checkpoint that any tool loads.
+
+        Args:
+            state_dict: this model's weights, where FSDP or ZeRO gathered them; default the model's own.
 
         Raises:
             ValueError: while adapters are on the model, as a plain checkpoint has no place for them.
@@ -275,7 +278,10 @@ class LlaraForPreTraining(CompleteRepository, GenerationMixin):
                 "the model carries adapters, which a plain checkpoint cannot hold: merge them first, with "
                 "get_peft_model(...).merge_and_unload()."
             )
-        self.backbone.save_pretrained(folder)
+        prefix = f"{self.base_model_prefix}."
+        given = {name: value for name, value in (state_dict or {}).items() if name.startswith(prefix)}
+        weights = {name.removeprefix(prefix): value for name, value in given.items()}
+        self.backbone.save_pretrained(folder, state_dict=None if state_dict is None else weights)
         self._save_tokenizer(Path(folder))
 
     def to_biencoder(self) -> dict[str, Any]:
