@@ -13,17 +13,22 @@ PASSAGE_PREFIX = '"'
 SUMMARIZE_TEXT = '", summarize the above passage within {count} words: '
 PREDICT_TEXT = '", predict the following passage within {count} words: '
 
+# Of BAAI/LLARA-pretrain and the checkpoints fine-tuned from it: 8 to summarize, 8 to predict.
+PUBLISHED_TOKENS = [f"<s{i + 1}>" for i in range(16)]
+
 
 def add_prompts(
     tokenizer: PreTrainedTokenizerBase, num_summary_tokens: int, num_predict_tokens: int
 ) -> tuple[PreTrainedTokenizerBase, dict[str, Any]]:
     """A copy of the tokenizer with the special tokens added, and the LlaraConfig keywords that describe the prompts.
 
-    Tokens that are there already (a backbone that LLaRA has seen before) are used again.
+    Tokens that are there already (a backbone that LLaRA has seen before, the paper's own among them) are used again.
     """
     tokenizer = copy.deepcopy(tokenizer)
     summary_tokens = [f"<|summarize_{i + 1}|>" for i in range(num_summary_tokens)]
     predict_tokens = [f"<|predict_{i + 1}|>" for i in range(num_predict_tokens)]
+    if (num_summary_tokens, num_predict_tokens) == (8, 8) and _knows(tokenizer, PUBLISHED_TOKENS):
+        summary_tokens, predict_tokens = PUBLISHED_TOKENS[:8], PUBLISHED_TOKENS[8:]
     tokenizer.add_tokens(summary_tokens + predict_tokens, special_tokens=True)
     summarize_prompt, summarize_ids = _prompt(tokenizer, SUMMARIZE_TEXT, summary_tokens)
     predict_prompt, predict_ids = _prompt(tokenizer, PREDICT_TEXT, predict_tokens)
@@ -37,6 +42,26 @@ def add_prompts(
         "ignored_target_ids": sorted({*tokenizer.all_special_ids, *summarize_ids[-num_summary_tokens:]}
                                      | set(predict_ids[-num_predict_tokens:])),
     }  # fmt: skip
+
+
+def _knows(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[str]) -> bool:
+    return set(tokens) <= set(tokenizer.get_vocab())
+
+
+def adapted_config(tokenizer: PreTrainedTokenizerBase) -> LlaraConfig | None:
+    """The prompts of a plain backbone that LLaRA adapted (a published checkpoint, or one that `save_backbone` wrote).
+
+    They are known by their special tokens; None for a tokenizer that has none.
+    """
+    vocabulary = tokenizer.get_vocab()
+    count = 0
+    while {f"<|summarize_{count + 1}|>", f"<|predict_{count + 1}|>"} <= set(vocabulary):
+        count += 1
+    count = 8 if _knows(tokenizer, PUBLISHED_TOKENS) else count
+    if not count:
+        return None
+    prompts = add_prompts(tokenizer, count, count)[1]
+    return LlaraConfig(num_summary_tokens=count, num_predict_tokens=count, **prompts)
 
 
 def _prompt(tokenizer: PreTrainedTokenizerBase, text: str, tokens: list[str]) -> tuple[str, list[int]]:
@@ -119,5 +144,6 @@ def biencoder_keywords(config: LlaraConfig) -> dict[str, Any]:
         "pooling_k": config.num_summary_tokens,
         "normalize": True,
         "temperature": 0.01,
+        "separate_prompts": True,  # as build_row makes its rows: no token spans a prompt and the passage
         "prompts": {"default": prompts},
     }

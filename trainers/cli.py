@@ -7,6 +7,7 @@ COMMANDS = {
     "demo": ("trainers.demo.run", "the whole loop on the embedded corpus, in minutes, with a report"),
     "pretrain": ("trainers.commands_pretrain", "adapt a decoder to embedding with LLaRA, without labels"),
     "finetune": ("trainers.commands_finetune", "train a bi-encoder on queries and passages"),
+    "convert": ("trainers.commands_convert", "make a bi-encoder of a LLaRA model or checkpoint"),
     "train-lm": ("trainers.commands_train_lm", "train a self-retrieval language model on long documents"),
     "score": ("trainers.commands_score", "make teacher scores for the bi-encoder from a language model's feedback"),
     "perplexity": ("trainers.commands_perplexity", "score documents with and without looking back"),

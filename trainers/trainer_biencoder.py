@@ -15,6 +15,7 @@ from modeling_llara import LlaraConfig, LlaraForPreTraining
 
 from .arguments import BiEncoderTrainingArguments
 from .collators import BiEncoderCollator
+from .conversion import biencoder_from_llara
 from .data_biencoder import biencoder_example, load_biencoder_rows
 from .rows import Row, RowSource, Transform
 from .tokens import pad_id
@@ -48,8 +49,7 @@ class BiEncoderTrainer(FamilyTrainer):
         if model_type(backbone, kwargs) != LlaraConfig.model_type:
             return BiEncoderModel.from_backbone(backbone, tokenizer=tokenizer, **kwargs)
         llara: Any = LlaraForPreTraining.from_pretrained(backbone) if isinstance(backbone, str | Path) else backbone
-        tokenizer = llara.tokenizer if tokenizer is None else tokenizer
-        return BiEncoderModel.from_backbone(llara.backbone, tokenizer=tokenizer, **{**llara.to_biencoder(), **kwargs})
+        return biencoder_from_llara(llara, tokenizer, **kwargs)
 
     def load_rows(self, source: RowSource) -> datasets.Dataset | datasets.IterableDataset:
         """Rows with a query, its passages and what a teacher thinks of them."""

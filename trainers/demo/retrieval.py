@@ -8,6 +8,7 @@ from modeling_biencoder import BiEncoderModel
 from modeling_llara import LlaraForPreTraining
 
 from ..arguments import BiEncoderTrainingArguments
+from ..conversion import biencoder_from_llara
 from ..embedded.corpus import CodePair
 from ..lexical import bm25_matrix
 from ..metrics import rank_passages, retrieval_metrics
@@ -20,8 +21,7 @@ QUERY_TOKENS, PASSAGE_TOKENS = 72, 128
 
 def to_biencoder(llara: LlaraForPreTraining) -> BiEncoderModel:
     """The bi-encoder that LLaRA made: its backbone, prompts and pooling."""
-    settings = {**llara.to_biencoder(), "max_length": PASSAGE_TOKENS, "temperature": 0.05}
-    return BiEncoderModel.from_backbone(llara.backbone, tokenizer=llara.tokenizer, **settings)
+    return biencoder_from_llara(llara, max_length=PASSAGE_TOKENS, temperature=0.05)
 
 
 def evaluate_biencoder(model: BiEncoderModel, pairs: Sequence[CodePair]) -> dict[str, float]:
