@@ -38,6 +38,24 @@ def load_reference(checkout: Path, module: str) -> Any:
         return importlib.import_module(module)
 
 
+def load_llara_reference(checkout: Path) -> Any:
+    """The original's LLaRA pretraining model; only its forward pass behind the decoder runs on transformers 5.
+
+    Raises ValueError where the path holds no checkout of FlagEmbedding.
+    """
+    path = checkout / "research" / "LLARA" / "pretrain" / "modeling.py"
+    if not path.is_file():
+        raise ValueError(f"--reference {checkout} has no research/LLARA; give the path of a FlagEmbedding checkout.")
+    idefics = importlib.import_module("transformers.models.idefics.modeling_idefics")
+    for name in ("LLAMA_INPUTS_DOCSTRING", "_CONFIG_FOR_DOC"):  # texts for its docstrings
+        vars(idefics).setdefault(name, "")
+    spec = importlib.util.spec_from_file_location("llara_reference_modeling", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.PreLlamaModel
+
+
 @contextmanager
 def _stand_in(name: str) -> Iterator[None]:
     """An empty module, only while the original is imported: pandas would take it for the package."""

@@ -119,14 +119,18 @@ def two_stream_mask(
     return full() if values.get("sliding_window") is None else sliding()
 
 
-def check_attention(config: PreTrainedConfig) -> None:
-    """Raise ValueError when the backbone's attention cannot take the two-stream mask."""
-    implementation = config._attn_implementation
-    if implementation not in ATTENTION_IMPLEMENTATIONS:
+def check_implementation(implementation: str | None) -> None:
+    """Raise ValueError for an attention implementation that takes no custom mask; None is transformers' choice."""
+    if implementation not in (None, *ATTENTION_IMPLEMENTATIONS):
         raise ValueError(
             f"attention implementation {implementation!r} takes no custom mask, which the two prompts in one row "
             "need: load the backbone with attn_implementation='sdpa' (or 'eager', or 'flex_attention' on a GPU)."
         )
+
+
+def check_attention(config: PreTrainedConfig) -> None:
+    """Raise ValueError when the backbone's attention cannot take the two-stream mask."""
+    check_implementation(config._attn_implementation)
     kinds = set(vars(config).get("layer_types") or ())
     if unknown := sorted(kinds - {"full_attention", "sliding_attention"}):
         raise ValueError(

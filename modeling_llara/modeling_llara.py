@@ -30,7 +30,7 @@ from .loss_llara import (
     combine_losses,
     weigh_by_uncertainty,
 )
-from .masking_llara import Span, check_attention, find_span, find_streams, two_stream_positions
+from .masking_llara import Span, check_attention, check_implementation, find_span, find_streams, two_stream_positions
 from .prompts_llara import add_prompts, biencoder_keywords
 from .repository_llara import CompleteRepository
 
@@ -124,6 +124,7 @@ class LlaraForPreTraining(CompleteRepository, GenerationMixin):
         """
         reject_unknown(kwargs, LOADING_KEYWORDS, "from_backbone")
         loading = {name: kwargs.pop(name) for name in list(kwargs) if name in LOADING_KEYWORDS}
+        check_implementation(loading.get("attn_implementation"))  # before transformers asks for its package
         source = str(backbone) if isinstance(backbone, Path) else backbone
         given = ("summarize_prompt_ids" in kwargs, "predict_prompt_ids" in kwargs)
         if any(given) != all(given):

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import torch
-from peft import LoraConfig
+from peft import LoraConfig, PeftModel
 from tokenizers import Tokenizer, models, pre_tokenizers
 from tokenizers import trainers as bpe_trainers
 from tokenizers.processors import TemplateProcessing
@@ -76,6 +76,28 @@ def test_a_lora_is_merged_into_its_backbone(tmp_path, convert, base):
         assert (wanted - untrained[role]).abs().max() > 1e-2
     with pytest.raises(ValueError, match="name the model that it was trained on"):
         load_as_biencoder(str(tmp_path / "run"))
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_merge_writes_the_new_tokens_rows_and_no_others(tmp_path, tied):
+    """Exactly: embeddings and head get the trained rows, bit by bit, and keep the rest."""
+
+    def build() -> LlaraForPreTraining:
+        return LlaraForPreTraining.from_backbone(tiny_backbone(tie_word_embeddings=tied), tiny_tokenizer())
+
+    args = arguments(LlaraTrainingArguments, tmp_path, max_length=128)
+    trainer = LlaraTrainer(build(), args, PASSAGES, peft_config=LoraConfig(r=4))
+    trainer.train()
+    trainer.save_model()
+    before, merged = build(), PeftModel.from_pretrained(build(), str(tmp_path)).merge_and_unload()
+    new = trainer.new_token_ids()
+    others = [i for i in range(before.config.text_config.vocab_size) if i not in new]
+    for get in ("get_input_embeddings", "get_output_embeddings"):
+        weight, untrained = getattr(merged, get)().weight, getattr(before, get)().weight
+        adapter = getattr(trainer.model, get)().token_adapter
+        assert torch.equal(weight[others], untrained[others])
+        assert torch.equal(weight[new], adapter.trainable_tokens_delta["default"])
+        assert (weight[new] != untrained[new]).any(1).all()
 
 
 def published_tokenizer() -> LlamaTokenizer:

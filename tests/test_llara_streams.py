@@ -140,7 +140,9 @@ def test_backbones_that_cannot_serve(name, message):
         LlaraForPreTraining.from_backbone(backbone, tiny_tokenizer())
 
 
-def test_flash_attention_is_refused():
+def test_flash_attention_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"flash_attention_3.*attn_implementation='sdpa'"):
+        LlaraForPreTraining.from_backbone(tmp_path, attn_implementation="flash_attention_3")
     model = adapted("llama")
     model.backbone.config._attn_implementation_internal = "flash_attention_2"
     with pytest.raises(ValueError, match=r"flash_attention_2.*attn_implementation='sdpa'"):
