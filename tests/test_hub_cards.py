@@ -15,7 +15,7 @@ SETTINGS = {
     },
     "lookback_llara": {
         "num_summary_tokens": 8, "num_predict_tokens": 4, "summarize_prompt": "in eight words: <s1>",
-        "predict_prompt": None, "ar_loss_weight": 1.0, "bow_loss_weight": 0.1,
+        "predict_prompt": None, "loss_weighting": "fixed", "ar_loss_weight": 1.0, "bow_loss_weight": 0.1,
     },
     "lookback_srlm": {
         "retriever_config": None, "retrieval_method": "bm25", "key_num": 4, "order_method": "sequential",

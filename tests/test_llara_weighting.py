@@ -73,6 +73,7 @@ def test_saved_and_loaded_but_no_part_of_the_backbone(tmp_path):
     with torch.no_grad():
         model.loss_weighting.log_variances.copy_(torch.tensor([0.1, 0.2, 0.3]))
     model.save_pretrained(tmp_path / "whole")
+    assert "| learned weights, that began with 1 x autoregressive" in (tmp_path / "whole" / "README.md").read_text()
     for dtype in (torch.float32, torch.bfloat16):
         again = LlaraForPreTraining.from_pretrained(tmp_path / "whole", dtype=dtype)
         assert torch.equal(again.loss_weighting.log_variances, torch.tensor([0.1, 0.2, 0.3]))  # float32 in both
