@@ -66,6 +66,17 @@ def test_passages_take_whole_sentences_as_long_as_they_fit(tokenizer, text):
     assert start == len(sentences)
 
 
+@pytest.mark.parametrize(("power", "sizes"), [(1.0, [4, 4, 2]), (1.5, [2] * 5), (0.5, [8, 2])])
+def test_joined_sentences_may_have_more_or_fewer_tokens_than_alone(power, sizes):
+    """Tokenizers merge over the end of a sentence, or add a token at the start of a text."""
+
+    def tokenizer(texts, **_):
+        return {"input_ids": [[0] * round(4 * len(text.split()) ** power) for text in texts]}
+
+    passages = cut_passages("Go. " * 10, tokenizer, {1.0: 16, 1.5: 16, 0.5: 11}[power])
+    assert [len(passage.split()) for passage in passages] == sizes
+
+
 def test_only_a_sentence_without_room_is_cut(tokenizer):
     long = "the copper lantern " * 30
     passages = cut_passages(f"One reads. {long.strip()}. Two answers. Three asks.", tokenizer, ROOM)
