@@ -29,7 +29,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
-    """A page of two documents and a page of chat rows."""
+    """A page of two documents, one of chat rows, and one of a single chunk and method."""
     folder = tmp_path_factory.mktemp("report")
     SelfRetrievalLM.from_components(tiny_backbone(), tiny_tokenizer(), **SETTINGS).save_pretrained(folder / "model")
     texts = folder / "texts"
@@ -38,6 +38,8 @@ def pages(tmp_path_factory):
     (texts / "b.txt").write_text(TEXT * 6, encoding="utf-8")
     common = ["--model", str(folder / "model"), "--methods", "no", "bm25", "recent"]
     main([*common, "--data", str(texts), "--report", str(folder / "documents.html")])
+    single = ["--scored_tokens", "8", "--max_documents", "1", "--report", str(folder / "single.html")]
+    main([*common[:2], "--methods", "no", "--data", str(texts), *single])
     chats = write_rows(folder / "chats.jsonl", ROWS)
     main([*common, "--task", "chat", "--data", chats, "--report", str(folder / "chats.html")])
     return folder
@@ -156,6 +158,16 @@ def test_a_chat_row_shows_its_turns(browser, opened):
     assert shown_sources(browser)[0] == (1, ROWS[0]["history"][1])
     chunk(browser, 1).click()
     assert "there is no history" in browser.find_element(By.ID, "retrieved").text
+
+
+def test_a_single_chunk_without_retrieval(browser, opened):
+    item = opened("single.html")["items"][0]
+    assert len(item["targets"]) == len(browser.find_elements(By.CSS_SELECTOR, "#text .chunk")) == 1
+    browser.find_element(By.ID, "charts").send_keys(Keys.ARROW_RIGHT, "+", "-", Keys.ESCAPE)
+    assert f"Chunk {item['targets'][0]}" in browser.find_element(By.ID, "detail").text
+    assert "does not look back" in browser.find_element(By.ID, "retrieved").text
+    shown = [name for name in ("loss", "gain", "map") if browser.find_element(By.ID, name).is_displayed()]
+    assert shown == ["loss"]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -174,7 +174,10 @@ function drawGains() {
 }
 
 function drawMap() {
-  const chart = prepare("map"), { context } = chart, sources = run().sources;
+  const { sources } = run(), found = sources.some((row) => row.length);
+  byId("map").parentElement.hidden = !found;
+  if (!found) return;
+  const chart = prepare("map"), { context } = chart;
   const tops = CHAT ? state.item.rows.map((row) => row.turns.length) : [state.item.targets.at(-1)];
   const high = tops.reduce((a, b) => Math.max(a, b), 1), y = frame(chart, -0.02 * high, 1.02 * high, true, count);
   if (!CHAT) {
