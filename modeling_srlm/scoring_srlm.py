@@ -12,7 +12,7 @@ from .chunking_srlm import UNKNOWN, Block, Document
 
 LOOKAHEAD = 16  # batches' worth of inputs among which those of one shape are looked for
 LONG = 1024  # an input of so many tokens keeps the device busy by itself
-LOSS_ROWS = 256  # rows of logits whose losses are taken at once
+LOSS_ROWS = 64  # rows of logits whose losses are taken at once
 
 
 def run_inputs(
@@ -28,7 +28,9 @@ def run_inputs(
         kept = torch.unique(torch.cat([item.positions for item in batch]))
         logits = language_model(input_ids=input_ids, logits_to_keep=kept, use_cache=False).logits
         for row, item in enumerate(batch):
-            yield item, logits[row, torch.searchsorted(kept, item.positions)]
+            # Indexing copies; inputs of one shape score at the same positions, and need none.
+            alike = len(item.positions) == len(kept)
+            yield item, logits[row] if alike else logits[row, torch.searchsorted(kept, item.positions)]
 
 
 def _batches(inputs: Iterable[ModelInput], batch_size: int) -> Iterator[list[ModelInput]]:
