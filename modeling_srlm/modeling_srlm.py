@@ -121,13 +121,17 @@ class SelfRetrievalLM(ChatMixin, DialogueMixin, FeedbackMixin, LookbackGeneratio
 
     def forward(
         self,
-        input_ids: torch.Tensor,
+        input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         output_logits: bool = False,
         show_progress: bool = False,
         past_key_values: RetrievalState | None = None,
         return_dict: bool = True,
+        query: list[str] | None = None,
+        history: list[list[str]] | None = None,
+        answer: list[str] | None = None,
+        history_mask: torch.Tensor | None = None,
     ) -> SelfRetrievalOutput | tuple:
         """Scores the labelled span of each row, block by block, with what each block retrieves.
 
@@ -140,9 +144,14 @@ class SelfRetrievalLM(ChatMixin, DialogueMixin, FeedbackMixin, LookbackGeneratio
             show_progress: a progress bar over the scored tokens.
             past_key_values: of `generate`, for the next token alone.
             return_dict: False for a plain tuple.
+            query, history, answer, history_mask: in place of all that, a dialogue: `forward_with_history_retrieval`.
 
         Raises TypeError or ValueError for tensors that do not fit, a missing tokenizer or retriever.
         """
+        if query is not None and history is not None and answer is not None:
+            return self.forward_with_history_retrieval(query, history, answer, history_mask)
+        if input_ids is None:
+            raise ValueError("there are no input_ids; give them, or query, history and answer of a dialogue.")
         if past_key_values is not None:
             return self._continue(input_ids, attention_mask, past_key_values)
         check_inputs(input_ids, attention_mask, labels, self.config.text_config.vocab_size, self.device)
@@ -204,10 +213,10 @@ class SelfRetrievalLM(ChatMixin, DialogueMixin, FeedbackMixin, LookbackGeneratio
         return _mean_over_processes(math.exp(total / batches), self.device)
 
     def _score_batch(self, batch: dict[str, Any], show_progress: bool) -> SelfRetrievalOutput:
-        if "history" in batch:
-            return self.forward_with_history_retrieval(**batch)
-        tensors = {name: tensor.to(self.device) for name, tensor in batch.items()}
-        return self(**tensors, show_progress=show_progress)
+        batch = {
+            name: part.to(self.device) if isinstance(part, torch.Tensor) else part for name, part in batch.items()
+        }
+        return self(**batch, show_progress=show_progress)
 
 
 def _mean_over_processes(value: float, device: torch.device) -> float:
