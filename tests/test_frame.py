@@ -14,7 +14,9 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 MODEL_FOLDERS = ("modeling_biencoder", "modeling_llara", "modeling_srlm")
 MODEL_FILES = [path for folder in MODEL_FOLDERS for path in sorted((ROOT / folder).glob("*.py"))]
 SOURCES = [
-    path for folder in (*MODEL_FOLDERS, "trainers", "hub_cards") for path in sorted((ROOT / folder).rglob("*.py"))
+    path
+    for folder in (*MODEL_FOLDERS, "trainers", "hub_cards", "benchmarks")
+    for path in sorted((ROOT / folder).rglob("*.py"))
 ]
 # What the code of a repo on the Hub may import where it stands, and what every user of transformers has besides.
 AT_THE_TOP = {"torch", "transformers", *sys.stdlib_module_names}

@@ -1,0 +1,45 @@
+"""The command line: `python -m benchmarks [NAME ...] [--reference PATH]`. Exit status 1 when a row is not equal."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+from .options import Options
+from .report import describe_machine, table
+from .rows import load_row, row_names
+from .shapes import SHAPES
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the rows asked for and prints one Markdown table; 1 where an equality check failed, otherwise 0."""
+    options, names = parse(arguments)
+    outcomes = []
+    for name in names:
+        for outcome in load_row(name)(options):
+            outcomes.append(outcome)
+            print(outcome.describe(), flush=True)
+    print(f"\n{table(outcomes)}\n\n{describe_machine(options.device)}")
+    return int(any(not outcome.equal for outcome in outcomes))
+
+
+def parse(arguments: list[str] | None) -> tuple[Options, list[str]]:
+    """The options and the names of the rows to run."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"rows to run: {', '.join(row_names())}; default all")
+    parser.add_argument("--reference", type=Path, help="checkout of FlagEmbedding to run as the other side")
+    parser.add_argument("--repeats", type=int, default=5, help="timed pairs of a row, default 5")
+    parser.add_argument("--size", choices=sorted(SHAPES), help="one model size instead of the row's own")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that a row runs; no mark is judged")
+    chosen = parser.parse_args(arguments)
+    for name in set(chosen.names) - set(row_names()):
+        parser.error(f"{name!r} is no row; the rows are {', '.join(row_names())}.")
+    if chosen.repeats < 1:
+        parser.error(f"--repeats is {chosen.repeats}; it must be at least 1.")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return Options(device, chosen.size, chosen.repeats, chosen.quick, chosen.reference), chosen.names or row_names()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,32 @@
+"""What every row is told."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of a run.
+
+    Args:
+        device: cuda where there is one.
+        size: the model size to run instead of the row's own; None: the row's own.
+        repeats: timed pairs.
+        quick: tiny sizes, no marks.
+        reference: checkout of FlagEmbedding, None without one.
+    """
+
+    device: torch.device
+    size: str | None = None
+    repeats: int = 5
+    quick: bool = False
+    reference: Path | None = None
+
+    def sizes(self, own: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+        """The sizes to run, from those that a row has for each device type."""
+        if self.quick:
+            return ("quick",)
+        return (self.size,) if self.size else own[self.device.type]
