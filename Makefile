@@ -17,6 +17,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: install
 	$(BIN)/lookback demo
 
+# tests/test_report_browser.py is skipped without a browser: apt-get install chromium chromium-driver
 test: install
 	$(BIN)/python -m pytest -q
 

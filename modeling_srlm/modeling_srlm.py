@@ -29,7 +29,7 @@ from .output_srlm import LogitsBuffer, Row, SelfRetrievalOutput, pad_rows, retri
 from .planning_srlm import PlanningMixin
 from .repository_srlm import HUB_KEYWORDS
 from .retriever_srlm import NestedRetriever, TextEncoder, without_pooler
-from .scoring_srlm import run_inputs, token_losses
+from .scoring_srlm import run_inputs, sum_dtype, token_losses
 from .tokenizers_srlm import TwoTokenizers
 
 
@@ -121,13 +121,17 @@ class SelfRetrievalLM(ChatMixin, DialogueMixin, FeedbackMixin, LookbackGeneratio
 
     def forward(
         self,
-        input_ids: torch.Tensor,
+        input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         output_logits: bool = False,
         show_progress: bool = False,
         past_key_values: RetrievalState | None = None,
         return_dict: bool = True,
+        query: list[str] | None = None,
+        history: list[list[str]] | None = None,
+        answer: list[str] | None = None,
+        history_mask: torch.Tensor | None = None,
     ) -> SelfRetrievalOutput | tuple:
         """Scores the labelled span of each row, block by block, with what each block retrieves.
 
@@ -140,15 +144,20 @@ class SelfRetrievalLM(ChatMixin, DialogueMixin, FeedbackMixin, LookbackGeneratio
             show_progress: a progress bar over the scored tokens.
             past_key_values: of `generate`, for the next token alone.
             return_dict: False for a plain tuple.
+            query, history, answer, history_mask: in place of all that, a dialogue: `forward_with_history_retrieval`.
 
         Raises TypeError or ValueError for tensors that do not fit, a missing tokenizer or retriever.
         """
+        if query is not None and history is not None and answer is not None:
+            return self.forward_with_history_retrieval(query, history, answer, history_mask)
+        if input_ids is None:
+            raise ValueError("there are no input_ids; give them, or query, history and answer of a dialogue.")
         if past_key_values is not None:
             return self._continue(input_ids, attention_mask, past_key_values)
         check_inputs(input_ids, attention_mask, labels, self.config.text_config.vocab_size, self.device)
         self._check_components()
         documents = split_rows(input_ids, attention_mask, labels, self.config.chunk_size)
-        rows = [Row(document, self._cut(document, self._replaces)) for document in documents]
+        rows = [Row(document, self._cut(document, self._replaces), self.config.key_num) for document in documents]
         logits = LogitsBuffer(input_ids, attention_mask)
         if labels is None:
             output = self._all_logits(rows, logits)
@@ -157,34 +166,33 @@ class SelfRetrievalLM(ChatMixin, DialogueMixin, FeedbackMixin, LookbackGeneratio
         return output if return_dict else output.to_tuple()
 
     def _score(self, rows: list[Row], logits: LogitsBuffer | None, show_progress: bool) -> SelfRetrievalOutput:
-        losses, sums = [], [torch.zeros(2, len(row.targets)) for row in rows]
+        total, count = torch.zeros((), device=self.device, dtype=sum_dtype(self.device)), 0
         bar = tqdm(total=sum(row.document.num_labels for row in rows), unit="token", leave=False,
                    desc=f"Scoring ({self.config.retrieval_method})", disable=not show_progress)  # fmt: skip
         for item, item_logits in run_inputs(self.language_model, self._inputs(rows), self.config.chunk_batch_size):
-            row = rows[item.row]
-            losses.append(token_losses(item_logits, row.document.labels[item.targets]))
-            row.count_losses(item.targets, losses[-1], sums[item.row])
-            bar.update(len(item.targets))
+            losses = token_losses(item_logits, rows[item.row].document.labels[item.targets])
+            rows[item.row].count_losses(item.targets, losses)
+            total, count = total + losses.sum(dtype=total.dtype), count + len(losses)
+            bar.update(len(losses))
             if logits is not None:
                 logits.add(item, item_logits)
         bar.close()
-        if not losses:
+        if not count:
             raise ValueError(
                 "the only label stands on a row's first token, which nothing predicts; label a later one."
             )
-        joined = torch.cat(losses)
         return SelfRetrievalOutput(
-            loss=joined.mean(),
+            loss=(total / count).float(),
             logits=None if logits is None else logits.build(),
-            target_losses=pad_rows([total / tokens for total, tokens in sums], float("nan")),
-            num_scored_tokens=len(joined),
-            **retrieval_fields(rows, self.config.key_num),
+            target_losses=pad_rows([row.loss_sums / row.token_counts for row in rows], float("nan")),
+            num_scored_tokens=count,
+            **retrieval_fields(rows),
         )
 
     def _all_logits(self, rows: list[Row], logits: LogitsBuffer) -> SelfRetrievalOutput:
         for item, item_logits in run_inputs(self.language_model, self._inputs(rows), self.config.chunk_batch_size):
             logits.add(item, item_logits)
-        return SelfRetrievalOutput(logits=logits.build(), **retrieval_fields(rows, self.config.key_num))
+        return SelfRetrievalOutput(logits=logits.build(), **retrieval_fields(rows))
 
     @torch.no_grad()
     def compute_perplexity(self, dataloader: Iterable[dict[str, Any]], show_progress: bool = True) -> float:
@@ -205,10 +213,10 @@ class SelfRetrievalLM(ChatMixin, DialogueMixin, FeedbackMixin, LookbackGeneratio
         return _mean_over_processes(math.exp(total / batches), self.device)
 
     def _score_batch(self, batch: dict[str, Any], show_progress: bool) -> SelfRetrievalOutput:
-        if "history" in batch:
-            return self.forward_with_history_retrieval(**batch)
-        tensors = {name: tensor.to(self.device) for name, tensor in batch.items()}
-        return self(**tensors, show_progress=show_progress)
+        batch = {
+            name: part.to(self.device) if isinstance(part, torch.Tensor) else part for name, part in batch.items()
+        }
+        return self(**batch, show_progress=show_progress)
 
 
 def _mean_over_processes(value: float, device: torch.device) -> float:

@@ -1,6 +1,6 @@
 """What a forward pass returns, and how it is put together from the scored inputs."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -37,36 +37,40 @@ class SelfRetrievalOutput(ModelOutput):
     past_key_values: Any = None
 
 
-@dataclass
 class Row:
-    """One document on its way through a forward pass."""
+    """One document on its way through a forward pass, and what is found out about its targets.
 
-    document: Document
-    blocks: list[Block]
-    selections: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
+    All of it has its place before the first pass: small tensors that came in between the passes and stayed would break
+    up the memory that the logits of one pass leave to the next.
+    """
 
-    @property
-    def targets(self) -> list[int]:
-        return [target for block in self.blocks for target in block.targets]
+    def __init__(self, document: Document, blocks: list[Block], key_num: int):
+        self.document, self.blocks = document, blocks
+        self.targets = torch.tensor([target for block in blocks for target in block.targets], dtype=torch.long)
+        count = len(self.targets)
+        self.indices = torch.full((count, key_num), -1)
+        self.scores = torch.full((count, key_num), float("-inf"))
+        self.loss_sums, self.token_counts = torch.zeros(count), torch.zeros(count)
 
-    def count_losses(self, targets: torch.Tensor, losses: torch.Tensor, sums: torch.Tensor) -> None:
-        """Adds the losses of the tokens of index `targets`, and their number, to sums (2, n_target)."""
-        block = self.blocks[0]._replace(end=self.blocks[-1].end)
-        column = target_of_token(self.document, block, targets).cpu()
-        sums[0].index_add_(0, column, losses.detach().float().cpu())
-        sums[1].index_add_(0, column, torch.ones(len(column)))
+    def keep_selection(self, block: Block, indices: torch.Tensor, scores: torch.Tensor) -> None:
+        """What the targets of a block retrieved, both (n_target, k)."""
+        start = block.first_target - self.blocks[0].first_target
+        self.indices[start : start + len(indices)] = indices
+        self.scores[start : start + len(scores)] = scores
+
+    def count_losses(self, targets: torch.Tensor, losses: torch.Tensor) -> None:
+        """Adds the losses of the tokens of index `targets`, both (m,), to those of their target chunks."""
+        column = target_of_token(self.document, self.blocks[0], targets).cpu()
+        self.loss_sums.index_add_(0, column, losses.detach().float().cpu())
+        self.token_counts.index_add_(0, column, torch.ones(len(column)))
 
 
-def retrieval_fields(rows: list[Row], key_num: int) -> dict[str, Any]:
+def retrieval_fields(rows: list[Row]) -> dict[str, Any]:
     """The output's fields that say what each target retrieved, rows padded to one length."""
-    # A row without labels has no selection, but its place in the batch.
-    none = torch.empty(0, key_num, dtype=torch.long)
-    indices = [torch.cat([none, *(chosen for chosen, _ in row.selections)]) for row in rows]
-    scores = [torch.cat([none.float(), *(ranked for _, ranked in row.selections)]) for row in rows]
     return {
-        "retrieved_indices": pad_rows(indices, -1),
-        "retrieved_scores": pad_rows(scores, float("-inf")),
-        "target_indices": pad_rows([torch.tensor(row.targets, dtype=torch.long) for row in rows], -1),
+        "retrieved_indices": pad_rows([row.indices for row in rows], -1),
+        "retrieved_scores": pad_rows([row.scores for row in rows], float("-inf")),
+        "target_indices": pad_rows([row.targets for row in rows], -1),
     }
 
 

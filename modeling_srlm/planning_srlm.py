@@ -84,7 +84,8 @@ class PlanningMixin:
             selector = self._selector()
             selector.prepare(row.document, row.blocks)
             for block in row.blocks:
-                row.selections.append(selector.select(block, block.targets))
-                retrieved = [arrange(keys, self.config.order_method) for keys in row.selections[-1][0].tolist()]
+                indices, scores = selector.select(block, block.targets)
+                row.keep_selection(block, indices, scores)
+                retrieved = [arrange(keys, self.config.order_method) for keys in indices.tolist()]
                 for keys, targets in group_targets(block, retrieved):
                     yield selector.layout.assemble(row.document, block, number, keys, targets)

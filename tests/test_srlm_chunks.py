@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from modeling_srlm import SelfRetrievalConfig, SelfRetrievalLM
+from modeling_srlm.assembly_srlm import ModelInput
+from modeling_srlm.scoring_srlm import _batches
 from tests.test_srlm_golden import ByteCounter
 from tests.tiny import DECODERS, random_ids, tiny_backbone, tiny_tokenizer
 
@@ -103,6 +105,21 @@ def test_logits_without_labels_are_those_that_labels_are_scored_by(family, metho
         assert shifted.item() / output.num_scored_tokens == pytest.approx(output.loss.item(), rel=1e-2)
     else:
         assert shifted.item() / output.num_scored_tokens == pytest.approx(output.loss.item(), rel=1e-5)
+
+
+def test_batches_hold_every_input_once_and_pad_no_long_one():
+    lengths = [1500, 30, 1500, 1400, 70, 1500, 20, 1400, 1500, 10]
+    inputs = [
+        ModelInput(row, random_ids(length), torch.arange(length - 5 - row % 2, length), torch.arange(5 + row % 2))
+        for row, length in enumerate(lengths)
+    ]
+    inputs.append(ModelInput(99, random_ids(40), torch.empty(0, dtype=torch.long), torch.empty(0, dtype=torch.long)))
+    batches = list(_batches(iter(inputs), 3))
+    assert sorted(item.row for batch in batches for item in batch) == list(range(10))
+    for batch in batches:
+        if len(batch[0].tokens) > 1000:
+            assert len({(len(item.tokens), len(item.positions)) for item in batch}) == 1
+    assert sorted(len(batch) for batch in batches) == [1, 1, 2, 3, 3]
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -8,17 +8,34 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.tiny import tiny_backbone, tiny_tokenizer
-from tests.trainers_support import PAIRS, PASSAGES, arguments, assert_same_weights, weights
+from tests.tiny import random_ids, tiny_backbone, tiny_tokenizer
+from tests.trainers_support import PAIRS, PASSAGES, SENTENCES, arguments, assert_same_weights, weights
 
 ROOT = Path(__file__).parents[1]
+# Rows of unequal numbers of scored tokens.
+DOCUMENTS = [
+    {"input_ids": row, "labels": [-100] * (80 - 2 * number) + row[80 - 2 * number :]}
+    for number, row in enumerate(random_ids(8, 96).tolist())
+]
+CHATS = [
+    {"history": list(SENTENCES[: i + 1]), "query": text, "answers": [SENTENCES[-1] * (i % 3 + 1)]}
+    for i, text in enumerate(SENTENCES)
+]
 
 
 def train(kind: str, folder: Path, batch_size: int) -> dict[str, torch.Tensor]:
     """The weights after two steps of plain SGD."""
     from modeling_biencoder import BiEncoderModel
     from modeling_llara import LlaraForPreTraining
-    from trainers import BiEncoderTrainer, BiEncoderTrainingArguments, LlaraTrainer, LlaraTrainingArguments
+    from modeling_srlm import SelfRetrievalLM
+    from trainers import (
+        BiEncoderTrainer,
+        BiEncoderTrainingArguments,
+        LlaraTrainer,
+        LlaraTrainingArguments,
+        SelfRetrievalTrainer,
+        SelfRetrievalTrainingArguments,
+    )  # fmt: skip
 
     torch.set_num_threads(1)
     settings = {"per_device_train_batch_size": batch_size, "optim": "sgd", "max_grad_norm": 0.0, "max_steps": 2}
@@ -28,6 +45,12 @@ def train(kind: str, folder: Path, batch_size: int) -> dict[str, torch.Tensor]:
         weighting = "fixed" if kind == "llara" else "uncertainty"
         model = LlaraForPreTraining.from_backbone(tiny_backbone("llama"), tiny_tokenizer(), loss_weighting=weighting)
         trainer = LlaraTrainer(model, args, PASSAGES)
+    elif kind in ("documents", "chats"):
+        args = arguments(SelfRetrievalTrainingArguments, folder, document_length=96, target_size=16, **settings)
+        model = SelfRetrievalLM.from_components(
+            tiny_backbone(), tiny_tokenizer(), retrieval_method="bm25", context_window_size=32, chunk_size=8
+        )
+        trainer = SelfRetrievalTrainer(model, args, DOCUMENTS if kind == "documents" else CHATS)
     else:
         in_batch = kind == "in_batch"
         args = arguments(
@@ -41,7 +64,7 @@ def train(kind: str, folder: Path, batch_size: int) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["in_batch", "own_group", "llara", "llara_learned"])
+@pytest.mark.parametrize("kind", ["in_batch", "own_group", "llara", "llara_learned", "documents", "chats"])
 def test_two_processes_end_in_the_weights_of_one(tmp_path, kind):
     # Micro-batches of 2 on two processes are micro-batches of 4 on one: the same rows, for two steps of 8.
     alone = train(kind, tmp_path / "alone", batch_size=4)
@@ -52,7 +75,7 @@ def test_two_processes_end_in_the_weights_of_one(tmp_path, kind):
     )
     together = torch.load(tmp_path / "weights.pt")
     assert_same_weights(together, alone, 1e-5)
-    if kind.startswith("llara"):
+    if kind not in ("in_batch", "own_group"):
         return
     start = dict(tiny_backbone("llama", lm_head=False).named_parameters())
     assert max((alone[f"backbone.{name}"] - value).abs().max() for name, value in start.items()) > 1e-3

@@ -6,6 +6,7 @@ from .collators import BiEncoderCollator, LlaraCollator, SelfRetrievalCollator, 
 from .data_biencoder import load_biencoder_rows
 from .data_llara import load_llara_rows
 from .data_srlm import load_documents, tokenize_documents
+from .explain import explain
 from .metrics import mean_reciprocal_rank, ndcg, rank_passages, recall, retrieval_metrics
 from .trainer_biencoder import BiEncoderTrainer
 from .trainer_llara import LlaraTrainer
@@ -23,6 +24,7 @@ __all__ = [
     "SelfRetrievalTrainingArguments",
     "add_adapter",
     "collate_dialogues",
+    "explain",
     "load_adapter",
     "load_biencoder_rows",
     "load_documents",

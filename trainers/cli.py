@@ -6,6 +6,7 @@ from importlib import import_module
 COMMANDS = {
     "demo": ("trainers.demo.run", "the whole loop on the embedded corpus, in minutes, with a report"),
     "pretrain": ("trainers.commands_pretrain", "adapt a decoder to embedding with LLaRA, without labels"),
+    "explain": ("trainers.commands_explain", "print the words that a LLaRA embedding of a text stands for"),
     "finetune": ("trainers.commands_finetune", "train a bi-encoder on queries and passages"),
     "convert": ("trainers.commands_convert", "make a bi-encoder of a LLaRA model or checkpoint"),
     "train-lm": ("trainers.commands_train_lm", "train a self-retrieval language model on long documents"),

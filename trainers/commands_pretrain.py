@@ -1,4 +1,7 @@
-"""`lookback pretrain`: adapts a decoder language model to text embedding with LLaRA."""
+"""`lookback pretrain`: adapts a decoder language model to text embedding with LLaRA, on plain text.
+
+`--train_data` is a text file, a folder of them, rows with `text`, or rows with `input` and its targets.
+"""
 
 from dataclasses import dataclass, field
 
@@ -22,5 +25,5 @@ class PretrainModelArguments:
 def main(argv: list[str]) -> None:
     """Runs the command with the arguments `argv` (without the program's and the command's names)."""
     types = (PretrainModelArguments, DataArguments, LoraArguments, LlaraTrainingArguments)
-    model, data, lora, args = parse_arguments(argv, types, "pretrain", __doc__)
+    model, data, lora, args = parse_arguments(argv, types, "pretrain", __doc__ or "")
     run_training(LlaraTrainer, model.model, given(model, "model"), data, lora, args)

@@ -8,6 +8,7 @@ import datasets
 from transformers import PreTrainedTokenizerBase
 
 from .rows import Row, RowSource, column_names, load_rows, text_field
+from .text_files import text_files
 
 DATA_SUFFIXES = {".jsonl", ".json", ".parquet", ".csv"}
 ROW_SUFFIXES = {".jsonl", ".parquet"}
@@ -24,17 +25,13 @@ def load_documents(
     """
     path = Path(source) if isinstance(source, str | Path) else None
     if path is not None and path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.is_file() and not _is_hidden(file, path))
+        files = text_files(path)
         if files and all(file.suffix in ROW_SUFFIXES for file in files):
             return datasets.concatenate_datasets(load_rows(source, split, streaming))
         return _as_dataset(_read_documents(files, path), f"Folder {str(path)!r}", streaming)
     if path is not None and path.is_file() and path.suffix not in DATA_SUFFIXES:
         return _as_dataset(_read_documents([path], path.parent), f"File {str(path)!r}", streaming)
     return load_rows(source, split, streaming)[0]
-
-
-def _is_hidden(file: Path, folder: Path) -> bool:
-    return any(part.startswith((".", "__pycache__")) for part in file.relative_to(folder).parts)
 
 
 def _read_documents(files: list[Path], folder: Path) -> list[Row]:

@@ -11,13 +11,24 @@ import yaml
 from transformers import HfArgumentParser
 
 
-def parse_arguments(argv: list[str], types: Sequence[Any], command: str, description: str) -> tuple[Any, ...]:
+def parse_arguments(
+    argv: list[str],
+    types: Sequence[Any],
+    command: str,
+    description: str,
+    positional: tuple[str, str] | None = None,
+) -> tuple[Any, ...]:
     """One instance of each dataclass of `types`, from `argv` and from the file that its `--config` names.
+
+    `positional` is name and help of what stands without a `--name` in `argv`, any number of it; it comes last, as the
+    list under that name of a Namespace.
 
     What stands in `argv` wins over the file. Raises ValueError for a key of the file that is no argument, naming the
     nearest one; argparse ends the program for an unknown argument.
     """
     parser = HfArgumentParser(list(types), prog=f"lookback {command}", description=description)
+    if positional is not None:
+        parser.add_argument(positional[0], nargs="*", help=positional[1])
     names = {field.name for kind in types for field in dataclasses.fields(kind) if field.init}
     config, rest = _take_config(argv)
     from_file = [] if config is None else _file_arguments(config, names)

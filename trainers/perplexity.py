@@ -1,18 +1,22 @@
-"""Perplexity of a self-retrieval LM on whole documents, one retrieval method beside the other."""
+"""Perplexity of a self-retrieval LM on documents or chats, one retrieval method beside the other."""
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
+import datasets
 import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from modeling_srlm import SelfRetrievalLM, SelfRetrievalOutput
+from modeling_srlm.configuration_srlm import RETRIEVER_METHODS
+
+Batch = TypeVar("Batch")
 
 
 class MethodResult(NamedTuple):
-    """What one retrieval method gave: a perplexity, and the forward output of each document."""
+    """What one retrieval method gave: a perplexity, and the forward output of each document or batch of chats."""
 
     method: str
     perplexity: float
@@ -31,35 +35,82 @@ def compare_methods(
     Perplexity is exp of the mean over documents of the document's mean token loss, as `compute_perplexity` has it.
     Raises ValueError for an unknown method or no documents, before any compute.
     """
+    _check_size("scored_tokens", scored_tokens)
+
+    def score(tokens: torch.Tensor) -> tuple[SelfRetrievalOutput, list[float]]:
+        output = _score(model, tokens, scored_tokens)
+        return output, [output["loss"].item()]
+
+    return _compare(model, documents, methods, score, unit="document", total=len(documents))
+
+
+def compare_chats(
+    model: SelfRetrievalLM, chats: datasets.Dataset, methods: Sequence[str], batch_size: int = 8
+) -> list[MethodResult]:
+    """The perplexity of the chats' answers under each method, the model's own setting restored afterwards.
+
+    Args:
+        chats: rows with `query`, `history` and `answer`, as `data_srlm.load_chats` gives them.
+        batch_size: rows that go through `forward_with_history_retrieval` at once. It does not change the result.
+
+    Perplexity is exp of the mean over rows of the row's mean token loss. The outputs are one a batch, rows in order.
+    Raises ValueError for an unknown method, no rows or a batch size below 1, before any compute.
+    """
+    _check_size("batch_size", batch_size)
+
+    def score(batch: dict[str, list[Any]]) -> tuple[SelfRetrievalOutput, list[float]]:
+        output = model.forward_with_history_retrieval(batch["query"], batch["history"], batch["answer"])
+        return output, output["target_losses"][:, 0].tolist()
+
+    batches = [chats[start : start + batch_size] for start in range(0, len(chats), batch_size)]
+    return _compare(model, batches, methods, score, unit="row", total=len(chats))
+
+
+def _compare(
+    model: SelfRetrievalLM,
+    batches: Sequence[Batch],
+    methods: Sequence[str],
+    score: Callable[[Batch], tuple[SelfRetrievalOutput, list[float]]],
+    unit: str,
+    total: int,
+) -> list[MethodResult]:
+    """`score` gives a batch's output and the mean token loss of each of its rows."""
     configured = model.config.retrieval_method
     try:
         for method in methods:
-            model.config.retrieval_method = method
-            model.config.check()
-        if not documents:
-            raise ValueError("there are no documents; perplexity needs at least one.")
-        return _compare(model, documents, methods, scored_tokens)
+            _check_method(model, method)
+        if not total:
+            raise ValueError(f"there are no {unit}s; perplexity needs at least one.")
+        model.eval()
+        with tqdm(total=total * len(methods), desc="Perplexity", unit=unit) as progress, torch.no_grad():
+            return [_run_method(model, method, batches, score, progress) for method in methods]
     finally:
         model.config.retrieval_method = configured
 
 
-@torch.no_grad()
-def _compare(
-    model: SelfRetrievalLM, documents: Sequence[torch.Tensor], methods: Sequence[str], scored_tokens: int | None
-) -> list[MethodResult]:
-    model.eval()
-    results = []
-    with tqdm(total=len(documents) * len(methods), desc="Perplexity", unit="document") as progress:
-        for method in methods:
-            model.config.retrieval_method = method
-            outputs = []
-            for tokens in documents:
-                progress.set_postfix_str(method)
-                outputs.append(_score(model, tokens, scored_tokens))
-                progress.update()
-            mean = sum(output["loss"].item() for output in outputs) / len(outputs)
-            results.append(MethodResult(method, math.exp(mean), outputs))
-    return results
+def _check_method(model: SelfRetrievalLM, method: str) -> None:
+    model.config.retrieval_method = method
+    model.config.check()
+    if method in RETRIEVER_METHODS and model.retriever is None:
+        raise ValueError(f"the method {method!r} needs a retriever and the model has none; give one, or leave it out.")
+
+
+def _run_method(
+    model: SelfRetrievalLM,
+    method: str,
+    batches: Sequence[Batch],
+    score: Callable[[Batch], tuple[SelfRetrievalOutput, list[float]]],
+    progress: tqdm,
+) -> MethodResult:
+    model.config.retrieval_method = method
+    progress.set_postfix_str(method)
+    outputs, losses = [], []
+    for batch in batches:
+        output, row_losses = score(batch)
+        outputs.append(output)
+        losses += row_losses
+        progress.update(len(row_losses))
+    return MethodResult(method, math.exp(sum(losses) / len(losses)), outputs)
 
 
 def _score(model: SelfRetrievalLM, tokens: torch.Tensor, scored_tokens: int | None) -> SelfRetrievalOutput:
@@ -67,13 +118,23 @@ def _score(model: SelfRetrievalLM, tokens: torch.Tensor, scored_tokens: int | No
     labels = input_ids.clone()
     if scored_tokens is not None:
         labels[:, :-scored_tokens] = -100
-    return model(input_ids, labels=labels)
+    return model(input_ids, labels=labels, show_progress=True)
+
+
+def _check_size(name: str, value: int | None) -> None:
+    if value is not None and value < 1:
+        raise ValueError(f"{name} is {value}; it must be at least 1.")
 
 
 def tokenize_texts(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[torch.Tensor]:
     """Token ids of each text that has at least two tokens, which is what it takes to predict one."""
     ids = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
     return [torch.tensor(row) for row in ids if len(row) > 1]
+
+
+def count_scored(results: Sequence[MethodResult]) -> int:
+    """Tokens that each method scored: the same for all of them."""
+    return sum(output.num_scored_tokens or 0 for output in results[0].outputs)
 
 
 def format_results(results: Sequence[MethodResult]) -> str:

@@ -65,7 +65,10 @@ def _load_file(path: Path, streaming: bool) -> datasets.Dataset | datasets.Itera
         raise ValueError(f"{path.name!r} is not a data file that loads; its name must end in {', '.join(_BUILDERS)}.")
     if path.stat().st_size == 0:
         raise ValueError(f"Data file {str(path)!r} is empty; it needs one row or more.")
-    return datasets.load_dataset(_BUILDERS[path.suffix], data_files=str(path), split="train", streaming=streaming)
+    try:
+        return datasets.load_dataset(_BUILDERS[path.suffix], data_files=str(path), split="train", streaming=streaming)
+    except datasets.exceptions.DatasetGenerationError as error:
+        raise ValueError(f"Data file {str(path)!r} does not load: {error.__cause__}") from error
 
 
 def column_names(rows: datasets.Dataset | datasets.IterableDataset) -> list[str]:

@@ -6,13 +6,16 @@ from typing import Any
 
 import datasets
 import torch
+from torch.utils.data import DataLoader
+from transformers.trainer_utils import EvalLoopOutput
 
 from modeling_llara import LlaraForPreTraining
 from modeling_llara.loss_llara import weigh_by_uncertainty
 
 from .arguments import LlaraTrainingArguments
 from .collators import LlaraCollator
-from .data_llara import llara_example, load_llara_rows
+from .data_llara import llara_example, load_llara_rows, passage_room
+from .probe import WordPrecision
 from .rows import Row, RowSource, Transform
 from .tokens import pad_id
 from .trainer_base import FamilyTrainer
@@ -25,6 +28,8 @@ class LlaraTrainer(FamilyTrainer):
 
     Logged beside `loss` (and with `eval_` before it): ar_loss, a mean over tokens, bow_summarize_loss and
     bow_predict_loss, means over the rows that have a target. Accumulated micro-batches give the gradient of the whole.
+    In evaluation also summarize_precision@k and predict_precision@k: how many of the k likeliest words at the prompt's
+    special tokens are in its target (`precision_k`; a mean over the rows that have one).
     With a LoRA as `peft_config` the rows of the prompts' special tokens train too, and the weights of the losses where
     the model learns them (`loss_weighting="uncertainty"`); those are logged as ar_weight, bow_summarize_weight and
     bow_predict_weight, and have a learning rate of their own.
@@ -39,6 +44,7 @@ class LlaraTrainer(FamilyTrainer):
     model_class = LlaraForPreTraining
     component_names = ("ar_loss", "bow_summarize_loss", "bow_predict_loss")
     _weights: torch.Tensor | None = None  # of the three losses, in the last forward pass
+    _precision: WordPrecision | None = None  # there while an evaluation runs
 
     def new_token_ids(self) -> list[int]:
         """The special tokens of both prompts."""
@@ -49,8 +55,9 @@ class LlaraTrainer(FamilyTrainer):
         return [] if self.model.loss_weighting is None else [LOSS_WEIGHTING]
 
     def load_rows(self, source: RowSource) -> datasets.Dataset | datasets.IterableDataset:
-        """Rows with a passage and its targets."""
-        return load_llara_rows(source)
+        """Rows with a passage and its targets, cut from documents where the data are text."""
+        room = passage_room(self.model.config, self.args.max_length)
+        return load_llara_rows(source, self.processing_class, room, streaming=self.args.streaming)
 
     def transform(self) -> Transform:
         """[passage | prompts], and the ids of the words that each prompt has to name."""
@@ -59,7 +66,7 @@ class LlaraTrainer(FamilyTrainer):
             tokenizer=self.processing_class,
             config=self.model.config,
             max_length=self.args.max_length,
-            remove_stop_words=self.args.remove_stop_words,
+            stop_words=self.args.loaded_stop_words(),
         )
 
     def make_collator(self) -> Callable[[list[Row]], Row]:
@@ -73,6 +80,35 @@ class LlaraTrainer(FamilyTrainer):
         rows = [torch.tensor(0) if ids is None else (ids >= 0).any(1).sum() for ids in targets]
         counts = [(batch["labels"][:, 1:] >= 0).sum(), *rows]
         return torch.stack([count.to(batch["labels"].device) for count in counts]).float()
+
+    def run_model(self, model: torch.nn.Module, inputs: dict[str, Any]) -> Any:
+        """The forward pass of a batch; in evaluation its precision@k is counted along."""
+        if self._precision is None:
+            return super().run_model(model, inputs)
+        outputs = model(**inputs, output_hidden_states=True)
+        rows = self._precision.of_rows(outputs.hidden_states[-1], inputs)
+        # The last batch of several processes is filled up with rows of the first; here they are taken off again.
+        self._precision.add(self.accelerator.gather_for_metrics(rows))
+        return outputs
+
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """The components' means, and of each prompt the mean precision@k over the rows with a target."""
+        precision = self._precision = WordPrecision(self.model, self.args.precision_k)
+        try:
+            output = super().evaluation_loop(
+                dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
+            )
+        finally:
+            self._precision = None
+        means = {f"{metric_key_prefix}_{name}": value for name, value in precision.means().items()}
+        return output._replace(metrics={**(output.metrics or {}), **means})
 
     def components(self, outputs: Any) -> list[torch.Tensor | None]:
         """The three losses, not weighted."""

@@ -71,12 +71,7 @@ class SelfRetrievalTrainer(FamilyTrainer):
 
     def run_model(self, model: torch.nn.Module, inputs: dict[str, Any]) -> SelfRetrievalOutput:
         """The forward pass of documents, or of chats."""
-        if "history" not in inputs:
-            return model(**inputs)
-        if model.training and self.accelerator.num_processes > 1:
-            raise ValueError("Chat rows train on one process: on several, gradients are joined by forward() alone.")
-        texts = {name: value for name, value in inputs.items() if name != "answer_length"}
-        return self.accelerator.unwrap_model(model).forward_with_history_retrieval(**texts)
+        return model(**{name: value for name, value in inputs.items() if name != "answer_length"})
 
     def count_items(self, batch: dict[str, Any]) -> torch.Tensor:
         """The scored tokens: an answer's last ones, where it is longer than the window."""

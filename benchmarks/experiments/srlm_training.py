@@ -9,6 +9,7 @@ is how much lower the perplexity is with it.
 import argparse
 import statistics
 import tempfile
+from typing import Any
 
 import torch
 
@@ -18,7 +19,13 @@ from trainers.embedded import BACKBONE_FOLDER
 from trainers.embedded.corpus import standard_library
 from trainers.perplexity import compare_methods, tokenize_texts
 
-SETTINGS = {"context_window_size": 256, "chunk_size": 32, "key_num": 4, "target_size": 128, "chunk_batch_size": 8}
+SETTINGS: dict[str, Any] = {
+    "context_window_size": 256,
+    "chunk_size": 32,
+    "key_num": 4,
+    "target_size": 128,
+    "chunk_batch_size": 8,
+}
 EVALUATED = ("no", "bm25")
 DOCUMENT_LENGTH, HOLDOUT_LENGTH, HOLDOUT_SCORED = 4096, 6144, 256
 
