@@ -18,6 +18,12 @@ class PretrainModelArguments:
     model: str = field(metadata={"help": "Hub id or folder of a causal LM, or of a LLaRA model to go on with."})
     bow_loss_weight: float | None = field(default=None, metadata={"help": "Weight of the bag-of-words losses."})
     ar_loss_weight: float | None = field(default=None, metadata={"help": "Weight of the next-token loss."})
+    loss_weighting: str | None = field(
+        default=None, metadata={"help": "fixed, or uncertainty: the losses' weights are learned."}
+    )
+    predict_sees_summarize: bool | None = field(
+        default=None, metadata={"help": "Let the predict prompt see the summarize prompt."}
+    )
     num_summary_tokens: int | None = field(default=None, metadata={"help": "Special tokens of the summarize prompt."})
     num_predict_tokens: int | None = field(default=None, metadata={"help": "Special tokens of the predict prompt."})
 
