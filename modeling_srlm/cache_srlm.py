@@ -49,6 +49,12 @@ class BoundedLayer(DynamicLayer):
         self.keys = self.values = None
         self.is_initialized = False
 
+    def crop(self, tokens_to_remove: int) -> None:
+        """Takes back the last -`tokens_to_remove` tokens."""
+        if self.memory is not None and self.is_initialized and tokens_to_remove < 0:
+            end = self.get_seq_length() + tokens_to_remove
+            self.keys, self.values = (part[:, :, :end] for part in self.memory)
+
     def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
         """Rows in the order of beam search."""
         length = self.get_seq_length()

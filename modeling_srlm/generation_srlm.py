@@ -13,12 +13,13 @@ from transformers import GenerationConfig, GenerationMixin
 from .checks_srlm import check_inputs
 from .chunking_srlm import half_window
 from .generation_state_srlm import RetrievalState
+from .lookup_srlm import MAX_GUESSES
 from .output_srlm import SelfRetrievalOutput
 
 # What works on the backbone's own sequence, cache or states, and so cannot work across retrievals.
 _UNSUPPORTED = (
     "assistant_model", "cache_implementation", "custom_generate", "guidance_scale", "inputs_embeds",
-    "output_attentions", "output_hidden_states", "past_key_values", "prefill_chunk_size", "prompt_lookup_num_tokens",
+    "output_attentions", "output_hidden_states", "past_key_values", "prefill_chunk_size",
 )  # fmt: skip
 DEFAULT_NEW_TOKENS = 20  # as in transformers
 
@@ -47,7 +48,9 @@ class LookbackGenerationMixin(GenerationMixin):
             input_ids (or `inputs`): (B, L) prompts of any length. attention_mask: (B, L); prompts that are padded on
                 the right come back padded on the left.
             generation_config, kwargs: those of transformers' `generate`: sampling, beams, stopping criteria, streamer,
-                `num_return_sequences`, ...
+                `num_return_sequences`, ... `prompt_lookup_num_tokens`: tokens to guess ahead for a single prompt, from
+                what followed the same words in the input before (default 8; 0 for none). It saves time and changes
+                nothing: a guess counts if it is what is then chosen, by whatever way of choosing.
 
         Returns what transformers' `generate` returns: (B, L + new) ids, or with `return_dict_in_generate` an output
         whose `past_key_values.retrievals` says what was retrieved when.
@@ -66,7 +69,10 @@ class LookbackGenerationMixin(GenerationMixin):
             kwargs["max_new_tokens"] = DEFAULT_NEW_TOKENS
         settings = generation_config or self.generation_config
         use_cache = kwargs.get("use_cache", settings.use_cache) is not False
-        state = RetrievalState(self, ids.shape[1], use_cache)
+        given = [kwargs.get("prompt_lookup_num_tokens"), settings.prompt_lookup_num_tokens]
+        guesses = next((number for number in given if number is not None), MAX_GUESSES)
+        kwargs["prompt_lookup_num_tokens"] = None  # not transformers' own, which works on one sequence
+        state = RetrievalState(self, ids.shape[1], use_cache, guesses)
         transformers: Any = super()  # the class it is mixed into is a PreTrainedModel
         return transformers.generate(
             ids, generation_config, attention_mask=attention_mask, past_key_values=state, **kwargs

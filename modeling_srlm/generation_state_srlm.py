@@ -7,8 +7,9 @@ import torch
 from transformers import DynamicCache
 
 from .assembly_srlm import InputLayout
-from .cache_srlm import renew_layers
+from .cache_srlm import BoundedLayer, renew_layers
 from .chunking_srlm import Block, Document, make_block
+from .lookup_srlm import MAX_GUESSES, TokenLookup
 from .retrieval_srlm import arrange
 from .selection_srlm import KeySelector
 
@@ -21,7 +22,7 @@ class RetrievalState(DynamicCache):
             numbers count from a prompt's first token's chunk.
     """
 
-    def __init__(self, model: Any, prompt_length: int, use_cache: bool):
+    def __init__(self, model: Any, prompt_length: int, use_cache: bool, max_guesses: int = MAX_GUESSES):
         self.model, self.prompt_length, self.use_cache = model, prompt_length, use_cache
         config = model.config
         retrieved = 0 if config.retrieval_method == "no" else config.key_num * config.value_size
@@ -33,6 +34,12 @@ class RetrievalState(DynamicCache):
         self.inputs: list[tuple[tuple[int, ...], int]] = []  # of each row: its keys, and where its window starts
         self.mask: torch.Tensor | None = None  # (rows, length) of the assembled inputs; None where none is padded
         self.retrievals: list[tuple[int, torch.Tensor, torch.Tensor]] = []
+        # Guessing is for one row, and for layers that can take back what was read in vain.
+        self.can_guess = use_cache and max_guesses > 0 and all(type(layer) is BoundedLayer for layer in self.layers)
+        self.lookup = TokenLookup(max_guesses)
+        self.guesses: list[int] = []  # tokens that the cache holds and nobody has chosen yet
+        self.guessed_logits = torch.empty(0)  # (1, len(guesses), V) logits behind them
+        self.num_guessed = 0
         self.takes_positions = "position_ids" in inspect.signature(model.language_model.forward).parameters
 
     def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
@@ -48,6 +55,8 @@ class RetrievalState(DynamicCache):
         """(rows, 1, V) logits of the token that follows the documents so far (rows, length)."""
         new = input_ids.shape[1] - self.prompt_length
         at_boundary = new % self.model.config.chunk_size == 0
+        if at_boundary:
+            self._drop_guesses()
         if at_boundary or not self.use_cache:
             documents = self._documents(input_ids, attention_mask)
             changed = at_boundary and self._retrieve(documents, new)
@@ -55,7 +64,38 @@ class RetrievalState(DynamicCache):
                 return self._read(documents, new)
         if self.mask is not None:
             self.mask = torch.nn.functional.pad(self.mask, (0, 1), value=1)
+        if self.can_guess and len(input_ids) == 1:
+            return self._step_with_guesses(input_ids[:, -1:], room=self._room(new))
         return self._run(input_ids[:, -1:])
+
+    def _room(self, new: int) -> int:
+        """Tokens before the one with which the next chunk begins to be read."""
+        size = self.model.config.chunk_size
+        return size - 1 - new % size
+
+    def _step_with_guesses(self, token: torch.Tensor, room: int) -> torch.Tensor:
+        """(1, 1, V) logits behind `token` (1, 1), of which `room` more stand before the next chunk boundary."""
+        self.lookup.add(int(token))
+        if self.guesses and self.guesses[0] == int(token):
+            self.guesses.pop(0)
+            logits, self.guessed_logits = self.guessed_logits[:, :1], self.guessed_logits[:, 1:]
+            return logits
+        self._drop_guesses()
+        self.guesses = self.lookup.guess(room)
+        self.num_guessed = len(self.guesses)
+        logits = self._run(torch.cat([token, token.new_tensor([self.guesses], dtype=token.dtype)], dim=1))
+        self.guessed_logits = logits[:, 1:]
+        return logits[:, :1]
+
+    def _drop_guesses(self) -> None:
+        """Takes back what was read for guesses that did not come true."""
+        if self.num_guessed:
+            self.lookup.learn(self.num_guessed, self.num_guessed - len(self.guesses))
+        if self.guesses:
+            layers: Any = self.layers
+            for layer in layers:
+                layer.crop(-len(self.guesses))
+        self.guesses, self.num_guessed = [], 0
 
     def _documents(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> list[Document]:
         """The rows without padding; an unfinished chunk is filled up, so that the grid is the prompt's."""
@@ -123,7 +163,9 @@ class RetrievalState(DynamicCache):
         mask = torch.arange(longest, device=ids.device) >= (longest - lengths)[:, None]
         self.mask = None if mask.all() else mask.long()
         self.layers = renew_layers(self.model.config.text_config, self.capacity, self.layers)
-        return self._run(ids)
+        if self.can_guess and len(ids) == 1:
+            self.lookup.start(ids[0].tolist())
+        return self._run(ids)[:, -1:]
 
     def _run(self, ids: torch.Tensor) -> torch.Tensor:
         inputs: dict[str, Any] = {"attention_mask": self.mask}
@@ -131,4 +173,5 @@ class RetrievalState(DynamicCache):
             inputs["position_ids"] = (self.mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         if self.use_cache:
             inputs["past_key_values"] = self
-        return self.model.language_model(input_ids=ids, use_cache=self.use_cache, logits_to_keep=1, **inputs).logits
+        keep = 1 + len(self.guesses)
+        return self.model.language_model(input_ids=ids, use_cache=self.use_cache, logits_to_keep=keep, **inputs).logits

@@ -6,6 +6,7 @@ from transformers import GenerationConfig, StoppingCriteria, TextStreamer
 
 from modeling_srlm import SelfRetrievalLM
 from modeling_srlm.cache_srlm import BoundedLayer
+from modeling_srlm.lookup_srlm import TokenLookup
 from tests.test_srlm_golden import ByteCounter
 from tests.tiny import DECODERS, random_ids, tiny_backbone, tiny_tokenizer
 
@@ -129,6 +130,63 @@ def test_memory_is_bounded():
     assert all(layer.memory[0].shape[2] == 64 + 2 * 2 * 8 + 1 for layer in layers)
 
 
+@pytest.mark.parametrize("family", DECODERS)
+@pytest.mark.parametrize("do_sample", [False, True])
+def test_guesses_change_nothing_but_the_number_of_passes(family, do_sample):
+    model, passes = build(family, retrieval_method="bm25", chunk_size=16), {}
+    prompt = random_ids(1, 30).repeat(1, 5)  # where the same comes again, guesses are often right
+
+    def generate(**arguments):
+        calls = []
+        handle = model.language_model.register_forward_pre_hook(lambda *_: calls.append(1))
+        torch.manual_seed(3)
+        output = model.generate(
+            prompt, max_new_tokens=80, do_sample=do_sample, temperature=0.2 if do_sample else 1.0,
+            return_dict_in_generate=True, output_logits=True, **arguments,
+        )  # fmt: skip
+        handle.remove()
+        return output, len(calls)
+
+    plain, passes["plain"] = generate(prompt_lookup_num_tokens=0)
+    for name, arguments in (("default", {}), ("two", {"prompt_lookup_num_tokens": 2})):
+        guessed, passes[name] = generate(**arguments)
+        assert torch.equal(plain.sequences, guessed.sequences)
+        torch.testing.assert_close(torch.stack(plain.logits), torch.stack(guessed.logits), atol=2e-4, rtol=1e-4)
+    assert passes["plain"] == 80
+    assert max(passes["default"], passes["two"]) <= 80
+    config = GenerationConfig(max_new_tokens=5, prompt_lookup_num_tokens=0, pad_token_id=2)
+    assert torch.equal(model.generate(prompt, config), plain.sequences[:, :155]) or do_sample
+
+
+def test_right_guesses_save_passes():
+    model, calls = build(retrieval_method="no", context_window_size=256, target_size=64, chunk_size=64), []
+    with torch.no_grad():  # the same token again and again
+        model.language_model.lm_head.weight.zero_()
+    model.language_model.register_forward_pre_hook(lambda *_: calls.append(1))
+    ids = model.generate(torch.zeros(1, 30, dtype=torch.long), max_new_tokens=60)
+    assert (ids == 0).all()
+    assert len(calls) < 60 / 4
+
+
+def test_lookup_proposes_what_followed_last():
+    lookup = TokenLookup(max_guesses=8)
+    lookup.start([1, 2, 3, 4, 5, 1, 2, 3, 6, 7, 2, 3])
+    assert lookup.guess(8) == [6, 7, 2, 3][: lookup.count]
+    assert lookup.guess(1) == [6]
+    lookup.add(9)
+    assert lookup.guess(8) == []
+    lookup.start([5, 1, 2, 3, 4, 8, 2, 3, 9, 1, 2, 3])
+    assert lookup.guess(2) == [4, 8]  # three tokens alike go before two
+    for _ in range(4):
+        lookup.learn(4, 0)
+    assert lookup.guess(8) == []
+    lookup.pause = 0
+    lookup.learn(1, 1)
+    assert lookup.guess(8) == [4, 8]
+    lookup.start([7, 5, 6, 5, 6, 5, 6])
+    assert lookup._copy(5, 6) == [5, 6, 5, 6, 5, 6]
+
+
 @pytest.mark.parametrize("method", ["no", "bm25"])
 def test_backbones_with_sliding_windows(method):
     backbone = tiny_backbone("mistral", sliding_window=24, eos_token_id=None)
@@ -154,7 +212,7 @@ def test_a_cache_that_is_full_of_the_same_keys_is_kept():
     ("call", "text"),
     [
         (lambda m, ids: m.generate(ids, max_new_tokens=0), "max_new_tokens is 0"),
-        (lambda m, ids: m.generate(ids, prompt_lookup_num_tokens=3), "prompt_lookup_num_tokens=3"),
+        (lambda m, ids: m.generate(ids, guidance_scale=3), "guidance_scale=3"),
         (lambda m, ids: m.generate(), "input_ids"),
         (lambda m, ids: m.generate(ids[:, :0], max_new_tokens=1), "neither of them 0"),
         (lambda m, ids: m.generate(ids + 600, max_new_tokens=1), "backbone has 512 tokens"),
