@@ -204,7 +204,7 @@ def test_a_cache_that_is_full_of_the_same_keys_is_kept():
     model.language_model.register_forward_pre_hook(
         lambda module, args, kwargs: lengths.append(kwargs["input_ids"].shape[1]), with_kwargs=True
     )
-    model.generate(random_ids(1, 200), max_new_tokens=64)
+    model.generate(random_ids(1, 200), max_new_tokens=64, prompt_lookup_num_tokens=0)
     assert [length for length in lengths if length > 1] == [32, 32]
 
 
