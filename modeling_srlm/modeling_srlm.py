@@ -141,7 +141,7 @@ class SelfRetrievalLM(ChatMixin, DialogueMixin, FeedbackMixin, LookbackGeneratio
                 the logits of every position are returned and no loss: `model(ids[:, :-1]).logits` are those that
                 `model(ids, labels=ids)` scores `ids` by.
             output_logits: with labels, also return logits (zero at positions that predict no label).
-            show_progress: a progress bar over the scored tokens.
+            show_progress: a progress bar over the scored tokens, where there is more than one block.
             past_key_values: of `generate`, for the next token alone.
             return_dict: False for a plain tuple.
             query, history, answer, history_mask: in place of all that, a dialogue: `forward_with_history_retrieval`.
@@ -167,8 +167,9 @@ class SelfRetrievalLM(ChatMixin, DialogueMixin, FeedbackMixin, LookbackGeneratio
 
     def _score(self, rows: list[Row], logits: LogitsBuffer | None, show_progress: bool) -> SelfRetrievalOutput:
         total, count = torch.zeros((), device=self.device, dtype=sum_dtype(self.device)), 0
+        long = any(len(row.blocks) > 1 for row in rows)
         bar = tqdm(total=sum(row.document.num_labels for row in rows), unit="token", leave=False,
-                   desc=f"Scoring ({self.config.retrieval_method})", disable=not show_progress)  # fmt: skip
+                   desc=f"Scoring ({self.config.retrieval_method})", disable=not (show_progress and long))  # fmt: skip
         for item, item_logits in run_inputs(self.language_model, self._inputs(rows), self.config.chunk_batch_size):
             losses = token_losses(item_logits, rows[item.row].document.labels[item.targets])
             rows[item.row].count_losses(item.targets, losses)
