@@ -20,6 +20,16 @@ class PretrainModelArguments:
     ar_loss_weight: float | None = field(default=None, metadata={"help": "Weight of the next-token loss."})
     num_summary_tokens: int | None = field(default=None, metadata={"help": "Special tokens of the summarize prompt."})
     num_predict_tokens: int | None = field(default=None, metadata={"help": "Special tokens of the predict prompt."})
+    loss_weighting: str | None = field(
+        default=None, metadata={"help": "fixed, or uncertainty: the weights of the losses are learned."}
+    )
+    predict_sees_summarize: bool | None = field(
+        default=None, metadata={"help": "Let the predict prompt see the summarize prompt."}
+    )
+    dtype: str | None = field(
+        default=None,
+        metadata={"help": "Load the weights in this type (float32, bfloat16); default: the one they were saved in."},
+    )
 
 
 def main(argv: list[str]) -> None:
