@@ -2,8 +2,8 @@
 
 Run it with `python -m benchmarks.experiments.llara`. The embedded backbone becomes a bi-encoder as it is (mean and
 last-token pooling) and after LLaRA (its prompts and pooling); each finds the code of docstrings before and after the
-same fine-tuning: same pairs in the same order, steps, batch size, learning rate and loss. `--split development` measures
-on modules of the library that are neither fine-tuned nor adapted on, which is where settings are to be chosen.
+same fine-tuning: same pairs in the same order, steps, batch size, learning rate and loss. Settings are chosen with
+`--split development`, modules of the library that are neither fine-tuned nor adapted on.
 """
 
 import argparse
@@ -36,13 +36,14 @@ class Data(NamedTuple):
     pairs: list[CodePair]
 
 
-def load_data(split: str) -> Data:
-    """The embedded corpus; `split` is `holdout`, or `development` for other modules than those of the hold-out."""
+def load_data(split: str, max_pairs: int | None = None) -> Data:
+    """The embedded corpus; `split` is `holdout` or `development`, of which at most `max_pairs` are measured on."""
     documents = [d for d in standard_library("train") if "test" not in d.name and not _is_development(d.name)]
     pairs = code_pairs("train")
     rows = [{"query": p.query, "pos": [p.passage], "neg": []} for p in pairs if not _is_development(p.name)]
     development = [pair for pair in pairs if _is_development(pair.name)]
-    return Data(documents, rows, development if split == "development" else code_pairs("holdout"))
+    measured = development if split == "development" else code_pairs("holdout")
+    return Data(documents, rows, measured[:max_pairs])
 
 
 def _is_development(name: str) -> bool:
@@ -94,6 +95,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--split", choices=["holdout", "development"], default="holdout")
+    parser.add_argument("--pairs", type=int, default=500, help="Pairs to measure on, at most.")
     parser.add_argument("--llara_steps", type=int, default=200)
     parser.add_argument("--llara_batch_size", type=int, default=8)
     parser.add_argument("--llara_learning_rate", type=float, default=1e-3)
@@ -102,9 +104,9 @@ def main() -> None:
     parser.add_argument("--biencoder_batch_size", type=int, default=32)
     parser.add_argument("--biencoder_learning_rate", type=float, default=1e-3)
     given = vars(parser.parse_args())
-    seeds, split = given.pop("seeds"), given.pop("split")
+    seeds, split, pairs = (given.pop(name) for name in ("seeds", "split", "pairs"))
     logging.set_verbosity_error()
-    data = load_data(split)
+    data = load_data(split, pairs)
     print(f"{len(data.rows):,} pairs to fine-tune on, {len(data.pairs)} to measure on ({split})", flush=True)
     runs = []
     with tempfile.TemporaryDirectory() as folder:
