@@ -108,8 +108,18 @@ def _label(axes: Axes, row: RowMask) -> None:
 def _outline_blind_spot(axes: Axes, row: RowMask) -> None:
     columns, rows = ((row.streams == stream).nonzero().flatten().tolist() for stream in (SUMMARIZE, PREDICT))
     left, top = columns[0] - 0.5, rows[0] - 0.5
-    outline = {"fill": False, "edgecolor": "#b03030", "linewidth": 1.5, "linestyle": "--", "clip_on": False}
-    axes.add_patch(Rectangle((left, top), len(columns), len(rows), **outline))
+    axes.add_patch(
+        Rectangle(
+            (left, top),
+            len(columns),
+            len(rows),
+            fill=False,
+            edgecolor="#b03030",
+            linewidth=1.5,
+            linestyle="--",
+            clip_on=False,
+        )
+    )
     middle = (left + len(columns) / 2, top + len(rows) / 2)
     text = "the predict prompt does not see\nthe summarize prompt, and starts\nat the same position"
     axes.text(*middle, text, ha="center", va="center", fontsize=11, color="#b03030")
@@ -120,8 +130,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=PICTURE)
     output = parser.parse_args().output
-    counts = {"num_summary_tokens": SPECIAL_TOKENS, "num_predict_tokens": SPECIAL_TOKENS}
-    model = LlaraForPreTraining.from_backbone(BACKBONE_FOLDER, attn_implementation="eager", **counts)
+    model = LlaraForPreTraining.from_backbone(
+        BACKBONE_FOLDER,
+        attn_implementation="eager",
+        num_summary_tokens=SPECIAL_TOKENS,
+        num_predict_tokens=SPECIAL_TOKENS,
+    )
     draw(row_mask(model, TEXT)).savefig(output, dpi=90)
     print(output)
 

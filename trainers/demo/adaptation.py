@@ -37,7 +37,7 @@ def passage_pairs(
 
 def adapt_backbone(options: DemoArguments, documents: Sequence[Document]) -> tuple[LlaraForPreTraining, list[dict]]:
     """The adapted model and the logged losses of its training."""
-    model = LlaraForPreTraining.from_backbone(options.backbone, bow_loss_weight=options.bow_loss_weight)
+    model = LlaraForPreTraining.from_backbone(options.backbone)
     rows = passage_pairs(documents, model.tokenizer, options.llara_steps * options.llara_batch_size, options.seed)
     arguments = training_arguments(
         LlaraTrainingArguments,

@@ -22,7 +22,6 @@ class DemoArguments:
     llara_steps: int = field(default=200, metadata={"help": "Steps of LLaRA adaptation."})
     llara_batch_size: int = field(default=8, metadata={"help": "Passages a step."})
     llara_learning_rate: float = field(default=1e-3, metadata={"help": "Peak learning rate of the adaptation."})
-    bow_loss_weight: float = field(default=0.1, metadata={"help": "Weight of LLaRA's bag-of-words losses."})
     code_pairs: int = field(default=1024, metadata={"help": "Docstring and code pairs to fine-tune on."})
     holdout_pairs: int = field(default=500, metadata={"help": "Held-out pairs to evaluate on."})
     feedback_documents: int = field(default=50, metadata={"help": "Documents in which the LM scores earlier chunks."})
