@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from modeling_biencoder import BiEncoderModel
 from tests.tiny import TEXT, tiny_backbone, tiny_tokenizer
 
 ROOT = Path(__file__).parent.parent
@@ -16,7 +17,7 @@ def python_blocks(file: Path) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", file.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("name", ["docs/self_retrieval.md"])
+@pytest.mark.parametrize("name", ["docs/self_retrieval.md", "docs/llara.md"])
 def test_the_blocks_of_a_page_run_one_after_the_other(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     tokenizer = tiny_tokenizer()
@@ -24,6 +25,7 @@ def test_the_blocks_of_a_page_run_one_after_the_other(name, tmp_path, monkeypatc
     for folder in (tmp_path / "Qwen" / "Qwen3-0.6B", tmp_path / "backbone"):
         tiny_backbone("qwen").save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+    BiEncoderModel.from_backbone(str(tmp_path / "backbone")).save_pretrained(tmp_path / "runs" / "biencoder")
     (tmp_path / "long.txt").write_text(TEXT * 20, encoding="utf-8")
     blocks = python_blocks(ROOT / name)
     assert len(blocks) >= 3

@@ -1,6 +1,7 @@
 import json
 
 import pytest
+import torch
 import yaml
 
 from modeling_biencoder import BiEncoderModel
@@ -60,6 +61,15 @@ def test_pretrain_with_a_lora(folder):
     assert saved["r"] == 4 and sorted(saved["target_modules"]) == ["q_proj", "v_proj"]
     assert json.loads((output / "config.json").read_text())["bow_loss_weight"] == 0.5
     assert not (output / "model.safetensors").exists()
+
+
+def test_pretrain_of_a_half_precision_checkpoint(folder):
+    tiny_backbone("llama").bfloat16().save_pretrained(folder / "backbone")
+    settings = {"loss_weighting": "uncertainty", "predict_sees_summarize": True, "dtype": "float32"}
+    output = run(commands_pretrain, folder, "passages.jsonl", [], max_length=128, **settings)
+    model = LlaraForPreTraining.from_pretrained(output)
+    assert (model.config.loss_weighting, model.config.predict_sees_summarize) == ("uncertainty", True)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 
 
 def test_pretrain_goes_on_from_the_last_checkpoint(folder):

@@ -26,6 +26,10 @@ class PretrainModelArguments:
     )
     num_summary_tokens: int | None = field(default=None, metadata={"help": "Special tokens of the summarize prompt."})
     num_predict_tokens: int | None = field(default=None, metadata={"help": "Special tokens of the predict prompt."})
+    dtype: str | None = field(
+        default=None,
+        metadata={"help": "Load the weights in this type (float32, bfloat16); default: the one they were saved in."},
+    )
 
 
 def main(argv: list[str]) -> None:
