@@ -5,8 +5,9 @@ from transformers import AutoConfig, AutoModel
 from .configuration_biencoder import BiEncoderConfig
 from .encoding_biencoder import instruction_prompt
 from .modeling_biencoder import BiEncoderModel, BiEncoderOutput
+from .objectives_biencoder import Objectives
 
 AutoConfig.register(BiEncoderConfig.model_type, BiEncoderConfig)
 AutoModel.register(BiEncoderConfig, BiEncoderModel)
 
-__all__ = ["BiEncoderConfig", "BiEncoderModel", "BiEncoderOutput", "instruction_prompt"]
+__all__ = ["BiEncoderConfig", "BiEncoderModel", "BiEncoderOutput", "Objectives", "instruction_prompt"]

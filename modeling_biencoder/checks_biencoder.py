@@ -1,5 +1,6 @@
 """Checks of what a caller hands in. Each raises before any compute and names the value, the rule and the fix."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
@@ -51,12 +52,14 @@ def check_bool(what: str, value: object) -> None:
         raise TypeError(f"{what}={value!r} must be True or False, not {type(value).__name__}.")
 
 
-def check_temperature(value: object) -> None:
-    """Raise TypeError or ValueError unless `value` is a finite number above 0."""
+def check_number(what: str, value: object, least: float | None = None, above: float | None = None) -> None:
+    """Raise TypeError or ValueError unless `value` is a finite number, `least` or more, or more than `above`."""
+    rule = "a finite number" + ("" if least is None else f" of at least {least:g}")
+    rule += "" if above is None else f" above {above:g}"
     if not isinstance(value, int | float) or isinstance(value, bool):
-        raise TypeError(f"temperature={value!r} must be a number above 0, not {type(value).__name__}.")
-    if not 0 < value < float("inf"):
-        raise ValueError(f"temperature={value} must be a finite number above 0, for instance 0.02.")
+        raise TypeError(f"{what}={value!r} must be {rule}, not {type(value).__name__}.")
+    if not math.isfinite(value) or (least is not None and value < least) or (above is not None and value <= above):
+        raise ValueError(f"{what}={value} must be {rule}.")
 
 
 def check_prompts(prompts: object) -> None:

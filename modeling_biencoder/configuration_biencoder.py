@@ -12,9 +12,9 @@ from .checks_biencoder import (
     check_choice,
     check_embedding_dims,
     check_keywords,
+    check_number,
     check_positive_int,
     check_prompts,
-    check_temperature,
 )
 
 DEFAULT_MAX_LENGTH = 512
@@ -94,7 +94,7 @@ class BiEncoderConfig(PreTrainedConfig):
         check_positive_int("max_length", self.max_length)
         for name in ("normalize", "bidirectional", "append_eos", "separate_prompts", "negatives_cross_device"):
             check_bool(name, getattr(self, name))
-        check_temperature(self.temperature)
+        check_number("temperature", self.temperature, above=0.0)
         check_prompts(self.prompts)
         if self.embedding_dims is not None:
             check_embedding_dims(self.embedding_dims, self.hidden_size)

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from transformers.utils import ModelOutput, can_return_tuple
 from transformers.utils.logging import tqdm
 
 from .backbone_biencoder import drop_pooler, load_backbone, split_keywords
+from .batch_loss_biencoder import batch_losses, joint_batch
 from .checks_biencoder import (
     check_bool,
     check_group,
@@ -24,10 +26,12 @@ from .checks_biencoder import (
 from .configuration_biencoder import BiEncoderConfig
 from .encoding_biencoder import pad_rows, prompt_affixes, tokenize
 from .export_biencoder import export_sentence_transformers
-from .gather_biencoder import gather_rows, gather_sizes, is_distributed
-from .loss_biencoder import all_scores, contrastive_loss, distillation_loss, own_columns, own_scores
+from .false_negatives_biencoder import Identity
+from .gather_biencoder import is_distributed
+from .objectives_biencoder import Objectives
 from .pooling_biencoder import finish, pack_left, pool
 from .repository_biencoder import CompleteRepository
+from .subbatch_biencoder import embed_in_parts
 
 _SHORT_JOB_SECONDS = 2.0  # no progress bar before that
 
@@ -37,9 +41,11 @@ class BiEncoderOutput(ModelOutput):
     """What `BiEncoderModel` returns; B queries, G passages for each, width d.
 
     Args:
-        loss: contrastive_loss, plus distillation_loss where teacher scores were given.
+        loss: the weighted sum of `losses`, which are means over this process's queries; in a distributed run scaled so
+            that the mean over processes is the loss of the joint batch.
         contrastive_loss: InfoNCE over `scores`.
         distillation_loss: cross entropy from the teacher's to the student's distribution over each own group.
+        losses: {name: loss} of all that the batch was trained for; those of a narrower width end in `_<width>`.
         scores: similarities / temperature, (B, B * G) in-batch (all processes' passages in a distributed run) or
             (B, G) own-group.
         q_reps: (B, d) query embeddings.
@@ -50,6 +56,7 @@ class BiEncoderOutput(ModelOutput):
     loss: torch.Tensor | None = None
     contrastive_loss: torch.Tensor | None = None
     distillation_loss: torch.Tensor | None = None
+    losses: dict[str, torch.Tensor] | None = None
     scores: torch.Tensor | None = None
     q_reps: torch.Tensor | None = None
     p_reps: torch.Tensor | None = None
@@ -126,6 +133,9 @@ class BiEncoderModel(CompleteRepository):
         teacher_scores: torch.Tensor | None = None,
         in_batch_negatives: bool = True,
         return_loss: bool = True,
+        identity: Mapping[str, torch.Tensor] | None = None,
+        objectives: Objectives | None = None,
+        sub_batch_size: int | None = None,
         **kwargs: Any,
     ) -> BiEncoderOutput:
         """Embeddings of token ids, or the loss of a batch of queries and passages.
@@ -137,6 +147,11 @@ class BiEncoderModel(CompleteRepository):
             teacher_scores: (B, G) scores of each query's own passages, to distil from.
             in_batch_negatives: score every query with all passages; False: with its own only.
             return_loss: False gives `q_reps` and `p_reps` alone. (True by default, or Trainer evaluates no loss.)
+            identity: {"query": (B,), "passage": (B * G,), "positives": (B, P)} int64, equal where texts are (see
+                `Identity`), so that known positives do not serve as negatives.
+            objectives: the terms of the loss; by default InfoNCE, and distillation where there are teacher scores.
+            sub_batch_size: texts embedded at a time; memory then holds the activations of so many alone, at the price
+                of a second forward pass. The gradient is the same.
             kwargs: for the backbone.
         """
         kwargs = {name: value for name, value in kwargs.items() if value is not None}  # PEFT names all it knows
@@ -146,10 +161,24 @@ class BiEncoderModel(CompleteRepository):
             raise ValueError("give either input_ids, or both query and passage: " + _given(input_ids, query, passage))
         check_bool("in_batch_negatives", in_batch_negatives)
         self._check_batch(query, passage, teacher_scores)
-        q_reps, p_reps = self.embed(**query, **kwargs), self.embed(**passage, **kwargs)
+        q_reps = self._embed_texts(query, sub_batch_size, False, kwargs)
+        p_reps = self._embed_texts(passage, sub_batch_size, True, kwargs)
         if not return_loss:
             return BiEncoderOutput(q_reps=q_reps, p_reps=p_reps)
-        return self.compute_loss(q_reps, p_reps, teacher_scores, in_batch_negatives)
+        return self.compute_loss(q_reps, p_reps, teacher_scores, in_batch_negatives, identity, objectives)
+
+    def _embed_texts(
+        self, tokens: Mapping[str, Any], size: int | None, keep_last: bool, kwargs: dict[str, Any]
+    ) -> torch.Tensor:
+        if size is None:
+            return self.embed(**tokens, **kwargs)
+        check_positive_int("sub_batch_size", size)
+        ids = tokens["input_ids"]
+        mask = tokens.get("attention_mask")
+        rows = {**tokens, "attention_mask": torch.ones_like(ids) if mask is None else mask}
+        rows |= {name: value for name, value in kwargs.items() if _shape(value) == ids.shape}
+        embed = partial(self.embed, **{name: value for name, value in kwargs.items() if name not in rows})
+        return embed_in_parts(embed, rows, size, keep_last)
 
     def _check_batch(self, query: Any, passage: Any, teacher_scores: Any) -> None:
         weight = self.get_input_embeddings().weight
@@ -186,33 +215,28 @@ class BiEncoderModel(CompleteRepository):
         p_reps: torch.Tensor,
         teacher_scores: torch.Tensor | None = None,
         in_batch_negatives: bool = True,
+        identity: Mapping[str, torch.Tensor] | None = None,
+        objectives: Objectives | None = None,
     ) -> BiEncoderOutput:
         """The loss of finished embeddings, (B, d) queries and (B * G, d) passages; arguments as in `forward`.
 
-        In a distributed run every process must call it. Its loss is then scaled so that the mean over processes,
-        which DDP takes of the gradients, is the loss of the joint batch, of unequal shares too.
+        With `config.embedding_dims` it is the sum over these widths and the full one. In a distributed run every
+        process must call it. Its loss is then scaled so that the mean over processes, which DDP takes of the
+        gradients, is the loss of the joint batch, of unequal shares too.
         """
-        group_size = check_group(len(q_reps), len(p_reps))
-        check_teacher_scores(teacher_scores, len(q_reps), group_size, q_reps.device)
-        temperature, share = self.config.score_temperature, 1.0
-        positives = torch.arange(len(q_reps), device=q_reps.device) * group_size  # (B,)
-        if not in_batch_negatives:
-            scores = own = own_scores(q_reps, p_reps, temperature)  # (B, G)
-            positives = torch.zeros_like(positives)
-        else:
-            if self.config.negatives_cross_device and is_distributed():
-                p_reps_all, offset, share = _gather_passages(p_reps, group_size)
-                positives = positives + offset
-            else:
-                p_reps_all = p_reps
-            scores = all_scores(q_reps, p_reps_all, temperature)  # (B, N)
-            own = own_columns(scores, positives, group_size)
-        contrastive = contrastive_loss(scores, positives) * share
-        distillation = None if teacher_scores is None else distillation_loss(own, teacher_scores) * share
+        objectives = Objectives() if objectives is None else objectives
+        check_teacher_scores(teacher_scores, len(q_reps), check_group(len(q_reps), len(p_reps)), q_reps.device)
+        numbers = Identity.of(identity, len(q_reps), len(p_reps))
+        across = self.config.negatives_cross_device and is_distributed()
+        batch = joint_batch(q_reps, p_reps, teacher_scores, numbers, across, in_batch_negatives)
+        losses, scores = batch_losses(batch, objectives, self.config, in_batch_negatives)
+        weights = objectives.names(self.config.embedding_dims, q_reps.shape[1])
+        loss = torch.stack([weights[name] * value for name, value in losses.items()]).sum()
         return BiEncoderOutput(
-            loss=contrastive if distillation is None else contrastive + distillation,
-            contrastive_loss=contrastive,
-            distillation_loss=distillation,
+            loss=loss * batch.share,
+            contrastive_loss=losses.get("contrastive_loss"),
+            distillation_loss=losses.get("distillation_loss"),
+            losses=losses,
             scores=scores,
             q_reps=q_reps,
             p_reps=p_reps,
@@ -289,14 +313,6 @@ class BiEncoderModel(CompleteRepository):
         Raises ValueError for what sentence-transformers cannot express, such as `mean_last_k` or suffix prompts.
         """
         export_sentence_transformers(self, folder)
-
-
-def _gather_passages(p_reps: torch.Tensor, group_size: int) -> tuple[torch.Tensor, int, float]:
-    """(passages of all processes, index of this one's first, weight of this one's mean loss in the joint mean)."""
-    sizes = gather_sizes(len(p_reps), p_reps.device)
-    rank = torch.distributed.get_rank()
-    share = sizes[rank] * len(sizes) / sum(sizes)
-    return gather_rows(p_reps, sizes), sum(sizes[:rank]), share
 
 
 def _shape(value: Any) -> torch.Size | None:

@@ -31,7 +31,7 @@ def model(monkeypatch: pytest.MonkeyPatch) -> BiEncoderModel:
         ({"pooling_k": 0}, ValueError, "pooling_k=0 must be at least 1"),
         ({"pooling_k": 2.5}, TypeError, "pooling_k=2.5 must be a whole number"),
         ({"temperature": 0.0}, ValueError, "temperature=0.0 must be"),
-        ({"temperature": "low"}, TypeError, "temperature='low' must be a number"),
+        ({"temperature": "low"}, TypeError, "temperature='low' must be a finite number"),
         ({"normalize": "yes"}, TypeError, "normalize='yes' must be True or False"),
         ({"similarity": "cos"}, ValueError, "Did you mean 'cosine'"),
         ({"embedding_dims": [8, 33]}, ValueError, "33 is wider than the backbone's 32"),

@@ -41,6 +41,38 @@ def test_accumulation_equals_the_big_batch_where_queries_meet_their_own_passages
         assert logged(parts, name) == pytest.approx(logged(whole, name), rel=1e-4), name
 
 
+def test_sub_batches_train_the_same_weights(tmp_path):
+    settings = {"optim": "sgd", "max_grad_norm": 0.0, "max_steps": 3, "per_device_train_batch_size": 5}
+    whole = make_trainer(tmp_path / "whole", **settings)
+    whole.train()
+    parts = make_trainer(tmp_path / "parts", **settings, sub_batch_size=4, gradient_checkpointing=True)
+    parts.train()
+    assert_same_weights(weights(parts.model), weights(whole.model), 1e-5)
+
+
+def test_every_loss_is_logged_by_name_and_weighed(tmp_path):
+    wanted = {"symmetric_weight": 0.5, "margin_mse_weight": 0.1, "distillation": "ranked", "distillation_weight": 2.0}
+    model = BiEncoderModel.from_backbone(tiny_backbone(lm_head=False), tiny_tokenizer(), embedding_dims=[8])
+    args = arguments(BiEncoderTrainingArguments, tmp_path, train_group_size=3, matryoshka_weights=[0.25], **wanted)
+    trainer = BiEncoderTrainer(model, args, PAIRS, PAIRS)
+    trainer.train()
+    weighed = {"contrastive_loss": 1.0, "symmetric_loss": 0.5, "margin_mse_loss": 0.1, "distillation_loss": 2.0}
+    parts = [
+        weight * width_weight * value
+        for name, weight in weighed.items()
+        for suffix, width_weight in (("", 1.0), ("_8", 0.25))
+        for value in logged(trainer, name + suffix)[:1]
+    ]
+    assert len(parts) == 8
+    assert sum(parts) == pytest.approx(logged(trainer, "loss")[0], rel=1e-4)
+    assert {f"eval_{name}" for name in weighed} <= trainer.evaluate().keys()
+
+
+def test_wrong_objectives_are_errors_before_a_model_loads(tmp_path):
+    with pytest.raises(ValueError, match="teacher_temperature=0.0 must be a finite number above 0"):
+        arguments(BiEncoderTrainingArguments, tmp_path, teacher_temperature=0.0)
+
+
 def test_first_loss_is_the_models_own_on_the_collated_batch(tmp_path):
     trainer = make_trainer(tmp_path, rows=PAIRS[:4], max_steps=1)
     batch = trainer.data_collator([trainer.train_dataset[i] for i in range(4)])

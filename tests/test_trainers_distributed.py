@@ -52,10 +52,10 @@ def train(kind: str, folder: Path, batch_size: int) -> dict[str, torch.Tensor]:
         )
         trainer = SelfRetrievalTrainer(model, args, DOCUMENTS if kind == "documents" else CHATS)
     else:
-        in_batch = kind == "in_batch"
-        args = arguments(
-            BiEncoderTrainingArguments, folder, train_group_size=3, in_batch_negatives=in_batch, **settings
-        )
+        settings |= {"train_group_size": 3, "in_batch_negatives": kind != "own_group"}
+        if kind == "sub_batches":
+            settings |= {"sub_batch_size": 3, "symmetric_weight": 0.5, "margin_mse_weight": 0.1}
+        args = arguments(BiEncoderTrainingArguments, folder, **settings)
         backbone = tiny_backbone("llama", lm_head=False)
         model = BiEncoderModel.from_backbone(backbone, tiny_tokenizer(), temperature=0.1)
         trainer = BiEncoderTrainer(model, args, PAIRS)
@@ -64,7 +64,9 @@ def train(kind: str, folder: Path, batch_size: int) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["in_batch", "own_group", "llara", "llara_learned", "documents", "chats"])
+@pytest.mark.parametrize(
+    "kind", ["in_batch", "own_group", "sub_batches", "llara", "llara_learned", "documents", "chats"]
+)
 def test_two_processes_end_in_the_weights_of_one(tmp_path, kind):
     # Micro-batches of 2 on two processes are micro-batches of 4 on one: the same rows, for two steps of 8.
     alone = train(kind, tmp_path / "alone", batch_size=4)
@@ -75,7 +77,7 @@ def test_two_processes_end_in_the_weights_of_one(tmp_path, kind):
     )
     together = torch.load(tmp_path / "weights.pt")
     assert_same_weights(together, alone, 1e-5)
-    if kind not in ("in_batch", "own_group"):
+    if kind not in ("in_batch", "own_group", "sub_batches"):
         return
     start = dict(tiny_backbone("llama", lm_head=False).named_parameters())
     assert max((alone[f"backbone.{name}"] - value).abs().max() for name, value in start.items()) > 1e-3

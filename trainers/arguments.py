@@ -5,6 +5,7 @@ from typing import Any
 
 from transformers import TrainingArguments
 
+from .objective_arguments import ObjectiveArguments
 from .stop_words import LANGUAGES, load_stop_words
 
 
@@ -32,8 +33,8 @@ class _FamilyArguments(TrainingArguments):
 
 
 @dataclass
-class BiEncoderTrainingArguments(_FamilyArguments):
-    """`TrainingArguments`, and how many passages of which length meet a query."""
+class BiEncoderTrainingArguments(ObjectiveArguments, _FamilyArguments):
+    """`TrainingArguments`, how many passages of which length meet a query, and what for (`ObjectiveArguments`)."""
 
     train_group_size: int = field(
         default=8, metadata={"help": "Passages for each query: one positive, the others negatives of its own."}
@@ -54,7 +55,8 @@ class BiEncoderTrainingArguments(_FamilyArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_positive("train_group_size", "query_max_length", "passage_max_length")
+        self._check_positive("train_group_size", "query_max_length", "passage_max_length", "sub_batch_size")
+        self.objectives()  # a wrong value is an error now, not after the model has loaded
         if not self.in_batch_negatives and self.train_group_size < 2:
             raise ValueError(
                 "train_group_size=1 with in_batch_negatives=False leaves no negatives; raise it or use the batch's."

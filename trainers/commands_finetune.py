@@ -21,6 +21,9 @@ class FinetuneModelArguments:
     bidirectional: bool | None = field(default=None, metadata={"help": "Let every token see every other one."})
     append_eos: bool | None = field(default=None, metadata={"help": "End every text with the end-of-sequence token."})
     max_length: int | None = field(default=None, metadata={"help": "Longest text in tokens, prompt included."})
+    embedding_dims: list[int] | None = field(
+        default=None, metadata={"help": "Widths that the embeddings are trained to be cut to (Matryoshka)."}
+    )
     prompts: str | None = field(
         default=None, metadata={"help": 'Prompts by task, as JSON: {"default": {"query": "query: "}}.'}
     )

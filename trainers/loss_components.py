@@ -7,7 +7,7 @@ that the gradient is that of the same rows in one batch, however the items are s
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
@@ -34,14 +34,17 @@ class ComponentTrainer(Trainer):
     A subclass names its components and says how to read them from a batch and the model's output.
     """
 
-    component_names: ClassVar[tuple[str, ...]]
-
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         # `compute_loss` weighs by the items of the whole step: training_step must not divide by the number of
         # micro-batches again. Trainer decides that by this attribute (transformers 5.20 to 5.23).
         self.model_accepts_loss_kwargs = True
         self._means = self._new_means()
+
+    @property
+    def component_names(self) -> tuple[str, ...]:
+        """What the components are logged as; a subclass may name them in a class attribute."""
+        raise NotImplementedError
 
     def count_items(self, batch: dict[str, Any]) -> torch.Tensor:
         """(n,) float32: how many items each component of this batch is a mean over; 0 for an absent component."""

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from modeling_biencoder import BiEncoderConfig, BiEncoderModel, BiEncoderOutput
+from modeling_biencoder.objectives_biencoder import LOSSES
 from modeling_llara import LlaraConfig, LlaraForPreTraining
 
 from .arguments import BiEncoderTrainingArguments
@@ -26,7 +27,8 @@ class BiEncoderTrainer(FamilyTrainer):
     """Trains a `BiEncoderModel`; see `FamilyTrainer` for the arguments.
 
     A LLaRA model (or its folder) as `model` gives a bi-encoder with LLaRA's prompts and pooling. Logged beside `loss`
-    (and with `eval_` before it): contrastive_loss and distillation_loss, means over the queries.
+    (and with `eval_` before it): contrastive_loss, distillation_loss and what else the arguments give a weight, means
+    over the queries; at the narrower widths of `embedding_dims` as contrastive_loss_64 and so on.
 
     Accumulated micro-batches give the gradient of the whole where a query meets its own passages alone
     (`in_batch_negatives=False`); in-batch negatives are those of the micro-batch, over all processes.
@@ -40,7 +42,17 @@ class BiEncoderTrainer(FamilyTrainer):
 
     arguments_class = BiEncoderTrainingArguments
     model_class = BiEncoderModel
-    component_names = ("contrastive_loss", "distillation_loss")
+
+    @cached_property
+    def loss_weights(self) -> dict[str, float]:
+        """{name: weight} of all the losses that a batch may have."""
+        config = self.model.config
+        return self.args.objectives().names(config.embedding_dims, config.hidden_size)
+
+    @property
+    def component_names(self) -> tuple[str, ...]:
+        """The losses by name, those of a narrower width with `_<width>` behind."""
+        return tuple(self.loss_weights)
 
     def build_model(
         self, backbone: ModelSource, tokenizer: PreTrainedTokenizerBase | None, kwargs: dict[str, Any]
@@ -78,24 +90,26 @@ class BiEncoderTrainer(FamilyTrainer):
         return BiEncoderCollator(pad_id(self.processing_class), self.processing_class.padding_side)
 
     def run_model(self, model: torch.nn.Module, inputs: dict[str, Any]) -> BiEncoderOutput:
-        """The forward pass of a batch, with the negatives that the arguments ask for."""
-        return model(**inputs, in_batch_negatives=self.args.in_batch_negatives)
+        """The forward pass of a batch, with the negatives that it or the arguments ask for."""
+        return model(
+            **{"in_batch_negatives": self.args.in_batch_negatives, **inputs},
+            objectives=self.args.objectives(),
+            sub_batch_size=self.args.sub_batch_size,
+        )
 
     def count_items(self, batch: dict[str, Any]) -> torch.Tensor:
-        """Queries; for the distillation those of a batch with teacher scores."""
+        """Queries, for the losses that the batch has; 0 for the others."""
         queries = len(batch["query"]["input_ids"])
-        return torch.tensor([queries, queries if "teacher_scores" in batch else 0], dtype=torch.float32)
+        in_batch = batch.get("in_batch_negatives", self.args.in_batch_negatives)
+        group_size = len(batch["passage"]["input_ids"]) // queries
+        present = self.args.objectives().present(group_size, in_batch, "teacher_scores" in batch)
+        widths = len(self.component_names) // len(LOSSES)
+        return torch.tensor([queries * (name in present) for name in LOSSES] * widths, dtype=torch.float32)
 
     def components(self, outputs: Any) -> list[torch.Tensor | None]:
-        """Both losses as means over this process's queries."""
-        # With passages of all processes the model weighs its mean by the process's share of the queries, so that the
-        # mean over processes is right; here that is the part of `compute_loss`, over micro-batches as well.
-        share, passages = 1.0, len(outputs.p_reps)
-        if self.args.in_batch_negatives and self.model.config.negatives_cross_device:
-            share = passages * self.accelerator.num_processes / outputs.scores.shape[1]
-        losses = [outputs.contrastive_loss, outputs.distillation_loss]
-        return [None if loss is None else loss / share for loss in losses]
+        """Each loss as a mean over this process's queries."""
+        return [outputs.losses.get(name) for name in self.component_names]
 
     def combine(self, components: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
-        """Their sum."""
-        return components.sum()
+        """Their weighted sum."""
+        return (components * components.new_tensor(list(self.loss_weights.values()))).sum()

@@ -1,0 +1,208 @@
+"""From a batch's embeddings to its losses: scores, positives and false negatives, over all processes."""
+
+from dataclasses import dataclass
+
+import torch
+
+from .configuration_biencoder import BiEncoderConfig
+from .false_negatives_biencoder import Identity, known_positives, known_queries, too_similar
+from .gather_biencoder import gather_rows, gather_sizes
+from .loss_biencoder import (
+    all_scores,
+    contrastive_loss,
+    distillation_loss,
+    margin_mse_loss,
+    own_columns,
+    own_scores,
+    pair_ranking_loss,
+    ranked_distillation_loss,
+)
+from .objectives_biencoder import Objectives, loss_name
+from .pooling_biencoder import finish
+
+
+@dataclass(frozen=True)
+class Batch:
+    """This process's queries among the passages and queries that they meet.
+
+    Args:
+        queries, passages: (B, d) and (B * G, d) of this process.
+        met_queries, met_passages: those of all processes, or the same again.
+        first_query: the number of this process's first query among all.
+        share: weight of this process's mean over its queries in the mean over all queries, times the processes.
+        teacher_scores: (B, G), if any.
+        identity, met_identity: of this process's texts and of all that are met, if known.
+        across_processes: whether rows of other processes count.
+    """
+
+    queries: torch.Tensor
+    passages: torch.Tensor
+    met_queries: torch.Tensor
+    met_passages: torch.Tensor
+    first_query: int = 0
+    share: float = 1.0
+    teacher_scores: torch.Tensor | None = None
+    identity: Identity | None = None
+    met_identity: Identity | None = None
+    across_processes: bool = False
+
+    @property
+    def group_size(self) -> int:
+        return len(self.passages) // len(self.queries)
+
+    def narrowed(self, width: int, normalize: bool) -> "Batch":
+        """The batch with embeddings cut to their first `width` numbers."""
+        names = ("queries", "passages", "met_queries", "met_passages")
+        cut = {name: finish(getattr(self, name), normalize, width) for name in names}
+        return Batch(**{**vars(self), **cut})
+
+
+def joint_batch(
+    queries: torch.Tensor,
+    passages: torch.Tensor,
+    teacher_scores: torch.Tensor | None,
+    identity: Identity | None,
+    across_processes: bool,
+    in_batch_negatives: bool,
+) -> Batch:
+    """The batch of this process, or its part of the batch of all processes, which then all have to call this."""
+    if not across_processes:
+        return Batch(queries, passages, queries, passages, 0, 1.0, teacher_scores, identity, identity)
+    sizes = gather_sizes(len(queries), queries.device)
+    group_size = len(passages) // len(queries)
+    rank = torch.distributed.get_rank()
+    share = sizes[rank] * len(sizes) / sum(sizes)
+    if not in_batch_negatives:
+        return Batch(queries, passages, queries, passages, 0, share, teacher_scores, identity, identity, True)
+    return Batch(
+        queries,
+        passages,
+        gather_rows(queries, sizes),
+        gather_rows(passages, [size * group_size for size in sizes]),
+        sum(sizes[:rank]),
+        share,
+        teacher_scores,
+        identity,
+        None if identity is None else _gather_identity(identity, sizes, group_size),
+        True,
+    )
+
+
+def _gather_identity(identity: Identity, sizes: list[int], group_size: int) -> Identity:
+    most = max(gather_sizes(identity.positives.shape[1], identity.positives.device))
+    positives = torch.nn.functional.pad(identity.positives, (0, most - identity.positives.shape[1]))
+    passages = gather_rows(identity.passage[:, None], [size * group_size for size in sizes])
+    return Identity(gather_rows(identity.query[:, None], sizes)[:, 0], passages[:, 0], gather_rows(positives, sizes))
+
+
+def batch_losses(
+    batch: Batch, objectives: Objectives, config: BiEncoderConfig, in_batch_negatives: bool
+) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """({name: loss}, scores at full width) of the objectives that the batch has what they need for, at each width."""
+    full = batch.queries.shape[1]
+    losses: dict[str, torch.Tensor] = {}
+    scores = []
+    for width in objectives.widths(config.embedding_dims, full):
+        part = batch if width == full else batch.narrowed(width, config.normalize)
+        compute = in_batch_losses if in_batch_negatives else own_losses
+        found, found_scores = compute(part, objectives, config.score_temperature)
+        losses |= {loss_name(name, width, full): loss for name, loss in found.items()}
+        scores.append(found_scores)
+    return losses, scores[0]
+
+
+def own_losses(
+    batch: Batch, objectives: Objectives, temperature: float
+) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """({name: loss}, (B, G) scores), each query with its own passages alone."""
+    scores = own_scores(batch.queries, batch.passages, temperature)
+    positives = torch.zeros(len(scores), dtype=torch.long, device=scores.device)
+    left_out = None
+    if objectives.false_negative_margin is not None:
+        left_out = _too_similar(scores, positives, objectives, temperature)
+    wanted = objectives.present(batch.group_size, False, batch.teacher_scores is not None)
+    losses = _teacher_losses(batch, objectives, wanted, scores, scores, positives)
+    if "contrastive_loss" in wanted:
+        losses["contrastive_loss"] = contrastive_loss(scores, positives, left_out)
+    if "pair_ranking_loss" in wanted:
+        losses["pair_ranking_loss"] = _pair_ranking(scores, batch)
+    return losses, scores
+
+
+def _pair_ranking(scores: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """Over the pairs of rows of all processes; (B, 1) scores."""
+    labels: torch.Tensor = batch.teacher_scores  # type: ignore[assignment]  # the loss is not wanted without
+    if batch.across_processes:
+        sizes = gather_sizes(len(scores), scores.device)
+        scores, labels = gather_rows(scores, sizes), gather_rows(labels, sizes)
+    return pair_ranking_loss(scores[:, 0], labels[:, 0])
+
+
+def in_batch_losses(
+    batch: Batch, objectives: Objectives, temperature: float
+) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """({name: loss}, (B, N) scores), each query with all passages that it meets."""
+    scores = all_scores(batch.queries, batch.met_passages, temperature)
+    numbers = torch.arange(len(scores), device=scores.device) + batch.first_query  # (B,) of the queries among all
+    positives = numbers * batch.group_size
+    wanted = objectives.present(batch.group_size, True, batch.teacher_scores is not None)
+    own = own_columns(scores, positives, batch.group_size)
+    losses = _teacher_losses(batch, objectives, wanted, own, scores, positives)
+    identities = _identities(batch, objectives)
+    if "contrastive_loss" in wanted:
+        known = known_positives(*identities, positives) if identities else None
+        left_out = _left_out(known, scores, positives, objectives, temperature)
+        losses["contrastive_loss"] = contrastive_loss(scores, positives, left_out)
+    if "symmetric_loss" in wanted:
+        answers = batch.passages[:: batch.group_size]  # (B, d) the positives
+        reverse = all_scores(answers, batch.met_queries, temperature)
+        known = known_queries(*identities, numbers) if identities else None
+        left_out = _left_out(known, reverse, numbers, objectives, temperature)
+        losses["symmetric_loss"] = contrastive_loss(reverse, numbers, left_out)
+    return losses, scores
+
+
+def _identities(batch: Batch, objectives: Objectives) -> tuple[Identity, Identity] | None:
+    if not objectives.mask_false_negatives or batch.identity is None or batch.met_identity is None:
+        return None
+    return batch.identity, batch.met_identity
+
+
+def _left_out(
+    known: torch.Tensor | None,
+    scores: torch.Tensor,
+    own: torch.Tensor,
+    objectives: Objectives,
+    temperature: float,
+) -> torch.Tensor | None:
+    if objectives.false_negative_margin is None:
+        return known
+    similar = _too_similar(scores, own, objectives, temperature)
+    return similar if known is None else known | similar
+
+
+def _too_similar(scores: torch.Tensor, own: torch.Tensor, objectives: Objectives, temperature: float) -> torch.Tensor:
+    margin: float = objectives.false_negative_margin  # type: ignore[assignment]  # callers asked
+    return too_similar(scores, own, temperature, margin, objectives.false_negative_margin_kind)
+
+
+def _teacher_losses(
+    batch: Batch,
+    objectives: Objectives,
+    wanted: list[str],
+    own: torch.Tensor,
+    scores: torch.Tensor,
+    positives: torch.Tensor,
+) -> dict[str, torch.Tensor]:
+    """The losses against teacher scores; `own` (B, G) of `scores` (B, N), in which the ranked form competes."""
+    losses = {}
+    teacher: torch.Tensor = batch.teacher_scores  # type: ignore[assignment]  # none is wanted without
+    temperatures = (objectives.student_temperature, objectives.teacher_temperature)
+    if "distillation_loss" in wanted:
+        if objectives.distillation == "ranked":
+            losses["distillation_loss"] = ranked_distillation_loss(scores, teacher, positives, *temperatures)
+        else:
+            losses["distillation_loss"] = distillation_loss(own, teacher, *temperatures)
+    if "margin_mse_loss" in wanted:
+        losses["margin_mse_loss"] = margin_mse_loss(own, teacher, objectives.teacher_temperature)
+    return losses

@@ -1,0 +1,82 @@
+"""Which passages of a batch are no negatives of a query: they are known, or look, as good as its positive."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Numbers of a batch's texts: equal texts have equal numbers, none is 0.
+
+    Args:
+        query: (B,) int64.
+        passage: (B * G,) int64, query i's own at i * G to (i + 1) * G - 1, its positive first.
+        positives: (B, P) int64, every text known to be a positive of the query, filled up with 0.
+    """
+
+    query: torch.Tensor
+    passage: torch.Tensor
+    positives: torch.Tensor
+
+    @classmethod
+    def of(cls, numbers: "Mapping[str, torch.Tensor] | Identity | None", queries: int, passages: int) -> Any:
+        """The checked numbers of `queries` queries and `passages` passages; None stays None.
+
+        Raises ValueError for other shapes.
+        """
+        if numbers is None or isinstance(numbers, Identity):
+            return numbers
+        shapes = {name: tuple(tensor.shape) for name, tensor in numbers.items()}
+        if shapes != {"query": (queries,), "passage": (passages,), "positives": (queries, *shapes["positives"][1:])}:
+            raise ValueError(
+                f"identity has the shapes {shapes}: it must hold query ({queries},), passage ({passages},) and "
+                f"positives ({queries}, any number)."
+            )
+        return cls(**numbers)
+
+
+def known_positives(mine: Identity, batch: Identity, own: torch.Tensor) -> torch.Tensor:
+    """(B, N) bool: passages of `batch` that are no negatives of the queries of `mine`.
+
+    Those are passages with the text of one of the query's positives, positives of an equal query, and the query's own
+    text. `mine` is a part of `batch` (all processes' queries), or all of it; `own` (B,) is the column of each query's
+    positive, which is never among them.
+    """
+    group_size = len(batch.passage) // len(batch.query)
+    found = batch.passage[None, :] == mine.query[:, None]
+    for positive in mine.positives.T:  # (B,): a loop over few, so that no (B, N, P) is formed
+        found |= batch.passage[None, :] == positive[:, None]
+    equal_query = mine.query[:, None] == batch.query[None, :]  # (B, queries)
+    found[:, ::group_size] |= equal_query
+    return found.scatter(1, own[:, None], False)
+
+
+def known_queries(mine: Identity, batch: Identity, own: torch.Tensor) -> torch.Tensor:
+    """(B, queries) bool: queries of `batch` that the positives of `mine` are no negatives of; the other direction.
+
+    `own` (B,) is the column of each positive's query, which is never among them.
+    """
+    positive = mine.passage.view(len(mine.query), -1)[:, 0]  # (B,)
+    found = mine.query[:, None] == batch.query[None, :]
+    for known in batch.positives.T:
+        found |= positive[:, None] == known[None, :]
+    return found.scatter(1, own[:, None], False)
+
+
+def too_similar(scores: torch.Tensor, own: torch.Tensor, temperature: float, margin: float, kind: str) -> torch.Tensor:
+    """(B, N) bool: candidates more similar than the positive's similarity less a margin.
+
+    `absolute`: similarity > positive - margin; `relative`: similarity > positive - margin * abs(positive) (the two
+    filters of arXiv:2407.15831, on the student's own similarities). A margin below 0 leaves room above the positive.
+
+    Args:
+        scores: (B, N) similarities / temperature.
+        own: (B,) the column of the positive, which is never among them.
+    """
+    similarity = scores.detach() * temperature
+    positive = similarity.gather(1, own[:, None])  # (B, 1)
+    room = margin * positive.abs() if kind == "relative" else margin
+    return (similarity > positive - room).scatter(1, own[:, None], False)

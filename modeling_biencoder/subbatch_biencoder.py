@@ -1,0 +1,58 @@
+"""Embedding a large batch in small memory: a part of it at a time, computed again when its gradient is.
+
+The gradient cache of arXiv:2101.06983, by torch's own checkpointing: of each part only the embeddings are kept, and
+the backward pass runs it again, with the random state (dropout) and autocast of the first time. The gradient is that
+of the whole batch; memory holds the activations of one part. As all parts are one graph, DDP, FSDP, adapters and
+gradient checkpointing inside the backbone see nothing but a model that runs several times.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from .pooling_biencoder import pack_left
+
+Embed = Callable[..., torch.Tensor]
+
+
+def embed_in_parts(embed: Embed, tokens: Mapping[str, torch.Tensor], size: int, keep_last: bool) -> torch.Tensor:
+    """(rows, d) embeddings of the rows of `tokens`, `size` at a time, rows of like length together.
+
+    Args:
+        embed: keyword tensors (part, length) -> (part, d).
+        tokens: `input_ids`, `attention_mask` and others of (rows, length), padded on either side.
+        size: rows embedded at a time; it need not divide the number of rows.
+        keep_last: keep the activations of the last part, as the backward pass needs them first.
+    """
+    parts, order = split_rows(tokens, size)
+    last = len(parts) - 1
+    embeddings = [
+        _run(embed, part, again=torch.is_grad_enabled() and not (keep_last and number == last))
+        for number, part in enumerate(parts)
+    ]
+    return torch.cat(embeddings)[order.argsort()]
+
+
+def split_rows(tokens: Mapping[str, torch.Tensor], size: int) -> tuple[list[dict[str, torch.Tensor]], torch.Tensor]:
+    """(parts of `size` rows, each as long as its longest row, shorter rows first; (rows,) the rows in that order)."""
+    mask = tokens["attention_mask"]
+    lengths = (mask != 0).sum(dim=1)
+    packed = pack_left(dict(tokens), mask)
+    order = lengths.argsort(stable=True)
+    longest = lengths[order].split(size)
+    return [
+        {name: tensor[rows, : int(most[-1])] for name, tensor in packed.items()}
+        for rows, most in zip(order.split(size), longest, strict=True)
+    ], order
+
+
+def _run(embed: Embed, part: dict[str, torch.Tensor], again: bool) -> torch.Tensor:
+    if not again:
+        return embed(**part)
+
+    def run(*tensors: Any) -> torch.Tensor:
+        return embed(**dict(zip(part, tensors, strict=True)))
+
+    return checkpoint(run, *part.values(), use_reentrant=False)
