@@ -7,7 +7,17 @@ from .data_biencoder import load_biencoder_rows
 from .data_llara import load_llara_rows
 from .data_srlm import load_documents, tokenize_documents
 from .explain import explain
-from .metrics import mean_reciprocal_rank, ndcg, rank_passages, recall, retrieval_metrics
+from .metrics import (
+    load_metric,
+    mean_average_precision,
+    mean_reciprocal_rank,
+    metrics_path,
+    ndcg,
+    push_metric,
+    rank_passages,
+    recall,
+    retrieval_metrics,
+)
 from .trainer_biencoder import BiEncoderTrainer
 from .trainer_llara import LlaraTrainer
 from .trainer_srlm import SelfRetrievalTrainer
@@ -29,8 +39,12 @@ __all__ = [
     "load_biencoder_rows",
     "load_documents",
     "load_llara_rows",
+    "load_metric",
+    "mean_average_precision",
     "mean_reciprocal_rank",
+    "metrics_path",
     "ndcg",
+    "push_metric",
     "rank_passages",
     "recall",
     "retrieval_metrics",
