@@ -8,6 +8,8 @@ from .data_llara import load_llara_rows
 from .data_srlm import load_documents, tokenize_documents
 from .explain import explain
 from .metrics import mean_reciprocal_rank, ndcg, rank_passages, recall, retrieval_metrics
+from .mining import mine_hard_negatives
+from .passage_search import top_k_passages
 from .trainer_biencoder import BiEncoderTrainer
 from .trainer_llara import LlaraTrainer
 from .trainer_srlm import SelfRetrievalTrainer
@@ -30,9 +32,11 @@ __all__ = [
     "load_documents",
     "load_llara_rows",
     "mean_reciprocal_rank",
+    "mine_hard_negatives",
     "ndcg",
     "rank_passages",
     "recall",
     "retrieval_metrics",
     "tokenize_documents",
+    "top_k_passages",
 ]
