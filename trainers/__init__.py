@@ -18,6 +18,8 @@ from .metrics import (
     recall,
     retrieval_metrics,
 )
+from .mining import mine_hard_negatives
+from .passage_search import top_k_passages
 from .trainer_biencoder import BiEncoderTrainer
 from .trainer_llara import LlaraTrainer
 from .trainer_srlm import SelfRetrievalTrainer
@@ -43,10 +45,12 @@ __all__ = [
     "mean_average_precision",
     "mean_reciprocal_rank",
     "metrics_path",
+    "mine_hard_negatives",
     "ndcg",
     "push_metric",
     "rank_passages",
     "recall",
     "retrieval_metrics",
     "tokenize_documents",
+    "top_k_passages",
 ]

@@ -11,6 +11,7 @@ COMMANDS = {
     "convert": ("trainers.commands_convert", "make a bi-encoder of a LLaRA model or checkpoint"),
     "train-lm": ("trainers.commands_train_lm", "train a self-retrieval language model on long documents"),
     "score": ("trainers.commands_score", "make teacher scores for the bi-encoder from a language model's feedback"),
+    "mine": ("trainers.commands_mine", "find hard negatives for the bi-encoder's rows"),
     "perplexity": ("trainers.commands_perplexity", "score documents with and without looking back"),
     "generate": ("trainers.commands_generate", "continue a text of any length, looking back"),
     "push": ("trainers.commands_push", "send a saved model to the Hub"),
