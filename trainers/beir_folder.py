@@ -10,36 +10,16 @@ each of them also as .jsonl, .parquet, .csv or .tsv, or as a folder of such file
 NanoBEIR repo has. On the Hub, corpus, queries and qrels are configurations of a data set.
 """
 
-import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import datasets
 
 from .beir_tables import Table, choose_split, has_table, read_table
+from .retrieval_data import RetrievalData, make_retrieval_data, passage_text
 from .rows import Row
 
-logger = logging.getLogger(__name__)
 TABLES = ("corpus", "queries", "qrels")
-
-
-@dataclass
-class RetrievalData:
-    """What a retriever is evaluated on.
-
-    Attributes:
-        queries: {query id: text}, each with a relevant passage.
-        corpus: {passage id: text}, title first.
-        qrels: {query id: {passage id: grade}}, of the queries above; a grade above 0 is relevant.
-        left_out: queries without a relevant passage, which cannot be scored.
-    """
-
-    queries: dict[str, str]
-    corpus: dict[str, str]
-    qrels: dict[str, dict[str, float]]
-    left_out: int = 0
 
 
 def is_retrieval_source(source: Any) -> bool:
@@ -108,17 +88,13 @@ def _load_hub(repo_id: str, split: str | None, revision: str | None) -> Retrieva
 
 
 def _combine(corpus: Table, queries: Table, qrels: Table) -> RetrievalData:
-    passages = _texts(corpus)
-    asked = _texts(queries)
-    judged = _judgements(qrels, asked, passages)
-    kept = {query: text for query, text in asked.items() if any(grade > 0 for grade in judged.get(query, {}).values())}
-    if not kept:
-        raise ValueError(f"{qrels.where}: no query has a relevant passage; grades above 0 are relevant.")
-    if left_out := len(asked) - len(kept):
-        logger.warning(
-            "%s: %d of %d queries have no relevant passage and are left out.", queries.where, left_out, len(asked)
-        )
-    return RetrievalData(kept, passages, {query: judged[query] for query in kept}, left_out)
+    judged: dict[str, dict[str, float]] = {}
+    for number, row in enumerate(qrels.rows):
+        query = _field(row, ("query-id", "query_id"), number, qrels.where)
+        passage = _field(row, ("corpus-id", "corpus_id"), number, qrels.where)
+        judged.setdefault(query, {})[passage] = _grade(row, number, qrels.where)
+    where = {"queries": queries.where, "corpus": corpus.where, "qrels": qrels.where}
+    return make_retrieval_data(_texts(queries), _texts(corpus), judged, where)
 
 
 def _texts(table: Table) -> dict[str, str]:
@@ -128,34 +104,7 @@ def _texts(table: Table) -> dict[str, str]:
         if identifier in texts:
             raise ValueError(f"{table.where}: the id {identifier!r} stands twice (row {number}, the first is 0).")
         texts[identifier] = passage_text(row, f"{table.where}, row {number} (the first is 0)")
-    if not texts:
-        raise ValueError(f"{table.where} is empty; it needs one row or more.")
     return texts
-
-
-def passage_text(row: Mapping[str, Any], where: str) -> str:
-    """`title` and `text` of a row with a blank between, as BEIR has it; ValueError, naming `where`, without a text."""
-    text, title = row.get("text"), row.get("title") or ""
-    if not isinstance(text, str) or not isinstance(title, str):
-        raise ValueError(f"{where}: field 'text' is {text!r}, 'title' {title!r}; both must be texts.")
-    return f"{title} {text}".strip() if title else text
-
-
-def _judgements(table: Table, queries: Mapping[str, str], corpus: Mapping[str, str]) -> dict[str, dict[str, float]]:
-    judged: dict[str, dict[str, float]] = {}
-    unknown: dict[str, list[str]] = {"query": [], "passage": []}
-    for number, row in enumerate(table.rows):
-        query = _field(row, ("query-id", "query_id"), number, table.where)
-        passage = _field(row, ("corpus-id", "corpus_id"), number, table.where)
-        for kind, identifier, known in (("query", query, queries), ("passage", passage, corpus)):
-            if identifier not in known:
-                unknown[kind].append(identifier)
-        judged.setdefault(query, {})[passage] = _grade(row, number, table.where)
-    for kind, ids in unknown.items():
-        if ids:
-            file = "queries" if kind == "query" else "corpus"
-            raise ValueError(f"{table.where} names {len(ids)} {kind} ids that {file} lacks, the first is {ids[0]!r}.")
-    return judged
 
 
 def _field(row: Row, names: tuple[str, ...], number: int, where: str) -> str:
