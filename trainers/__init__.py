@@ -2,6 +2,7 @@
 
 from .adapters import add_adapter, load_adapter
 from .arguments import BiEncoderTrainingArguments, LlaraTrainingArguments, SelfRetrievalTrainingArguments
+from .beir_folder import load_retrieval_data
 from .collators import BiEncoderCollator, LlaraCollator, SelfRetrievalCollator, collate_dialogues
 from .data_biencoder import load_biencoder_rows
 from .data_llara import load_llara_rows
@@ -20,6 +21,9 @@ from .metrics import (
 )
 from .mining import mine_hard_negatives
 from .passage_search import top_k_passages
+from .retrieval_data import RetrievalData
+from .retrieval_evaluator import RetrievalEvaluator
+from .retrieval_sets import load_evaluators
 from .trainer_biencoder import BiEncoderTrainer
 from .trainer_llara import LlaraTrainer
 from .trainer_srlm import SelfRetrievalTrainer
@@ -31,6 +35,8 @@ __all__ = [
     "LlaraCollator",
     "LlaraTrainer",
     "LlaraTrainingArguments",
+    "RetrievalData",
+    "RetrievalEvaluator",
     "SelfRetrievalCollator",
     "SelfRetrievalTrainer",
     "SelfRetrievalTrainingArguments",
@@ -40,8 +46,10 @@ __all__ = [
     "load_adapter",
     "load_biencoder_rows",
     "load_documents",
+    "load_evaluators",
     "load_llara_rows",
     "load_metric",
+    "load_retrieval_data",
     "mean_average_precision",
     "mean_reciprocal_rank",
     "metrics_path",
