@@ -179,7 +179,7 @@ def _encode_shared(texts: list[str], model: BiEncoderModel, encode: _Encode) -> 
     if processes == 1:
         return mine
     joint = gather_rows(mine.to(model.device), gather_sizes(len(mine), model.device)).cpu()
-    order = torch.cat([torch.arange(start, len(texts), processes) for start in range(processes)])
+    order = torch.tensor([number for start in range(processes) for number in range(start, len(texts), processes)])
     return joint[order.argsort()]
 
 
