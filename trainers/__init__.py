@@ -7,6 +7,7 @@ from .collators import BiEncoderCollator, LlaraCollator, SelfRetrievalCollator, 
 from .data_biencoder import load_biencoder_rows
 from .data_llara import load_llara_rows
 from .data_srlm import load_documents, tokenize_documents
+from .embedding_files import load_embeddings
 from .explain import explain
 from .metrics import (
     load_metric,
@@ -46,6 +47,7 @@ __all__ = [
     "load_adapter",
     "load_biencoder_rows",
     "load_documents",
+    "load_embeddings",
     "load_evaluators",
     "load_llara_rows",
     "load_metric",

@@ -8,6 +8,8 @@ COMMANDS = {
     "pretrain": ("trainers.commands_pretrain", "adapt a decoder to embedding with LLaRA, without labels"),
     "explain": ("trainers.commands_explain", "print the words that a LLaRA embedding of a text stands for"),
     "finetune": ("trainers.commands_finetune", "train a bi-encoder on queries and passages"),
+    "evaluate": ("trainers.commands_evaluate", "measure how well a bi-encoder finds relevant passages"),
+    "encode": ("trainers.commands_encode", "write embeddings of many texts to a file"),
     "convert": ("trainers.commands_convert", "make a bi-encoder of a LLaRA model or checkpoint"),
     "train-lm": ("trainers.commands_train_lm", "train a self-retrieval language model on long documents"),
     "score": ("trainers.commands_score", "make teacher scores for the bi-encoder from a language model's feedback"),

@@ -1,7 +1,7 @@
 """Embeddings of many passages, saved as they are made, so that none is made twice."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -27,21 +27,34 @@ class EmbeddingFiles:
     def _path(self, part: int) -> Path:
         return self.folder / f"embeddings-{part:06}.safetensors"
 
-    def fill(self, model: BiEncoderModel, task: str | None, process: int = 0, processes: int = 1) -> None:
+    def fill(
+        self,
+        model: BiEncoderModel,
+        task: str | None,
+        process: int = 0,
+        processes: int = 1,
+        role: str = "passage",
+        truncate_dim: int | None = None,
+    ) -> None:
         """Encodes this process's share of what is missing."""
         missing = [part for part in range(len(self.parts)) if not self._path(part).exists()]
-        for part in tqdm(missing[process::processes], desc="Encoding the corpus", unit="file", disable=process > 0):
+        for part in tqdm(missing[process::processes], desc="Encoding", unit="file", disable=process > 0):
             texts = self.texts[self.parts[part].start : self.parts[part].stop]
             embeddings = model.encode(
-                texts, role="passage", task=task, batch_size=self.batch_size, show_progress=False
+                texts, role, task, batch_size=self.batch_size, truncate_dim=truncate_dim, show_progress=False
             )
             _write(self._path(part), save({"embeddings": embeddings}))
+
+    def blocks(self) -> Iterator[torch.Tensor]:
+        """The embeddings, file by file."""
+        for part in range(len(self.parts)):
+            yield load_file(self._path(part))["embeddings"]
 
     def load(self, width: int) -> torch.Tensor:
         """(texts, width) float32 on the CPU."""
         embeddings = torch.empty(len(self.texts), width)
-        for part, numbers in enumerate(self.parts):
-            embeddings[numbers.start : numbers.stop] = load_file(self._path(part))["embeddings"]
+        for numbers, block in zip(self.parts, self.blocks(), strict=True):
+            embeddings[numbers.start : numbers.stop] = block
         return embeddings
 
 

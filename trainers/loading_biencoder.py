@@ -6,6 +6,7 @@ from modeling_biencoder import BiEncoderConfig, BiEncoderModel
 from modeling_llara import LlaraConfig
 
 from .conversion import load_as_biencoder
+from .part_files import weights_digest
 from .trainer_base import model_type
 
 
@@ -34,3 +35,10 @@ def load_biencoder(
     if kind == LlaraConfig.model_type:
         return load_as_biencoder(model, revision=revision).eval()
     return BiEncoderModel.from_pretrained(model, revision=revision).eval()
+
+
+def encoding_settings(model: BiEncoderModel) -> dict[str, Any]:
+    """Whatever the embeddings of a text depend on."""
+    names = ("pooling", "pooling_k", "normalize", "bidirectional", "similarity", "prompts", "max_length")
+    settings = {name: getattr(model.config, name) for name in (*names, "append_eos", "separate_prompts")}
+    return {**settings, "sha256 of the weights": weights_digest(model)}

@@ -14,12 +14,12 @@ from modeling_biencoder import BiEncoderModel
 
 from .corpus_embeddings import EmbeddingFiles
 from .faithful_rows import faithful_rows, load_faithful_rows
-from .loading_biencoder import load_biencoder
+from .loading_biencoder import encoding_settings, load_biencoder
 from .mine_arguments import MiningSettings
 from .mining_corpus import Corpus, CorpusSource, corpus_of_rows, load_corpus
 from .mining_retrievers import BM25Retriever, DenseRetriever, FusedRetriever, Retriever
 from .mining_rows import QueryRows, RowMiner
-from .part_files import PartFiles, weights_digest
+from .part_files import PartFiles
 from .processes import on_main_process, start_processes
 from .rows import Row, RowSource
 
@@ -168,9 +168,7 @@ def _run_settings(
     """Whatever the negatives depend on: an interrupted run goes on only if all of it is as it was."""
     digests = {"sha256 of the data": rows.digest, "sha256 of the corpus": corpus.digest}
     if model is not None:
-        names = ("pooling", "pooling_k", "normalize", "bidirectional", "similarity", "prompts", "max_length")
-        digests |= {name: getattr(model.config, name) for name in (*names, "append_eos", "separate_prompts")}
-        digests["sha256 of the weights"] = weights_digest(model)
+        digests |= encoding_settings(model)
     # Every index finds the same.
     asked = {name: value for name, value in dataclasses.asdict(settings).items() if name != "index"}
     return {**asked, **digests}

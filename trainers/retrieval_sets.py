@@ -17,8 +17,11 @@ def load_evaluators(
 
     `settings` are keywords of `RetrievalEvaluator`, such as `ks`.
     """
-    data = load_retrieval_data(source, split, revision)
-    return {name: RetrievalEvaluator(one.queries, one.corpus, one.qrels, **settings) for name, one in data.items()}
+    evaluators = {}
+    for name, data in load_retrieval_data(source, split, revision).items():
+        evaluators[name] = RetrievalEvaluator(data.queries, data.corpus, data.qrels, **settings)
+        evaluators[name].left_out = data.left_out  # these are gone from data.queries
+    return evaluators
 
 
 def evaluate_all(
