@@ -7,16 +7,18 @@ from trainers import (
     collators,
     data_srlm,
     mean_reciprocal_rank,
-    metrics,
     ndcg,
     rank_passages,
     recall,
     retrieval_metrics,
     stop_words,
 )
+from trainers.metric_modules.retrieval_metrics import ranking_metrics
 
 
-@pytest.mark.parametrize("module", [metrics, collators, data_srlm, stop_words], ids=lambda module: module.__name__)
+@pytest.mark.parametrize(
+    "module", [ranking_metrics, collators, data_srlm, stop_words], ids=lambda module: module.__name__
+)
 def test_docstring_examples_hold_to_the_letter(module):
     results = doctest.testmod(module)
     assert results.attempted and not results.failed

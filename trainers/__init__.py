@@ -2,12 +2,29 @@
 
 from .adapters import add_adapter, load_adapter
 from .arguments import BiEncoderTrainingArguments, LlaraTrainingArguments, SelfRetrievalTrainingArguments
+from .beir_folder import load_retrieval_data
 from .collators import BiEncoderCollator, LlaraCollator, SelfRetrievalCollator, collate_dialogues
 from .data_biencoder import load_biencoder_rows
 from .data_llara import load_llara_rows
 from .data_srlm import load_documents, tokenize_documents
+from .embedding_files import load_embeddings
 from .explain import explain
-from .metrics import mean_reciprocal_rank, ndcg, rank_passages, recall, retrieval_metrics
+from .metrics import (
+    load_metric,
+    mean_average_precision,
+    mean_reciprocal_rank,
+    metrics_path,
+    ndcg,
+    push_metric,
+    rank_passages,
+    recall,
+    retrieval_metrics,
+)
+from .mining import mine_hard_negatives
+from .passage_search import top_k_passages
+from .retrieval_data import RetrievalData
+from .retrieval_evaluator import RetrievalEvaluator
+from .retrieval_sets import load_evaluators
 from .trainer_biencoder import BiEncoderTrainer
 from .trainer_llara import LlaraTrainer
 from .trainer_srlm import SelfRetrievalTrainer
@@ -19,6 +36,8 @@ __all__ = [
     "LlaraCollator",
     "LlaraTrainer",
     "LlaraTrainingArguments",
+    "RetrievalData",
+    "RetrievalEvaluator",
     "SelfRetrievalCollator",
     "SelfRetrievalTrainer",
     "SelfRetrievalTrainingArguments",
@@ -28,11 +47,20 @@ __all__ = [
     "load_adapter",
     "load_biencoder_rows",
     "load_documents",
+    "load_embeddings",
+    "load_evaluators",
     "load_llara_rows",
+    "load_metric",
+    "load_retrieval_data",
+    "mean_average_precision",
     "mean_reciprocal_rank",
+    "metrics_path",
+    "mine_hard_negatives",
     "ndcg",
+    "push_metric",
     "rank_passages",
     "recall",
     "retrieval_metrics",
     "tokenize_documents",
+    "top_k_passages",
 ]

@@ -5,6 +5,7 @@ from typing import Any
 
 from transformers import TrainingArguments
 
+from .evaluation_arguments import EvaluationArguments
 from .objective_arguments import ObjectiveArguments
 from .stop_words import LANGUAGES, load_stop_words
 
@@ -33,7 +34,7 @@ class _FamilyArguments(TrainingArguments):
 
 
 @dataclass
-class BiEncoderTrainingArguments(ObjectiveArguments, _FamilyArguments):
+class BiEncoderTrainingArguments(ObjectiveArguments, EvaluationArguments, _FamilyArguments):
     """`TrainingArguments`, how many passages of which length meet a query, and what for (`ObjectiveArguments`)."""
 
     train_group_size: int = field(
@@ -57,6 +58,7 @@ class BiEncoderTrainingArguments(ObjectiveArguments, _FamilyArguments):
         super().__post_init__()
         self._check_positive("train_group_size", "query_max_length", "passage_max_length", "sub_batch_size")
         self.objectives()  # a wrong value is an error now, not after the model has loaded
+        self._check_evaluation()
         if not self.in_batch_negatives and self.train_group_size < 2:
             raise ValueError(
                 "train_group_size=1 with in_batch_negatives=False leaves no negatives; raise it or use the batch's."

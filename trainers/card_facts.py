@@ -13,12 +13,16 @@ _SPEED = ("runtime", "_per_second", "preparation_time")
 
 
 def training_facts(args: TrainingArguments, state: TrainerState) -> dict[str, Any]:
-    """Setting -> value of what was trained, the family's own settings included; nothing before the first step."""
+    """Setting -> value of what was trained, the family's own settings included; nothing before the first step.
+
+    What was evaluated is no setting of the training.
+    """
     if not state.global_step:
         return {}
     values = args.to_dict()
     common = {field.name for field in dataclasses.fields(TrainingArguments)}
     names = [*SETTINGS, *(field.name for field in dataclasses.fields(args) if field.name not in common)]
+    names = [name for name in names if not name.startswith("eval_")]
     settings = {name: values[name] for name in names if values[name] not in (None, False)}
     return {"steps": state.global_step, "epochs": state.epoch, "processes": args.world_size, **settings}
 

@@ -69,7 +69,7 @@ def run_training(
     result = trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model()
     trainer.save_metrics("train", result.metrics)
-    if data.eval_data is not None:
+    if trainer.eval_dataset is not None:
         trainer.save_metrics("eval", trainer.evaluate())
     trainer.save_state()
     trainer.create_model_card()  # with the figures of the evaluation

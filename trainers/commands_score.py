@@ -7,14 +7,10 @@ to the last digit where every process has as many threads (OMP_NUM_THREADS).
 """
 
 import dataclasses
-import hashlib
 import time
-from datetime import timedelta
 from typing import Any
 
-import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list, parse_flag_from_env
 from tqdm.auto import tqdm
 
 from modeling_srlm import SelfRetrievalConfig, SelfRetrievalLM
@@ -25,7 +21,8 @@ from .feedback_documents import Candidates, DocumentFeedback
 from .feedback_rows import RowFeedback
 from .loading_srlm import load_srlm, max_positions
 from .parsing import parse_arguments
-from .part_files import PartFiles
+from .part_files import PartFiles, weights_digest
+from .processes import on_main_process, start_processes
 from .score_arguments import DOCUMENT, ScoreArguments
 
 
@@ -70,31 +67,8 @@ def run_settings(arguments: ScoreArguments, lm: SelfRetrievalLM, data: str) -> d
     asked = {name: value for name, value in dataclasses.asdict(arguments).items() if name not in left_out}
     nested = {"sub_configs", *SelfRetrievalConfig.sub_configs}
     configured = {name: getattr(lm.config, name) for name in SelfRetrievalConfig.__annotations__ if name not in nested}
-    weights = hashlib.sha256()
-    for parameter in lm.language_model.parameters():  # training moves every one of them
-        weights.update(parameter.detach().flatten()[:64].float().cpu().numpy().tobytes())
-    return {**asked, **configured, "sha256 of the data": data, "sha256 of the weights": weights.hexdigest()}
-
-
-def start_processes() -> PartialState:
-    """This process among those that `accelerate launch` or `torchrun` started; without a GPU they talk by gloo."""
-    cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
-    # At the end they wait for the slowest one, however long that takes.
-    return PartialState(cpu=cpu, timeout=timedelta(days=30))
-
-
-def on_main_process(state: PartialState, action: Any) -> Any:
-    """What `action()` returns on the main process; a ValueError there is raised on every process."""
-    result: list[Any] = [None]
-    if state.is_main_process:
-        try:
-            result = [action()]
-        except ValueError as error:
-            result = [error]
-    broadcast_object_list(result)
-    if isinstance(result[0], ValueError):
-        raise result[0]
-    return result[0]
+    weights = weights_digest(lm.language_model)
+    return {**asked, **configured, "sha256 of the data": data, "sha256 of the weights": weights}
 
 
 def main(argv: list[str]) -> None:

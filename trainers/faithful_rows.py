@@ -11,7 +11,7 @@ from typing import Any
 
 import datasets
 
-from .rows import Row, load_rows
+from .rows import Row, RowSource, load_rows
 
 
 class ParsedRows(Sequence[Row]):
@@ -25,6 +25,21 @@ class ParsedRows(Sequence[Row]):
 
     def __getitem__(self, number: Any) -> Any:
         return self.parse(self.rows[number], number)
+
+
+def faithful_rows(source: RowSource) -> Sequence[Row]:
+    """Rows that can be read by number, as they are: see `load_faithful_rows`; a list is taken as it is.
+
+    Raises TypeError for a stream, whose rows have no number before they were all read.
+    """
+    if isinstance(source, str | Path):
+        return load_faithful_rows(str(source))
+    if isinstance(source, datasets.IterableDataset):
+        raise TypeError("An IterableDataset cannot be read by row number; give its file, folder or Hub id.")
+    if isinstance(source, list) and source:
+        return source
+    (rows,) = load_rows(source)  # which names what is wrong with any other source
+    return ParsedRows(rows, _leave_out_none)
 
 
 def load_faithful_rows(source: str) -> ParsedRows:

@@ -14,6 +14,8 @@ from torch.utils.data import DataLoader
 from transformers import Trainer
 from transformers.trainer_utils import EvalLoopOutput
 
+from .padding_rows import drop_padding_rows
+
 
 class ComponentMeans:
     """Running item-weighted means of loss components, kept on the device until they are read."""
@@ -33,6 +35,8 @@ class ComponentTrainer(Trainer):
 
     A subclass names its components and says how to read them from a batch and the model's output.
     """
+
+    _rows_count = True  # False while a process evaluates rows that only fill up a batch
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -79,7 +83,8 @@ class ComponentTrainer(Trainer):
         items = self.count_items(inputs).to(self.args.device)
         zero = outputs.loss.float() * 0.0
         parts = torch.stack([zero if part is None else part.float() for part in self.components(outputs)])
-        self._means.add(parts.detach(), items)
+        if self._rows_count:
+            self._means.add(parts.detach(), items)
         totals = items if num_items_in_batch is None else num_items_in_batch
         # Gradients are averaged over the processes, shares are of the items of all processes.
         scale = 1 if num_items_in_batch is None else self.accelerator.num_processes
@@ -109,9 +114,12 @@ class ComponentTrainer(Trainer):
         ignore_keys: list[str] | None = None,
     ) -> tuple[torch.Tensor, None, None]:
         """The loss of an evaluation batch, whatever its keys: batches of nested dictionaries have no `labels`."""
-        inputs = self._prepare_inputs(inputs)
-        with torch.no_grad(), self.compute_loss_context_manager():
-            loss = self.compute_loss(model, inputs)
+        inputs, self._rows_count = drop_padding_rows(self._prepare_inputs(inputs), self.accelerator)
+        try:
+            with torch.no_grad(), self.compute_loss_context_manager():
+                loss = self.compute_loss(model, inputs)
+        finally:
+            self._rows_count = True
         return loss.detach(), None, None
 
     def evaluation_loop(

@@ -77,7 +77,7 @@ class WordPrecision:
         return torch.stack(columns, dim=1)
 
     def add(self, rows: torch.Tensor) -> None:
-        """Rows as `of_rows` gives them, of all processes."""
+        """Rows as `of_rows` gives them."""
         self.sums += rows.sum(0)
 
     def means(self) -> dict[str, float]:

@@ -113,10 +113,19 @@ class StreamedRows(torch.utils.data.IterableDataset):
         self.rows = rows
         self.transform = transform
         self._epoch = torch.zeros((), dtype=torch.long).share_memory_()
+        self._num_rows = torch.zeros((), dtype=torch.long).share_memory_()
 
     def __iter__(self) -> Iterator[Row]:
+        count = 0
         for index, row in enumerate(self.rows):
             yield self.transform(row, index, int(self._epoch))
+            count = index + 1
+        self._num_rows.fill_(count)
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of the last pass that reached the end."""
+        return int(self._num_rows)
 
     def set_epoch(self, epoch: int) -> None:
         self._epoch.fill_(epoch)

@@ -71,6 +71,7 @@ class FamilyTrainer(ComponentTrainer):
         self.args = args
         self.model = self._load(model, processing_class, model_kwargs or {})
         self.processing_class = self.model.tokenizer
+        eval_dataset = self.take_evaluators(eval_dataset)
         if peft_config is not None:
             add_adapter(self.model, peft_config, self.new_token_ids(), self.trained_modules())
         super().__init__(
@@ -99,6 +100,10 @@ class FamilyTrainer(ComponentTrainer):
     def trained_modules(self) -> list[str]:
         """Modules of the model that train whole along with an adapter, and are saved in it."""
         return []
+
+    def take_evaluators(self, source: Any) -> Any:
+        """The rows among the evaluation data; a subclass keeps what else it evaluates on."""
+        return source
 
     def load_rows(self, source: RowSource) -> datasets.Dataset | datasets.IterableDataset:
         """Checked rows of a data set given in any form."""

@@ -18,13 +18,14 @@ from .arguments import BiEncoderTrainingArguments
 from .collators import BiEncoderCollator
 from .conversion import biencoder_from_llara
 from .data_biencoder import biencoder_example, load_biencoder_rows
+from .retrieval_evaluation import RetrievalEvaluation
 from .rows import Row, RowSource, Transform
 from .tokens import pad_id
-from .trainer_base import FamilyTrainer, ModelSource, model_type
+from .trainer_base import ModelSource, model_type
 
 
-class BiEncoderTrainer(FamilyTrainer):
-    """Trains a `BiEncoderModel`; see `FamilyTrainer` for the arguments.
+class BiEncoderTrainer(RetrievalEvaluation):
+    """Trains a `BiEncoderModel`; see `FamilyTrainer` for the arguments, `RetrievalEvaluation` for `eval_dataset`.
 
     A LLaRA model (or its folder) as `model` gives a bi-encoder with LLaRA's prompts and pooling. Logged beside `loss`
     (and with `eval_` before it): contrastive_loss, distillation_loss and what else the arguments give a weight, means

@@ -86,9 +86,8 @@ class LlaraTrainer(FamilyTrainer):
         if self._precision is None:
             return super().run_model(model, inputs)
         outputs = model(**inputs, output_hidden_states=True)
-        rows = self._precision.of_rows(outputs.hidden_states[-1], inputs)
-        # The last batch of several processes is filled up with rows of the first; here they are taken off again.
-        self._precision.add(self.accelerator.gather_for_metrics(rows))
+        if self._rows_count:
+            self._precision.add(self._precision.of_rows(outputs.hidden_states[-1], inputs))
         return outputs
 
     def evaluation_loop(
@@ -107,6 +106,7 @@ class LlaraTrainer(FamilyTrainer):
             )
         finally:
             self._precision = None
+        precision.sums = self.accelerator.reduce(precision.sums, "sum")
         means = {f"{metric_key_prefix}_{name}": value for name, value in precision.means().items()}
         return output._replace(metrics={**(output.metrics or {}), **means})
 

@@ -1,0 +1,167 @@
+"""Exact search by dot product: the k best passages of each query, by faiss or by blocked torch, to the same result.
+
+A fast search in float32 finds a few candidates more than k. They are scored anew in float64 and sorted, equal scores
+by passage number; where rounding leaves it open whether the k best are among them, the query is searched in float64.
+So neither the index, the device nor the block sizes decide which passages come out.
+"""
+
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from tqdm.auto import tqdm
+
+INDEXES = ("auto", "faiss", "torch")
+_UNIT = 2.0**-24  # rounding of float32
+_RESCORED = 2**24  # numbers of candidate embeddings that are gathered at once
+_Best = tuple[torch.Tensor, torch.Tensor]  # scores and ids, (queries, k) each
+
+
+def top_k_passages(
+    query_embeddings: torch.Tensor,
+    passage_embeddings: torch.Tensor,
+    k: int,
+    index: str = "auto",
+    device: torch.device | str | None = None,
+    query_block: int = 512,
+    passage_block: int = 32768,
+    show_progress: bool = False,
+) -> _Best:
+    """Scores (Q, min(k, N)) float32 and ids (Q, min(k, N)) int64 of the best passages, best first, on the CPU.
+
+    Args:
+        query_embeddings, passage_embeddings: (Q, d) and (N, d); for cosine similarity, normalised.
+        index, device, passage_block: as [`PassageIndex`] has them, which is built once for many searches.
+        query_block: queries searched at once.
+
+    Equal scores are in the order of the passage numbers. Raises ValueError for shapes or a `k` that do not fit.
+
+    >>> top_k_passages(torch.eye(2), torch.tensor([[1.0, 0], [0, 1], [0, 2], [0, 1]]), k=2)[1].tolist()
+    [[0, 1], [2, 1]]
+    """
+    passages = PassageIndex(passage_embeddings, index, device, passage_block)
+    return passages.search(query_embeddings, k, query_block, show_progress)
+
+
+def check_index(index: str) -> None:
+    """Raises ValueError for an unknown index, and for faiss where it is not installed."""
+    if index not in INDEXES:
+        raise ValueError(f"index is {index!r}; it must be one of {', '.join(INDEXES)}.")
+    if index == "faiss" and find_spec("faiss") is None:
+        raise ValueError("index is 'faiss', which is not installed: pip install faiss-cpu, or take 'torch' or 'auto'.")
+
+
+class PassageIndex:
+    """Passages to search. No (queries, passages) matrix of more than a block each is made.
+
+    Args:
+        passage_embeddings: (N, d) of finite numbers, on any device; not copied if float32.
+        index: `faiss` (on the CPU), `torch`, or `auto`: faiss where it is installed and the device is the CPU.
+        device: where torch multiplies; by default where the embeddings are.
+        passage_block: passages that torch scores at once.
+    """
+
+    def __init__(
+        self,
+        passage_embeddings: torch.Tensor,
+        index: str = "auto",
+        device: torch.device | str | None = None,
+        passage_block: int = 32768,
+    ):
+        check_index(index)
+        _check_size("passage_block", passage_block)
+        self.passages, self.passage_block = passage_embeddings, passage_block
+        self.device = passage_embeddings.device if device is None else torch.device(device)
+        if passage_embeddings.ndim != 2 or 0 in passage_embeddings.shape:
+            raise ValueError(f"passage_embeddings has shape {tuple(passage_embeddings.shape)}; it must be (N, d).")
+        self.largest_norm = max(float(_finite_norms("passage", block).max()) for _, block in self._blocks())
+        fits = self.device.type == "cpu" and find_spec("faiss") is not None
+        self.uses_faiss = index == "faiss" or (index == "auto" and fits)
+        self._array: Any = passage_embeddings.float().cpu().contiguous().numpy() if self.uses_faiss else None
+
+    def _blocks(self) -> Any:
+        return zip(
+            range(0, len(self.passages), self.passage_block), self.passages.split(self.passage_block), strict=True
+        )
+
+    def search(
+        self, query_embeddings: torch.Tensor, k: int, query_block: int = 512, show_progress: bool = False
+    ) -> _Best:
+        """As `top_k_passages` says."""
+        _check_size("k", k)
+        _check_size("query_block", query_block)
+        if query_embeddings.ndim != 2 or query_embeddings.shape[1] != self.passages.shape[1]:
+            raise ValueError(
+                f"query_embeddings has shape {tuple(query_embeddings.shape)}; for passages of shape "
+                f"{tuple(self.passages.shape)} it must be (Q, {self.passages.shape[1]})."
+            )
+        k = min(k, len(self.passages))
+        found = [(torch.zeros(0, k), torch.zeros(0, k, dtype=torch.long))]
+        blocks = query_embeddings.split(query_block) if len(query_embeddings) else ()
+        for queries in tqdm(blocks, desc="search", unit="block", disable=not show_progress):
+            found.append(self._search_block(queries.float().cpu(), k))
+        return torch.cat([scores for scores, _ in found]), torch.cat([ids for _, ids in found])
+
+    def _search_block(self, queries: torch.Tensor, k: int) -> _Best:
+        norms = _finite_norms("query", queries)
+        fast, ids = self._candidates(queries, min(k + max(16, k // 8), len(self.passages)))
+        ids = ids.sort(dim=1).values  # so that a stable sort by score leaves equal ones in this order
+        scores, ids = _sort(self._rescore(queries, ids), ids, k)
+        # What is no candidate scores at most as the last one does, and the error of a dot product.
+        error = norms * self.largest_norm * _UNIT * (queries.shape[1] + 2)
+        unsure = (scores[:, -1] <= fast.min(dim=1).values + error) & (fast.shape[1] < len(self.passages))
+        if unsure.any():
+            scores[unsure], ids[unsure] = self._search_in_float64(queries[unsure], k)
+        return scores, ids
+
+    def _candidates(self, queries: torch.Tensor, k: int) -> _Best:
+        """The k best in float32, in any order."""
+        if self.uses_faiss:
+            import faiss
+
+            found = faiss.knn(queries.numpy(), self._array, k, metric=faiss.METRIC_INNER_PRODUCT)
+            return torch.from_numpy(found[0]), torch.from_numpy(found[1])
+        on_device = queries.to(self.device)
+        best = on_device.new_zeros(len(queries), 0), on_device.new_zeros(len(queries), 0, dtype=torch.long)
+        for start, block in self._blocks():
+            scores = on_device @ block.to(self.device, torch.float32).T  # (queries, block)
+            ids = torch.arange(start, start + len(block), device=self.device).expand_as(scores)
+            scores, ids = torch.cat([best[0], scores], dim=1), torch.cat([best[1], ids], dim=1)
+            scores, columns = scores.topk(min(k, scores.shape[1]), dim=1, sorted=False)
+            best = scores, ids.gather(1, columns)
+        return best[0].cpu(), best[1].cpu()
+
+    def _rescore(self, queries: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        """(queries, candidates) float32 scores, computed in float64."""
+        at_once = max(_RESCORED // (ids.shape[1] * queries.shape[1]), 1)
+        parts = []
+        for some, columns in zip(queries.split(at_once), ids.split(at_once), strict=True):
+            passages = self.passages[columns.to(self.passages.device)].cpu().double()  # (some, candidates, d)
+            parts.append((passages @ some.double()[:, :, None]).squeeze(2).float())
+        return torch.cat(parts)
+
+    def _search_in_float64(self, queries: torch.Tensor, k: int) -> _Best:
+        best = torch.zeros(len(queries), 0), torch.zeros(len(queries), 0, dtype=torch.long)
+        for start, block in self._blocks():
+            scores = (queries.double() @ block.cpu().double().T).float()
+            ids = torch.arange(start, start + len(block)).expand_as(scores)
+            best = _sort(torch.cat([best[0], scores], dim=1), torch.cat([best[1], ids], dim=1), k)
+        return best
+
+
+def _sort(scores: torch.Tensor, ids: torch.Tensor, k: int) -> _Best:
+    """The k best of each row, best first; equal scores stay in their order."""
+    columns = scores.argsort(dim=1, descending=True, stable=True)[:, :k]
+    return scores.gather(1, columns), ids.gather(1, columns)
+
+
+def _finite_norms(name: str, embeddings: torch.Tensor) -> torch.Tensor:
+    norms = embeddings.float().norm(dim=1)
+    if not torch.isfinite(norms).all():
+        raise ValueError(f"{name}_embeddings hold numbers that are not finite; the model that made them diverged.")
+    return norms
+
+
+def _check_size(name: str, value: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} is {value!r}; it must be an integer of 1 or more.")
