@@ -2,11 +2,13 @@
 
 Accepted as they are (see `normalize_row`): rows with `query`, `pos`, `neg` and optionally `teacher_scores` (aligned
 with the positives, then the negatives) or `pos_scores` and `neg_scores`; rows without a positive whose best-scored
-candidate stands in for it; chat rows whose candidates are the turns of `history`.
+candidate stands in for it; chat rows whose candidates are the turns of `history`. Pairs, triplets, scored pairs and
+lists with labels load by their column names (see `data_columns`).
 """
 
 import random
 from functools import partial
+from typing import Any
 
 import datasets
 from transformers import PreTrainedTokenizerBase
@@ -14,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from modeling_biencoder import BiEncoderConfig
 from modeling_biencoder.encoding_biencoder import tokenize
 
+from .data_columns import Layout, find_layout
 from .rows import Row, RowSource, column_names, load_rows, text_field
 
 FEATURES = datasets.Features(
@@ -33,24 +36,43 @@ def load_biencoder_rows(
 ) -> datasets.Dataset | datasets.IterableDataset:
     """Rows of `FEATURES` from a path, a Hub id, a list of rows or a `datasets` object; a folder's files are joined.
 
-    A row that lacks a field, or a negative where `group_size` is over 1, raises ValueError with its number and field.
+    A row that lacks a field, or a negative where `group_size` is over 1, raises ValueError with its number and field;
+    tables without a column for negatives (pairs) need none.
     """
-    normalized = []
-    for rows in load_rows(source, split, streaming):
-        check = partial(_normalize_for_group, group_size=group_size)
-        columns = column_names(rows)
-        normalized.append(rows.map(check, with_indices=True, remove_columns=columns, features=FEATURES))
+    normalized = [normalize_rows(rows, group_size)[0] for rows in load_rows(source, split, streaming)]
     return datasets.concatenate_datasets(normalized) if len(normalized) > 1 else normalized[0]
 
 
-def _normalize_for_group(row: Row, number: int, group_size: int) -> Row:
-    normalized = normalize_row(row, number)
-    if group_size > 1 and not normalized["neg"]:
+def normalize_rows(rows: Any, group_size: int, task: str | None = None, swap: bool = False) -> tuple[Any, Layout]:
+    """A `datasets` data set as rows of `FEATURES`, and the layout that its columns had.
+
+    `task` is for all rows, in place of their own; `swap` makes the passage of each pair the query, and the reverse.
+    """
+    layout = find_layout(rows)
+    keywords: dict[str, Any] = {"layout": layout, "group_size": group_size, "task": task, "swap": swap}
+    normalize = partial(_normalize, **keywords)
+    return rows.map(normalize, with_indices=True, remove_columns=column_names(rows), features=FEATURES), layout
+
+
+def _normalize(row: Row, number: int, layout: Layout, group_size: int, task: str | None, swap: bool) -> Row:
+    normalized = normalize_row(layout(row, number), number)
+    if swap:
+        normalized = _swapped(normalized, number)
+    if group_size > 1 and not layout.pair and not normalized["neg"]:
         raise ValueError(
             f"Row {number} (the first is 0): field 'neg' is empty, but train_group_size={group_size} takes "
             f"{group_size - 1} negatives a row; add negatives, or set train_group_size=1 for in-batch negatives alone."
         )
-    return normalized
+    return normalized if task is None else {**normalized, "task": task}
+
+
+def _swapped(row: Row, number: int) -> Row:
+    if len(row["pos"]) != 1 or row["neg"]:
+        raise ValueError(
+            f"Row {number} (the first is 0): swap=True is for pairs; the row has {len(row['pos'])} positives and "
+            f"{len(row['neg'])} negatives, of which none can be the query."
+        )
+    return {**row, "query": row["pos"][0], "pos": [row["query"]]}
 
 
 def normalize_row(row: Row, number: int) -> Row:
