@@ -8,6 +8,7 @@ from .data_llara import load_llara_rows
 from .data_srlm import load_documents, tokenize_documents
 from .explain import explain
 from .metrics import mean_reciprocal_rank, ndcg, rank_passages, recall, retrieval_metrics
+from .mixture_entries import DataSetEntry
 from .trainer_biencoder import BiEncoderTrainer
 from .trainer_llara import LlaraTrainer
 from .trainer_srlm import SelfRetrievalTrainer
@@ -16,6 +17,7 @@ __all__ = [
     "BiEncoderCollator",
     "BiEncoderTrainer",
     "BiEncoderTrainingArguments",
+    "DataSetEntry",
     "LlaraCollator",
     "LlaraTrainer",
     "LlaraTrainingArguments",

@@ -5,6 +5,7 @@ from typing import Any
 
 from transformers import TrainingArguments
 
+from .mixture_arguments import MixtureArguments
 from .stop_words import LANGUAGES, load_stop_words
 
 
@@ -32,7 +33,7 @@ class _FamilyArguments(TrainingArguments):
 
 
 @dataclass
-class BiEncoderTrainingArguments(_FamilyArguments):
+class BiEncoderTrainingArguments(MixtureArguments, _FamilyArguments):
     """`TrainingArguments`, and how many passages of which length meet a query."""
 
     train_group_size: int = field(
@@ -55,6 +56,7 @@ class BiEncoderTrainingArguments(_FamilyArguments):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check_positive("train_group_size", "query_max_length", "passage_max_length")
+        self._check_mixture()
         if not self.in_batch_negatives and self.train_group_size < 2:
             raise ValueError(
                 "train_group_size=1 with in_batch_negatives=False leaves no negatives; raise it or use the batch's."

@@ -6,6 +6,7 @@ candidate stands in for it; chat rows whose candidates are the turns of `history
 lists with labels load by their column names (see `data_columns`).
 """
 
+import hashlib
 import random
 from functools import partial
 from typing import Any
@@ -179,16 +180,37 @@ def biencoder_example(
     group_size: int,
     seed: int,
     use_teacher_scores: bool = True,
+    symmetric: bool = False,
+    in_batch_negatives: bool | None = None,
 ) -> Row:
     """query_ids, passage_ids (`group_size` lists, the positive's first) and teacher_scores of a normalized row.
 
     Texts stand in the prompts that the configurations have for the row's task, or for "default" where they have none
-    for it, and are cut at each configuration's max_length, prompts spared.
+    for it, and are cut at each configuration's max_length, prompts spared; `symmetric` puts passages in the query's.
+    `identity` tells equal texts: {"query": number, "passage": one a passage, "positives": one for each of the row's}.
+    `in_batch_negatives` is there if it is not None.
     """
     passages, scores = sample_group(row, group_size, seed, epoch, number)
-    task = row["task"] if row["task"] in (query_config.prompts or {}) else None
-    return {
+    task = prompt_task(row, query_config)
+    example: Row = {
         "query_ids": tokenize([row["query"]], tokenizer, query_config, "query", task)[0],
-        "passage_ids": tokenize(passages, tokenizer, passage_config, "passage", task),
+        "passage_ids": tokenize(passages, tokenizer, passage_config, "query" if symmetric else "passage", task),
         "teacher_scores": scores if use_teacher_scores else None,
+        "identity": {
+            "query": text_identity(row["query"]),
+            "passage": [text_identity(text) for text in passages],
+            "positives": [text_identity(text) for text in row["pos"]],
+        },
     }
+    return example if in_batch_negatives is None else {**example, "in_batch_negatives": in_batch_negatives}
+
+
+def prompt_task(row: Row, config: BiEncoderConfig) -> str | None:
+    """The row's task where the configuration has a prompt for it, else None."""
+    return row["task"] if row["task"] in (config.prompts or {}) else None
+
+
+def text_identity(text: str) -> int:
+    """A number of 63 bits, never 0, that is the same for equal texts alone (as good as: blake2b's)."""
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest) >> 1 or 1

@@ -70,7 +70,7 @@ class TextColumns:
         """A pair's score; else a score for each text, or for each negative how far the positive is ahead of it."""
         name = str(self.score)
         value = row.get(name)
-        scores = value if isinstance(value, list) else [value]
+        scores: list[Any] = value if isinstance(value, list) else [value]
         if not all(isinstance(score, int | float) for score in scores):
             raise ValueError(_bad(number, name, value, "a number, or a list of numbers where there are negatives"))
         if num_negatives and len(scores) == num_negatives:

@@ -6,8 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import datasets
 import torch
+from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from modeling_biencoder import BiEncoderConfig, BiEncoderModel, BiEncoderOutput
@@ -16,10 +16,13 @@ from modeling_llara import LlaraConfig, LlaraForPreTraining
 from .arguments import BiEncoderTrainingArguments
 from .collators import BiEncoderCollator
 from .conversion import biencoder_from_llara
-from .data_biencoder import biencoder_example, load_biencoder_rows
-from .rows import Row, RowSource, Transform
+from .data_biencoder import biencoder_example
+from .mixture import MixedRows, MixedStream, MixturePart, load_part, mix
+from .mixture_entries import DataSetEntry, mixture_entries
+from .rows import Row, StreamedRows, Transform, TransformedRows, transform_rows
 from .tokens import pad_id
 from .trainer_base import FamilyTrainer, ModelSource, model_type
+from .training_loader import stream_shares, training_loader
 
 
 class BiEncoderTrainer(FamilyTrainer):
@@ -51,20 +54,44 @@ class BiEncoderTrainer(FamilyTrainer):
         llara: Any = LlaraForPreTraining.from_pretrained(backbone) if isinstance(backbone, str | Path) else backbone
         return biencoder_from_llara(llara, tokenizer, **kwargs)
 
-    def load_rows(self, source: RowSource) -> datasets.Dataset | datasets.IterableDataset:
-        """Rows with a query, its passages and what a teacher thinks of them."""
-        return load_biencoder_rows(source, self.args.train_group_size)
+    def prepare(self, source: Any) -> Any:
+        """One data set as a data loader reads it; None and data sets that are prepared stay as they are."""
+        if source is None or isinstance(source, TransformedRows | StreamedRows | MixedStream):
+            return source
+        part = load_part(source if isinstance(source, DataSetEntry) else DataSetEntry(source), self.args)
+        return transform_rows(part.rows, self.part_transform(part))
 
-    def transform(self) -> Transform:
+    def prepare_training(self, source: Any) -> Any:
+        """One or several data sets (see `mixture_entries`), which give a batch in turn."""
+        if source is None or isinstance(source, TransformedRows | StreamedRows | MixedStream):
+            return source
+        mixed = mix(mixture_entries(source), self.args, self.part_transform)
+        if isinstance(mixed, MixedStream):
+            stream_shares(mixed, self.args.mixture)
+        return mixed
+
+    def part_transform(self, part: MixturePart) -> Transform:
         """A query and a group of its passages, drawn anew in each epoch."""
+        in_batch = part.in_batch_negatives
         return partial(
             biencoder_example,
             tokenizer=self.processing_class,
             query_config=self._cut_at(self.args.query_max_length),
             passage_config=self._cut_at(self.args.passage_max_length),
-            group_size=self.args.train_group_size,
+            group_size=part.group_size,
             seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
-            use_teacher_scores=self.args.use_teacher_scores,
+            # One passage has nothing to be compared with, unless its score is what there is to learn.
+            use_teacher_scores=part.scored or (self.args.use_teacher_scores and part.group_size > 1),
+            symmetric=part.symmetric,
+            in_batch_negatives=None if in_batch == self.args.in_batch_negatives else in_batch,
+        )
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Batches of one data set at a time, each process's share of them."""
+        if not isinstance(self.train_dataset, MixedRows | MixedStream):
+            return super().get_train_dataloader()
+        return training_loader(
+            self.train_dataset, self.data_collator, self.args, self.accelerator, self._train_batch_size
         )
 
     def _cut_at(self, max_length: int | None) -> BiEncoderConfig:
@@ -79,6 +106,7 @@ class BiEncoderTrainer(FamilyTrainer):
 
     def run_model(self, model: torch.nn.Module, inputs: dict[str, Any]) -> BiEncoderOutput:
         """The forward pass of a batch, with the negatives that the arguments ask for."""
+        inputs = {name: inputs[name] for name in ("query", "passage", "teacher_scores") if name in inputs}
         return model(**inputs, in_batch_negatives=self.args.in_batch_negatives)
 
     def count_items(self, batch: dict[str, Any]) -> torch.Tensor:
