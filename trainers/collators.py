@@ -1,10 +1,15 @@
-"""Collators: token ids of single examples to padded tensors. They only pad; the data files tokenise."""
+"""Collators: token ids of single examples to padded tensors.
+
+They only pad, and the data files tokenise; queries with in-context examples alone have to see their batch first.
+"""
 
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
+
+from .in_context import InContextExamples
 
 Example = dict[str, Any]
 Batch = dict[str, Any]
@@ -33,7 +38,8 @@ class BiEncoderCollator:
     `teacher_scores` (B, G) float32 is there if every example of the batch has them; a batch in which one lacks them
     trains by contrast alone. `identity` {"query": (B,), "passage": (B * G,), "positives": (B, P)}, int64, tells equal
     texts; P is the most known positives of a query, 0 fills the rows. `in_batch_negatives` (a bool) is what the
-    batch's data set asks for, where it asks.
+    batch's data set asks for, where it asks. `in_context` makes token ids of queries that take in-context examples,
+    which are drawn from the batch.
 
     >>> collate = BiEncoderCollator(pad_token_id=0, padding_side="left")
     >>> collate([
@@ -54,8 +60,11 @@ class BiEncoderCollator:
 
     pad_token_id: int
     padding_side: str
+    in_context: InContextExamples | None = None
 
     def __call__(self, examples: list[Example]) -> Batch:
+        if self.in_context is not None:
+            examples = self.in_context(examples)
         passages = [ids for example in examples for ids in example["passage_ids"]]
         batch: Batch = {
             "query": pad_texts([example["query_ids"] for example in examples], self.pad_token_id, self.padding_side),

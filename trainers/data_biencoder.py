@@ -182,18 +182,19 @@ def biencoder_example(
     use_teacher_scores: bool = True,
     symmetric: bool = False,
     in_batch_negatives: bool | None = None,
+    in_context: bool = False,
 ) -> Row:
     """query_ids, passage_ids (`group_size` lists, the positive's first) and teacher_scores of a normalized row.
 
     Texts stand in the prompts that the configurations have for the row's task, or for "default" where they have none
     for it, and are cut at each configuration's max_length, prompts spared; `symmetric` puts passages in the query's.
     `identity` tells equal texts: {"query": number, "passage": one a passage, "positives": one for each of the row's}.
-    `in_batch_negatives` is there if it is not None.
+    `in_batch_negatives` is there if it is not None. With `in_context` there is no query_ids, but what
+    `InContextExamples` makes it of, when it sees the batch.
     """
     passages, scores = sample_group(row, group_size, seed, epoch, number)
     task = prompt_task(row, query_config)
     example: Row = {
-        "query_ids": tokenize([row["query"]], tokenizer, query_config, "query", task)[0],
         "passage_ids": tokenize(passages, tokenizer, passage_config, "query" if symmetric else "passage", task),
         "teacher_scores": scores if use_teacher_scores else None,
         "identity": {
@@ -202,7 +203,12 @@ def biencoder_example(
             "positives": [text_identity(text) for text in row["pos"]],
         },
     }
-    return example if in_batch_negatives is None else {**example, "in_batch_negatives": in_batch_negatives}
+    if in_batch_negatives is not None:
+        example["in_batch_negatives"] = in_batch_negatives
+    if in_context:
+        draw = f"{seed}-{epoch}-{number}"
+        return {**example, "in_context": {"query": row["query"], "answer": passages[0], "task": task, "draw": draw}}
+    return {**example, "query_ids": tokenize([row["query"]], tokenizer, query_config, "query", task)[0]}
 
 
 def prompt_task(row: Row, config: BiEncoderConfig) -> str | None:

@@ -10,6 +10,9 @@ from typing import Any, TypeAlias
 import datasets
 import yaml
 
+from modeling_biencoder import BiEncoderConfig
+from modeling_biencoder.encoding_biencoder import instruction_prompt
+
 from .rows import RowSource, data_files
 
 _SHARD = re.compile(r"-\d{5}-of-\d{5}$")
@@ -60,6 +63,8 @@ class DataSetEntry:
         symmetric: passages stand in the query's prompt.
         swap: queries are the passages, and the reverse; for pairs.
         task: which prompt, for all rows; by default what each row's field `task` says.
+        instruction: what the queries ask for, in words: makes the prompt of `task` (by default of a task of the data
+            set's name), which the model keeps in its configuration; see `modeling_biencoder.instruction_prompt`.
         max_rows: the first so many rows only.
 
     Raises ValueError or TypeError for a wrong value.
@@ -78,11 +83,14 @@ class DataSetEntry:
     symmetric: bool | None = None
     swap: bool = False
     task: str | None = None
+    instruction: str | None = None
     max_rows: int | None = None
 
     def __post_init__(self) -> None:
         if self.name is None:
             self.name = Path(self.data).stem if isinstance(self.data, str | Path) else type(self.data).__name__
+        if self.instruction is not None and self.task is None:
+            self.task = self.name
         for name in ("group_size", "batch_size", "max_rows"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < 1):
@@ -122,6 +130,23 @@ def mixture_entries(source: TrainSource) -> list[DataSetEntry]:
                 )
         return [entry for item in source for entry in mixture_entries(item)]
     return _files(source if isinstance(source, DataSetEntry) else DataSetEntry(source))
+
+
+def add_instructions(config: BiEncoderConfig, entries: list[DataSetEntry]) -> None:
+    """Puts the prompts of the data sets' instructions into a model's configuration.
+
+    Raises ValueError where it has another prompt for the task.
+    """
+    for entry in entries:
+        if entry.instruction is None:
+            continue
+        task, prompt = str(entry.task), instruction_prompt(entry.instruction)
+        if config.prompts.get(task, prompt) != prompt:
+            raise ValueError(
+                f"Data set {entry.name!r}: its instruction makes the prompt of task {task!r}, for which the model has "
+                f"another, {config.prompts[task]!r}: give it another task, or leave one of them out."
+            )
+        config.prompts[task] = prompt
 
 
 def _is_data_set(item: Any) -> bool:

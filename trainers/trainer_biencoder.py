@@ -17,8 +17,9 @@ from .arguments import BiEncoderTrainingArguments
 from .collators import BiEncoderCollator
 from .conversion import biencoder_from_llara
 from .data_biencoder import biencoder_example
+from .in_context import InContextExamples
 from .mixture import MixedRows, MixedStream, MixturePart, load_part, mix
-from .mixture_entries import DataSetEntry, mixture_entries
+from .mixture_entries import DataSetEntry, add_instructions, mixture_entries
 from .rows import Row, StreamedRows, Transform, TransformedRows, transform_rows
 from .tokens import pad_id
 from .trainer_base import FamilyTrainer, ModelSource, model_type
@@ -58,19 +59,25 @@ class BiEncoderTrainer(FamilyTrainer):
         """One data set as a data loader reads it; None and data sets that are prepared stay as they are."""
         if source is None or isinstance(source, TransformedRows | StreamedRows | MixedStream):
             return source
-        part = load_part(source if isinstance(source, DataSetEntry) else DataSetEntry(source), self.args)
+        entry = source if isinstance(source, DataSetEntry) else DataSetEntry(source)
+        add_instructions(self.model.config, [entry])
+        part = load_part(entry, self.args)
         return transform_rows(part.rows, self.part_transform(part))
 
     def prepare_training(self, source: Any) -> Any:
         """One or several data sets (see `mixture_entries`), which give a batch in turn."""
         if source is None or isinstance(source, TransformedRows | StreamedRows | MixedStream):
             return source
-        mixed = mix(mixture_entries(source), self.args, self.part_transform)
+        entries = mixture_entries(source)
+        add_instructions(self.model.config, entries)
+        if (in_context := self._in_context()) is not None:
+            in_context.check()
+        mixed = mix(entries, self.args, partial(self.part_transform, in_context=in_context is not None))
         if isinstance(mixed, MixedStream):
             stream_shares(mixed, self.args.mixture)
         return mixed
 
-    def part_transform(self, part: MixturePart) -> Transform:
+    def part_transform(self, part: MixturePart, in_context: bool = False) -> Transform:
         """A query and a group of its passages, drawn anew in each epoch."""
         in_batch = part.in_batch_negatives
         return partial(
@@ -84,6 +91,16 @@ class BiEncoderTrainer(FamilyTrainer):
             use_teacher_scores=part.scored or (self.args.use_teacher_scores and part.group_size > 1),
             symmetric=part.symmetric,
             in_batch_negatives=None if in_batch == self.args.in_batch_negatives else in_batch,
+            in_context=in_context and not part.scored,  # a pair that may be unlike is no example of an answer
+        )
+
+    def _in_context(self) -> InContextExamples | None:
+        args = self.args
+        if not args.max_examples:
+            return None
+        config = self._cut_at(args.query_max_length)
+        return InContextExamples(
+            self.processing_class, config, args.max_examples, args.fixed_examples, args.examples_max_length
         )
 
     def get_train_dataloader(self) -> DataLoader:
@@ -102,7 +119,8 @@ class BiEncoderTrainer(FamilyTrainer):
 
     def make_collator(self) -> Callable[[list[Row]], Row]:
         """Padding on the tokenizer's side; the model takes either."""
-        return BiEncoderCollator(pad_id(self.processing_class), self.processing_class.padding_side)
+        tokenizer = self.processing_class
+        return BiEncoderCollator(pad_id(tokenizer), tokenizer.padding_side, self._in_context())
 
     def run_model(self, model: torch.nn.Module, inputs: dict[str, Any]) -> BiEncoderOutput:
         """The forward pass of a batch, with the negatives that the arguments ask for."""
