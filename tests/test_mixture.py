@@ -32,8 +32,9 @@ QUESTIONS = [{"question": f"question {i}", "answer": f"answer {i}"} for i in ran
 SETS = {"retrieval": PAIRS, "sts": DUPLICATES, "classes": CLASSES, "questions": QUESTIONS}
 
 
-def make_trainer(folder, rows, **settings):
-    model = BiEncoderModel.from_backbone(tiny_backbone(lm_head=False), tiny_tokenizer(), temperature=0.1)
+def make_trainer(folder, rows, prompts=None, **settings):
+    backbone = tiny_backbone(lm_head=False)
+    model = BiEncoderModel.from_backbone(backbone, tiny_tokenizer(), temperature=0.1, prompts=prompts)
     settings = {"train_group_size": 2, "per_device_train_batch_size": 2, "query_max_length": 8, **settings}
     return BiEncoderTrainer(model, arguments(BiEncoderTrainingArguments, folder, **settings), rows)
 
@@ -141,10 +142,8 @@ def test_a_mixture_gives_each_data_set_its_own_group_batch_negatives_and_prompts
         DataSetEntry(CLASSES, name="classes", group_size=2),
         DataSetEntry(QUESTIONS, max_rows=5, batch_size=5, swap=True),
     ]
-    trainer = make_trainer(tmp_path, entries, train_group_size=3, symmetric_batch_size=3)
     prompts = {"ask": {"query": "ask: ", "passage": "read: "}}
-    trainer.model.config.prompts = prompts
-    trainer.train_dataset = trainer.prepare_training(entries)
+    trainer = make_trainer(tmp_path, entries, prompts, train_group_size=3, symmetric_batch_size=3)
     found = {}
     for _, batch in identities(trainer):
         group = len(batch["passage"]["input_ids"]) // len(batch["query"]["input_ids"])
@@ -254,6 +253,8 @@ def test_every_way_to_give_data_sets(tmp_path):
         ([{"data": PAIRS, "split": "test"}], {}, "split is for a Hub repo"),
         ([{"data": QUESTIONS, "in_batch_negatives": False}], {}, "leaves no negatives"),
         ([{"data": [*CLASSES, {**CLASSES[0], "type": "sts"}]}], {}, "mixes rows of the types classification, sts"),
+        ([{"data": PAIRS, "task": "ask"}], {}, "task='ask' has no prompt; the model's tasks are \\[\\]"),
+        ({}, {}, "There are no data sets"),
         ("missing.yaml", {}, "no file 'missing.yaml'"),
         ({"a": PAIRS, "b": QUESTIONS}, {"streaming": True}, "set mixture='equal', or give each data set a weight"),
         ({"a": PAIRS, "b": QUESTIONS}, {"streaming": True, "max_steps": -1}, "needs max_steps"),

@@ -141,9 +141,14 @@ def mix(
     entries: Sequence[DataSetEntry], args: Any, transform: Callable[[MixturePart], Transform]
 ) -> MixedRows | MixedStream:
     """The data sets as one; all are streamed if one is, or if `args.streaming` says so."""
+    if not entries:
+        raise ValueError("There are no data sets to train on; name one or more.")
     streaming = args.streaming or any(isinstance(entry.data, datasets.IterableDataset) for entry in entries)
     if streaming and args.max_steps <= 0:
         raise ValueError("Streamed data has no length: training on it needs max_steps.")
     parts = [load_part(entry, args, streaming) for entry in entries]
+    for part in parts:
+        size = "streamed" if streaming else f"{len(part.rows)} rows"
+        logger.info(f"Data set {part.name!r}: {size}, group size {part.group_size}{', scored pairs' * part.scored}.")
     transforms = [transform(part) for part in parts]
     return (MixedStream if streaming else MixedRows)(parts, transforms)

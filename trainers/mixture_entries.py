@@ -132,21 +132,25 @@ def mixture_entries(source: TrainSource) -> list[DataSetEntry]:
     return _files(source if isinstance(source, DataSetEntry) else DataSetEntry(source))
 
 
-def add_instructions(config: BiEncoderConfig, entries: list[DataSetEntry]) -> None:
+def settle_prompts(config: BiEncoderConfig, entries: list[DataSetEntry]) -> None:
     """Puts the prompts of the data sets' instructions into a model's configuration.
 
-    Raises ValueError where it has another prompt for the task.
+    Raises ValueError where it has another prompt for the task, or none for a task without instruction.
     """
     for entry in entries:
-        if entry.instruction is None:
-            continue
-        task, prompt = str(entry.task), instruction_prompt(entry.instruction)
-        if config.prompts.get(task, prompt) != prompt:
+        task = str(entry.task)
+        if entry.instruction is not None:
+            prompt = instruction_prompt(entry.instruction)
+            if config.prompts.setdefault(task, prompt) != prompt:
+                raise ValueError(
+                    f"Data set {entry.name!r}: its instruction makes the prompt of task {task!r}, for which the model "
+                    f"has another, {config.prompts[task]!r}: give it another task, or leave one of them out."
+                )
+        elif entry.task is not None and task not in config.prompts:
             raise ValueError(
-                f"Data set {entry.name!r}: its instruction makes the prompt of task {task!r}, for which the model has "
-                f"another, {config.prompts[task]!r}: give it another task, or leave one of them out."
+                f"Data set {entry.name!r}: task={task!r} has no prompt; the model's tasks are "
+                f"{sorted(config.prompts)}. Give it one of these, an instruction, or prompts to the model."
             )
-        config.prompts[task] = prompt
 
 
 def _is_data_set(item: Any) -> bool:

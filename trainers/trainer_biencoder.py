@@ -19,7 +19,7 @@ from .conversion import biencoder_from_llara
 from .data_biencoder import biencoder_example
 from .in_context import InContextExamples
 from .mixture import MixedRows, MixedStream, MixturePart, load_part, mix
-from .mixture_entries import DataSetEntry, add_instructions, mixture_entries
+from .mixture_entries import DataSetEntry, mixture_entries, settle_prompts
 from .rows import Row, StreamedRows, Transform, TransformedRows, transform_rows
 from .tokens import pad_id
 from .trainer_base import FamilyTrainer, ModelSource, model_type
@@ -31,6 +31,9 @@ class BiEncoderTrainer(FamilyTrainer):
 
     A LLaRA model (or its folder) as `model` gives a bi-encoder with LLaRA's prompts and pooling. Logged beside `loss`
     (and with `eval_` before it): contrastive_loss and distillation_loss, means over the queries.
+
+    `train_dataset` may be several data sets: a list or a dictionary of them, with settings of their own as
+    `DataSetEntry`s (see `mixture_entries`). A batch comes from one of them at a time, on all processes.
 
     Accumulated micro-batches give the gradient of the whole where a query meets its own passages alone
     (`in_batch_negatives=False`); in-batch negatives are those of the micro-batch, over all processes.
@@ -60,7 +63,7 @@ class BiEncoderTrainer(FamilyTrainer):
         if source is None or isinstance(source, TransformedRows | StreamedRows | MixedStream):
             return source
         entry = source if isinstance(source, DataSetEntry) else DataSetEntry(source)
-        add_instructions(self.model.config, [entry])
+        settle_prompts(self.model.config, [entry])
         part = load_part(entry, self.args)
         return transform_rows(part.rows, self.part_transform(part))
 
@@ -69,7 +72,7 @@ class BiEncoderTrainer(FamilyTrainer):
         if source is None or isinstance(source, TransformedRows | StreamedRows | MixedStream):
             return source
         entries = mixture_entries(source)
-        add_instructions(self.model.config, entries)
+        settle_prompts(self.model.config, entries)
         if (in_context := self._in_context()) is not None:
             in_context.check()
         mixed = mix(entries, self.args, partial(self.part_transform, in_context=in_context is not None))
