@@ -216,11 +216,15 @@ def test_streams_mix_by_weight_and_start_anew(tmp_path):
     assert streamed(make_trainer(tmp_path, entries, streaming=True), 9) != batches[:9]  # drawn from a buffer
 
 
-def test_one_stream_ends_where_its_rows_do(tmp_path):
+def test_one_stream_starts_anew_within_a_batch_and_is_resumed_there(tmp_path):
     stream = datasets.Dataset.from_list(PAIRS[:5]).to_iterable_dataset()
-    batches = streamed(make_trainer(tmp_path, stream), 99)
-    assert [row for batch in batches for row in batch] == [text_identity(row["query"]) for row in PAIRS[:5]]
-    assert [len(batch) for batch in batches] == [2, 2, 1]
+    batches = streamed(make_trainer(tmp_path, stream), 5)
+    assert [row for batch in batches for row in batch] == 2 * [text_identity(row["query"]) for row in PAIRS[:5]]
+    straight = make_trainer(tmp_path, stream, save_strategy="steps", save_steps=4, max_steps=6)
+    straight.train()
+    resumed = make_trainer(tmp_path / "other", stream, max_steps=6)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
+    assert_same_weights(weights(resumed.model), weights(straight.model), 1e-6)
 
 
 def test_every_way_to_give_data_sets(tmp_path):

@@ -12,7 +12,7 @@ from accelerate.data_loader import prepare_data_loader
 from torch.utils.data import DataLoader
 from transformers.trainer_utils import seed_worker
 
-from .batch_sampler import MixtureBatchSampler, SampledSet, joint_batches, mixture_shares, share
+from .batch_sampler import MixtureBatchSampler, SampledSet, mixture_shares, share
 from .mixture import MixedRows, MixedStream
 from .rows import Row
 
@@ -22,8 +22,9 @@ Streamed = tuple[int, int, Row]  # epoch, row number, row
 class StreamedBatches(torch.utils.data.IterableDataset):
     """Lists of examples, this process's share of each joint batch; all processes and workers read the same rows.
 
-    One data set ends where its stream does; of several each starts anew when it ends. Rows become token ids on their
-    own process, in the worker whose turn it is.
+    A data set starts anew when it ends, within a batch: no batch is smaller than another, and a resumed run finds its
+    place, as for transformers a stream's epoch has max_steps steps. Rows become token ids on their own process, in the
+    worker whose turn it is.
 
     Args:
         stream: the data sets. batch_sizes: of each, on one process.
@@ -38,10 +39,9 @@ class StreamedBatches(torch.utils.data.IterableDataset):
         seed: int,
         num_processes: int = 1,
         process_index: int = 0,
-        drop_last: bool = False,
     ):
         self.stream, self.batch_sizes, self.shares, self.seed = stream, batch_sizes, shares, seed
-        self.num_processes, self.process_index, self.drop_last = num_processes, process_index, drop_last
+        self.num_processes, self.process_index = num_processes, process_index
 
     def set_epoch(self, epoch: int) -> None:
         self.stream.set_epoch(epoch)
@@ -58,11 +58,6 @@ class StreamedBatches(torch.utils.data.IterableDataset):
     def _joint_batches(self) -> Iterator[tuple[int, Sequence[Streamed]]]:
         """(number of the data set, rows of all processes)."""
         streams = self.stream.streams
-        if len(streams) == 1:
-            rows = self._read(0, streams[0].epoch)
-            joint = joint_batches(rows, self.batch_sizes[0], self.num_processes, self.drop_last)
-            yield from ((0, batch) for batch in joint)
-            return
         start = streams[0].epoch
         endless = [self._read_on(number, start) for number in range(len(streams))]
         generator = random.Random(f"{self.seed}-{start}-mixture")
@@ -117,11 +112,7 @@ def training_loader(
     scale = batch_size / args.per_device_train_batch_size
     sizes = [batch_size if one.batch_size is None else max(1, int(one.batch_size * scale)) for one in dataset.parts]
     seed = args.seed if args.data_seed is None else args.data_seed
-    places: dict[str, Any] = {
-        "num_processes": processes,
-        "process_index": index,
-        "drop_last": args.dataloader_drop_last,
-    }
+    places: dict[str, Any] = {"num_processes": processes, "process_index": index}
     keywords: dict[str, Any] = {
         "collate_fn": collate,
         "num_workers": args.dataloader_num_workers,
@@ -158,4 +149,7 @@ def _mixing(args: Any) -> dict[str, Any]:
             f"here; use random or sequential."
         )
     shuffle = args.train_sampling_strategy == "random"
-    return {"mixture": args.mixture, "temperature": args.mixture_temperature, "shuffle": shuffle}
+    drop_last = args.dataloader_drop_last
+    return {
+        "mixture": args.mixture, "temperature": args.mixture_temperature, "shuffle": shuffle, "drop_last": drop_last,
+    }  # fmt: skip
