@@ -21,6 +21,7 @@ from .metrics import (
     retrieval_metrics,
 )
 from .mining import mine_hard_negatives
+from .mixture_entries import DataSetEntry
 from .passage_search import top_k_passages
 from .retrieval_data import RetrievalData
 from .retrieval_evaluator import RetrievalEvaluator
@@ -33,6 +34,7 @@ __all__ = [
     "BiEncoderCollator",
     "BiEncoderTrainer",
     "BiEncoderTrainingArguments",
+    "DataSetEntry",
     "LlaraCollator",
     "LlaraTrainer",
     "LlaraTrainingArguments",

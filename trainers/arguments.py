@@ -6,6 +6,7 @@ from typing import Any
 from transformers import TrainingArguments
 
 from .evaluation_arguments import EvaluationArguments
+from .mixture_arguments import MixtureArguments
 from .objective_arguments import ObjectiveArguments
 from .stop_words import LANGUAGES, load_stop_words
 
@@ -34,7 +35,7 @@ class _FamilyArguments(TrainingArguments):
 
 
 @dataclass
-class BiEncoderTrainingArguments(ObjectiveArguments, EvaluationArguments, _FamilyArguments):
+class BiEncoderTrainingArguments(ObjectiveArguments, MixtureArguments, EvaluationArguments, _FamilyArguments):
     """`TrainingArguments`, how many passages of which length meet a query, and what for (`ObjectiveArguments`)."""
 
     train_group_size: int = field(
@@ -59,6 +60,7 @@ class BiEncoderTrainingArguments(ObjectiveArguments, EvaluationArguments, _Famil
         self._check_positive("train_group_size", "query_max_length", "passage_max_length", "sub_batch_size")
         self.objectives()  # a wrong value is an error now, not after the model has loaded
         self._check_evaluation()
+        self._check_mixture()
         if not self.in_batch_negatives and self.train_group_size < 2:
             raise ValueError(
                 "train_group_size=1 with in_batch_negatives=False leaves no negatives; raise it or use the batch's."

@@ -1,10 +1,15 @@
-"""Collators: token ids of single examples to padded tensors. They only pad; the data files tokenise."""
+"""Collators: token ids of single examples to padded tensors.
+
+They only pad, and the data files tokenise; queries with in-context examples alone have to see their batch first.
+"""
 
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
+
+from .in_context import InContextExamples
 
 Example = dict[str, Any]
 Batch = dict[str, Any]
@@ -31,7 +36,10 @@ class BiEncoderCollator:
     """Queries and their groups of passages, query i's being rows i*G to (i+1)*G - 1 of `passage`.
 
     `teacher_scores` (B, G) float32 is there if every example of the batch has them; a batch in which one lacks them
-    trains by contrast alone.
+    trains by contrast alone. `identity` {"query": (B,), "passage": (B * G,), "positives": (B, P)}, int64, tells equal
+    texts; P is the most known positives of a query, 0 fills the rows. `in_batch_negatives` (a bool) is what the
+    batch's data set asks for, where it asks. `in_context` makes token ids of queries that take in-context examples,
+    which are drawn from the batch.
 
     >>> collate = BiEncoderCollator(pad_token_id=0, padding_side="left")
     >>> collate([
@@ -52,8 +60,11 @@ class BiEncoderCollator:
 
     pad_token_id: int
     padding_side: str
+    in_context: InContextExamples | None = None
 
     def __call__(self, examples: list[Example]) -> Batch:
+        if self.in_context is not None:
+            examples = self.in_context(examples)
         passages = [ids for example in examples for ids in example["passage_ids"]]
         batch: Batch = {
             "query": pad_texts([example["query_ids"] for example in examples], self.pad_token_id, self.padding_side),
@@ -62,7 +73,26 @@ class BiEncoderCollator:
         scores = [example["teacher_scores"] for example in examples]
         if all(row is not None for row in scores):
             batch["teacher_scores"] = torch.tensor(scores, dtype=torch.float32)
+        if all("identity" in example for example in examples):
+            batch["identity"] = collate_identity([example["identity"] for example in examples])
+        if "in_batch_negatives" in examples[0]:
+            batch["in_batch_negatives"] = examples[0]["in_batch_negatives"]
         return batch
+
+
+def collate_identity(rows: list[Example]) -> dict[str, torch.Tensor]:
+    """The `identity` of a batch from that of its examples, see `BiEncoderCollator`.
+
+    >>> collate_identity([{"query": 5, "passage": [6, 7], "positives": [6]},
+    ...                   {"query": 8, "passage": [9, 7], "positives": [9, 3]}])
+    {'query': tensor([5, 8]), 'passage': tensor([6, 7, 9, 7]), 'positives': tensor([[6, 0],
+            [9, 3]])}
+    """
+    return {
+        "query": torch.tensor([row["query"] for row in rows]),
+        "passage": torch.tensor([number for row in rows for number in row["passage"]]),
+        "positives": pad_rows([row["positives"] for row in rows], 0, "right"),
+    }
 
 
 @dataclass

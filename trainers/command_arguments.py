@@ -1,6 +1,7 @@
 """Arguments that the training commands share, and the run itself."""
 
 import dataclasses
+import json
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +18,28 @@ class DataArguments:
 
     train_data: str = field(metadata={"help": "Data file, folder or Hub id."})
     eval_data: str | None = field(default=None, metadata={"help": "The same for evaluation."})
+
+    def source(self) -> Any:
+        """What the Trainer trains on."""
+        return self.train_data
+
+
+@dataclass
+class MixtureDataArguments:
+    """One or several data sets to train on, and what to evaluate on."""
+
+    train_data: list[str] = field(
+        metadata={
+            "help": "Data file, folder (a data set a file) or Hub id; several of them; or a .yaml file with a list of "
+            "data sets (data, weight, type, group_size, ...: see DataSetEntry), which the config may hold, too."
+        }
+    )
+    eval_data: str | None = field(default=None, metadata={"help": "Data file, folder or Hub id for evaluation."})
+
+    def source(self) -> Any:
+        """What the Trainer trains on; mappings come from a configuration file as JSON."""
+        sources = [json.loads(one) if one.startswith("{") else one for one in self.train_data]
+        return sources[0] if len(sources) == 1 else sources
 
 
 @dataclass
@@ -52,7 +75,7 @@ def run_training(
     trainer_class: type[FamilyTrainer],
     model: str,
     model_kwargs: dict[str, Any],
-    data: DataArguments,
+    data: DataArguments | MixtureDataArguments,
     lora: LoraArguments,
     args: TrainingArguments,
 ) -> FamilyTrainer:
@@ -61,7 +84,7 @@ def run_training(
     `resume_from_checkpoint` is a checkpoint's folder, or `last` for the newest one in the output folder, if any.
     """
     trainer = trainer_class(
-        model, args, data.train_data, data.eval_data, peft_config=lora.peft_config(), model_kwargs=model_kwargs
+        model, args, data.source(), data.eval_data, peft_config=lora.peft_config(), model_kwargs=model_kwargs
     )
     checkpoint = args.resume_from_checkpoint
     if checkpoint == "last":

@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass, field
 
 from .arguments import BiEncoderTrainingArguments
-from .command_arguments import DataArguments, LoraArguments, given, run_training
+from .command_arguments import LoraArguments, MixtureDataArguments, given, run_training
 from .parsing import parse_arguments
 from .trainer_biencoder import BiEncoderTrainer
 
@@ -31,7 +31,7 @@ class FinetuneModelArguments:
 
 def main(argv: list[str]) -> None:
     """Runs the command with the arguments `argv` (without the program's and the command's names)."""
-    types = (FinetuneModelArguments, DataArguments, LoraArguments, BiEncoderTrainingArguments)
+    types = (FinetuneModelArguments, MixtureDataArguments, LoraArguments, BiEncoderTrainingArguments)
     model, data, lora, args = parse_arguments(argv, types, "finetune", __doc__)
     model_kwargs = given(model, "model")
     if model.prompts is not None:

@@ -2,11 +2,14 @@
 
 Accepted as they are (see `normalize_row`): rows with `query`, `pos`, `neg` and optionally `teacher_scores` (aligned
 with the positives, then the negatives) or `pos_scores` and `neg_scores`; rows without a positive whose best-scored
-candidate stands in for it; chat rows whose candidates are the turns of `history`.
+candidate stands in for it; chat rows whose candidates are the turns of `history`. Pairs, triplets, scored pairs and
+lists with labels load by their column names (see `data_columns`).
 """
 
+import hashlib
 import random
 from functools import partial
+from typing import Any
 
 import datasets
 from transformers import PreTrainedTokenizerBase
@@ -14,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from modeling_biencoder import BiEncoderConfig
 from modeling_biencoder.encoding_biencoder import tokenize
 
+from .data_columns import Layout, find_layout
 from .rows import Row, RowSource, column_names, load_rows, text_field
 
 FEATURES = datasets.Features(
@@ -33,24 +37,43 @@ def load_biencoder_rows(
 ) -> datasets.Dataset | datasets.IterableDataset:
     """Rows of `FEATURES` from a path, a Hub id, a list of rows or a `datasets` object; a folder's files are joined.
 
-    A row that lacks a field, or a negative where `group_size` is over 1, raises ValueError with its number and field.
+    A row that lacks a field, or a negative where `group_size` is over 1, raises ValueError with its number and field;
+    tables without a column for negatives (pairs) need none.
     """
-    normalized = []
-    for rows in load_rows(source, split, streaming):
-        check = partial(_normalize_for_group, group_size=group_size)
-        columns = column_names(rows)
-        normalized.append(rows.map(check, with_indices=True, remove_columns=columns, features=FEATURES))
+    normalized = [normalize_rows(rows, group_size)[0] for rows in load_rows(source, split, streaming)]
     return datasets.concatenate_datasets(normalized) if len(normalized) > 1 else normalized[0]
 
 
-def _normalize_for_group(row: Row, number: int, group_size: int) -> Row:
-    normalized = normalize_row(row, number)
-    if group_size > 1 and not normalized["neg"]:
+def normalize_rows(rows: Any, group_size: int, task: str | None = None, swap: bool = False) -> tuple[Any, Layout]:
+    """A `datasets` data set as rows of `FEATURES`, and the layout that its columns had.
+
+    `task` is for all rows, in place of their own; `swap` makes the passage of each pair the query, and the reverse.
+    """
+    layout = find_layout(rows)
+    keywords: dict[str, Any] = {"layout": layout, "group_size": group_size, "task": task, "swap": swap}
+    normalize = partial(_normalize, **keywords)
+    return rows.map(normalize, with_indices=True, remove_columns=column_names(rows), features=FEATURES), layout
+
+
+def _normalize(row: Row, number: int, layout: Layout, group_size: int, task: str | None, swap: bool) -> Row:
+    normalized = normalize_row(layout(row, number), number)
+    if swap:
+        normalized = _swapped(normalized, number)
+    if group_size > 1 and not layout.pair and not normalized["neg"]:
         raise ValueError(
             f"Row {number} (the first is 0): field 'neg' is empty, but train_group_size={group_size} takes "
             f"{group_size - 1} negatives a row; add negatives, or set train_group_size=1 for in-batch negatives alone."
         )
-    return normalized
+    return normalized if task is None else {**normalized, "task": task}
+
+
+def _swapped(row: Row, number: int) -> Row:
+    if len(row["pos"]) != 1 or row["neg"]:
+        raise ValueError(
+            f"Row {number} (the first is 0): swap=True is for pairs; the row has {len(row['pos'])} positives and "
+            f"{len(row['neg'])} negatives, of which none can be the query."
+        )
+    return {**row, "query": row["pos"][0], "pos": [row["query"]]}
 
 
 def normalize_row(row: Row, number: int) -> Row:
@@ -157,16 +180,43 @@ def biencoder_example(
     group_size: int,
     seed: int,
     use_teacher_scores: bool = True,
+    symmetric: bool = False,
+    in_batch_negatives: bool | None = None,
+    in_context: bool = False,
 ) -> Row:
     """query_ids, passage_ids (`group_size` lists, the positive's first) and teacher_scores of a normalized row.
 
     Texts stand in the prompts that the configurations have for the row's task, or for "default" where they have none
-    for it, and are cut at each configuration's max_length, prompts spared.
+    for it, and are cut at each configuration's max_length, prompts spared; `symmetric` puts passages in the query's.
+    `identity` tells equal texts: {"query": number, "passage": one a passage, "positives": one for each of the row's}.
+    `in_batch_negatives` is there if it is not None. With `in_context` there is no query_ids, but what
+    `InContextExamples` makes it of, when it sees the batch.
     """
     passages, scores = sample_group(row, group_size, seed, epoch, number)
-    task = row["task"] if row["task"] in (query_config.prompts or {}) else None
-    return {
-        "query_ids": tokenize([row["query"]], tokenizer, query_config, "query", task)[0],
-        "passage_ids": tokenize(passages, tokenizer, passage_config, "passage", task),
+    task = prompt_task(row, query_config)
+    example: Row = {
+        "passage_ids": tokenize(passages, tokenizer, passage_config, "query" if symmetric else "passage", task),
         "teacher_scores": scores if use_teacher_scores else None,
+        "identity": {
+            "query": text_identity(row["query"]),
+            "passage": [text_identity(text) for text in passages],
+            "positives": [text_identity(text) for text in row["pos"]],
+        },
     }
+    if in_batch_negatives is not None:
+        example["in_batch_negatives"] = in_batch_negatives
+    if in_context:
+        draw = f"{seed}-{epoch}-{number}"
+        return {**example, "in_context": {"query": row["query"], "answer": passages[0], "task": task, "draw": draw}}
+    return {**example, "query_ids": tokenize([row["query"]], tokenizer, query_config, "query", task)[0]}
+
+
+def prompt_task(row: Row, config: BiEncoderConfig) -> str | None:
+    """The row's task where the configuration has a prompt for it, else None."""
+    return row["task"] if row["task"] in (config.prompts or {}) else None
+
+
+def text_identity(text: str) -> int:
+    """A number of 63 bits, never 0, that is the same for equal texts alone (as good as: blake2b's)."""
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest) >> 1 or 1

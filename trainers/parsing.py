@@ -60,5 +60,5 @@ def _file_arguments(path: str, names: set[str]) -> list[str]:
 
 def _as_text(value: Any) -> list[str]:
     if isinstance(value, list):
-        return [str(item) for item in value]
+        return [text for item in value for text in _as_text(item)]
     return [json.dumps(value) if isinstance(value, dict) else str(value)]

@@ -16,21 +16,28 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 Row = dict[str, Any]
 # (row, row number, epoch) -> token ids of one example.
 Transform = Callable[[Row, int, int], Row]
-RowSource: TypeAlias = str | Path | list[Row] | datasets.Dataset | datasets.IterableDataset
+RowSource: TypeAlias = str | Path | tuple[Path, ...] | list[Row] | datasets.Dataset | datasets.IterableDataset
 
 _BUILDERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
 
 
 def load_rows(
-    source: RowSource, split: str = "train", streaming: bool = False
+    source: RowSource,
+    split: str = "train",
+    streaming: bool = False,
+    subset: str | None = None,
+    revision: str | None = None,
 ) -> list[datasets.Dataset | datasets.IterableDataset]:
-    """The data sets found at `source`: one for an object, a list of rows, a file or a Hub id, one a file for a folder.
+    """The data sets found at `source`: one for an object, a list of rows, a file or a Hub id, one a file for a folder
+    or a tuple of files.
 
-    Files end in .jsonl, .json, .parquet or .csv. Raises ValueError for another file, an empty folder or no rows,
-    and TypeError for any other kind of `source`.
+    Files end in .jsonl, .json, .parquet or .csv; `split`, `subset` and `revision` are a Hub repo's. Raises ValueError
+    for another file, an empty folder or no rows, and TypeError for any other kind of `source`.
     """
     if isinstance(source, datasets.Dataset | datasets.IterableDataset):
         return [source]
+    if isinstance(source, tuple):
+        return [_load_file(file, streaming) for file in source]
     if isinstance(source, list):
         if not source:
             raise ValueError("The list of rows is empty; a data set needs one row or more.")
@@ -45,15 +52,16 @@ def load_rows(
         )
     path = Path(source)
     if path.is_dir():
-        return [_load_file(file, streaming) for file in _data_files(path)]
+        return [_load_file(file, streaming) for file in data_files(path)]
     if path.is_file():
         return [_load_file(path, streaming)]
     if path.suffix or path.is_absolute():
         raise ValueError(f"There is no file or folder {str(source)!r}; give a path that exists or a Hub id user/name.")
-    return [datasets.load_dataset(str(source), split=split, streaming=streaming)]
+    return [datasets.load_dataset(str(source), subset, split=split, streaming=streaming, revision=revision)]
 
 
-def _data_files(folder: Path) -> list[Path]:
+def data_files(folder: Path) -> list[Path]:
+    """The data files of a folder, by name; ValueError where it has none."""
     files = sorted(file for file in folder.iterdir() if file.suffix in _BUILDERS)
     if not files:
         raise ValueError(f"Folder {str(folder)!r} holds no data files; they end in {', '.join(_BUILDERS)}.")
@@ -100,7 +108,12 @@ class TransformedRows(torch.utils.data.Dataset):
         return len(self.rows)
 
     def __getitem__(self, index: int) -> Row:
-        return self.transform(self.rows[index], index, int(self._epoch))
+        return self.transform(self.rows[index], index, self.epoch)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that `set_epoch` told."""
+        return int(self._epoch)
 
     def set_epoch(self, epoch: int) -> None:
         self._epoch.fill_(epoch)
@@ -118,7 +131,7 @@ class StreamedRows(torch.utils.data.IterableDataset):
     def __iter__(self) -> Iterator[Row]:
         count = 0
         for index, row in enumerate(self.rows):
-            yield self.transform(row, index, int(self._epoch))
+            yield self.transform(row, index, self.epoch)
             count = index + 1
         self._num_rows.fill_(count)
 
@@ -126,6 +139,11 @@ class StreamedRows(torch.utils.data.IterableDataset):
     def num_rows(self) -> int:
         """Rows of the last pass that reached the end."""
         return int(self._num_rows)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that `set_epoch` told."""
+        return int(self._epoch)
 
     def set_epoch(self, epoch: int) -> None:
         self._epoch.fill_(epoch)

@@ -54,7 +54,7 @@ class FamilyTrainer(ComponentTrainer):
         self,
         model: ModelSource,
         args: TrainingArguments | None = None,
-        train_dataset: RowSource | None = None,
+        train_dataset: Any = None,
         eval_dataset: RowSource | dict[str, RowSource] | None = None,
         processing_class: PreTrainedTokenizerBase | None = None,
         peft_config: PeftConfig | None = None,
@@ -78,7 +78,7 @@ class FamilyTrainer(ComponentTrainer):
             model=self.model,
             args=args,
             data_collator=self.make_collator(),
-            train_dataset=self.prepare(train_dataset),
+            train_dataset=self.prepare_training(train_dataset),
             eval_dataset=self._prepare_evaluation(eval_dataset),
             processing_class=self.processing_class,
             callbacks=callbacks,
@@ -122,6 +122,10 @@ class FamilyTrainer(ComponentTrainer):
         if source is None or isinstance(source, TransformedRows | StreamedRows):
             return source
         return transform_rows(self.load_rows(source), self.transform())
+
+    def prepare_training(self, source: Any) -> Any:
+        """The same for training data."""
+        return self.prepare(source)
 
     def _prepare_evaluation(self, source: Any) -> Any:
         # A DatasetDict is a dict too: each of its splits is evaluated under its name.

@@ -6,8 +6,8 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import datasets
 import torch
+from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from modeling_biencoder import BiEncoderConfig, BiEncoderModel, BiEncoderOutput
@@ -17,11 +17,15 @@ from modeling_llara import LlaraConfig, LlaraForPreTraining
 from .arguments import BiEncoderTrainingArguments
 from .collators import BiEncoderCollator
 from .conversion import biencoder_from_llara
-from .data_biencoder import biencoder_example, load_biencoder_rows
+from .data_biencoder import biencoder_example
+from .in_context import InContextExamples
+from .mixture import MixedRows, MixedStream, MixturePart, load_part, mix
+from .mixture_entries import DataSetEntry, mixture_entries, settle_prompts
 from .retrieval_evaluation import RetrievalEvaluation
-from .rows import Row, RowSource, Transform
+from .rows import Row, StreamedRows, Transform, TransformedRows, transform_rows
 from .tokens import pad_id
 from .trainer_base import ModelSource, model_type
+from .training_loader import stream_shares, training_loader
 
 
 class BiEncoderTrainer(RetrievalEvaluation):
@@ -30,6 +34,9 @@ class BiEncoderTrainer(RetrievalEvaluation):
     A LLaRA model (or its folder) as `model` gives a bi-encoder with LLaRA's prompts and pooling. Logged beside `loss`
     (and with `eval_` before it): contrastive_loss, distillation_loss and what else the arguments give a weight, means
     over the queries; at the narrower widths of `embedding_dims` as contrastive_loss_64 and so on.
+
+    `train_dataset` may be several data sets: a list or a dictionary of them, with settings of their own as
+    `DataSetEntry`s (see `mixture_entries`). A batch comes from one of them at a time, on all processes.
 
     Accumulated micro-batches give the gradient of the whole where a query meets its own passages alone
     (`in_batch_negatives=False`); in-batch negatives are those of the micro-batch, over all processes.
@@ -64,20 +71,60 @@ class BiEncoderTrainer(RetrievalEvaluation):
         llara: Any = LlaraForPreTraining.from_pretrained(backbone) if isinstance(backbone, str | Path) else backbone
         return biencoder_from_llara(llara, tokenizer, **kwargs)
 
-    def load_rows(self, source: RowSource) -> datasets.Dataset | datasets.IterableDataset:
-        """Rows with a query, its passages and what a teacher thinks of them."""
-        return load_biencoder_rows(source, self.args.train_group_size)
+    def prepare(self, source: Any) -> Any:
+        """One data set as a data loader reads it; None and data sets that are prepared stay as they are."""
+        if source is None or isinstance(source, TransformedRows | StreamedRows | MixedStream):
+            return source
+        entry = source if isinstance(source, DataSetEntry) else DataSetEntry(source)
+        settle_prompts(self.model.config, [entry])
+        part = load_part(entry, self.args)
+        return transform_rows(part.rows, self.part_transform(part))
 
-    def transform(self) -> Transform:
+    def prepare_training(self, source: Any) -> Any:
+        """One or several data sets (see `mixture_entries`), which give a batch in turn."""
+        if source is None or isinstance(source, TransformedRows | StreamedRows | MixedStream):
+            return source
+        entries = mixture_entries(source)
+        settle_prompts(self.model.config, entries)
+        if (in_context := self._in_context()) is not None:
+            in_context.check()
+        mixed = mix(entries, self.args, partial(self.part_transform, in_context=in_context is not None))
+        if isinstance(mixed, MixedStream):
+            stream_shares(mixed, self.args.mixture)
+        return mixed
+
+    def part_transform(self, part: MixturePart, in_context: bool = False) -> Transform:
         """A query and a group of its passages, drawn anew in each epoch."""
+        in_batch = False if part.scored else part.in_batch_negatives
         return partial(
             biencoder_example,
             tokenizer=self.processing_class,
             query_config=self._cut_at(self.args.query_max_length),
             passage_config=self._cut_at(self.args.passage_max_length),
-            group_size=self.args.train_group_size,
+            group_size=part.group_size,
             seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
-            use_teacher_scores=self.args.use_teacher_scores,
+            # One passage has nothing to be compared with, unless its score is what there is to learn.
+            use_teacher_scores=part.scored or (self.args.use_teacher_scores and part.group_size > 1),
+            symmetric=part.symmetric,
+            in_batch_negatives=None if in_batch == self.args.in_batch_negatives else in_batch,
+            in_context=in_context and not part.scored,  # a pair that may be unlike is no example of an answer
+        )
+
+    def _in_context(self) -> InContextExamples | None:
+        args = self.args
+        if not args.max_examples:
+            return None
+        config = self._cut_at(args.query_max_length)
+        return InContextExamples(
+            self.processing_class, config, args.max_examples, args.fixed_examples, args.examples_max_length
+        )
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Batches of one data set at a time, each process's share of them."""
+        if not isinstance(self.train_dataset, MixedRows | MixedStream):
+            return super().get_train_dataloader()
+        return training_loader(
+            self.train_dataset, self.data_collator, self.args, self.accelerator, self._train_batch_size
         )
 
     def _cut_at(self, max_length: int | None) -> BiEncoderConfig:
@@ -88,7 +135,8 @@ class BiEncoderTrainer(RetrievalEvaluation):
 
     def make_collator(self) -> Callable[[list[Row]], Row]:
         """Padding on the tokenizer's side; the model takes either."""
-        return BiEncoderCollator(pad_id(self.processing_class), self.processing_class.padding_side)
+        tokenizer = self.processing_class
+        return BiEncoderCollator(pad_id(tokenizer), tokenizer.padding_side, self._in_context())
 
     def run_model(self, model: torch.nn.Module, inputs: dict[str, Any]) -> BiEncoderOutput:
         """The forward pass of a batch, with the negatives that it or the arguments ask for."""
