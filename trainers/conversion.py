@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import Any
 
 from peft import PeftModel
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from modeling_biencoder import BiEncoderModel
+from modeling_biencoder import BiEncoderConfig, BiEncoderModel
 from modeling_llara import LlaraConfig, LlaraForPreTraining
 from modeling_llara.prompts_llara import adapted_config, biencoder_keywords
 
-from .trainer_base import model_type
+from .trainer_base import ModelSource, model_type
 
 
 def biencoder_from_llara(
@@ -26,6 +26,24 @@ def biencoder_from_llara(
     tokenizer = llara.tokenizer if tokenizer is None else tokenizer
     _check_ends_open(tokenizer)
     return BiEncoderModel.from_backbone(llara.backbone, tokenizer=tokenizer, **{**llara.to_biencoder(), **settings})
+
+
+def build_biencoder(
+    backbone: ModelSource, tokenizer: PreTrainedTokenizerBase | None = None, **settings: Any
+) -> BiEncoderModel:
+    """A new bi-encoder on a backbone; a LLaRA model or its repo brings its prompts and pooling.
+
+    Args:
+        backbone: repo id, folder or model.
+        settings: fields of `BiEncoderConfig`; for a backbone to load also loading keywords such as `revision`.
+    """
+    if model_type(backbone, settings) != LlaraConfig.model_type:
+        return BiEncoderModel.from_backbone(backbone, tokenizer=tokenizer, **settings)
+    if isinstance(backbone, PreTrainedModel):
+        return biencoder_from_llara(backbone, tokenizer, **settings)
+    loading = {name: value for name, value in settings.items() if name not in BiEncoderConfig.keywords()}
+    fields = {name: value for name, value in settings.items() if name in BiEncoderConfig.keywords()}
+    return biencoder_from_llara(LlaraForPreTraining.from_pretrained(backbone, **loading), tokenizer, **fields)
 
 
 def load_as_biencoder(

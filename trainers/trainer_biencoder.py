@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import datasets
@@ -11,15 +10,14 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from modeling_biencoder import BiEncoderConfig, BiEncoderModel, BiEncoderOutput
-from modeling_llara import LlaraConfig, LlaraForPreTraining
 
 from .arguments import BiEncoderTrainingArguments
 from .collators import BiEncoderCollator
-from .conversion import biencoder_from_llara
+from .conversion import build_biencoder
 from .data_biencoder import biencoder_example, load_biencoder_rows
 from .rows import Row, RowSource, Transform
 from .tokens import pad_id
-from .trainer_base import FamilyTrainer, ModelSource, model_type
+from .trainer_base import FamilyTrainer, ModelSource
 
 
 class BiEncoderTrainer(FamilyTrainer):
@@ -46,10 +44,7 @@ class BiEncoderTrainer(FamilyTrainer):
         self, backbone: ModelSource, tokenizer: PreTrainedTokenizerBase | None, kwargs: dict[str, Any]
     ) -> PreTrainedModel:
         """A bi-encoder on a backbone; one that LLaRA adapted brings its prompts and pooling."""
-        if model_type(backbone, kwargs) != LlaraConfig.model_type:
-            return BiEncoderModel.from_backbone(backbone, tokenizer=tokenizer, **kwargs)
-        llara: Any = LlaraForPreTraining.from_pretrained(backbone) if isinstance(backbone, str | Path) else backbone
-        return biencoder_from_llara(llara, tokenizer, **kwargs)
+        return build_biencoder(backbone, tokenizer, **kwargs)
 
     def load_rows(self, source: RowSource) -> datasets.Dataset | datasets.IterableDataset:
         """Rows with a query, its passages and what a teacher thinks of them."""
