@@ -5,6 +5,7 @@ from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
 
+from .bidirectional_biencoder import check_bidirectional
 from .checks_biencoder import (
     POOLINGS,
     SIMILARITIES,
@@ -36,7 +37,8 @@ class BiEncoderConfig(PreTrainedConfig):
         normalize: divide each embedding by its L2 norm.
         temperature: scores in the loss are divided by it; read it as `score_temperature`, which is 1 where the
             embeddings are not normalised.
-        bidirectional: every token of a decoder backbone sees every other one.
+        bidirectional: every token of a decoder backbone sees every other one (within its window, in layers that slide
+            one); for the families of `bidirectional_biencoder.BIDIRECTIONAL_DECODERS`, and encoders as they are.
         embedding_dims: widths the embeddings were trained to be cut to (Matryoshka, arXiv:2205.13147), if any.
         similarity: `cosine` or `dot`; by default `cosine` where the embeddings are normalised, else `dot`.
         prompts: {task: {"query": prefix, "passage": prefix, "query_suffix": ..., "passage_suffix": ...}}, any of the
@@ -96,6 +98,8 @@ class BiEncoderConfig(PreTrainedConfig):
             check_bool(name, getattr(self, name))
         check_temperature(self.temperature)
         check_prompts(self.prompts)
+        if self.bidirectional:
+            check_bidirectional(self.text_config.model_type)
         if self.embedding_dims is not None:
             check_embedding_dims(self.embedding_dims, self.hidden_size)
         if self.max_positions is not None and self.max_length > self.max_positions:
