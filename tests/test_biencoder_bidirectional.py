@@ -1,6 +1,7 @@
 """`bidirectional=True`: proven by what a later token changes, on every family that is named as able to."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -128,6 +129,12 @@ def test_it_survives_saving_and_an_adapter_on_top(family: str, tmp_path) -> None
     assert (again(ids).embeddings - model(ids).embeddings).abs().max() > 1e-3
 
 
+def keep_output(kept: list[torch.Tensor], module: torch.nn.Module, inputs: tuple, output: torch.Tensor) -> None:
+    """A forward hook that lets the output's gradient be read."""
+    output.requires_grad_().retain_grad()
+    kept.append(output)
+
+
 @pytest.mark.parametrize("adapted", [False, True])
 @pytest.mark.parametrize("family", ["llama", "qwen3", "mistral"])
 def test_gradient_checkpointing_sees_both_ways_too(family: str, adapted: bool) -> None:
@@ -140,11 +147,10 @@ def test_gradient_checkpointing_sees_both_ways_too(family: str, adapted: bool) -
         model.train()
         if checkpointing:
             model.gradient_checkpointing_enable()
-        seen: list[torch.Tensor] = []
-        model.get_input_embeddings().register_forward_hook(lambda *call: seen.append(call[2].requires_grad_()))
-        model.get_input_embeddings().register_forward_hook(lambda *call: call[2].retain_grad())
+        embedded: list[torch.Tensor] = []
+        model.get_input_embeddings().register_forward_hook(partial(keep_output, embedded))
         model.embed(ids)[:, 0].sum().backward()
-        gradients.append([seen[0].grad, *(p.grad for p in model.parameters() if p.requires_grad)])
+        gradients.append([embedded[0].grad, *(p.grad for p in model.parameters() if p.requires_grad)])
     assert gradients[0][0][:, 2].abs().max() > 1e-4  # the first state hears of a later token
     torch.testing.assert_close(*gradients)
 
