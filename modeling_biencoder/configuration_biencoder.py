@@ -109,6 +109,15 @@ class BiEncoderConfig(PreTrainedConfig):
             )
 
     @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """As in transformers; fields given beside a saved configuration are checked and work like saved ones."""
+        given = {name: kwargs.pop(name) for name in cls.keywords() if name in kwargs}
+        if config_dict.get("bidirectional") and given.get("bidirectional") is False:
+            text_config = {name: value for name, value in config_dict["text_config"].items() if name != "is_causal"}
+            config_dict = {**config_dict, "text_config": text_config}
+        return super().from_dict({**config_dict, **given}, **kwargs)
+
+    @classmethod
     def keywords(cls) -> list[str]:
         """Names of the fields that belong to the bi-encoder itself."""
         inherited = {field.name for field in fields(PreTrainedConfig)}

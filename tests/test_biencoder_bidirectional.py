@@ -135,6 +135,17 @@ def keep_output(kept: list[torch.Tensor], module: torch.nn.Module, inputs: tuple
     kept.append(output)
 
 
+def test_it_can_be_changed_where_a_saved_model_is_loaded(tmp_path) -> None:
+    """As `lookback finetune --model repo --bidirectional true` does."""
+    ids = rows_that_differ_late()
+    for saved in (False, True):
+        biencoder("qwen2", saved).save_pretrained(tmp_path / str(saved))
+        changed = BiEncoderModel.from_pretrained(tmp_path / str(saved), bidirectional=not saved)
+        assert (change(changed, ids) > 1e-3) == changed.config.bidirectional == (not saved)
+    with pytest.raises(ValueError, match="pooling='men'"):
+        BiEncoderModel.from_pretrained(tmp_path / "True", pooling="men")
+
+
 @pytest.mark.parametrize("adapted", [False, True])
 @pytest.mark.parametrize("family", ["llama", "qwen3", "mistral"])
 def test_gradient_checkpointing_sees_both_ways_too(family: str, adapted: bool) -> None:
