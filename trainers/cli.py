@@ -9,6 +9,7 @@ COMMANDS = {
     "explain": ("trainers.commands_explain", "print the words that a LLaRA embedding of a text stands for"),
     "finetune": ("trainers.commands_finetune", "train a bi-encoder on queries and passages"),
     "convert": ("trainers.commands_convert", "make a bi-encoder of a LLaRA model or checkpoint"),
+    "merge": ("trainers.commands_merge", "make a complete model of an adapter and its base"),
     "train-lm": ("trainers.commands_train_lm", "train a self-retrieval language model on long documents"),
     "score": ("trainers.commands_score", "make teacher scores for the bi-encoder from a language model's feedback"),
     "perplexity": ("trainers.commands_perplexity", "score documents with and without looking back"),
