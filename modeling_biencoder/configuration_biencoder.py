@@ -5,6 +5,7 @@ from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
 
+from .bidirectional_biencoder import check_bidirectional
 from .checks_biencoder import (
     POOLINGS,
     SIMILARITIES,
@@ -36,7 +37,8 @@ class BiEncoderConfig(PreTrainedConfig):
         normalize: divide each embedding by its L2 norm.
         temperature: scores in the loss are divided by it; read it as `score_temperature`, which is 1 where the
             embeddings are not normalised.
-        bidirectional: every token of a decoder backbone sees every other one.
+        bidirectional: every token of a decoder backbone sees every other one (within its window, in layers that slide
+            one); for the families of `bidirectional_biencoder.BIDIRECTIONAL_DECODERS`, and encoders as they are.
         embedding_dims: widths the embeddings were trained to be cut to (Matryoshka, arXiv:2205.13147), if any.
         similarity: `cosine` or `dot`; by default `cosine` where the embeddings are normalised, else `dot`.
         prompts: {task: {"query": prefix, "passage": prefix, "query_suffix": ..., "passage_suffix": ...}}, any of the
@@ -96,6 +98,8 @@ class BiEncoderConfig(PreTrainedConfig):
             check_bool(name, getattr(self, name))
         check_number("temperature", self.temperature, above=0.0)
         check_prompts(self.prompts)
+        if self.bidirectional:
+            check_bidirectional(self.text_config.model_type)
         if self.embedding_dims is not None:
             check_embedding_dims(self.embedding_dims, self.hidden_size)
         if self.max_positions is not None and self.max_length > self.max_positions:
@@ -103,6 +107,15 @@ class BiEncoderConfig(PreTrainedConfig):
                 f"max_length={self.max_length} is longer than the backbone's {self.max_positions} positions: "
                 f"use at most {self.max_positions}."
             )
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """As in transformers; fields given beside a saved configuration are checked and work like saved ones."""
+        given = {name: kwargs.pop(name) for name in cls.keywords() if name in kwargs}
+        if config_dict.get("bidirectional") and given.get("bidirectional") is False:
+            text_config = {name: value for name, value in config_dict["text_config"].items() if name != "is_causal"}
+            config_dict = {**config_dict, "text_config": text_config}
+        return super().from_dict({**config_dict, **given}, **kwargs)
 
     @classmethod
     def keywords(cls) -> list[str]:

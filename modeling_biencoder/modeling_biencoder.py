@@ -81,6 +81,8 @@ class BiEncoderModel(CompleteRepository):
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
+    # transformers looks for experts in this file, but they are the backbone's; without this it refuses to load any
+    _can_set_experts_implementation_cached_value = True
 
     def __init__(self, config: BiEncoderConfig, backbone: PreTrainedModel | None = None) -> None:
         super().__init__(config)

@@ -86,11 +86,29 @@ class CompleteRepository(PreTrainedModel):
         super().save_pretrained(save_directory, is_main_process=is_main_process, state_dict=state_dict, **kwargs)
         if not is_main_process:
             return
+        if self._hf_peft_config_loaded:
+            self.config.save_pretrained(save_directory)  # transformers leaves it out of an adapter's folder
         self._save_tokenizer(Path(save_directory))
         repo_id = repo_id or (Path(save_directory).name if push_to_hub else None)
         _write_card(self, Path(save_directory), repo_id)
         if push_to_hub and repo_id:
             _upload(Path(save_directory), repo_id, **upload)
+
+    def load_adapter(self, peft_model_id: str | None = None, *args: Any, **kwargs: Any) -> Any:
+        """As in transformers, but ValueError, not a warning, where the weights do not fit the model or its adapter.
+
+        transformers cannot read a DoRA's magnitudes (5.23); `peft.PeftModel.from_pretrained(model, folder)` does.
+        """
+        result = super().load_adapter(peft_model_id, *args, **kwargs)
+        strange = sorted({*result.missing_keys, *result.unexpected_keys})
+        if strange:
+            hint = (
+                "transformers cannot load a DoRA; use peft.PeftModel.from_pretrained(model, folder)."
+                if any("lora_magnitude_vector" in name for name in strange)
+                else "load it onto the model that it was trained on (base_model_name_or_path of adapter_config.json)."
+            )
+            raise ValueError(f"the adapter {str(peft_model_id)!r} does not fit: {strange[0]!r} is on one side; {hint}")
+        return result
 
     def _save_tokenizer(self, folder: Path) -> None:
         if self._tokenizer is None and self._tokenizer_source is None:

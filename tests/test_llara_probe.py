@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig
 
 from modeling_llara import LlaraForPreTraining, build_row
 from tests.tiny import tiny_backbone, tiny_tokenizer
 from tests.trainers_support import PASSAGES, SENTENCES, arguments, assert_same_weights, logged, weights
-from trainers import LlaraTrainer, LlaraTrainingArguments, commands_explain, explain
+from trainers import LlaraTrainer, LlaraTrainingArguments, add_adapter, commands_explain, explain
 from trainers.probe import PROMPTS, precision_at_k, prompt_token_ids
 from trainers.stop_words import STOP_WORDS
 
@@ -170,7 +171,15 @@ def test_command(tmp_path, capsys):
     word, probability = explanations[0]["summarize"][0]
     assert lines[1:3] == ["  summarize", f"    {probability:8.5f}  {word!r}"]
     commands_explain.main(["--model", str(tmp_path / "m"), "--top_k", "3", SENTENCES[0]])
-    assert capsys.readouterr().out.startswith(SENTENCES[0])
+    plain = capsys.readouterr().out
+    assert plain.startswith(SENTENCES[0])
+    adapted = LlaraForPreTraining.from_pretrained(tmp_path / "m")
+    add_adapter(adapted, LoraConfig(r=4, init_lora_weights=False))
+    adapted.save_pretrained(tmp_path / "adapter")
+    commands_explain.main(["--model", str(tmp_path / "adapter"), "--top_k", "3", SENTENCES[0]])
+    printed = capsys.readouterr().out
+    [expected] = explain(adapted, SENTENCES[:1], 3)
+    assert printed.strip() == commands_explain.format_explanation(SENTENCES[0], expected) != plain.strip()
 
 
 def test_command_names_what_is_wrong(tmp_path):
@@ -179,10 +188,6 @@ def test_command_names_what_is_wrong(tmp_path):
         commands_explain.main(["text", "--model", str(tmp_path / "lm")])
     with pytest.raises(ValueError, match="no folder or Hub repo"):
         commands_explain.main(["text", "--model", str(tmp_path / "nothing")])
-    (tmp_path / "adapter").mkdir()
-    (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
-    with pytest.raises(ValueError, match="holds an adapter alone"):
-        commands_explain.main(["text", "--model", str(tmp_path / "adapter")])
     with pytest.raises(ValueError, match="give one text or more"):
         commands_explain.main(["--model", str(tmp_path / "lm")])
 

@@ -1,5 +1,6 @@
 """Trainers of the three model families, their data, metrics and command line."""
 
+from .adapted import load_adapted
 from .adapters import add_adapter, load_adapter
 from .arguments import BiEncoderTrainingArguments, LlaraTrainingArguments, SelfRetrievalTrainingArguments
 from .beir_folder import load_retrieval_data
@@ -9,6 +10,7 @@ from .data_llara import load_llara_rows
 from .data_srlm import load_documents, tokenize_documents
 from .embedding_files import load_embeddings
 from .explain import explain
+from .merging import merge_adapter
 from .metrics import (
     load_metric,
     mean_average_precision,
@@ -46,6 +48,7 @@ __all__ = [
     "add_adapter",
     "collate_dialogues",
     "explain",
+    "load_adapted",
     "load_adapter",
     "load_biencoder_rows",
     "load_documents",
@@ -56,6 +59,7 @@ __all__ = [
     "load_retrieval_data",
     "mean_average_precision",
     "mean_reciprocal_rank",
+    "merge_adapter",
     "metrics_path",
     "mine_hard_negatives",
     "ndcg",

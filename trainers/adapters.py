@@ -4,12 +4,29 @@ import copy
 from pathlib import Path
 from typing import Any
 
-from peft import LoraConfig, PeftConfig, PeftModel, set_peft_model_state_dict
+from peft import (
+    LoraConfig,
+    PeftConfig,
+    PeftModel,
+    PeftType,
+    get_peft_model_state_dict,
+    set_peft_model_state_dict,
+)
+from peft.utils import CONFIG_NAME as ADAPTER_CONFIG_NAME
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
-from transformers.utils import ADAPTER_SAFE_WEIGHTS_NAME
+from transformers.utils import ADAPTER_SAFE_WEIGHTS_NAME, cached_file
+
+from .quantization import prepare_quantized
 
 ADAPTER_NAME = "default"
+# Those that live in the layers of the model alone (VeRA and prompts do not) and train by gradients alone (AdaLoRA does
+# not); each is reloaded and merged in the tests.
+ADAPTER_KINDS = (
+    PeftType.LORA, PeftType.IA3, PeftType.LOHA, PeftType.LOKR, PeftType.OFT, PeftType.BOFT,
+    PeftType.HRA, PeftType.FOURIERFT, PeftType.LN_TUNING, PeftType.TRAINABLE_TOKENS,
+)  # fmt: skip
+_PREFIX = "base_model.model."
 
 
 def has_adapters(model: PreTrainedModel) -> bool:
@@ -32,12 +49,14 @@ def add_adapter(
             tied) train too, unless the configuration says which rows or whole matrices do.
         trained_modules: names of modules that a LoRA trains whole and saves, beside those of the configuration.
 
-    Raises TypeError for another kind of configuration, ValueError for a model that has adapters already.
+    Raises TypeError for what is no PeftConfig, ValueError for a kind of adapter that is not one of ADAPTER_KINDS,
+    and for a model that has an adapter already.
     """
     if not isinstance(peft_config, PeftConfig):
         raise TypeError(f"peft_config is a {type(peft_config).__name__}; pass a PeftConfig such as peft.LoraConfig().")
     if has_adapters(model):
         raise ValueError("The model has an adapter already: merge it first, or leave peft_config out to train it on.")
+    _check_kind(peft_config)
     peft_config = copy.deepcopy(peft_config)
     peft_config.task_type = peft_config.task_type or "FEATURE_EXTRACTION"
     if isinstance(peft_config, LoraConfig):
@@ -49,7 +68,26 @@ def add_adapter(
             peft_config.trainable_token_indices = _token_rows(model, new_token_ids)
         if trained_modules:
             peft_config.modules_to_save = [*(peft_config.modules_to_save or ()), *trained_modules]
+    prepare_quantized(model)
     model.add_adapter(peft_config, ADAPTER_NAME)
+    _record_base(model)
+
+
+def _check_kind(peft_config: PeftConfig) -> None:
+    if peft_config.peft_type not in ADAPTER_KINDS:
+        raise ValueError(
+            f"A {type(peft_config).__name__} cannot be an adapter here: parts of it lie outside the model's layers "
+            "or change by steps of their own, which training and checkpoints would leave out. Use one of "
+            f"{', '.join(kind.value for kind in ADAPTER_KINDS)}."
+        )
+
+
+def _record_base(model: PreTrainedModel) -> None:
+    """Name in the adapter's configuration what it was made for: the model's repo, or the backbone's of a new model."""
+    config = model.config if model.name_or_path else model.config.get_text_config()
+    recorded: Any = model.peft_config[ADAPTER_NAME]
+    recorded.base_model_name_or_path = model.name_or_path or config.name_or_path or None
+    recorded.revision = getattr(config, "_commit_hash", None)
 
 
 def _token_rows(model: PreTrainedModel, token_ids: list[int]) -> dict[str, list[int]]:
@@ -62,30 +100,61 @@ def _token_rows(model: PreTrainedModel, token_ids: list[int]) -> dict[str, list[
     return rows
 
 
-def load_adapter(model: PreTrainedModel, folder: str | Path, is_trainable: bool = False) -> None:
-    """Put a checkpoint's adapter on a model like the one it was trained on; `is_trainable` to train it further."""
-    model.load_adapter(str(folder), adapter_name=ADAPTER_NAME, is_trainable=is_trainable)
+def load_adapter(
+    model: PreTrainedModel, source: str | Path, is_trainable: bool = False, revision: str | None = None
+) -> None:
+    """Put a saved adapter on a model like the one it was trained on; `is_trainable` to train it further.
 
+    Args:
+        source: folder or Hub id of the adapter; `revision` is its branch, tag or commit.
 
-def load_adapter_weights(model: PreTrainedModel, folder: str | Path | None) -> None:
-    """Load the adapter weights of a checkpoint into the adapter that is on the model.
-
-    Raises ValueError where the folder has none, or weights of another adapter configuration.
+    Raises ValueError where there is no adapter, one of a kind that our models do not take, or of another model.
     """
-    if folder is None:
+    config = load_peft_config(source, revision)
+    _check_kind(config)
+    if has_adapters(model):
+        raise ValueError("The model has an adapter already: merge it first, or load the adapter onto its base.")
+    config.inference_mode = not is_trainable
+    prepare_quantized(model, train=is_trainable)
+    # transformers' own load_adapter loses a DoRA's magnitudes.
+    model.add_adapter(config, ADAPTER_NAME)
+    _record_base(model)
+    load_adapter_weights(model, source, revision)
+    if not is_trainable:
+        model.eval().requires_grad_(False)
+
+
+def load_peft_config(source: str | Path, revision: str | None = None) -> PeftConfig:
+    """The configuration of a saved adapter; ValueError where the folder or repo has none."""
+    try:
+        return PeftConfig.from_pretrained(str(source), revision=revision)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{str(source)!r} holds no {ADAPTER_CONFIG_NAME}: it is not an adapter. {error}") from error
+
+
+def load_adapter_weights(model: PreTrainedModel, source: str | Path | None, revision: str | None = None) -> None:
+    """Load the weights of a checkpoint into the adapter that is on the model.
+
+    Raises ValueError where the folder or repo has none, or weights of another adapter configuration or model.
+    """
+    if source is None:
         raise ValueError("There is no checkpoint to load the adapter from.")
-    file = Path(folder) / ADAPTER_SAFE_WEIGHTS_NAME
-    if not file.is_file():
+    try:
+        file = cached_file(str(source), ADAPTER_SAFE_WEIGHTS_NAME, revision=revision)
+    except OSError as error:
         raise ValueError(
-            f"{str(folder)!r} holds no {ADAPTER_SAFE_WEIGHTS_NAME}: it is not a checkpoint of an adapter."
-        )
-    weights = {name.removeprefix("base_model.model."): value for name, value in load_file(file).items()}
-    result: Any = set_peft_model_state_dict(model, weights, ADAPTER_NAME)
-    if result.unexpected_keys:
-        raise ValueError(
-            f"{str(file)!r} holds {result.unexpected_keys[0]!r}, which the model's adapter lacks: use the peft_config "
-            f"that the checkpoint was made with."
-        )
+            f"{str(source)!r} holds no {ADAPTER_SAFE_WEIGHTS_NAME}: it is not a checkpoint of an adapter."
+        ) from error
+    weights = {name.removeprefix(_PREFIX): value for name, value in load_file(str(file)).items()}
+    wanted = get_peft_model_state_dict(model, adapter_name=ADAPTER_NAME, save_embedding_layers=False)
+    missing = sorted(wanted.keys() - weights.keys())
+    result: Any = set_peft_model_state_dict(model, dict(weights), ADAPTER_NAME)
+    for names, where in ((result.unexpected_keys, "the model's adapter"), (missing, "the checkpoint")):
+        if names:
+            raise ValueError(
+                f"The adapter in {str(source)!r} does not fit the model: {where} lacks {names[0]!r}. Use the "
+                "peft_config and the base model that it was made with."
+            )
 
 
 def check_not_wrapped(model: object) -> None:

@@ -11,6 +11,7 @@ COMMANDS = {
     "evaluate": ("trainers.commands_evaluate", "measure how well a bi-encoder finds relevant passages"),
     "encode": ("trainers.commands_encode", "write embeddings of many texts to a file"),
     "convert": ("trainers.commands_convert", "make a bi-encoder of a LLaRA model or checkpoint"),
+    "merge": ("trainers.commands_merge", "make a complete model of an adapter and its base"),
     "train-lm": ("trainers.commands_train_lm", "train a self-retrieval language model on long documents"),
     "score": ("trainers.commands_score", "make teacher scores for the bi-encoder from a language model's feedback"),
     "mine": ("trainers.commands_mine", "find hard negatives for the bi-encoder's rows"),

@@ -5,11 +5,12 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from peft import LoraConfig
 from transformers import TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
-from .trainer_base import FamilyTrainer
+from .adapted import load_adapted
+from .adapter_arguments import LoraArguments as LoraArguments
+from .trainer_base import FamilyTrainer, ModelSource
 
 
 @dataclass
@@ -42,29 +43,6 @@ class MixtureDataArguments:
         return sources[0] if len(sources) == 1 else sources
 
 
-@dataclass
-class LoraArguments:
-    """A LoRA to train instead of the weights; without a rank the weights train."""
-
-    lora_rank: int | None = field(default=None, metadata={"help": "Rank of the LoRA; none trains all weights."})
-    lora_alpha: int = field(default=32, metadata={"help": "The LoRA's output is scaled by alpha / rank."})
-    lora_dropout: float = field(default=0.0, metadata={"help": "Dropout before the LoRA."})
-    lora_target_modules: list[str] | None = field(
-        default=None, metadata={"help": "Names of the modules that get one; by default every linear layer."}
-    )
-
-    def peft_config(self) -> LoraConfig | None:
-        """The configuration, None without a rank."""
-        if self.lora_rank is None:
-            return None
-        return LoraConfig(
-            r=self.lora_rank,
-            lora_alpha=self.lora_alpha,
-            lora_dropout=self.lora_dropout,
-            target_modules=self.lora_target_modules,
-        )
-
-
 def given(arguments: Any, *left_out: str) -> dict[str, Any]:
     """The fields of a dataclass that are not None, without those `left_out`."""
     values = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(arguments)}
@@ -83,8 +61,12 @@ def run_training(
 
     `resume_from_checkpoint` is a checkpoint's folder, or `last` for the newest one in the output folder, if any.
     """
+    model_kwargs = {**model_kwargs, **lora.loading_keywords()}
+    source: ModelSource = model
+    if lora.adapter is not None:
+        source, model_kwargs = load_adapted(lora.adapter, base=model, is_trainable=True, **model_kwargs), {}
     trainer = trainer_class(
-        model, args, data.source(), data.eval_data, peft_config=lora.peft_config(), model_kwargs=model_kwargs
+        source, args, data.source(), data.eval_data, peft_config=lora.peft_config(), model_kwargs=model_kwargs
     )
     checkpoint = args.resume_from_checkpoint
     if checkpoint == "last":

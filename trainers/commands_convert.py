@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from .command_arguments import given
-from .conversion import load_as_biencoder
+from .converted import load_as_biencoder
 from .parsing import parse_arguments
 
 
@@ -15,7 +15,9 @@ class ConvertArguments:
         metadata={"help": "Hub id or folder of a LLaRA model, of its LoRA, or of a backbone that LLaRA adapted."}
     )
     output: str = field(metadata={"help": "Folder for the bi-encoder's repo."})
-    backbone: str | None = field(default=None, metadata={"help": "For a LoRA: the model that it was trained on."})
+    backbone: str | None = field(
+        default=None, metadata={"help": "For a LoRA: the model it was trained on; default: the one it names."}
+    )
     revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the model's repo."})
     max_length: int | None = field(default=None, metadata={"help": "Longest text in tokens, prompt included."})
     temperature: float | None = field(default=None, metadata={"help": "Scores are divided by it in the loss."})

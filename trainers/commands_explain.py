@@ -1,14 +1,13 @@
 """`lookback explain`: prints the words that a LLaRA model's embedding of a text stands for."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
-from peft.utils import CONFIG_NAME as ADAPTER_CONFIG_NAME
 
 from modeling_llara import LlaraForPreTraining
 
+from .adapted import is_adapter, load_adapted
 from .explain import Explanation, explain
 from .parsing import parse_arguments
 from .stop_words import load_stop_words
@@ -19,7 +18,9 @@ from .trainer_base import model_type
 class ExplainArguments:
     """The model, and what to print."""
 
-    model: str = field(metadata={"help": "Hub id or folder of a LLaRA model, such as `lookback pretrain` saves."})
+    model: str = field(
+        metadata={"help": "Hub id or folder of a LLaRA model or of its adapter, as `lookback pretrain` saves."}
+    )
     top_k: int = field(default=8, metadata={"help": "Words to print for each prompt."})
     stop_words: list[str] = field(
         default_factory=lambda: ["none"],
@@ -32,14 +33,11 @@ class ExplainArguments:
 
 
 def load_model(name: str, revision: str | None = None) -> LlaraForPreTraining:
-    """The LLaRA model of a Hub id or folder; ValueError for another kind of model, an adapter, or none."""
+    """The LLaRA model of a Hub id or folder, or of an adapter's; ValueError for another kind of model, or none."""
     hub = {} if revision is None else {"revision": revision}
-    if (Path(name) / ADAPTER_CONFIG_NAME).is_file():
-        raise ValueError(
-            f"--model {name!r} holds an adapter alone: put it on the model that it was trained on "
-            "(trainers.load_adapter) and call trainers.explain, or merge it first."
-        )
     try:
+        if is_adapter(name, revision):
+            return load_adapted(name, revision=revision)
         kind = model_type(name, hub)
         if kind == LlaraForPreTraining.config_class.model_type:
             return LlaraForPreTraining.from_pretrained(name, **hub)

@@ -5,7 +5,8 @@ from typing import Any
 from modeling_biencoder import BiEncoderConfig, BiEncoderModel
 from modeling_llara import LlaraConfig
 
-from .conversion import load_as_biencoder
+from .adapted import is_adapter, load_adapted
+from .converted import load_as_biencoder
 from .part_files import weights_digest
 from .trainer_base import model_type
 
@@ -13,7 +14,7 @@ from .trainer_base import model_type
 def load_biencoder(
     model: str, revision: str | None = None, trust_remote_code: bool = False, pooling: str | None = None
 ) -> BiEncoderModel:
-    """The bi-encoder of the Hub id or folder `model`, in eval mode.
+    """The bi-encoder of the Hub id or folder `model`, of its adapter alone, too, in eval mode.
 
     Args:
         trust_remote_code: for a backbone with code of its own; our repos need none.
@@ -34,6 +35,8 @@ def load_biencoder(
         raise ValueError(f"--pooling is for a plain backbone; {model!r} is a {kind} and brings its own.")
     if kind == LlaraConfig.model_type:
         return load_as_biencoder(model, revision=revision).eval()
+    if is_adapter(model, revision):
+        return load_adapted(model, revision=revision).eval()
     return BiEncoderModel.from_pretrained(model, revision=revision).eval()
 
 

@@ -162,9 +162,6 @@ class FamilyTrainer(ComponentTrainer):
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         # `state_dict` is what FSDP and ZeRO gathered: it has to reach save_pretrained.
         super()._save(output_dir, state_dict)
-        if self.args.should_save and has_adapters(self.model):
-            # transformers leaves the configuration out of adapter folders; it says what the adapter was made for.
-            self.model.config.save_pretrained(output_dir or self.args.output_dir)
         if self.args.should_save:
             self._write_card(output_dir or self.args.output_dir)
 

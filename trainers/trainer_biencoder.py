@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Callable
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,11 +11,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from modeling_biencoder import BiEncoderConfig, BiEncoderModel, BiEncoderOutput
 from modeling_biencoder.objectives_biencoder import LOSSES
-from modeling_llara import LlaraConfig, LlaraForPreTraining
 
 from .arguments import BiEncoderTrainingArguments
 from .collators import BiEncoderCollator
-from .conversion import biencoder_from_llara
+from .conversion import build_biencoder
 from .data_biencoder import biencoder_example
 from .in_context import InContextExamples
 from .mixture import MixedRows, MixedStream, MixturePart, load_part, mix
@@ -24,7 +22,7 @@ from .mixture_entries import DataSetEntry, mixture_entries, settle_prompts
 from .retrieval_evaluation import RetrievalEvaluation
 from .rows import Row, StreamedRows, Transform, TransformedRows, transform_rows
 from .tokens import pad_id
-from .trainer_base import ModelSource, model_type
+from .trainer_base import ModelSource
 from .training_loader import stream_shares, training_loader
 
 
@@ -66,10 +64,7 @@ class BiEncoderTrainer(RetrievalEvaluation):
         self, backbone: ModelSource, tokenizer: PreTrainedTokenizerBase | None, kwargs: dict[str, Any]
     ) -> PreTrainedModel:
         """A bi-encoder on a backbone; one that LLaRA adapted brings its prompts and pooling."""
-        if model_type(backbone, kwargs) != LlaraConfig.model_type:
-            return BiEncoderModel.from_backbone(backbone, tokenizer=tokenizer, **kwargs)
-        llara: Any = LlaraForPreTraining.from_pretrained(backbone) if isinstance(backbone, str | Path) else backbone
-        return biencoder_from_llara(llara, tokenizer, **kwargs)
+        return build_biencoder(backbone, tokenizer, **kwargs)
 
     def prepare(self, source: Any) -> Any:
         """One data set as a data loader reads it; None and data sets that are prepared stay as they are."""

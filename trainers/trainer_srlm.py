@@ -49,7 +49,11 @@ class SelfRetrievalTrainer(FamilyTrainer):
     ) -> PreTrainedModel:
         """A self-retrieval LM with BM25 unless `kwargs` say otherwise."""
         source = str(backbone) if isinstance(backbone, Path) else backbone
-        return SelfRetrievalLM.from_components(source, tokenizer, **{"retrieval_method": "bm25", **kwargs})
+        settings = {"retrieval_method": "bm25", **kwargs}
+        if "quantization_config" in settings:
+            loading = {"quantization_config": settings.pop("quantization_config")}
+            settings["model_kwargs"] = {**settings.get("model_kwargs", {}), **loading}
+        return SelfRetrievalLM.from_components(source, tokenizer, **settings)
 
     def load_rows(self, source: RowSource) -> datasets.Dataset | datasets.IterableDataset:
         """Documents as blocks of tokens, rows with `history` as chats, rows with `input_ids` as they are."""
