@@ -36,6 +36,11 @@ def code_rows(lm: SelfRetrievalLM, pairs: Sequence[CodePair], negatives: int) ->
     for number, pair in enumerate(pairs):
         wrong = [passages[i] for i in ranked[number].tolist() if i != number][:negatives]
         rows.append({"query": pair.query, "pos": [pair.passage], "neg": wrong})
+    return add_teacher_scores(lm, rows)
+
+
+def add_teacher_scores(lm: SelfRetrievalLM, rows: list[Row]) -> list[Row]:
+    """The rows with `teacher_scores`: how likely the docstring is after each of their candidates, in nats."""
     starts = range(0, len(rows), QUERIES_A_BATCH)
     for start in tqdm(starts, desc=f"LM feedback on code, {QUERIES_A_BATCH} queries each", unit="batch"):
         _score_rows(lm, rows[start : start + QUERIES_A_BATCH])

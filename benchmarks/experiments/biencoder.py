@@ -1,0 +1,157 @@
+"""What helps a retriever: mined negatives, the language model as teacher, LoRA, nested widths.
+
+Run it with `python -m benchmarks.experiments.biencoder`. For each seed the embedded backbone is adapted by LLaRA once;
+every variant starts from that, fine-tunes on the same docstrings in the same order with the same steps, batch size and
+number of passages, and then finds the code of held-out docstrings. Settings are chosen with `--split development`.
+"""
+
+import argparse
+import copy
+import random
+import statistics
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from peft import LoraConfig
+from transformers import set_seed
+from transformers.utils import logging
+
+from modeling_biencoder import BiEncoderModel
+from modeling_srlm import SelfRetrievalLM
+from trainers import BiEncoderTrainer, BiEncoderTrainingArguments, mine_hard_negatives
+from trainers.demo.feedback import add_teacher_scores
+from trainers.demo.retrieval import CUTOFF, PASSAGE_TOKENS, QUERY_TOKENS, evaluate_bm25
+from trainers.demo.settings import LM_SETTINGS, DemoArguments, show_loss, training_arguments
+from trainers.embedded import BACKBONE_FOLDER
+from trainers.embedded.corpus import CodePair
+from trainers.metrics import rank_passages, retrieval_metrics
+from trainers.rows import Row
+
+from .llara import Candidate, Data, adapted_biencoder, load_data
+
+NEGATIVES = 4  # of each row, of which each step draws `group_size - 1`
+LORA = {"r": 16, "lora_alpha": 32}
+LORA_LEARNING_RATE = 5  # times that of the weights
+
+
+@dataclass(frozen=True)
+class Variant:
+    """How one retriever is fine-tuned."""
+
+    rows: str = "mined"  # or random
+    teacher: bool = False
+    lora: bool = False
+    nested: bool = False  # trained at half width too
+    half: bool = False  # measured at half width
+
+
+VARIANTS = {
+    "random negatives": Variant(rows="random"),
+    "mined negatives": Variant(),
+    "mined negatives, distilled from the LM's feedback": Variant(teacher=True),
+    "mined negatives, LoRA": Variant(lora=True),
+    "mined negatives, measured at half width": Variant(half=True),
+    "mined negatives, nested widths": Variant(nested=True),
+    "mined negatives, nested widths, measured at half width": Variant(nested=True, half=True),
+}
+
+
+def training_rows(data: Data, count: int, seed: int) -> dict[str, list[Row]]:
+    """`count` rows with random negatives, and the same with BM25's mined ones and the LM's scores of them."""
+    pairs = random.Random(seed).sample(data.rows, min(count, len(data.rows)))
+    passages = [row["pos"][0] for row in data.rows]
+    mined = mine_hard_negatives(pairs, passages, retriever="bm25", rank_from=0, rank_to=50, num_negatives=NEGATIVES)
+    lm = SelfRetrievalLM.from_components(str(BACKBONE_FOLDER), retrieval_method="bm25", **LM_SETTINGS)
+    generator = random.Random(seed)
+    found = [
+        {**row, "neg": generator.sample([text for text in passages if text not in row["pos"]], NEGATIVES)}
+        for row in mined
+    ]
+    return {"random": found, "mined": add_teacher_scores(lm.eval(), [dict(row) for row in mined])}
+
+
+def finetune(start: Candidate, variant: Variant, rows: dict[str, list[Row]], options: DemoArguments) -> BiEncoderModel:
+    """A fine-tuned copy of the start."""
+    model = copy.deepcopy(start.model)
+    if variant.nested:
+        model.config.embedding_dims = [model.config.hidden_size // 2]
+    rate = options.biencoder_learning_rate * (LORA_LEARNING_RATE if variant.lora else 1)
+    arguments = training_arguments(
+        BiEncoderTrainingArguments,
+        options,
+        Path(options.output_dir),
+        max_steps=options.biencoder_steps,
+        per_device_train_batch_size=options.biencoder_batch_size,
+        learning_rate=rate,
+        train_group_size=options.group_size,
+        query_max_length=QUERY_TOKENS + start.prompt_tokens,
+        passage_max_length=PASSAGE_TOKENS + start.prompt_tokens,
+        use_teacher_scores=variant.teacher,
+    )
+    set_seed(options.seed)
+    peft_config = LoraConfig(**LORA) if variant.lora else None  # type: ignore[arg-type]
+    trainer = BiEncoderTrainer(model, arguments, train_dataset=rows[variant.rows], peft_config=peft_config)
+    show_loss(trainer)
+    trainer.train()
+    return trainer.model
+
+
+def mrr(model: BiEncoderModel, pairs: Sequence[CodePair], half: bool) -> float:
+    """MRR@10 of finding each docstring's code, with the first half of the embeddings' numbers if asked."""
+    width = model.config.hidden_size // 2 if half else None
+    queries = model.encode([pair.query for pair in pairs], role="query", batch_size=64, truncate_dim=width)
+    passages = model.encode([pair.passage for pair in pairs], role="passage", batch_size=64, truncate_dim=width)
+    rankings = rank_passages(model.similarity(queries, passages), CUTOFF)
+    return retrieval_metrics(rankings, [{number} for number in range(len(pairs))], ks=(CUTOFF,))[f"mrr@{CUTOFF}"]
+
+
+def run_seed(data: Data, options: DemoArguments) -> dict[str, float]:
+    """MRR@10 of the start and of each variant; those that differ in what is measured share a training."""
+    start = adapted_biencoder(options, data.documents)
+    rows = training_rows(data, options.code_pairs, options.seed)
+    figures = {"not fine-tuned": mrr(start.model, data.pairs, False)}
+    trained: dict[Variant, BiEncoderModel] = {}
+    for name, variant in VARIANTS.items():
+        key = Variant(**{**vars(variant), "half": False})
+        if key not in trained:
+            trained[key] = finetune(start, key, rows, options)
+        figures[name] = mrr(trained[key], data.pairs, variant.half)
+        print(f"seed {options.seed}: {name}: {figures[name]:.3f}", flush=True)
+    return figures
+
+
+def table(runs: Sequence[dict[str, float]], bm25: float) -> str:
+    """A Markdown table: mean and range over the runs."""
+    lines = [f"| retriever | MRR@{CUTOFF} |", "|---|---|", f"| BM25 | {bm25:.3f} |"]
+    for name in runs[0]:
+        values = [run[name] for run in runs]
+        lines.append(f"| {name} | {statistics.mean(values):.3f} ({min(values):.3f} to {max(values):.3f}) |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Prints a line of figures after each training and the table at the end."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--split", choices=["holdout", "development"], default="holdout")
+    parser.add_argument("--pairs", type=int, default=500, help="Pairs to measure on, at most.")
+    for name, value in {
+        "llara_steps": 200, "llara_batch_size": 8, "biencoder_steps": 48, "biencoder_batch_size": 16,
+        "group_size": 3, "code_pairs": 1024,
+    }.items():  # fmt: skip
+        parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--biencoder_learning_rate", type=float, default=1e-3)
+    given: dict[str, Any] = vars(parser.parse_args())
+    seeds, split, pairs = (given.pop(name) for name in ("seeds", "split", "pairs"))
+    logging.set_verbosity_error()
+    data = load_data(split, pairs)
+    with tempfile.TemporaryDirectory() as folder:
+        runs = [run_seed(data, DemoArguments(**given, seed=seed, output_dir=folder)) for seed in range(seeds)]
+    print(table(runs, evaluate_bm25(data.pairs)[f"mrr@{CUTOFF}"]))
+
+
+if __name__ == "__main__":
+    main()
