@@ -152,7 +152,7 @@ def test_a_mixture_gives_each_data_set_its_own_group_batch_negatives_and_prompts
         found.setdefault(key, []).append(len(batch["query"]["input_ids"]))
     assert {key: sorted(sizes, reverse=True) for key, sizes in found.items()} == {
         (3, True, None, "read: "): [2, 2, 2, 2],
-        (1, True, None, "ask: r"): [3, 3],
+        (1, True, False, "ask: r"): [3, 3],
         (2, False, False, "class "): [3, 2],
         (1, False, None, "questi"): [5],
     }

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -35,9 +36,11 @@ def passage_pairs(
     ]
 
 
-def adapt_backbone(options: DemoArguments, documents: Sequence[Document]) -> tuple[LlaraForPreTraining, list[dict]]:
-    """The adapted model and the logged losses of its training."""
-    model = LlaraForPreTraining.from_backbone(options.backbone)
+def adapt_backbone(
+    options: DemoArguments, documents: Sequence[Document], **settings: Any
+) -> tuple[LlaraForPreTraining, list[dict]]:
+    """The adapted model and the logged losses of its training; `settings` are fields of `LlaraConfig`."""
+    model = LlaraForPreTraining.from_backbone(options.backbone, **settings)
     rows = passage_pairs(documents, model.tokenizer, options.llara_steps * options.llara_batch_size, options.seed)
     arguments = training_arguments(
         LlaraTrainingArguments,
