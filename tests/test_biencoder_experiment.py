@@ -1,0 +1,47 @@
+"""The experiment of what helps a retriever: the same rows for every variant, an honest table."""
+
+import pytest
+
+from benchmarks.experiments import biencoder
+from benchmarks.experiments.biencoder import NEGATIVES, VARIANTS, Variant, finetune, mrr, table, training_rows
+from benchmarks.experiments.llara import Data, raw_biencoder
+from trainers.demo.settings import DemoArguments
+from trainers.embedded.corpus import CodePair
+
+ROWS = [
+    {"query": f"return the number {i} of the lantern", "pos": [f"return lantern.number({i})"], "neg": []}
+    for i in range(8)
+]
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return training_rows(Data([], ROWS, []), count=6, seed=0)
+
+
+def test_variants_share_queries_and_positives(rows):
+    assert len(rows["mined"]) == len(rows["random"]) == 6
+    for mined, drawn in zip(rows["mined"], rows["random"], strict=True):
+        assert (mined["query"], mined["pos"]) == (drawn["query"], drawn["pos"])
+        for row in (mined, drawn):
+            assert len(set(row["neg"])) == NEGATIVES and not set(row["neg"]) & set(row["pos"])
+        assert len(mined["teacher_scores"]) == 1 + NEGATIVES
+
+
+@pytest.mark.parametrize("variant", [Variant(teacher=True, nested=True), Variant(rows="random", lora=True)])
+def test_a_variant_leaves_the_start_as_it_was(rows, tmp_path, variant):
+    start = raw_biencoder("last_token")
+    before = {name: value.clone() for name, value in start.model.state_dict().items()}
+    options = DemoArguments(biencoder_steps=1, biencoder_batch_size=4, group_size=3, output_dir=str(tmp_path))
+    model = finetune(start, variant, rows, options)
+    assert all((value == before[name]).all() for name, value in start.model.state_dict().items())
+    assert start.model.config.embedding_dims is None
+    pairs = [CodePair("m", row["query"], row["pos"][0]) for row in ROWS]
+    assert 0 < mrr(model, pairs, variant.nested) <= 1
+
+
+def test_the_table_has_mean_and_range():
+    lines = table([{"a": 0.1}, {"a": 0.3}], bm25=0.4).splitlines()
+    assert lines[2:] == ["| BM25 | 0.400 |", "| a | 0.200 (0.100 to 0.300) |"]
+    assert {variant.rows for variant in VARIANTS.values()} == {"random", "mined"}
+    assert biencoder.CUTOFF == 10
