@@ -1,8 +1,9 @@
 """What helps a retriever: mined negatives, the language model as teacher, LoRA, nested widths.
 
-Run it with `python -m benchmarks.experiments.biencoder`. For each seed the embedded backbone is adapted by LLaRA once;
-every variant starts from that, fine-tunes on the same docstrings in the same order with the same steps, batch size and
-number of passages, and then finds the code of held-out docstrings. Settings are chosen with `--split development`.
+Run it with `python -m benchmarks.experiments.biencoder`. The embedded backbone is adapted by LLaRA once; every variant
+starts from that, fine-tunes on the same docstrings with the same steps, batch size and number of passages, and then
+finds the code of held-out docstrings. A seed decides the order, and which negatives are drawn in which step. Settings
+are chosen with `--split development`.
 """
 
 import argparse
@@ -108,11 +109,9 @@ def mrr(model: BiEncoderModel, pairs: Sequence[CodePair], half: bool) -> float:
     return retrieval_metrics(rankings, [{number} for number in range(len(pairs))], ks=(CUTOFF,))[f"mrr@{CUTOFF}"]
 
 
-def run_seed(data: Data, options: DemoArguments) -> dict[str, float]:
-    """MRR@10 of the start and of each variant; those that differ in what is measured share a training."""
-    start = adapted_biencoder(options, data.documents)
-    rows = training_rows(data, options.code_pairs, options.seed)
-    figures = {"not fine-tuned": mrr(start.model, data.pairs, False)}
+def run_seed(start: Candidate, rows: dict[str, list[Row]], data: Data, options: DemoArguments) -> dict[str, float]:
+    """MRR@10 of each variant; those that differ in what is measured share a training."""
+    figures = {}
     trained: dict[Variant, BiEncoderModel] = {}
     for name, variant in VARIANTS.items():
         key = Variant(**{**vars(variant), "half": False})
@@ -149,7 +148,11 @@ def main() -> None:
     logging.set_verbosity_error()
     data = load_data(split, pairs)
     with tempfile.TemporaryDirectory() as folder:
-        runs = [run_seed(data, DemoArguments(**given, seed=seed, output_dir=folder)) for seed in range(seeds)]
+        options = [DemoArguments(**given, seed=seed, output_dir=folder) for seed in range(seeds)]
+        start = adapted_biencoder(options[0], data.documents)
+        rows = training_rows(data, options[0].code_pairs, seed=0)
+        before = mrr(start.model, data.pairs, half=False)
+        runs = [{"not fine-tuned": before, **run_seed(start, rows, data, one)} for one in options]
     print(table(runs, evaluate_bm25(data.pairs)[f"mrr@{CUTOFF}"]))
 
 
