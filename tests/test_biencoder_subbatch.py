@@ -73,6 +73,12 @@ def test_dropout_is_replayed(monkeypatch, objectives: Objectives, kind: str, in_
     assert (cached[0] - other).abs() > 1e-6  # dropout is on
 
 
+def test_scored_pairs_have_the_gradient_of_the_whole_batch() -> None:
+    model = BiEncoderModel.from_backbone(tiny_backbone(lm_head=False), temperature=0.1).eval().double()
+    inputs = {**batch(group_size=1), "in_batch_negatives": False}
+    assert_same(gradients(model, **inputs, sub_batch_size=2), gradients(model, **inputs))
+
+
 def test_parts_hold_rows_of_like_length_without_their_padding() -> None:
     mask = torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1], [0, 0, 0, 1]])
     ids = torch.arange(1, 13).view(3, 4)

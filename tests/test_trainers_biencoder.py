@@ -41,8 +41,10 @@ def test_accumulation_equals_the_big_batch_where_queries_meet_their_own_passages
         assert logged(parts, name) == pytest.approx(logged(whole, name), rel=1e-4), name
 
 
-def test_sub_batches_train_the_same_weights(tmp_path):
-    settings = {"optim": "sgd", "max_grad_norm": 0.0, "max_steps": 3, "per_device_train_batch_size": 5}
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_sub_batches_train_the_same_weights(tmp_path, accumulation):
+    settings = {"optim": "sgd", "max_grad_norm": 0.0, "max_steps": 3, "per_device_train_batch_size": 3}
+    settings |= {"gradient_accumulation_steps": accumulation}
     whole = make_trainer(tmp_path / "whole", **settings)
     whole.train()
     parts = make_trainer(tmp_path / "parts", **settings, sub_batch_size=4, gradient_checkpointing=True)
