@@ -21,8 +21,9 @@ PAGES = ["docs/self_retrieval.md", "docs/llara.md", "docs/biencoder.md"]
 
 
 def blocks_of(name: str, language: str) -> list[str]:
-    pattern = rf"^```{language}\n(.*?)^```"
-    return re.findall(pattern, (ROOT / name).read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    text = (ROOT / name).read_text(encoding="utf-8")
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+    return [block for kind, block in found if kind == language]
 
 
 @pytest.mark.parametrize("name", PAGES)
