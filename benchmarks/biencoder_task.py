@@ -44,9 +44,14 @@ def build_task(size: str, device: torch.device, queries: int = QUERIES, sub_batc
     return Task(model.train(), query, passage, sub_batch_size)
 
 
-def _random_texts(count: int, vocabulary: int, seed: int, device: torch.device) -> Tokens:
+def random_lengths(count: int, seed: int) -> torch.Tensor:
+    """(count,) log-normal numbers of tokens."""
     normal = torch.randn(count, generator=torch.Generator().manual_seed(seed))
-    lengths = (normal * SPREAD + math.log(MEAN_LENGTH) - SPREAD**2 / 2).exp().round().long().clamp(1, LONGEST)
+    return (normal * SPREAD + math.log(MEAN_LENGTH) - SPREAD**2 / 2).exp().round().long().clamp(1, LONGEST)
+
+
+def _random_texts(count: int, vocabulary: int, seed: int, device: torch.device) -> Tokens:
+    lengths = random_lengths(count, seed)
     longest = int(lengths.max())
     ids = random_document(count * longest, vocabulary, seed).view(count, longest)
     mask = (torch.arange(longest) < lengths[:, None]).long()
@@ -107,17 +112,27 @@ def cached_loss(task: Task) -> Loss:
 
     Raises ImportError where it is not installed.
     """
-    from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.losses import CachedMultipleNegativesRankingLoss
 
-    with tempfile.TemporaryDirectory() as folder:
-        task.model.export_sentence_transformers(folder)
-        model = SentenceTransformer(folder, device=str(task.model.device))
-    model[0].model = task.model.backbone  # not a copy
+    model = as_sentence_transformer(task.model)
     loss = CachedMultipleNegativesRankingLoss(
         model.train(), scale=1 / task.model.config.temperature, mini_batch_size=task.sub_batch_size
     )
     return lambda: loss([dict(task.query), dict(task.passage)], None)
+
+
+def as_sentence_transformer(model: BiEncoderModel) -> Any:
+    """A SentenceTransformer on the same backbone.
+
+    Raises ImportError where sentence-transformers is not installed.
+    """
+    from sentence_transformers import SentenceTransformer
+
+    with tempfile.TemporaryDirectory() as folder:
+        model.export_sentence_transformers(folder)
+        exported = SentenceTransformer(folder, device=str(model.device))
+    exported[0].model = model.backbone  # not a copy
+    return exported
 
 
 @torch.enable_grad()

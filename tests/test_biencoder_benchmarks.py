@@ -9,6 +9,7 @@ from benchmarks.machine import held_bytes
 from benchmarks.options import Options
 from benchmarks.reference import load_biencoder_reference
 from benchmarks.rows import biencoder_memory, load_row
+from benchmarks.rows.encode import same_embeddings
 
 CPU = torch.device("cpu")
 QUICK = Options(CPU, repeats=1, quick=True)
@@ -26,6 +27,21 @@ def test_time_of_a_step():
     (outcome,) = load_row("biencoder-step")(QUICK)
     assert outcome.row == "biencoder-step" and outcome.equal, outcome.check.text
     assert outcome.ratio.median > 0 and outcome.share > 0
+
+
+def test_encode():
+    pytest.importorskip("sentence_transformers")
+    (outcome,) = load_row("encode")(QUICK)
+    assert outcome.row == "encode" and outcome.equal, outcome.check.text
+    assert outcome.ratio.median > 0 and outcome.share > 0
+
+
+def test_embeddings_that_differ_are_not_equal():
+    one = torch.ones(2, 3)
+    assert same_embeddings(one, one).equal
+    assert not same_embeddings(one, one + 1e-4).equal
+    assert not same_embeddings(one, one * float("nan")).equal
+    assert not same_embeddings(one, one[:1]).equal
 
 
 def test_a_gradient_that_differs_is_no_ratio(monkeypatch):
