@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -46,14 +47,27 @@ def cuda_peak(run: Callable[[], Any], device: torch.device) -> int:
 
 def cpu_peak(run: Callable[[], Any]) -> int:
     """Bytes that torch's allocator holds at the peak of `run` above what it held before; exact, on the CPU only."""
+    return max(accumulate(_cpu_changes(run), initial=0))
+
+
+def held_bytes(run: Callable[[], Any], device: torch.device) -> int:
+    """Bytes that stay allocated as long as what `run` returns does."""
+    if device.type == "cpu":
+        return sum(_cpu_changes(run))
+    before = torch.cuda.memory_allocated(device)
+    kept = run()
+    held = torch.cuda.memory_allocated(device) - before
+    del kept
+    return held
+
+
+def _cpu_changes(run: Callable[[], Any]) -> list[int]:
+    """Bytes that `run` takes from torch's allocator, in order, negative where it gives back; its result lives on."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        run()
+        kept = run()
     events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
-    held = peak = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        held += event.nbytes()  # negative where memory is given back
-        peak = max(peak, held)
-    return peak
+    del kept
+    return [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
 
 
 def resident_bytes(peak: bool = False) -> int:

@@ -56,6 +56,23 @@ def load_llara_reference(checkout: Path) -> Any:
     return module.PreLlamaModel
 
 
+def load_biencoder_reference(checkout: Path) -> Any:
+    """The original's bi-encoder on a decoder, with its sub-batches.
+
+    Raises ValueError where the path holds no checkout of FlagEmbedding.
+    """
+    abstract, concrete = "FlagEmbedding.abc.finetune.embedder", "FlagEmbedding.finetune.embedder.decoder_only.base"
+    if not (checkout / concrete.replace(".", "/") / "modeling.py").is_file():
+        raise ValueError(f"--reference {checkout} has no FlagEmbedding; give the path of a FlagEmbedding checkout.")
+    for package in (abstract, concrete):
+        parts = package.split(".")
+        for end in range(1, len(parts) + 1):
+            _enter(".".join(parts[:end]), checkout.joinpath(*parts[:end]))
+    model = importlib.import_module(f"{abstract}.AbsModeling").AbsEmbedderModel
+    sys.modules[abstract].AbsEmbedderModel = model  # type: ignore[attr-defined]  # its `__init__` would
+    return importlib.import_module(f"{concrete}.modeling").BiDecoderOnlyEmbedderModel
+
+
 @contextmanager
 def _stand_in(name: str) -> Iterator[None]:
     """An empty module, only while the original is imported: pandas would take it for the package."""

@@ -130,6 +130,22 @@ def fallback_id(tokenizer: PreTrainedTokenizerBase) -> int:
     return next(token for token in choices if token is not None)
 
 
+def split_by_tokens(rows: Sequence[Sequence[int]], most: int | None) -> list[list[int]]:
+    """Numbers of the rows, longest first, in parts of at most `most` tokens, padding included, or of one row.
+
+    >>> split_by_tokens([[5], [6, 7, 8], [9, 9]], most=4)
+    [[1], [2, 0]]
+    """
+    parts: list[list[int]] = []
+    for number in sorted(range(len(rows)), key=lambda number: len(rows[number]), reverse=True):
+        longest = len(rows[parts[-1][0]]) if parts else 0
+        if parts and (most is None or (len(parts[-1]) + 1) * longest <= most):
+            parts[-1].append(number)
+        else:
+            parts.append([number])
+    return parts
+
+
 def pad_rows(rows: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase) -> dict[str, torch.Tensor]:
     """Rows of token ids -> `input_ids` and `attention_mask`, (len(rows), longest row) int64, padded on the right.
 

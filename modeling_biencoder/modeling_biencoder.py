@@ -24,7 +24,7 @@ from .checks_biencoder import (
     check_truncate_dim,
 )
 from .configuration_biencoder import BiEncoderConfig
-from .encoding_biencoder import pad_rows, prompt_affixes, tokenize
+from .encoding_biencoder import pad_rows, prompt_affixes, split_by_tokens, tokenize
 from .export_biencoder import export_sentence_transformers
 from .false_negatives_biencoder import Identity
 from .gather_biencoder import is_distributed
@@ -34,6 +34,7 @@ from .repository_biencoder import CompleteRepository
 from .subbatch_biencoder import embed_in_parts
 
 _SHORT_JOB_SECONDS = 2.0  # no progress bar before that
+_CPU_TOKENS = 1024  # embedded at once on a CPU: the states of more fall out of its cache
 
 
 @dataclass
@@ -273,6 +274,7 @@ class BiEncoderModel(CompleteRepository):
             role: `query` or `passage`: which of the task's prompts to use.
             task: a key of `config.prompts`; None is "default".
             examples: (query, answer) pairs put before each query (see `instruction_prompt`).
+            batch_size: texts that are embedded at once, on a CPU fewer where they are long.
             truncate_dim: keep the first numbers only (Matryoshka), normalised anew.
             show_progress: a progress bar; None shows it for jobs of more than two seconds.
         """
@@ -292,11 +294,21 @@ class BiEncoderModel(CompleteRepository):
         try:
             for start in tqdm(starts, desc="encode", disable=show_progress is False, delay=delay):
                 batch = [texts[i] for i in order[start : start + batch_size]]
-                rows = self.tokenize(batch, role, task, examples)
-                parts.append(self.embed(**rows, truncate_dim=truncate_dim).float().cpu())
+                rows = tokenize(batch, self.tokenizer, self.config, role, task, examples)
+                parts.append(self._embed_rows(rows, truncate_dim))
         finally:
             self.train(was_training)
         return torch.cat(parts)[torch.tensor(order).argsort()]
+
+    def _embed_rows(self, rows: Sequence[Sequence[int]], truncate_dim: int | None) -> torch.Tensor:
+        """(len(rows), d) float32 on the CPU, in the order given; the model is in eval mode."""
+        parts = split_by_tokens(rows, _CPU_TOKENS if self.device.type == "cpu" else None)
+        embedded = []
+        for part in parts:
+            padded = pad_rows([rows[number] for number in part], self.tokenizer)
+            on_device = {name: tensor.to(self.device) for name, tensor in padded.items()}
+            embedded.append(self.embed(**on_device, truncate_dim=truncate_dim).float().cpu())
+        return torch.cat(embedded)[torch.tensor([number for part in parts for number in part]).argsort()]
 
     def similarity(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         """(n, d) and (m, d) -> (n, m): cosine or dot product, as `config.similarity` says."""

@@ -160,7 +160,7 @@ def test_flops_are_those_of_the_products_with_causal_attention_at_half():
 def test_bad_arguments(tmp_path, capsys):
     with pytest.raises(SystemExit):
         parse(["srlm-nothing"])
-    assert "'srlm-nothing' is no row; the rows are bm25, " in capsys.readouterr().err
+    assert "'srlm-nothing' is no row; the rows are biencoder-memory, " in capsys.readouterr().err
     with pytest.raises(SystemExit):
         parse(["--repeats", "0"])
     with pytest.raises(ValueError, match="give the path of a FlagEmbedding checkout"):

@@ -5,7 +5,7 @@ import torch
 from tokenizers.processors import TemplateProcessing
 
 from modeling_biencoder import BiEncoderModel, instruction_prompt
-from modeling_biencoder.encoding_biencoder import pad_rows
+from modeling_biencoder.encoding_biencoder import pad_rows, split_by_tokens
 from tests.tiny import tiny_backbone, tiny_tokenizer
 
 TEXTS = ["the copper lantern", "", "A query finds the passage that answers it. " * 5, "candle", "hammer and candle"]
@@ -40,6 +40,26 @@ def test_encode_gives_each_text_its_own_embedding_in_order(family: str, side: st
     torch.testing.assert_close(encoded, torch.cat([model.encode([text]) for text in TEXTS]), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(encoded.norm(dim=1), torch.ones(5))
     assert torch.pdist(encoded).min() > 1e-3
+
+
+@pytest.mark.parametrize("most", [1, 20, 60, None])
+def test_how_many_tokens_go_at_once_changes_no_embedding(most: int | None, monkeypatch) -> None:
+    model, sizes = _model(), []
+    whole = torch.cat([model.encode([text]) for text in TEXTS])
+    monkeypatch.setattr("modeling_biencoder.modeling_biencoder._CPU_TOKENS", most)
+    embed = model.embed
+    model.embed = lambda **rows: sizes.append(rows["input_ids"].shape) or embed(**rows)
+    torch.testing.assert_close(model.encode(TEXTS), whole, rtol=1e-4, atol=1e-5)
+    assert sum(rows for rows, _ in sizes) == len(TEXTS)
+    assert most is None or all(rows == 1 or rows * length <= most for rows, length in sizes)
+
+
+def test_parts_of_so_many_tokens_padding_included() -> None:
+    rows = [[0] * length for length in (3, 1, 5, 2, 2)]
+    assert split_by_tokens(rows, 6) == [[2], [0, 3], [4, 1]]
+    assert split_by_tokens(rows, 1) == [[2], [0], [3], [4], [1]]
+    assert split_by_tokens(rows, None) == [[2, 0, 3, 4, 1]]
+    assert split_by_tokens([], 6) == []
 
 
 def test_encode_leaves_the_model_in_its_mode_and_uses_no_dropout() -> None:

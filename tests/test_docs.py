@@ -1,23 +1,32 @@
 """The Python that the documentation shows runs, on tiny models in place of those of the Hub."""
 
 import re
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+import yaml
 
 from modeling_biencoder import BiEncoderModel
 from tests.tiny import TEXT, tiny_backbone, tiny_tokenizer
+from trainers.cli import COMMANDS
+from trainers.mixture_entries import mixture_entries
 
 ROOT = Path(__file__).parent.parent
 TEMPLATE = "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}"
 SMALLER = {"context_window_size=2048": "context_window_size=256", "max_new_tokens=1000": "max_new_tokens=70"}
 
 
-def python_blocks(file: Path) -> list[str]:
-    return re.findall(r"^```python\n(.*?)^```", file.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+PAGES = ["docs/self_retrieval.md", "docs/llara.md", "docs/biencoder.md"]
 
 
-@pytest.mark.parametrize("name", ["docs/self_retrieval.md", "docs/llara.md"])
+def blocks_of(name: str, language: str) -> list[str]:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+    return [block for kind, block in found if kind == language]
+
+
+@pytest.mark.parametrize("name", PAGES)
 def test_the_blocks_of_a_page_run_one_after_the_other(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     tokenizer = tiny_tokenizer()
@@ -27,10 +36,29 @@ def test_the_blocks_of_a_page_run_one_after_the_other(name, tmp_path, monkeypatc
         tokenizer.save_pretrained(folder)
     BiEncoderModel.from_backbone(str(tmp_path / "backbone")).save_pretrained(tmp_path / "runs" / "biencoder")
     (tmp_path / "long.txt").write_text(TEXT * 20, encoding="utf-8")
-    blocks = python_blocks(ROOT / name)
+    blocks = blocks_of(name, "python")
     assert len(blocks) >= 3
     namespace: dict = {}
     for block in blocks:
         for text, smaller in SMALLER.items():
             block = block.replace(text, smaller)
         exec(compile(block, name, "exec"), namespace)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_the_arguments_of_the_commands_of_a_page_exist(name, capsys):
+    lines = "".join(blocks_of(name, "")).replace("\\\n", " ").splitlines()
+    found = [re.search(r"(?:bin/lookback|trainers\.cli) ([a-z-]+)( .*)", line) for line in lines]
+    commands = [match.groups() for match in found if match]
+    assert commands
+    for command, arguments in commands:
+        with pytest.raises(SystemExit):
+            import_module(COMMANDS[command][0]).main(["--help"])
+        known = set(re.findall(r"--[\w-]+", capsys.readouterr().out)) | {"--config"}
+        assert set(re.findall(r"(?<!\S)--[\w-]+", arguments)) <= known, (command, arguments)
+
+
+def test_the_data_sets_of_a_yaml_block_are_read():
+    (block,) = blocks_of("docs/biencoder.md", "yaml")
+    entries = mixture_entries(yaml.safe_load(block))
+    assert [entry.name for entry in entries] == ["msmarco", "hard", "sts", "topics"]

@@ -52,6 +52,12 @@ def test_finetune(folder):
     assert json.loads((output / "trainer_state.json").read_text())["global_step"] == 3  # argv wins over the file
 
 
+def test_finetune_of_a_half_precision_checkpoint(folder):
+    tiny_backbone("llama").bfloat16().save_pretrained(folder / "backbone")
+    output = run(commands_finetune, folder, "pairs.jsonl", [], train_group_size=2, dtype="float32")
+    assert {weight.dtype for weight in BiEncoderModel.from_pretrained(output).parameters()} == {torch.float32}
+
+
 def test_pretrain_with_a_lora(folder):
     output = run(
         commands_pretrain, folder, "passages.jsonl", [], max_length=128, bow_loss_weight=0.5, lora_rank=4,

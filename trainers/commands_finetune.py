@@ -27,6 +27,10 @@ class FinetuneModelArguments:
     prompts: str | None = field(
         default=None, metadata={"help": 'Prompts by task, as JSON: {"default": {"query": "query: "}}.'}
     )
+    dtype: str | None = field(
+        default=None,
+        metadata={"help": "Load the weights in this type (float32, bfloat16); default: the one they were saved in."},
+    )
 
 
 def main(argv: list[str]) -> None:
