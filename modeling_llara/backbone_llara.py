@@ -35,7 +35,8 @@ LOADING_KEYWORDS = {
 def load_backbone(backbone: str | PreTrainedModel, **loading: Any) -> PreTrainedModel:
     """The causal LM of a repo id or path, or the one given; ValueError unless it is a decoder with an LM head."""
     if not isinstance(backbone, PreTrainedModel):
-        backbone = AutoModelForCausalLM.from_pretrained(backbone, **loading)
+        # use_safetensors=False is the caller's word that a pickle of theirs may be read
+        backbone = AutoModelForCausalLM.from_pretrained(backbone, **{"use_safetensors": True, **loading})
     elif loading:
         raise ValueError(
             f"{sorted(loading)} are for loading a backbone, but the backbone is a loaded {type(backbone).__name__}: "

@@ -82,7 +82,8 @@ class SelfRetrievalLM(ChatMixin, DialogueMixin, FeedbackMixin, LookbackGeneratio
                 # Without a word on trust, transformers would ask at the terminal.
                 trust = bool((model_kwargs or {}).get("trust_remote_code"))
                 tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=trust, **hub_kwargs)
-            model = AutoModelForCausalLM.from_pretrained(model, **(model_kwargs or {}))
+            # use_safetensors=False in model_kwargs is the caller's word that a pickle of theirs may be read
+            model = AutoModelForCausalLM.from_pretrained(model, **{"use_safetensors": True, **(model_kwargs or {})})
         if isinstance(retriever, str | Path):
             retriever = load_retriever(str(retriever), **(retriever_kwargs or {}))
         nested = take_apart(retriever) if is_nestable(retriever) else None

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging
+from transformers.utils import ADAPTER_SAFE_WEIGHTS_NAME, cached_file, logging
 
 # Keywords of from_pretrained that say where a repo is: what finds the model finds its tokenizer.
 HUB_KEYWORDS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
@@ -61,7 +61,8 @@ class CompleteRepository(PreTrainedModel):
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | os.PathLike | None, *args: Any, **kwargs: Any
     ) -> Any:
-        """As in transformers; the tokenizer comes later from the same repo, revision and cache."""
+        """As in transformers, but from safetensors alone; the tokenizer comes later from there, too."""
+        refuse_pickles(kwargs)
         loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded  # a tuple with output_loading_info=True
         if pretrained_model_name_or_path is not None:  # None: the weights were given as a state_dict
@@ -95,10 +96,12 @@ class CompleteRepository(PreTrainedModel):
             _upload(Path(save_directory), repo_id, **upload)
 
     def load_adapter(self, peft_model_id: str | None = None, *args: Any, **kwargs: Any) -> Any:
-        """As in transformers, but ValueError, not a warning, where the weights do not fit the model or its adapter.
+        """As in transformers, but from safetensors alone, and ValueError where the weights do not fit the model.
 
         transformers cannot read a DoRA's magnitudes (5.23); `peft.PeftModel.from_pretrained(model, folder)` does.
         """
+        if peft_model_id is not None and kwargs.get("adapter_state_dict") is None:
+            _refuse_pickled_adapter(peft_model_id, kwargs)
         result = super().load_adapter(peft_model_id, *args, **kwargs)
         strange = sorted({*result.missing_keys, *result.unexpected_keys})
         if strange:
@@ -139,6 +142,26 @@ class CompleteRepository(PreTrainedModel):
         with TemporaryDirectory() as folder:
             self.save_pretrained(folder, repo_id=repo_id, max_shard_size=max_shard_size)
             return _upload(Path(folder), repo_id, commit_message, create_pr, private, revision, token)
+
+
+def refuse_pickles(keywords: dict[str, Any]) -> None:
+    """Let `from_pretrained(**keywords)` read safetensors alone; ValueError where it is told to read others."""
+    if keywords.get("use_safetensors") is False:
+        raise ValueError("use_safetensors=False would read a pickle, which can run any code: leave the keyword out.")
+    keywords["use_safetensors"] = True
+
+
+def _refuse_pickled_adapter(source: str, keywords: dict[str, Any]) -> None:
+    # transformers reads adapter_model.bin where there are no safetensors, whatever use_safetensors says (5.23).
+    given = {**keywords, **(keywords.get("adapter_kwargs") or {})}
+    given |= getattr(keywords.get("load_config"), "download_kwargs", None) or {}
+    hub = {name: given[name] for name in HUB_KEYWORDS if name in given}
+
+    if cached_file(source, ADAPTER_SAFE_WEIGHTS_NAME, _raise_exceptions_for_missing_entries=False, **hub) is None:
+        raise ValueError(
+            f"{source!r} holds no {ADAPTER_SAFE_WEIGHTS_NAME}; another file of weights is a pickle, which can run any "
+            "code when it is loaded, and is not read. Ask its owner to save it as safetensors, as peft does by itself."
+        )
 
 
 def _write_card(model: PreTrainedModel, folder: Path, repo_id: str | None) -> None:
