@@ -65,22 +65,17 @@ def test_a_newer_format_asks_for_a_newer_lookback(config_class, tmp_path):
 
 OTHER_CODE = """
 from transformers import AutoModel, AutoModelForCausalLM
-loaded = {}
-for root in sys.argv[1:]:
-    for family in ("biencoder", "llara", "srlm"):
-        auto_class = AutoModelForCausalLM if family == "srlm" else AutoModel
-        loaded[root, family] = auto_class.from_pretrained(f"{root}/{family}", trust_remote_code=True)
-first, second = sys.argv[1:]
+
+def load(folder):
+    auto_class = AutoModelForCausalLM if "srlm" in folder else AutoModel
+    return auto_class.from_pretrained(folder, trust_remote_code=True)
+
+root = sys.argv[1]
 for family in ("biencoder", "llara", "srlm"):
-    old, new = type(loaded[first, family]), type(loaded[second, family])
-    assert old.__name__ == new.__name__ and old is not new and type(loaded[first, family].config) is not type(
-        loaded[second, family].config)
-    assert (hasattr(old, "whose"), new.whose) == (False, family), family
-    # A second look at the first repo, after the other's code came in, is at its own code still.
-    again = type(loaded[first, family]).from_pretrained(f"{first}/{family}")
-    assert not hasattr(again, "whose")
-    auto_class = AutoModelForCausalLM if family == "srlm" else AutoModel
-    assert not hasattr(auto_class.from_pretrained(f"{first}/{family}", trust_remote_code=True), "whose")
+    first, other = load(f"{root}/{family}"), load(f"{root}/{family}-other")
+    again = load(f"{root}/{family}")  # a second look at the first, after the other's code came in
+    assert type(first).__name__ == type(other).__name__ and type(first.config) is not type(other.config)
+    assert [getattr(type(model), "whose", None) for model in (first, other, again)] == [None, family, None]
 print("OWN CODE")
 """
 
@@ -99,9 +94,9 @@ def with_other_code(folder: Path, into: Path) -> Path:
 
 def test_repos_with_different_code_run_their_own_in_one_process(tmp_path):
     for family in FAMILIES:
-        with_other_code(FIXTURES / "format_1" / family, tmp_path / "other" / family)
-    shutil.copytree(FIXTURES / "format_1", tmp_path / "first")
-    printed = run_without_lookback(OTHER_CODE, tmp_path / "first", tmp_path / "other", folder=tmp_path)
+        shutil.copytree(FIXTURES / "format_1" / family, tmp_path / family)
+        with_other_code(FIXTURES / "format_1" / family, tmp_path / f"{family}-other")
+    printed = run_without_lookback(OTHER_CODE, tmp_path, folder=tmp_path)
     assert printed.strip().endswith("OWN CODE")
 
 
