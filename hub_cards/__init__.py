@@ -2,6 +2,7 @@
 
 from .card import render_card, write_card
 from .facts import CardFacts
+from .retries import TransferError
 from .transfer import pull, push
 
-__all__ = ["CardFacts", "pull", "push", "render_card", "write_card"]
+__all__ = ["CardFacts", "TransferError", "pull", "push", "render_card", "write_card"]

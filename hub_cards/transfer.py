@@ -2,20 +2,26 @@
 
 import tempfile
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path, PurePosixPath
 
-from huggingface_hub import CommitInfo, HfApi, ModelCard, hf_hub_download, snapshot_download
-from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub import CommitInfo, HfApi, ModelCard, ModelInfo, hf_hub_download
 from huggingface_hub.utils import filter_repo_objects
 from transformers import PreTrainedModel
 
 from .card import read_card, write_card
+from .commits import RepoChangedError, commit_files, head_of
 from .merge import is_generated, merge_cards
+from .retries import TransferError, retried
+from .verification import fetch_verified
 
 # Formats that run code when they are loaded.
 PICKLES = ("*.bin", "*.ckpt", "*.dill", "*.joblib", "*.pickle", "*.pkl", "*.pt", "*.pth")
 # What a training leaves beside the model: not part of it, and not sent or fetched.
-BYPRODUCTS = ("_*", "checkpoint-*/*", "runs/*", "training_args.bin", "trainer_state.json", ".*", "*/.*")
+BYPRODUCTS = (
+    "_*", "checkpoint-*/*", "last-checkpoint/*", "runs/*", "training_args.*", "trainer_state.json", ".*", "*/.*"
+)  # fmt: skip
+_RACES = 3
 FETCHED = ("*.safetensors", "*.json", "*.py", "*.jinja", "*.txt", "*.model", "*.md", "LICENSE*", "*.png", "*.svg")
 
 
@@ -28,10 +34,13 @@ def push(
     token: str | bool | None = None,
     commit_message: str = "Upload model with Lookback",
     create_pr: bool = False,
+    beside: dict[str, Path] | None = None,
 ) -> CommitInfo:
     """Send a model, or the folder it was saved in, to the Hub in one commit; the repo is created if missing.
 
-    A card that stands on the Hub keeps what a person wrote in it, unless the folder's own card was edited.
+    A card that stands on the Hub keeps what a person wrote in it, unless the folder's own card was edited. Weights of
+    an earlier push under other names (shards, an adapter) are removed. Where the connection breaks or the Hub is busy,
+    it is tried again; the repo does not change until everything has arrived.
 
     Args:
         source: a model of one of the three families, or a folder with a `config.json` or `adapter_config.json`.
@@ -39,32 +48,41 @@ def push(
         private: for a repo that is created; default the account's setting.
         revision: branch to commit to, created if missing; default the main branch.
         token: access token; default the one that is logged in.
+        beside: files to send along that are no part of the model and not checked: path in the repo -> file.
 
     Returns: the commit, with `oid` and `commit_url`.
 
     Raises:
         TypeError, ValueError: before anything is sent, for a folder without a model or with pickle files.
+        TransferError: where the push broke off; the repo is as it was.
     """
     if isinstance(source, PreTrainedModel):
-        with tempfile.TemporaryDirectory() as folder:
-            source.save_pretrained(folder)
-            write_card(source, folder, repo_id=repo_id)
+        with tempfile.TemporaryDirectory() as temporary:
+            source.save_pretrained(temporary)
+            write_card(source, temporary, repo_id=repo_id)
             return push(
-                folder, repo_id, private=private, revision=revision, token=token,
-                commit_message=commit_message, create_pr=create_pr,
+                temporary, repo_id, private=private, revision=revision, token=token,
+                commit_message=commit_message, create_pr=create_pr, beside=beside,
             )  # fmt: skip
     if not isinstance(source, str | Path):
         raise TypeError(f"source is a {type(source).__name__} but must be a model or the folder it was saved in.")
-    _check_files(_files(Path(source)), f"folder {str(source)!r}", "save the model with save_pretrained")
+    folder, names = Path(source), _files(Path(source))
+    _check_files(names, f"folder {str(source)!r}", "save the model with save_pretrained")
     api = HfApi(token=token)
-    repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+    what = f"the push to {repo_id!r}"
+    repo_id = retried(lambda: api.create_repo(repo_id, private=private, exist_ok=True), what).repo_id
     if revision is not None and not create_pr:
-        api.create_branch(repo_id, branch=revision, exist_ok=True)
-    _keep_hub_card(Path(source), repo_id, revision, token)
-    return api.upload_folder(
-        repo_id=repo_id, folder_path=source, revision=revision, commit_message=commit_message, create_pr=create_pr,
-        ignore_patterns=list(BYPRODUCTS),
-    )  # fmt: skip
+        retried(lambda: api.create_branch(repo_id, branch=revision, exist_ok=True), what)
+    for _ in range(_RACES):
+        head = head_of(api, repo_id, None if create_pr else revision)
+        _keep_hub_card(folder, repo_id, head, token)
+        kept = filter_repo_objects({*names, "README.md"}, ignore_patterns=list(BYPRODUCTS))
+        files = {name: folder / name for name in kept if (folder / name).is_file()}
+        try:
+            return commit_files(api, repo_id, head, {**files, **(beside or {})}, commit_message, revision, create_pr)
+        except RepoChangedError:  # by somebody else, since: once more, on top of that
+            continue
+    raise TransferError(f"{what} failed: others commit to it all the time. Push again later.")
 
 
 def pull(
@@ -86,15 +104,15 @@ def pull(
 
     Raises:
         ValueError: before anything is fetched, for a repo without a model or with pickle files.
+        TransferError: with the file's name, for one that cannot be fetched, or whose content is not what the Hub's
+            checksum says.
     """
-    info = HfApi(token=token).model_info(repo_id, revision=revision)
+    info = head_of(HfApi(token=token), repo_id, revision)
     names = [file.rfilename for file in info.siblings or []]
     _check_files(names, f"repo {repo_id!r}", "ask its owner to save it as safetensors")
-    folder = snapshot_download(
-        repo_id, revision=info.sha, token=token, cache_dir=cache_dir, local_dir=local_dir,
-        allow_patterns=list(FETCHED), ignore_patterns=list(BYPRODUCTS),
-    )  # fmt: skip
-    return Path(folder)
+    allow, ignore = list(FETCHED), list(BYPRODUCTS)
+    wanted = filter_repo_objects(names, allow_patterns=allow, ignore_patterns=ignore)
+    return fetch_verified(repo_id, info, wanted, allow, ignore, token=token, cache_dir=cache_dir, local_dir=local_dir)
 
 
 def _files(folder: Path) -> list[str]:
@@ -115,15 +133,15 @@ def _check_files(names: Iterable[str], where: str, fix: str) -> None:
         raise ValueError(f"{where} has neither config.json nor adapter_config.json, so holds no model: {fix}.")
 
 
-def _keep_hub_card(folder: Path, repo_id: str, revision: str | None, token: str | bool | None) -> None:
+def _keep_hub_card(folder: Path, repo_id: str, head: ModelInfo, token: str | bool | None) -> None:
     """Put what a person wrote on the Hub into the folder's card, where nobody has written in that one."""
     path = folder / "README.md"
     if path.is_file() and not is_generated(read_card(path)):
         return
-    try:
-        on_hub: ModelCard = read_card(Path(hf_hub_download(repo_id, path.name, revision=revision, token=token)))
-    except (EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError):
+    if path.name not in {sibling.rfilename for sibling in head.siblings or []}:
         return
+    fetch = partial(hf_hub_download, repo_id, path.name, revision=head.sha, token=token)
+    on_hub: ModelCard = read_card(Path(retried(fetch, f"reading the card of {repo_id!r}")))
     if path.is_file():
         on_hub = merge_cards(on_hub, read_card(path), given=set())
     on_hub.save(path)

@@ -13,6 +13,8 @@ from transformers.utils import ADAPTER_SAFE_WEIGHTS_NAME, cached_file, logging
 
 # Keywords of from_pretrained that say where a repo is: what finds the model finds its tokenizer.
 HUB_KEYWORDS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
+# What is sent without Lookback: files of the model, and no pickle that a training left beside them.
+_SENT = (".safetensors", ".json", ".py", ".jinja", ".txt", ".model", ".md")
 _UPLOAD_KEYWORDS = ("commit_message", "create_pr", "private", "revision", "token")
 logger = logging.get_logger(__name__)
 
@@ -189,11 +191,14 @@ def _upload(
     try:
         from hub_cards import push
     except ImportError:  # as above; with Lookback a card that a person wrote on the Hub stays
-        from huggingface_hub import HfApi
+        from huggingface_hub import CommitOperationAdd, HfApi
 
         api = HfApi(token=token)
         repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
         if revision is not None and not create_pr:
             api.create_branch(repo_id, branch=revision, exist_ok=True)
-        return api.upload_folder(folder_path=folder, repo_id=repo_id, **commit)
+        # One commit: upload_folder may make several, and the repo would be half there in between.
+        files = [path for path in folder.rglob("*") if path.suffix in _SENT and not path.match("checkpoint-*/*")]
+        operations = [CommitOperationAdd(path.relative_to(folder).as_posix(), path) for path in sorted(files)]
+        return api.create_commit(repo_id, operations, **commit)
     return push(folder, repo_id, private=private, token=token, **commit)

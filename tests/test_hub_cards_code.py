@@ -9,7 +9,8 @@ from hub_cards import push
 from modeling_biencoder import BiEncoderModel
 from modeling_llara import LlaraForPreTraining
 from modeling_srlm import SelfRetrievalLM
-from tests.test_hub_cards_transfer import hub as hub
+from tests.loopback_hub.fixtures import hub as hub
+from tests.loopback_hub.fixtures import read
 from tests.tiny import tiny_backbone, tiny_tokenizer
 from trainers.fresh_process import run_without_lookback
 
@@ -45,6 +46,7 @@ def test_the_code_of_the_card_runs_without_lookback(family, tmp_path):
 def test_push_of_a_model_sends_a_whole_repo_that_names_itself(hub):
     push(build("biencoder"), "user/name")
     assert {"README.md", "config.json", "model.safetensors", "tokenizer.json", "modeling_biencoder.py"} <= set(
-        hub.sent
+        hub.repos["user/name"].files()
     )
-    assert 'from_pretrained("user/name"' in hub.sent["README.md"] and "\n# name\n" in hub.sent["README.md"]
+    card = read(hub, "README.md", "user/name")
+    assert 'from_pretrained("user/name"' in card and "\n# name\n" in card

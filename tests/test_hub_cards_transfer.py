@@ -1,64 +1,12 @@
-"""Push and pull against a stand-in for the Hub client: what would be sent, and what is refused."""
-
-from pathlib import Path
-from types import SimpleNamespace
+"""Push and pull against the loopback Hub: what is sent and fetched, and what is refused."""
 
 import pytest
-from huggingface_hub import HfApi, ModelCard
-from huggingface_hub.errors import EntryNotFoundError
-from huggingface_hub.utils import filter_repo_objects
+from huggingface_hub import ModelCard
 
-from hub_cards import pull, push, transfer, write_card
+from hub_cards import pull, push, write_card
+from tests.loopback_hub.fixtures import commit, read
+from tests.loopback_hub.fixtures import hub as hub
 from tests.test_hub_cards import PERSON, fake_model
-
-
-class StandIn:
-    """Records the calls; `files` is what the repo holds, `sent` what an upload would carry."""
-
-    def __init__(self) -> None:
-        self.files: dict[str, str] = {}
-        self.calls: list[tuple[str, dict]] = []
-        self.sent: dict[str, str] = {}
-
-    def create_repo(self, api, repo_id, **kwargs):
-        self.calls.append(("create_repo", {"repo_id": repo_id, "token": api.token, **kwargs}))
-        return SimpleNamespace(repo_id=repo_id)
-
-    def create_branch(self, api, repo_id, **kwargs):
-        self.calls.append(("create_branch", {"repo_id": repo_id, **kwargs}))
-
-    def upload_folder(self, api, folder_path, ignore_patterns, **kwargs):
-        folder = Path(folder_path)
-        names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-        names = filter_repo_objects(names, ignore_patterns=ignore_patterns)
-        self.sent = {name: (folder / name).read_text(errors="replace") for name in names}
-        self.calls.append(("upload_folder", kwargs))
-        return SimpleNamespace(oid="abc", commit_url=f"https://hub/{kwargs['repo_id']}/commit/abc")
-
-    def hf_hub_download(self, repo_id, filename, **kwargs):
-        if filename not in self.files:
-            raise EntryNotFoundError(f"no {filename}")
-        return self.files[filename]
-
-    def model_info(self, api, repo_id, revision=None):
-        return SimpleNamespace(sha="abc123", siblings=[SimpleNamespace(rfilename=name) for name in self.files])
-
-    def snapshot_download(self, repo_id, revision, allow_patterns, ignore_patterns, **kwargs):
-        self.sent = dict.fromkeys(
-            filter_repo_objects(self.files, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns), revision
-        )
-        return "/cache/snapshot"
-
-
-@pytest.fixture
-def hub(monkeypatch):
-    stand_in = StandIn()
-    for name in ("create_repo", "create_branch", "upload_folder", "model_info"):
-        method = getattr(stand_in, name)
-        monkeypatch.setattr(HfApi, name, lambda api, *args, _method=method, **kwargs: _method(api, *args, **kwargs))
-    monkeypatch.setattr(transfer, "hf_hub_download", stand_in.hf_hub_download)
-    monkeypatch.setattr(transfer, "snapshot_download", stand_in.snapshot_download)
-    return stand_in
 
 
 @pytest.fixture
@@ -75,14 +23,15 @@ def test_push_sends_the_model_without_what_a_training_left(hub, saved):
     for name in ("training_args.bin", "checkpoint-8/optimizer.pt", "checkpoint-8/config.json", "runs/events"):
         (saved / name).parent.mkdir(exist_ok=True)
         (saved / name).write_text("x")
-    commit = push(saved, "user/name", private=True, revision="next", token="secret")
-    assert commit.oid == "abc"
-    assert set(hub.sent) == {
+    made = push(saved, "user/name", private=True, revision="next", token="hf_write", commit_message="first")
+    repo = hub.repos["user/name"]
+    assert (
+        repo.private and repo.branches["next"] == made.oid and made.commit_url.endswith(f"user/name/commit/{made.oid}")
+    )
+    assert repo.at("next").title == "first" and repo.files("main") == {}
+    assert set(repo.files("next")) == {
         "README.md", "config.json", "model.safetensors", "modeling_biencoder.py", "retriever/tokenizer.json",
     }  # fmt: skip
-    calls = dict(hub.calls)
-    assert calls["create_repo"] == {"repo_id": "user/name", "token": "secret", "private": True, "exist_ok": True}
-    assert calls["create_branch"]["branch"] == "next" and calls["upload_folder"]["revision"] == "next"
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "weights.PT", "deep/er/index.pkl", "a.pth", "b.ckpt"])
@@ -91,10 +40,11 @@ def test_a_pickle_is_refused_both_ways_before_anything_moves(hub, saved, name):
     (saved / name).write_text("x")
     with pytest.raises(ValueError, match=rf"{name}.*safetensors"):
         push(saved, "user/name")
-    hub.files = {"config.json": "", name: ""}
+    assert not hub.seen
+    commit(hub, "user/name", saved)
     with pytest.raises(ValueError, match=rf"user/name.*{name}.*safetensors"):
         pull("user/name")
-    assert not hub.calls and not hub.sent
+    assert not any("/resolve/" in seen.path for seen in hub.seen)
 
 
 def test_a_folder_without_a_model_is_refused(hub, tmp_path):
@@ -104,34 +54,50 @@ def test_a_folder_without_a_model_is_refused(hub, tmp_path):
         push(tmp_path / "missing", "user/name")
     with pytest.raises(TypeError, match="source is a int"):
         push(3, "user/name")
-    assert not hub.calls
+    assert not hub.seen
 
 
-def test_pull_fetches_known_formats_of_one_commit(hub):
-    names = (
-        "config.json",
-        "model-00001-of-00002.safetensors",
-        "modeling_srlm.py",
-        "retriever/tokenizer.json",
-        "README.md",
-    )
-    hub.files = dict.fromkeys((*names, "training_args.bin", "movie.mp4", "checkpoint-2/model.safetensors"), "")
-    assert pull("user/name", revision="main") == Path("/cache/snapshot")
-    assert hub.sent == dict.fromkeys(names, "abc123")
+def test_pull_fetches_known_formats_of_one_commit(hub, saved, tmp_path):
+    known = {"config.json", "modeling_biencoder.py", "retriever/tokenizer.json", "README.md", "model.safetensors"}
+    for name in ("training_args.bin", "movie.mp4", "checkpoint-2/model.safetensors", "last-checkpoint/optimizer.pt"):
+        (saved / name).parent.mkdir(exist_ok=True)
+        (saved / name).write_text("x")
+    oid = commit(hub, "user/name", saved)
+    folder = pull("user/name", revision="main")
+    assert folder.name == oid
+    assert {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} == known
+    assert (pull("user/name", oid, local_dir=tmp_path / "here") / "config.json").read_text() == "{}"
 
 
 def test_push_keeps_what_a_person_wrote_on_the_hub(hub, saved, tmp_path):
     on_hub = write_card(fake_model(), tmp_path / "hub", metrics={"loss": 9.0})
     on_hub.write_text(on_hub.read_text() + f"\n{PERSON}\n")
-    hub.files = {"README.md": str(on_hub)}
+    commit(hub, "user/name", README__md=on_hub.read_text())
     write_card(fake_model(), saved, metrics={"loss": 1.0})
     push(saved, "user/name")
-    assert PERSON in hub.sent["README.md"] and "| loss | 1 |" in hub.sent["README.md"]
-    assert [result.metric_value for result in ModelCard(hub.sent["README.md"]).data.eval_results] == [1.0]
+    assert PERSON in read(hub, "README.md", "user/name") and "| loss | 1 |" in read(hub, "README.md", "user/name")
+    assert [result.metric_value for result in ModelCard(read(hub, "README.md", "user/name")).data.eval_results] == [
+        1.0
+    ]
 
 
 def test_a_card_edited_in_the_folder_wins_over_the_one_on_the_hub(hub, saved, tmp_path):
-    hub.files = {"README.md": str(write_card(fake_model(), tmp_path / "hub"))}
+    commit(hub, "user/name", README__md=write_card(fake_model(), tmp_path / "hub").read_text())
     (saved / "README.md").write_text((saved / "README.md").read_text() + f"\n{PERSON}\n")
     push(saved, "user/name")
-    assert hub.sent["README.md"].rstrip().endswith(PERSON)
+    assert read(hub, "README.md", "user/name").rstrip().endswith(PERSON)
+
+
+def test_weights_of_an_earlier_push_go(hub, saved):
+    """A single file that stays beside new shards would be loaded in their place, and an adapter onto full weights."""
+    names = ("model-00001-of-00002.safetensors", "model.safetensors.index.json", "adapter_config.json", "notes.txt")
+    for name in names:
+        (saved / name).write_text("{}")
+    (saved / "adapter_model.safetensors").write_text("x")
+    commit(hub, "user/name", saved)
+    for name in (*names, "adapter_model.safetensors"):
+        (saved / name).unlink()
+    push(saved, "user/name")
+    assert {"notes.txt", "model.safetensors", "retriever/tokenizer.json"} <= set(hub.repos["user/name"].files())
+    assert not {*names[:3], "adapter_model.safetensors"} & set(hub.repos["user/name"].files())
+    assert push(saved, "user/name").oid == hub.repos["user/name"].branches["main"]  # nothing new: no commit

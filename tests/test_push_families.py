@@ -4,12 +4,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from huggingface_hub import HfApi, ModelCard
+from huggingface_hub import ModelCard
 from transformers import PreTrainedModel
 
 from hub_cards import write_card
+from tests.loopback_hub.fixtures import commit, read
+from tests.loopback_hub.fixtures import hub as hub
 from tests.test_hub_cards_code import build
-from tests.test_hub_cards_transfer import hub as hub
 
 FILES = {
     "biencoder": {"modeling_biencoder.py", "repository_biencoder.py", "pooling_biencoder.py"},
@@ -30,51 +31,41 @@ def send(model: PreTrainedModel, way: str, folder: Path, **keywords):
 @pytest.mark.parametrize("family", FILES)
 def test_a_complete_repo_with_our_card_is_sent(hub, family, way, tmp_path):
     model = build(family)
-    commit = send(
-        model, way, tmp_path / "saved", commit_message="first", private=True, revision="next", token="secret"
+    made = send(
+        model, way, tmp_path / "saved", commit_message="first", private=True, revision="next", token="hf_write"
     )
-    assert commit is None if way == "save_pretrained" else commit.oid == "abc"
-    assert ALWAYS | FILES[family] <= set(hub.sent)
-    calls = dict(hub.calls)
-    assert calls["create_repo"] == {"repo_id": "user/repo", "token": "secret", "private": True, "exist_ok": True}
-    assert calls["create_branch"]["branch"] == "next"
-    assert (calls["upload_folder"]["commit_message"], calls["upload_folder"]["revision"]) == ("first", "next")
-    card = ModelCard(hub.sent["README.md"])
+    repo = hub.repos["user/repo"]
+    assert made is None if way == "save_pretrained" else made.oid == repo.branches["next"]
+    assert ALWAYS | FILES[family] <= set(repo.files("next"))
+    assert repo.private and repo.at("next").title == "first" and repo.files("main") == {}
+    card = ModelCard(read(hub, "README.md", revision="next"))
     assert "lookback" in card.data.tags and 'from_pretrained("user/repo"' in card.text and "\n# repo\n" in card.text
 
 
 def test_the_folders_name_is_the_default(hub, tmp_path):
     build("llara").save_pretrained(tmp_path / "adapted", push_to_hub=True)
-    assert dict(hub.calls)["create_repo"]["repo_id"] == "adapted"
+    assert list(hub.repos) == ["user/adapted"]
 
 
 def test_what_a_person_wrote_on_the_hub_stays(hub, tmp_path):
     model = build("biencoder")
     on_hub = write_card(model, tmp_path, repo_id="user/repo")
-    on_hub.write_text(on_hub.read_text() + "\nWritten on the Hub.\n")
-    hub.files = {"README.md": str(on_hub)}
+    commit(hub, "user/repo", README__md=on_hub.read_text() + "\nWritten on the Hub.\n")
     model.push_to_hub("user/repo")
-    assert "Written on the Hub." in hub.sent["README.md"]
+    assert "Written on the Hub." in read(hub, "README.md")
 
 
 def test_saving_alone_sends_nothing(hub, tmp_path):
     build("llara").save_pretrained(tmp_path, commit_message="not sent")
-    assert not hub.calls
+    assert not hub.seen
 
 
 @pytest.mark.parametrize("revision", [None, "next"])
 def test_remote_code_without_lookback_pushes_by_the_hub_client(hub, revision, monkeypatch):
-    uploads = []
-
-    def upload_folder(api, *, folder_path, **keywords):
-        uploads.append(({path.name for path in Path(folder_path).iterdir()}, keywords))
-
     model = build("llara")
-    monkeypatch.setattr(HfApi, "upload_folder", upload_folder)
     monkeypatch.setitem(sys.modules, "hub_cards", None)  # importing it raises ImportError
     model.push_to_hub("user/repo", commit_message="first", revision=revision)
-    [(names, keywords)] = uploads
+    repo = hub.repos["user/repo"]
+    names = set(repo.files(revision or "main"))
     assert names >= (ALWAYS | FILES["llara"]) - {"README.md"} and "README.md" not in names
-    wanted = {"repo_id": "user/repo", "commit_message": "first", "create_pr": False, "revision": revision}
-    assert keywords == wanted
-    assert [name for name, _ in hub.calls] == ["create_repo", *(["create_branch"] if revision else [])]
+    assert [one.title for one in repo.history(revision or "main")] == ["first", "initial commit"]

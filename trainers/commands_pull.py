@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass, field
 
-from hub_cards import pull
+from huggingface_hub.errors import HfHubHTTPError
+
+from hub_cards import TransferError, pull
 
 from .parsing import parse_arguments
 
@@ -19,4 +21,7 @@ class PullArguments:
 def main(argv: list[str]) -> None:
     """Runs the command with the arguments `argv`, and prints the folder, for `from_pretrained`."""
     (arguments,) = parse_arguments(argv, [PullArguments], "pull", __doc__ or "")
-    print(pull(arguments.repo_id, arguments.revision, local_dir=arguments.local_dir))
+    try:
+        print(pull(arguments.repo_id, arguments.revision, local_dir=arguments.local_dir))
+    except (HfHubHTTPError, TransferError) as error:
+        raise ValueError(str(error)) from error  # for the command's one message

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass, field
 
-from hub_cards import push
+from huggingface_hub.errors import HfHubHTTPError
+
+from hub_cards import TransferError, push
 
 from .parsing import parse_arguments
 
@@ -21,5 +23,9 @@ def main(argv: list[str]) -> None:
     """Runs the command with the arguments `argv`, and prints where the commit is."""
     (arguments,) = parse_arguments(argv, [PushArguments], "push", __doc__ or "")
     # Without --private the account's own setting decides.
-    commit = push(arguments.folder, arguments.repo_id, private=arguments.private or None, revision=arguments.revision)
+    private, revision = arguments.private or None, arguments.revision
+    try:
+        commit = push(arguments.folder, arguments.repo_id, private=private, revision=revision)
+    except (HfHubHTTPError, TransferError) as error:
+        raise ValueError(str(error)) from error  # for the command's one message
     print(commit.commit_url)
