@@ -25,7 +25,7 @@ def take_apart(retriever: Any) -> tuple[nn.Module, PreTrainedTokenizerBase, dict
 
 
 def load_retriever(repo: str, **kwargs: Any) -> TextEncoder:
-    """The bi-encoder of a Hub id or folder, `trust_remote_code`, `revision` and the rest passed on; safetensors alone."""
+    """The bi-encoder of a Hub id or folder, `trust_remote_code`, `revision` and the rest passed on; no pickles."""
     refuse_pickles(kwargs)
     retriever = AutoModel.from_pretrained(repo, **kwargs)
     if not _is_biencoder(retriever):

@@ -1,8 +1,8 @@
 """The version of the form in which a repo is saved, `lookback_format` of its config.json.
 
-It goes up when code that is out already would read a repo saved from now on wrongly; a setting with a default that means
-what was there before needs no new version. The code of a model on the Hub brings all that it needs, so each family's
-folder has this file, letter for letter.
+It goes up when code that is out already would read a repo saved from now on wrongly; a setting with a default that
+means what was there before needs no new version. The code of a model on the Hub brings all that it needs, so each
+family's folder has this file, letter for letter.
 
 | format | written by |
 |---|---|
@@ -22,7 +22,7 @@ def check_format(saved: object) -> int:
         raise ValueError(f"lookback_format is {saved!r} in config.json; it must be a whole number of 1 or more.")
     if version > FORMAT:
         raise ValueError(
-            f"The repo is in format {version} (lookback_format of its config.json), and this Lookback reads formats up "
-            f"to {FORMAT}: upgrade Lookback. Without Lookback, trust_remote_code=True runs the repo's own code."
+            f"The repo is in format {version} (lookback_format of its config.json), and this Lookback reads formats "
+            f"up to {FORMAT}: upgrade Lookback. Without Lookback, trust_remote_code=True runs the repo's own code."
         )
     return FORMAT
