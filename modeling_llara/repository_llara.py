@@ -3,19 +3,34 @@
 The code of a model on the Hub brings all that it needs, so each family's folder has this file, letter for letter.
 """
 
+import errno
+import hashlib
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import ADAPTER_SAFE_WEIGHTS_NAME, cached_file, logging
+from transformers.utils import (
+    ADAPTER_SAFE_WEIGHTS_NAME,
+    CONFIG_NAME,
+    SAFE_WEIGHTS_INDEX_NAME,
+    SAFE_WEIGHTS_NAME,
+    cached_file,
+    logging,
+)
 
 # Keywords of from_pretrained that say where a repo is: what finds the model finds its tokenizer.
 HUB_KEYWORDS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
 # What is sent without Lookback: files of the model, and no pickle that a training left beside them.
 _SENT = (".safetensors", ".json", ".py", ".jinja", ".txt", ".model", ".md")
 _UPLOAD_KEYWORDS = ("commit_message", "create_pr", "private", "revision", "token")
+# Inside a folder that is saved into: what is being written, and what is written and only has to take its place.
+_PARTIAL, _WHOLE, _STALE = ".saving", ".saved", ".stale"
 logger = logging.get_logger(__name__)
 
 
@@ -63,9 +78,25 @@ class CompleteRepository(PreTrainedModel):
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | os.PathLike | None, *args: Any, **kwargs: Any
     ) -> Any:
-        """As in transformers, but from safetensors alone; the tokenizer comes later from there, too."""
+        """As in transformers, but from safetensors alone; the tokenizer comes later from the same repo and revision.
+
+        Raises OSError with the file's name where weights are truncated or not what their checksum says.
+        """
         refuse_pickles(kwargs)
-        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        source = pretrained_model_name_or_path
+        if source is not None and os.path.isdir(source):
+            _finish_save(Path(source))
+        keywords = {name: kwargs[name] for name in HUB_KEYWORDS if name in kwargs}  # transformers takes them out
+        try:
+            loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        except (SafetensorError, OSError, RuntimeError) as error:
+            damaged = [] if source is None else _damaged_files(source, keywords)
+            if not damaged:
+                raise
+            raise OSError(
+                f"{str(source)!r} cannot be loaded, as {', '.join(damaged)} is truncated, or not what its checksum "
+                "says: fetch it again with force_download=True, or save the model again."
+            ) from error
         model = loaded[0] if isinstance(loaded, tuple) else loaded  # a tuple with output_loading_info=True
         if pretrained_model_name_or_path is not None:  # None: the weights were given as a state_dict
             model._remember_source(pretrained_model_name_or_path, kwargs)
@@ -84,18 +115,23 @@ class CompleteRepository(PreTrainedModel):
 
         With `push_to_hub` the folder is uploaded to `repo_id`, by default the folder's name; see `push_to_hub` for
         the keywords of that. The card of a folder that has one keeps what a person wrote.
+
+        The folder changes when everything is written, or not at all: a full disk (OSError) or the end of the process
+        leaves what it held, and a set of weights under other names (other shards) goes with the new one's coming.
         """
         upload = {name: kwargs.pop(name) for name in _UPLOAD_KEYWORDS if name in kwargs}
-        super().save_pretrained(save_directory, is_main_process=is_main_process, state_dict=state_dict, **kwargs)
-        if not is_main_process:
-            return
-        if self._hf_peft_config_loaded:
-            self.config.save_pretrained(save_directory)  # transformers leaves it out of an adapter's folder
-        self._save_tokenizer(Path(save_directory))
-        repo_id = repo_id or (Path(save_directory).name if push_to_hub else None)
-        _write_card(self, Path(save_directory), repo_id)
-        if push_to_hub and repo_id:
-            _upload(Path(save_directory), repo_id, **upload)
+        folder = Path(save_directory)
+        repo_id = repo_id or (folder.name if push_to_hub else None)
+        alone = is_main_process and not kwargs.get("distributed_checkpoint")  # else other processes write there too
+        with _saved_whole(folder) if alone else nullcontext(folder) as place:
+            super().save_pretrained(place, is_main_process=is_main_process, state_dict=state_dict, **kwargs)
+            if is_main_process:
+                if self._hf_peft_config_loaded:
+                    self.config.save_pretrained(place)  # transformers leaves it out of an adapter's folder
+                self._save_tokenizer(place)
+                _write_card(self, place, repo_id)
+        if push_to_hub and is_main_process and repo_id:
+            _upload(folder, repo_id, **upload)
 
     def load_adapter(self, peft_model_id: str | None = None, *args: Any, **kwargs: Any) -> Any:
         """As in transformers, but from safetensors alone, and ValueError where the weights do not fit the model.
@@ -164,6 +200,97 @@ def _refuse_pickled_adapter(source: str, keywords: dict[str, Any]) -> None:
             f"{source!r} holds no {ADAPTER_SAFE_WEIGHTS_NAME}; another file of weights is a pickle, which can run any "
             "code when it is loaded, and is not read. Ask its owner to save it as safetensors, as peft does by itself."
         )
+
+
+@contextmanager
+def _saved_whole(folder: Path) -> Iterator[Path]:
+    """A folder to write into; its files come into `folder` when all are written, or not at all.
+
+    Raises ValueError where `folder` is a file, OSError where the disk is full.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{str(folder)!r} is a file: name a folder to save into.")
+    _finish_save(folder)
+    new, partial = not folder.exists(), folder / _PARTIAL
+    shutil.rmtree(partial, ignore_errors=True)  # of a process that was ended
+    partial.mkdir(parents=True)
+    try:
+        if (folder / "README.md").is_file():  # its text stays
+            shutil.copyfile(folder / "README.md", partial / "README.md")
+        yield partial
+        (partial / _STALE).write_text("\n".join(_other_weights(folder, partial)))
+        flush_folder(partial)
+        os.rename(partial, folder / _WHOLE)
+    except BaseException as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        with suppress(OSError):
+            if new:
+                folder.rmdir()
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
+            what = f"no space left to save into {str(folder)!r}, which is as it was: free some and save again"
+            raise OSError(errno.ENOSPC, what) from error
+        raise
+    _finish_save(folder)
+
+
+def _finish_save(folder: Path) -> None:
+    """Put the files of a save that was written as a whole into their places, also if its process ended before."""
+    whole = folder / _WHOLE
+    if not whole.is_dir():
+        return
+    for path in sorted(path for path in whole.rglob("*") if path.is_file() and path.name != _STALE):
+        target = folder / path.relative_to(whole)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(path, target)
+    stale = whole / _STALE
+    for name in stale.read_text().splitlines() if stale.exists() else ():
+        (folder / name).unlink(missing_ok=True)
+    flush_folder(folder, files=False)
+    shutil.rmtree(whole)
+
+
+def _other_weights(folder: Path, new: Path) -> list[str]:
+    """Names of the full weights in `folder` that are not replaced by those in `new`, but would be loaded for them."""
+    names = {path.name for path in new.iterdir()}
+    if not names & {SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME}:
+        return []
+    patterns = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, "model-?????-of-?????.safetensors")
+    return sorted({path.name for pattern in patterns for path in folder.glob(pattern)} - names)
+
+
+def flush_folder(folder: Path, files: bool = True) -> None:
+    """Have the files below a folder, and the folder itself, written to the disk before the next step."""
+    for path in folder.rglob("*") if files else ():
+        if path.is_file():
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
+    if os.name == "posix":  # elsewhere a folder cannot be opened
+        handle = os.open(folder, os.O_RDONLY)
+        os.fsync(handle)
+        os.close(handle)
+
+
+def _damaged_files(source: str | os.PathLike, keywords: dict[str, Any]) -> list[str]:
+    """Names of weights, in a folder or the Hub's cache, that cannot be read or are not what their checksum says."""
+    found = {**keywords, "local_files_only": True}
+    config = cached_file(str(source), CONFIG_NAME, _raise_exceptions_for_missing_entries=False, **found)
+    return (
+        [path.name for path in sorted(Path(config).parent.glob("*.safetensors")) if _is_damaged(path)]
+        if config
+        else []
+    )
+
+
+def _is_damaged(path: Path) -> bool:
+    content = path.resolve()
+    if len(content.name) == 64 and content.parent.name == "blobs":  # the Hub's cache: the name is the checksum
+        with content.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() != content.name
+    try:
+        with safe_open(path, "pt"):
+            return False
+    except (SafetensorError, OSError):
+        return True
 
 
 def _write_card(model: PreTrainedModel, folder: Path, repo_id: str | None) -> None:
