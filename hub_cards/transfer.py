@@ -10,7 +10,7 @@ from huggingface_hub import CommitInfo, HfApi, ModelCard, ModelInfo, hf_hub_down
 from huggingface_hub.utils import filter_repo_objects
 from transformers import PreTrainedModel
 
-from .card import read_card, write_card
+from .card import complete_license, read_card, write_card
 from .commits import RepoChangedError, commit_files, head_of
 from .file_checks import BYPRODUCTS, PICKLES, matches
 from .inspection import FETCHED, Inspection, look_at
@@ -73,6 +73,8 @@ def push(
     for _ in range(_RACES):
         head = head_of(api, repo_id, None if create_pr else revision)
         _keep_hub_card(folder, repo_id, head, token)
+        if (folder / "README.md").is_file():
+            complete_license(folder / "README.md", token)
         kept = filter_repo_objects({*names, "README.md"}, ignore_patterns=list(BYPRODUCTS))
         files = {name: folder / name for name in kept if (folder / name).is_file()}
         try:

@@ -14,13 +14,14 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import (
     ADAPTER_SAFE_WEIGHTS_NAME,
     CONFIG_NAME,
     SAFE_WEIGHTS_INDEX_NAME,
     SAFE_WEIGHTS_NAME,
     cached_file,
+    extract_commit_hash,
     logging,
 )
 
@@ -100,6 +101,7 @@ class CompleteRepository(PreTrainedModel):
         model = loaded[0] if isinstance(loaded, tuple) else loaded  # a tuple with output_loading_info=True
         if pretrained_model_name_or_path is not None:  # None: the weights were given as a state_dict
             model._remember_source(pretrained_model_name_or_path, kwargs)
+            remember_commit(model, pretrained_model_name_or_path, keywords)
         return loaded
 
     def save_pretrained(  # type: ignore[override]  # transformers spells out its keywords; they pass through
@@ -122,6 +124,7 @@ class CompleteRepository(PreTrainedModel):
         upload = {name: kwargs.pop(name) for name in _UPLOAD_KEYWORDS if name in kwargs}
         folder = Path(save_directory)
         repo_id = repo_id or (folder.name if push_to_hub else None)
+        _record_commits(self.config)
         alone = is_main_process and not kwargs.get("distributed_checkpoint")  # else other processes write there too
         with _saved_whole(folder) if alone else nullcontext(folder) as place:
             super().save_pretrained(place, is_main_process=is_main_process, state_dict=state_dict, **kwargs)
@@ -180,6 +183,29 @@ class CompleteRepository(PreTrainedModel):
         with TemporaryDirectory() as folder:
             self.save_pretrained(folder, repo_id=repo_id, max_shard_size=max_shard_size)
             return _upload(Path(folder), repo_id, commit_message, create_pr, private, revision, token)
+
+
+def remember_commit(model: PreTrainedModel, source: str | os.PathLike, keywords: dict[str, Any]) -> None:
+    """Let the configuration of a model that was loaded from the Hub say from which commit, as `_commit_hash`.
+
+    transformers did so itself before 5.23. The files are in the cache by now: nothing is asked of the Hub.
+    """
+    hub = {name: keywords[name] for name in ("cache_dir", "revision", "subfolder") if keywords.get(name) is not None}
+    file = cached_file(
+        source, CONFIG_NAME, local_files_only=True, _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False, **hub,
+    )  # fmt: skip
+    commit = None if os.path.isdir(source) else extract_commit_hash(file, None)
+    if commit is not None:
+        model.config._commit_hash = commit
+
+
+def _record_commits(config: PreTrainedConfig) -> None:
+    """Let a configuration keep which commit its backbones were loaded from: transformers saves their names alone."""
+    for name in config.sub_configs:
+        part = getattr(config, name)
+        if (commit := getattr(part, "_commit_hash", None)) is not None:
+            part.base_commit = commit
 
 
 def refuse_pickles(keywords: dict[str, Any]) -> None:

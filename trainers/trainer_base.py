@@ -19,7 +19,8 @@ from transformers import (
 from hub_cards import write_card
 
 from .adapters import add_adapter, check_not_wrapped, has_adapters, load_adapter_weights
-from .card_facts import evaluation_facts, training_facts
+from .card_data import data_facts
+from .card_facts import evaluation_facts, loss_facts, origin_facts, training_facts
 from .loss_components import ComponentTrainer
 from .rows import EpochCallback, Row, RowSource, StreamedRows, Transform, TransformedRows, transform_rows
 
@@ -71,6 +72,7 @@ class FamilyTrainer(ComponentTrainer):
         self.args = args
         self.model = self._load(model, processing_class, model_kwargs or {})
         self.processing_class = self.model.tokenizer
+        self.card_facts = {**origin_facts(self.model, args.hub_model_id), **data_facts(train_dataset)}
         eval_dataset = self.take_evaluators(eval_dataset)
         if peft_config is not None:
             add_adapter(self.model, peft_config, self.new_token_ids(), self.trained_modules())
@@ -166,10 +168,12 @@ class FamilyTrainer(ComponentTrainer):
             self._write_card(output_dir or self.args.output_dir)
 
     def _write_card(self, folder: str | Path, **facts: Any) -> None:
-        write_card(
-            self.model, folder, training=training_facts(self.args, self.state),
-            metrics=evaluation_facts(self.args, self.state), **facts,
-        )  # fmt: skip
+        run = {
+            "training": training_facts(self.args, self.state),
+            "losses": loss_facts(self.state),
+            "metrics": evaluation_facts(self.args, self.state),
+        }
+        write_card(self.model, folder, **{**self.card_facts, **run, **facts})
 
     def create_model_card(
         self,
