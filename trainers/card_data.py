@@ -10,6 +10,7 @@ import datasets
 from hub_cards.origin import hub_id
 
 from .mixture_entries import DataSetEntry, mixture_entries
+from .rows import split_revision
 
 # How a data set from the Hub names its files in its checksums.
 _HUB_FILE = re.compile(r"hf://datasets/(?P<repo>[^@]+)@(?P<commit>[0-9a-f]+)/")
@@ -28,12 +29,13 @@ def _describe(source: Any) -> Iterator[tuple[str | None, str]]:
     """(repo id, in words) of each data set."""
     if isinstance(source, DataSetEntry):
         for repo, text in _describe(source.data):
-            yield repo, f"{text}, revision {source.revision}" if repo and source.revision else text
+            yield repo, f"{repo}, revision {source.revision}" if repo and source.revision else text
     elif isinstance(source, str | Path) and Path(source).suffix in (".yaml", ".yml"):
         yield from _describe(mixture_entries(source))
     elif isinstance(source, str | Path):
-        repo = hub_id(str(source))
-        yield repo, repo or Path(source).name
+        name, revision = split_revision(str(source))
+        repo = None if Path(source).exists() else hub_id(name)
+        yield repo, (f"{repo}, revision {revision}" if revision else repo) if repo else Path(source).name
     elif isinstance(source, datasets.Dataset | datasets.IterableDataset):
         yield from _hub_repos(source)
     elif isinstance(source, dict) and "data" in source:
