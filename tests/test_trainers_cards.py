@@ -6,7 +6,8 @@ from huggingface_hub import ModelCard
 from transformers import TrainerState
 
 from modeling_biencoder import BiEncoderModel
-from tests.test_hub_cards_transfer import hub as hub
+from tests.loopback_hub.fixtures import hub as hub
+from tests.loopback_hub.fixtures import read
 from tests.tiny import tiny_backbone, tiny_tokenizer
 from tests.trainers_support import PAIRS, arguments
 from trainers import BiEncoderTrainer, BiEncoderTrainingArguments
@@ -51,11 +52,14 @@ def test_create_model_card_renews_our_card_and_keeps_a_persons_text(tmp_path):
 
 
 def test_push_to_hub_sends_our_card(hub, tmp_path):
-    trainer = make_trainer(tmp_path, push_to_hub=True, hub_model_id="user/repo", hub_token="secret")
+    trainer = make_trainer(tmp_path, push_to_hub=True, hub_model_id="user/repo", hub_token="hf_write")
     trainer.train()
     trainer.push_to_hub()
-    assert 'from_pretrained("user/repo"' in hub.sent["README.md"] and "| steps | 2 |" in hub.sent["README.md"]
-    assert {"config.json", "model.safetensors", "tokenizer.json", "modeling_biencoder.py"} <= set(hub.sent)
+    card = read(hub, "README.md")
+    assert 'from_pretrained("user/repo"' in card and "| steps | 2 |" in card
+    files = hub.repos["user/repo"].files()
+    assert {"config.json", "model.safetensors", "tokenizer.json", "modeling_biencoder.py"} <= set(files)
+    assert not [name for name in files if "training_args" in name or "checkpoint" in name]
 
 
 def test_the_figures_are_those_of_the_model_that_is_kept(tmp_path):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from transformers import TrainingArguments
@@ -10,6 +11,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from .adapted import load_adapted
 from .adapter_arguments import LoraArguments as LoraArguments
+from .checkpoints import tidy
 from .trainer_base import FamilyTrainer, ModelSource
 
 
@@ -72,6 +74,8 @@ def run_training(
     )
     checkpoint = args.resume_from_checkpoint
     if checkpoint == "last":
+        if args.should_save:
+            tidy(Path(str(args.output_dir)))
         checkpoint = get_last_checkpoint(args.output_dir)
     result = trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model()

@@ -15,13 +15,16 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
+from transformers.trainer import TRAINING_ARGS_NAME
 
 from hub_cards import write_card
 
 from .adapters import add_adapter, check_not_wrapped, has_adapters, load_adapter_weights
 from .card_data import data_facts
 from .card_facts import evaluation_facts, loss_facts, origin_facts, training_facts
+from .checkpoints import WholeCheckpoints
 from .loss_components import ComponentTrainer
+from .pushing import PushingTrainer
 from .rows import EpochCallback, Row, RowSource, StreamedRows, Transform, TransformedRows, transform_rows
 
 Prepared = TransformedRows | StreamedRows
@@ -29,7 +32,7 @@ ModelSource = str | Path | PreTrainedModel
 HUB_KEYWORDS = ("cache_dir", "local_files_only", "revision", "subfolder", "token", "trust_remote_code")
 
 
-class FamilyTrainer(ComponentTrainer):
+class FamilyTrainer(WholeCheckpoints, PushingTrainer, ComponentTrainer):
     """Base of the Trainers: a subclass says how to make its model, its rows and its batches.
 
     Args:
@@ -165,7 +168,11 @@ class FamilyTrainer(ComponentTrainer):
         # `state_dict` is what FSDP and ZeRO gathered: it has to reach save_pretrained.
         super()._save(output_dir, state_dict)
         if self.args.should_save:
-            self._write_card(output_dir or self.args.output_dir)
+            folder = Path(output_dir or self.args.output_dir)
+            # A pickle, with the access token in it: the same as text, without the token.
+            (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
+            (folder / TRAINING_ARGS_NAME).with_suffix(".json").write_text(self.args.to_json_string())
+            self._write_card(folder)
 
     def _write_card(self, folder: str | Path, **facts: Any) -> None:
         run = {
@@ -173,6 +180,8 @@ class FamilyTrainer(ComponentTrainer):
             "losses": loss_facts(self.state),
             "metrics": evaluation_facts(self.args, self.state),
         }
+        if self.hub_model_id is not None:
+            facts = {"repo_id": self.hub_model_id, **facts}
         write_card(self.model, folder, **{**self.card_facts, **run, **facts})
 
     def create_model_card(
@@ -203,7 +212,6 @@ class FamilyTrainer(ComponentTrainer):
             "base_model": finetuned_from,
             "datasets": dataset_tags,
             "evaluation_data": ", ".join(dataset) if isinstance(dataset, list) else dataset,
-            "repo_id": self.hub_model_id,
         }
         self._write_card(self.args.output_dir, **{name: value for name, value in given.items() if value is not None})
 
