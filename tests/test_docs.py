@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from modeling_biencoder import BiEncoderModel
+from tests.loopback_hub.fixtures import hub as hub
 from tests.tiny import TEXT, tiny_backbone, tiny_tokenizer
 
 ROOT = Path(__file__).parent.parent
@@ -17,8 +18,8 @@ def python_blocks(file: Path) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", file.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("name", ["docs/self_retrieval.md", "docs/llara.md"])
-def test_the_blocks_of_a_page_run_one_after_the_other(name, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["docs/self_retrieval.md", "docs/llara.md", "docs/hub.md"])
+def test_the_blocks_of_a_page_run_one_after_the_other(name, tmp_path, monkeypatch, hub):
     monkeypatch.chdir(tmp_path)
     tokenizer = tiny_tokenizer()
     tokenizer.chat_template = TEMPLATE

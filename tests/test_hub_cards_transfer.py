@@ -78,12 +78,12 @@ def test_pull_fetches_known_formats_of_one_commit(hub, saved, tmp_path):
 
 
 def test_push_keeps_what_a_person_wrote_on_the_hub(hub, saved, tmp_path):
-    on_hub = write_card(fake_model(), tmp_path / "hub", metrics={"loss": 9.0})
+    on_hub = write_card(fake_model(), tmp_path / "hub", metrics={"mrr@10": 9.0})
     on_hub.write_text(on_hub.read_text() + f"\n{PERSON}\n")
     commit(hub, "user/name", README__md=on_hub.read_text())
-    write_card(fake_model(), saved, metrics={"loss": 1.0})
+    write_card(fake_model(), saved, metrics={"mrr@10": 1.0})
     push(saved, "user/name")
-    assert PERSON in read(hub, "README.md", "user/name") and "| loss | 1 |" in read(hub, "README.md", "user/name")
+    assert PERSON in read(hub, "README.md", "user/name") and "| mrr@10 | 1 |" in read(hub, "README.md", "user/name")
     assert [result.metric_value for result in ModelCard(read(hub, "README.md", "user/name")).data.eval_results] == [
         1.0
     ]

@@ -1,7 +1,10 @@
 """Saved repos of each released format load and compute what they did, and code of different repos does not mix."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,8 +15,11 @@ from modeling_biencoder import BiEncoderConfig, BiEncoderModel
 from modeling_biencoder.format_biencoder import FORMAT
 from modeling_llara import LlaraConfig, LlaraForPreTraining, build_row
 from modeling_srlm import SelfRetrievalConfig, SelfRetrievalLM
+from tests.loopback_hub import environment
+from tests.loopback_hub.fixtures import commit
+from tests.loopback_hub.fixtures import hub as hub
 from tests.test_hub_cards_code import build
-from trainers.fresh_process import run_without_lookback
+from trainers import fresh_process
 
 FIXTURES = Path(__file__).parent / "fixtures"  # format_1: saved by Lookback 0.1.0, on tiny random models
 FAMILIES = {"biencoder": BiEncoderModel, "llara": LlaraForPreTraining, "srlm": SelfRetrievalLM}
@@ -66,16 +72,20 @@ def test_a_newer_format_asks_for_a_newer_lookback(config_class, tmp_path):
 OTHER_CODE = """
 from transformers import AutoModel, AutoModelForCausalLM
 
-def load(folder):
-    auto_class = AutoModelForCausalLM if "srlm" in folder else AutoModel
-    return auto_class.from_pretrained(folder, trust_remote_code=True)
+def load(source, revision="main"):
+    auto_class = AutoModelForCausalLM if "srlm" in source else AutoModel
+    return auto_class.from_pretrained(source, revision=revision, trust_remote_code=True)
 
-root = sys.argv[1]
+def check(family, *models):  # the first, the other, and the first once more, after the other's code came in
+    assert len({type(model).__name__ for model in models}) == 1
+    assert type(models[0].config) is not type(models[1].config)
+    assert [getattr(type(model), "whose", None) for model in models] == [None, family, None]
+
+root, before = sys.argv[1:]
 for family in ("biencoder", "llara", "srlm"):
-    first, other = load(f"{root}/{family}"), load(f"{root}/{family}-other")
-    again = load(f"{root}/{family}")  # a second look at the first, after the other's code came in
-    assert type(first).__name__ == type(other).__name__ and type(first.config) is not type(other.config)
-    assert [getattr(type(model), "whose", None) for model in (first, other, again)] == [None, family, None]
+    folder = f"{root}/{family}"
+    check(family, load(folder), load(f"{folder}-other"), load(folder))
+check("biencoder", *(load("user/biencoder", revision) for revision in (before, "main", before)))
 print("OWN CODE")
 """
 
@@ -92,12 +102,17 @@ def with_other_code(folder: Path, into: Path) -> Path:
     return into
 
 
-def test_repos_with_different_code_run_their_own_in_one_process(tmp_path):
+def test_repos_with_different_code_run_their_own_in_one_process(tmp_path, hub):
     for family in FAMILIES:
         shutil.copytree(FIXTURES / "format_1" / family, tmp_path / family)
         with_other_code(FIXTURES / "format_1" / family, tmp_path / f"{family}-other")
-    printed = run_without_lookback(OTHER_CODE, tmp_path, folder=tmp_path)
-    assert printed.strip().endswith("OWN CODE")
+    before = commit(hub, "user/biencoder", tmp_path / "biencoder")
+    commit(hub, "user/biencoder", tmp_path / "biencoder-other")
+    process = subprocess.run(
+        [sys.executable, "-I", "-c", fresh_process._BLOCK + OTHER_CODE, str(tmp_path), before],
+        cwd=tmp_path, env={**os.environ, **environment(hub, tmp_path / "home")}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert process.stdout.strip().endswith("OWN CODE"), process.stderr[-3000:]
 
 
 def test_with_lookback_its_own_code_runs_whatever_the_repo_holds(tmp_path):

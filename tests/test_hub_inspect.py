@@ -246,7 +246,8 @@ def test_pull_refuses_what_inspect_refuses_unless_told_otherwise(folder, hub, tm
     with pytest.raises(ValueError, match=r"not safe to load:\n(?s:.*)tool\.py(?s:.*)--allow_unsafe"):
         pull("user/repo")
     assert not list(Path(constants.HF_HUB_CACHE).rglob("*"))
-    assert pull("user/repo", revision=clean).name == clean
+    cached = pull("user/repo", revision=clean)
+    assert cached.name == clean and inspect(cached).findings == []  # its files are links into the cache's blobs
     taken = pull("user/repo", local_dir=tmp_path / "here", allow_unsafe=True)
     assert (taken / "tool.py").exists() and not (taken / "words.txt").exists()
     assert not list(tmp_path.rglob("escaped.json"))

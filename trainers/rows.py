@@ -32,8 +32,8 @@ def load_rows(
     or a tuple of files.
 
     Files end in .jsonl, .json, .parquet or .csv; `split`, `subset` and `revision` are a Hub repo's, and the revision
-    may stand behind its name: `user/name@revision`. Raises ValueError for another file, an empty folder or no rows, and
-    TypeError for any other kind of `source`.
+    may stand behind its name: `user/name@revision`. Raises ValueError for another file, an empty folder or no rows,
+    and TypeError for any other kind of `source`.
     """
     if isinstance(source, datasets.Dataset | datasets.IterableDataset):
         return [source]
