@@ -16,7 +16,7 @@ from .code_checks import MAX_CODE, check_code
 from .commits import head_of
 from .config_checks import MAX_CONFIG, check_config, check_index, is_config
 from .file_checks import BYPRODUCTS, HEAD, check_content, check_path, leaves_folder
-from .findings import REFUSED, Finding, printable
+from .findings import REFUSED, WARNING, Finding, printable
 from .safetensors_headers import Shapes, read_shapes
 from .size_checks import check_sizes
 from .sources import Entry, FolderSource, HubSource, Source
@@ -132,6 +132,8 @@ def _look(source: Source, look: _Look) -> _Look:
 
     look.findings += check_content(name, first[:HEAD], look.kept)
     look.harmful = bool(look.findings)
+    if not look.kept and name.endswith(".py") and not look.harmful:
+        look.findings.append(Finding(WARNING, name, "code that is not looked at, and left behind by pull."))
     if look.harmful or not look.kept:
         return look
     if name.endswith(".safetensors"):

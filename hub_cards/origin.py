@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from huggingface_hub import HfApi, ModelCard, ModelCardData
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id
@@ -69,7 +70,10 @@ def license_beside(model: Any) -> dict[str, str]:
     for name in (model.name_or_path, model.config.text_config.name_or_path):
         card = Path(name or ".") / "README.md"
         if name and card.is_file():
-            return _license(ModelCard.load(card).data)
+            try:
+                return _license(ModelCard.load(card).data)
+            except (ValueError, yaml.YAMLError):  # somebody else's card, which need not be in order for ours
+                return {}
     return {}
 
 

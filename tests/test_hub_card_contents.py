@@ -118,6 +118,8 @@ def test_the_licence_is_that_of_the_base_and_never_made_up(hub, tmp_path):
     assert render_card(local).data["license_name"] == "its-own"
     assert render_card(local, license="mit").data.license == "mit"
     assert str(tmp_path) not in str(render_card(local))
+    (tmp_path / "base" / "README.md").write_text("---\nlicense: [\n---\n")  # of no use, and no reason to fail
+    assert render_card(local).data.license is None
 
 
 def test_the_code_in_the_card_of_an_adapter_loads_it_onto_its_base(hub, tmp_path):
