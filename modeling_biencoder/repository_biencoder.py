@@ -6,6 +6,7 @@ The code of a model on the Hub brings all that it needs, so each family's folder
 import errno
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -65,6 +66,12 @@ class CompleteRepository(PreTrainedModel):
         # Code in the repo runs only where the caller said so; without a word, transformers would ask at the terminal.
         trust = bool(keywords.get("trust_remote_code"))
         kept = {name: keywords[name] for name in HUB_KEYWORDS if name in keywords}
+        commit = commit_of(source, kept)
+        if commit:  # the branch may move on before the tokenizer is needed
+            kept["revision"] = commit
+        if self.name_or_path:
+            self.config._commit_hash = commit
+            self._compare_base()
         self._tokenizer_source = (str(source), {**kept, "trust_remote_code": trust})
 
     @classmethod
@@ -139,7 +146,19 @@ class CompleteRepository(PreTrainedModel):
                 else "load it onto the model that it was trained on (base_model_name_or_path of adapter_config.json)."
             )
             raise ValueError(f"the adapter {str(peft_model_id)!r} does not fit: {strange[0]!r} is on one side; {hint}")
+        self._compare_base()
         return result
+
+    def _compare_base(self) -> None:
+        """A warning where an adapter names another commit of this repo: transformers takes the newest one."""
+        here = getattr(self.config, "_commit_hash", None)
+        for adapter in self.peft_config.values() if self._hf_peft_config_loaded else ():
+            wanted = getattr(adapter, "revision", None)
+            if here and wanted and wanted != here and adapter.base_model_name_or_path == self.name_or_path:
+                logger.warning(
+                    f"The adapter was trained on commit {wanted} of {self.name_or_path!r}, and this is commit {here}: "
+                    f"load the base with revision={wanted!r}, then the adapter with load_adapter."
+                )
 
     def _save_tokenizer(self, folder: Path) -> None:
         if self._tokenizer is None and self._tokenizer_source is None:
@@ -242,13 +261,20 @@ def flush_folder(folder: Path, files: bool = True) -> None:
 
 def _damaged_files(source: str | os.PathLike, keywords: dict[str, Any]) -> list[str]:
     """Names of weights, in a folder or the Hub's cache, that cannot be read or are not what their checksum says."""
-    found = {**keywords, "local_files_only": True}
-    config = cached_file(str(source), CONFIG_NAME, _raise_exceptions_for_missing_entries=False, **found)
+    config = _cached_config(source, keywords)
     return (
         [path.name for path in sorted(Path(config).parent.glob("*.safetensors")) if _is_damaged(path)]
         if config
         else []
     )
+
+
+def _cached_config(source: str | os.PathLike, keywords: dict[str, Any]) -> str | None:
+    """The file in a folder or in the Hub's cache, without asking the Hub; None where there is none."""
+    return cached_file(
+        str(source), CONFIG_NAME, **{**keywords, "local_files_only": True},
+        _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False,
+    )  # fmt: skip
 
 
 def _is_damaged(path: Path) -> bool:
@@ -261,6 +287,14 @@ def _is_damaged(path: Path) -> bool:
             return False
     except (SafetensorError, OSError):
         return True
+
+
+def commit_of(source: str | os.PathLike, keywords: dict[str, Any]) -> str | None:
+    """The commit that a repo was just loaded at, by the Hub's cache; None for a folder. (transformers forgets it.)"""
+    hub = {name: keywords[name] for name in HUB_KEYWORDS if name in keywords}
+    file = None if os.path.isdir(source) else _cached_config(source, hub)
+    found = re.search(r"/snapshots/([0-9a-f]{40})/", Path(file).as_posix()) if file else None
+    return found[1] if found else None
 
 
 def _write_card(model: PreTrainedModel, folder: Path, repo_id: str | None) -> None:
