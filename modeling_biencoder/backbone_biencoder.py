@@ -6,7 +6,7 @@ from typing import Any
 from transformers import AutoModel, PreTrainedModel
 
 from .checks_biencoder import check_keywords
-from .repository_biencoder import remember_commit
+from .repository_biencoder import commit_of
 
 # What AutoModel.from_pretrained takes; everything else given to from_backbone must be a field of the configuration.
 LOADING_KEYWORDS = (
@@ -40,7 +40,7 @@ def load_backbone(backbone: str | os.PathLike | PreTrainedModel, loading: dict[s
         model = backbone
     elif isinstance(backbone, str | os.PathLike):
         model = AutoModel.from_pretrained(backbone, **{"use_safetensors": True, **loading})
-        remember_commit(model, backbone, loading)
+        model.config._commit_hash = commit_of(backbone, loading)  # for an adapter, which names its base
     else:
         raise TypeError(
             f"backbone must be a repo id, a path or a PreTrainedModel, not {type(backbone).__name__}: merge a PEFT "

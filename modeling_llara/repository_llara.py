@@ -6,6 +6,7 @@ The code of a model on the Hub brings all that it needs, so each family's folder
 import errno
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -21,7 +22,6 @@ from transformers.utils import (
     SAFE_WEIGHTS_INDEX_NAME,
     SAFE_WEIGHTS_NAME,
     cached_file,
-    extract_commit_hash,
     logging,
 )
 
@@ -73,6 +73,12 @@ class CompleteRepository(PreTrainedModel):
         # Code in the repo runs only where the caller said so; without a word, transformers would ask at the terminal.
         trust = bool(keywords.get("trust_remote_code"))
         kept = {name: keywords[name] for name in HUB_KEYWORDS if name in keywords}
+        commit = commit_of(source, kept)
+        if commit:  # the branch may move on before the tokenizer is needed
+            kept["revision"] = commit
+        if self.name_or_path:
+            self.config._commit_hash = commit
+            self._compare_base()
         self._tokenizer_source = (str(source), {**kept, "trust_remote_code": trust})
 
     @classmethod
@@ -101,7 +107,6 @@ class CompleteRepository(PreTrainedModel):
         model = loaded[0] if isinstance(loaded, tuple) else loaded  # a tuple with output_loading_info=True
         if pretrained_model_name_or_path is not None:  # None: the weights were given as a state_dict
             model._remember_source(pretrained_model_name_or_path, kwargs)
-            remember_commit(model, pretrained_model_name_or_path, keywords)
         return loaded
 
     def save_pretrained(  # type: ignore[override]  # transformers spells out its keywords; they pass through
@@ -152,7 +157,19 @@ class CompleteRepository(PreTrainedModel):
                 else "load it onto the model that it was trained on (base_model_name_or_path of adapter_config.json)."
             )
             raise ValueError(f"the adapter {str(peft_model_id)!r} does not fit: {strange[0]!r} is on one side; {hint}")
+        self._compare_base()
         return result
+
+    def _compare_base(self) -> None:
+        """A warning where an adapter names another commit of this repo: transformers takes the newest one."""
+        here = getattr(self.config, "_commit_hash", None)
+        for adapter in self.peft_config.values() if self._hf_peft_config_loaded else ():
+            wanted = getattr(adapter, "revision", None)
+            if here and wanted and wanted != here and adapter.base_model_name_or_path == self.name_or_path:
+                logger.warning(
+                    f"The adapter was trained on commit {wanted} of {self.name_or_path!r}, and this is commit {here}: "
+                    f"load the base with revision={wanted!r}, then the adapter with load_adapter."
+                )
 
     def _save_tokenizer(self, folder: Path) -> None:
         if self._tokenizer is None and self._tokenizer_source is None:
@@ -185,21 +202,6 @@ class CompleteRepository(PreTrainedModel):
             return _upload(Path(folder), repo_id, commit_message, create_pr, private, revision, token)
 
 
-def remember_commit(model: PreTrainedModel, source: str | os.PathLike, keywords: dict[str, Any]) -> None:
-    """Let the configuration of a model that was loaded from the Hub say from which commit, as `_commit_hash`.
-
-    transformers did so itself before 5.23. The files are in the cache by now: nothing is asked of the Hub.
-    """
-    hub = {name: keywords[name] for name in ("cache_dir", "revision", "subfolder") if keywords.get(name) is not None}
-    file = cached_file(
-        source, CONFIG_NAME, local_files_only=True, _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False, **hub,
-    )  # fmt: skip
-    commit = None if os.path.isdir(source) else extract_commit_hash(file, None)
-    if commit is not None:
-        model.config._commit_hash = commit
-
-
 def _record_commits(config: PreTrainedConfig) -> None:
     """Let a configuration keep which commit its backbones were loaded from: transformers saves their names alone."""
     for name in config.sub_configs:
@@ -220,6 +222,8 @@ def _refuse_pickled_adapter(source: str, keywords: dict[str, Any]) -> None:
     given = {**keywords, **(keywords.get("adapter_kwargs") or {})}
     given |= getattr(keywords.get("load_config"), "download_kwargs", None) or {}
     hub = {name: given[name] for name in HUB_KEYWORDS if name in given}
+    if hub.get("revision") is not None:
+        hub["revision"] = str(hub["revision"])  # without the commit of the base's repo that transformers ties to it
 
     if cached_file(source, ADAPTER_SAFE_WEIGHTS_NAME, _raise_exceptions_for_missing_entries=False, **hub) is None:
         raise ValueError(
@@ -298,13 +302,20 @@ def flush_folder(folder: Path, files: bool = True) -> None:
 
 def _damaged_files(source: str | os.PathLike, keywords: dict[str, Any]) -> list[str]:
     """Names of weights, in a folder or the Hub's cache, that cannot be read or are not what their checksum says."""
-    found = {**keywords, "local_files_only": True}
-    config = cached_file(str(source), CONFIG_NAME, _raise_exceptions_for_missing_entries=False, **found)
+    config = _cached_config(source, keywords)
     return (
         [path.name for path in sorted(Path(config).parent.glob("*.safetensors")) if _is_damaged(path)]
         if config
         else []
     )
+
+
+def _cached_config(source: str | os.PathLike, keywords: dict[str, Any]) -> str | None:
+    """The file in a folder or in the Hub's cache, without asking the Hub; None where there is none."""
+    return cached_file(
+        str(source), CONFIG_NAME, **{**keywords, "local_files_only": True},
+        _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False,
+    )  # fmt: skip
 
 
 def _is_damaged(path: Path) -> bool:
@@ -317,6 +328,14 @@ def _is_damaged(path: Path) -> bool:
             return False
     except (SafetensorError, OSError):
         return True
+
+
+def commit_of(source: str | os.PathLike, keywords: dict[str, Any]) -> str | None:
+    """The commit that a repo was just loaded at, by the Hub's cache; None for a folder. (transformers forgets it.)"""
+    hub = {name: keywords[name] for name in HUB_KEYWORDS if name in keywords}
+    file = None if os.path.isdir(source) else _cached_config(source, hub)
+    found = re.search(r"/snapshots/([0-9a-f]{40})/", Path(file).as_posix()) if file else None
+    return found[1] if found else None
 
 
 def _write_card(model: PreTrainedModel, folder: Path, repo_id: str | None) -> None:

@@ -1,10 +1,7 @@
 """Saved repos of each released format load and compute what they did, and code of different repos does not mix."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,7 +16,7 @@ from tests.loopback_hub import environment
 from tests.loopback_hub.fixtures import commit
 from tests.loopback_hub.fixtures import hub as hub
 from tests.test_hub_cards_code import build
-from trainers import fresh_process
+from trainers.fresh_process import run_without_lookback
 
 FIXTURES = Path(__file__).parent / "fixtures"  # format_1: saved by Lookback 0.1.0, on tiny random models
 FAMILIES = {"biencoder": BiEncoderModel, "llara": LlaraForPreTraining, "srlm": SelfRetrievalLM}
@@ -108,11 +105,9 @@ def test_repos_with_different_code_run_their_own_in_one_process(tmp_path, hub):
         with_other_code(FIXTURES / "format_1" / family, tmp_path / f"{family}-other")
     before = commit(hub, "user/biencoder", tmp_path / "biencoder")
     commit(hub, "user/biencoder", tmp_path / "biencoder-other")
-    process = subprocess.run(
-        [sys.executable, "-I", "-c", fresh_process._BLOCK + OTHER_CODE, str(tmp_path), before],
-        cwd=tmp_path, env={**os.environ, **environment(hub, tmp_path / "home")}, capture_output=True, text=True,
-    )  # fmt: skip
-    assert process.stdout.strip().endswith("OWN CODE"), process.stderr[-3000:]
+    home = environment(hub, tmp_path / "home")
+    printed = run_without_lookback(OTHER_CODE, tmp_path, before, folder=tmp_path, environment=home)
+    assert printed.strip().endswith("OWN CODE")
 
 
 def test_with_lookback_its_own_code_runs_whatever_the_repo_holds(tmp_path):
