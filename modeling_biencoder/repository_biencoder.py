@@ -312,10 +312,11 @@ def _damaged_files(source: str | os.PathLike, keywords: dict[str, Any]) -> list[
 
 def _cached_config(source: str | os.PathLike, keywords: dict[str, Any]) -> str | None:
     """The file in a folder or in the Hub's cache, without asking the Hub; None where there is none."""
-    return cached_file(
-        str(source), CONFIG_NAME, **{**keywords, "local_files_only": True},
-        _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False,
-    )  # fmt: skip
+    known = {**keywords, "local_files_only": True, "force_download": False}
+    try:
+        return cached_file(str(source), CONFIG_NAME, _raise_exceptions_for_missing_entries=False, **known)
+    except (OSError, ValueError):  # not in the cache, or no name of a repo
+        return None
 
 
 def _is_damaged(path: Path) -> bool:

@@ -2,15 +2,12 @@
 
 import random
 import shutil
-from pathlib import Path
-from types import SimpleNamespace
 
 import evaluate
 import pytest
 import pytrec_eval
-from huggingface_hub import HfApi
-from huggingface_hub.utils import filter_repo_objects
 
+from tests.loopback_hub.fixtures import hub as hub
 from trainers import load_metric, metrics_path, push_metric
 from trainers.metrics import METRICS, rank_by_score, retrieval_metrics, run_metrics
 
@@ -113,22 +110,13 @@ def test_the_folder_is_complete_and_says_what_it_does(tmp_path):
     assert all(f"`{name}@k`" in card for name in METRICS)
 
 
-def test_push_sends_the_folder_to_a_space(monkeypatch):
-    made, sent = {}, set()
-
-    def upload_folder(api, repo_id, folder_path, repo_type, ignore_patterns, **_):
-        names = [path.relative_to(folder_path).as_posix() for path in Path(folder_path).rglob("*") if path.is_file()]
-        sent.update(filter_repo_objects(names, ignore_patterns=ignore_patterns))
-        return SimpleNamespace(commit_url=f"{repo_type}/{repo_id}")
-
-    monkeypatch.setattr(HfApi, "create_repo", lambda api, repo_id, **how: made.update(how, token=api.token))
-    monkeypatch.setattr(HfApi, "upload_folder", upload_folder)
-    assert push_metric("user/retrieval_metrics", private=True, token="secret") == "space/user/retrieval_metrics"
-    assert made == {
-        "token": "secret", "repo_type": "space", "space_sdk": "static", "private": True, "exist_ok": True,
-    }  # fmt: skip
-    assert {"README.md", "index.html", "retrieval_metrics.py", "ranking_metrics.py"} <= sent
-    assert not [name for name in sent if "pycache" in name]
+def test_push_sends_the_folder_to_a_space(hub):
+    url = push_metric("user/retrieval_metrics", private=True, token="hf_write")
+    repo = hub.repos["user/retrieval_metrics"]
+    assert url.endswith(f"spaces/user/retrieval_metrics/commit/{repo.branches['main']}")
+    assert repo.kind == "space" and repo.private
+    assert {"README.md", "index.html", "retrieval_metrics.py", "ranking_metrics.py"} <= set(repo.files())
+    assert not [name for name in repo.files() if "pycache" in name]
     with pytest.raises(ValueError, match="'user/retrieval_metrics'"):
         push_metric("user/other")
 
