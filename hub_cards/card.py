@@ -1,16 +1,16 @@
 """Model cards: rendered from a model's config and the facts of its run, written without losing a person's text."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jinja2
 from huggingface_hub import ModelCard, ModelCardData
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
 from transformers import PreTrainedModel
 
 from .facts import FAMILIES, CardFacts, Family
-from .merge import merge_cards
+from .merge import merge_cards, stamp
+from .origin import Origin, find_origin, license_beside, license_on_hub
+from .pictures import LOSS_PICTURE, draw_losses
 
 
 def _code(value: Any) -> str:
@@ -49,19 +49,24 @@ def render_card(model: PreTrainedModel, **facts: Any) -> ModelCard:
         ValueError: for a model of another type, and for a fact that cards do not have.
         TypeError: for a metric that is not a number.
     """
-    family, known = _family(model), CardFacts.from_keywords(facts)
-    data = _metadata(family, model, known)
+    return _render(model, CardFacts.from_keywords(facts), picture=None)
+
+
+def _render(model: PreTrainedModel, facts: CardFacts, picture: str | None) -> ModelCard:
+    family, origin = _family(model), find_origin(model, facts)
+    data = _metadata(family, model, facts, origin)
     text = _TEMPLATES.get_template(family.template).render(
-        config=model.config, facts=known, data=data, num_parameters=model.num_parameters()
+        config=model.config, facts=facts, origin=origin, picture=picture, num_parameters=model.num_parameters()
     )
-    return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}")
+    return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{stamp(text)}")
 
 
 def write_card(model: PreTrainedModel, folder: str | Path, **facts: Any) -> Path:
-    """Write `README.md` of a saved model.
+    """Write `README.md` of a saved model, and beside it a picture of its `losses`, where matplotlib is installed.
 
-    Where there is one, its generated sections alone are renewed, and the metadata is merged: lists grow, a value that
-    is there stays unless `facts` give another. Without facts of a training or an evaluation, those sections stay.
+    Where there is one, its generated sections alone are renewed, but not one that somebody edited; and the metadata is
+    merged: lists grow, a value that is there stays unless `facts` give another. Without facts of a training or an
+    evaluation, those sections stay.
 
     Args:
         model, **facts: as in [`render_card`].
@@ -72,8 +77,10 @@ def write_card(model: PreTrainedModel, folder: str | Path, **facts: Any) -> Path
     Raises:
         ValueError, TypeError: as [`render_card`], and for an existing card whose metadata cannot be read.
     """
-    path = Path(folder) / "README.md"
-    card = render_card(model, **facts)
+    path, known = Path(folder) / "README.md", CardFacts.from_keywords(facts)
+    _family(model)  # an unknown one is an error before anything is written
+    picture = LOSS_PICTURE if draw_losses(known.losses, folder) else None
+    card = _render(model, known, picture)
     if path.is_file():
         card = merge_cards(read_card(path), card, given=set(facts))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -91,31 +98,33 @@ def _family(model: PreTrainedModel) -> Family:
     return FAMILIES[model_type]
 
 
-def _metadata(family: Family, model: PreTrainedModel, facts: CardFacts) -> ModelCardData:
+def _metadata(family: Family, model: PreTrainedModel, facts: CardFacts, origin: Origin) -> ModelCardData:
     results = facts.eval_results(family.pipeline_tag)
     name = (facts.repo_id or model.config.model_type).split("/")[-1]
+    licensed: dict[str, Any] = {"license": facts.license} if facts.license else license_beside(model)
+    relation: dict[str, Any] = {"base_model_relation": origin.relation} if origin.relation else {}
     return ModelCardData(
-        license=facts.license,
+        **licensed,
+        **relation,
         language=facts.language,
         library_name="transformers",
         pipeline_tag=family.pipeline_tag,
-        base_model=facts.base_model or _backbone_repo(model.config.text_config.name_or_path),
+        base_model=origin.base_model,
         datasets=facts.datasets,
-        tags=["lookback", *family.tags],
+        tags=["lookback", *family.tags, *(["peft"] if origin.adapter else [])],
         eval_results=results or None,
         model_name=name if results else None,
     )
 
 
-def _backbone_repo(name_or_path: str) -> str | None:
-    """The backbone's repo id; None where it came from a folder, or was made in memory."""
-    if name_or_path.count("/") != 1 or Path(name_or_path).exists():
-        return None
-    try:
-        validate_repo_id(name_or_path)
-    except HFValidationError:  # an absolute or relative path of a folder that has gone
-        return None
-    return name_or_path
+def complete_license(path: Path, token: str | bool | None = None) -> None:
+    """Write the licence of the base models' cards into a card on its way to the Hub that names none."""
+    card = read_card(path)
+    data = cast(ModelCardData, card.data)
+    if data.license is None and (found := license_on_hub(data.base_model, token)):
+        for name, value in found.items():
+            data[name] = value
+        card.save(path)
 
 
 def read_card(path: Path) -> ModelCard:

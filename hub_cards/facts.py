@@ -2,11 +2,14 @@
 
 import difflib
 import numbers
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
 from huggingface_hub import EvalResult
+
+RELATIONS = ("finetune", "adapter", "merge", "quantized")
 
 
 @dataclass(frozen=True)
@@ -34,25 +37,38 @@ class CardFacts:
     Attributes:
         repo_id: the repo, `user/name`, that the loading code of the card names; default a placeholder.
         base_model: repo id of the model trained on; default the backbone's, where it was loaded from the Hub.
-        license: identifier that the Hub knows, such as "apache-2.0".
+        base_revision: its commit; default the one that the backbone was loaded from.
+        base_model_relation: "finetune", "adapter", "merge" (of several models) or "quantized"; default "adapter" for
+            an adapter alone, else "finetune".
+        license: identifier that the Hub knows, such as "apache-2.0"; default the one in the card of the folder that
+            the model comes from. A push fills in that of the base model's card. None is made up.
         language: codes such as "en", or a list.
         datasets: repo ids of the training data sets.
+        data: what was trained on, in words; default `datasets`.
         training: setting -> value, for the table of the training.
-        metrics: metric name -> number, as in {"mrr@10": 0.431}; also the card's `model-index`.
+        losses: curves for a picture, as in {"training": [(step, loss), ...], "evaluation": [...]}.
+        metrics: metric name -> number, as in {"mrr@10": 0.431}; those with an @ and perplexities are also the card's
+            `model-index`.
         evaluation_data: the data that `metrics` were measured on, a repo id or a name in your words.
     """
 
     repo_id: str | None = None
     base_model: str | None = None
+    base_revision: str | None = None
+    base_model_relation: str | None = None
     license: str | None = None
     language: str | list[str] | None = None
     datasets: str | list[str] | None = None
+    data: Sequence[str] = ()
     training: Mapping[str, Any] = field(default_factory=dict)
+    losses: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
     evaluation_data: str = "evaluation set of the run"
 
     def __post_init__(self) -> None:
-        for name in ("training", "metrics"):
+        if self.base_model_relation not in (None, *RELATIONS):
+            raise ValueError(f"base_model_relation is {self.base_model_relation!r}; it must be one of {RELATIONS}.")
+        for name in ("training", "losses", "metrics"):
             value = getattr(self, name)
             if not isinstance(value, Mapping):
                 raise TypeError(f"{name} is a {type(value).__name__} but must be a dict of name -> value.")
@@ -73,14 +89,15 @@ class CardFacts:
         return cls(**facts)
 
     def eval_results(self, task_type: str) -> list[EvalResult]:
-        """One result of the card's `model-index` for each metric."""
+        """One result of the card's `model-index` for each metric that other models have, too: losses are no such."""
         return [
             EvalResult(
                 task_type=task_type,
-                dataset_type=self.evaluation_data,
+                dataset_type=re.sub(r"[^\w./-]+", "-", self.evaluation_data),
                 dataset_name=self.evaluation_data,
                 metric_type=name,
                 metric_value=float(value),
             )
             for name, value in self.metrics.items()
+            if "@" in name or name.endswith("perplexity")
         ]

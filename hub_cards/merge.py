@@ -1,16 +1,41 @@
 """A new card into an existing one: generated sections are renewed, everything else belongs to a person.
 
-A generated section stands between `<!-- lookback:begin NAME -->` and `<!-- lookback:end NAME -->`, comments that a
-reader of the rendered card does not see.
+A generated section stands between `<!-- lookback:begin NAME DIGEST -->` and `<!-- lookback:end NAME -->`, comments
+that a reader of the rendered card does not see. One whose text no longer has that digest was edited, and stays as it
+is; whoever wants it generated again deletes it.
 """
 
+import hashlib
 import re
 from typing import cast
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-_SECTION = re.compile(r"<!-- lookback:begin (?P<name>[\w-]+) -->.*?<!-- lookback:end (?P=name) -->", re.DOTALL)
+_SECTION = re.compile(
+    r"<!-- lookback:begin (?P<name>[\w-]+)(?: (?P<digest>[0-9a-f]{12}))? -->"
+    r"(?P<text>.*?)<!-- lookback:end (?P=name) -->",
+    re.DOTALL,
+)
 _LISTS = ("datasets", "language", "tags")
+
+
+def stamp(text: str) -> str:
+    """`text` with the digest of each generated section in its first line."""
+
+    def stamped(found: re.Match[str]) -> str:
+        return found[0].replace(" -->", f" {_digest(found['text'])} -->", 1)
+
+    return _SECTION.sub(stamped, text)
+
+
+def _digest(text: str) -> str:
+    # Ends of lines may change on the way through an editor or the Hub's web page.
+    lines = "\n".join(line.rstrip() for line in text.strip().splitlines())
+    return hashlib.sha256(lines.encode()).hexdigest()[:12]
+
+
+def _is_edited(section: re.Match[str]) -> bool:
+    return section["digest"] is not None and section["digest"] != _digest(section["text"])
 
 
 def merge_cards(old: ModelCard, new: ModelCard, given: set[str]) -> ModelCard:
@@ -30,14 +55,18 @@ def merge_cards(old: ModelCard, new: ModelCard, given: set[str]) -> ModelCard:
 
 
 def is_generated(card: ModelCard) -> bool:
-    """Whether nobody wrote anything outside the generated sections."""
-    return not _SECTION.sub("", card.text).strip()
+    """Whether nobody wrote anything outside the generated sections, or in one of them."""
+    return not _SECTION.sub("", card.text).strip() and not any(map(_is_edited, _SECTION.finditer(card.text)))
 
 
 def _merge_text(old: str, new: str) -> str:
     previous = None
     for found in _SECTION.finditer(new):
-        stands = next((section[0] for section in _SECTION.finditer(old) if section["name"] == found["name"]), None)
+        section = next((section for section in _SECTION.finditer(old) if section["name"] == found["name"]), None)
+        if section is not None and _is_edited(section):
+            previous = section[0]
+            continue
+        stands = section[0] if section else None
         anchor = stands or previous
         if anchor is None:
             old = f"{old.rstrip()}\n\n{found[0]}\n"

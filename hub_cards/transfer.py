@@ -1,28 +1,25 @@
 """A saved model to the Hub and back; weights travel as safetensors alone, pickles are refused."""
 
+import glob
 import tempfile
 from collections.abc import Iterable
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from huggingface_hub import CommitInfo, HfApi, ModelCard, ModelInfo, hf_hub_download
 from huggingface_hub.utils import filter_repo_objects
 from transformers import PreTrainedModel
 
-from .card import read_card, write_card
+from .card import complete_license, read_card, write_card
 from .commits import RepoChangedError, commit_files, head_of
+from .file_checks import BYPRODUCTS, PICKLES, matches
+from .inspection import FETCHED, Inspection, look_at
 from .merge import is_generated, merge_cards
 from .retries import TransferError, retried
+from .sources import HubSource
 from .verification import fetch_verified
 
-# Formats that run code when they are loaded.
-PICKLES = ("*.bin", "*.ckpt", "*.dill", "*.joblib", "*.pickle", "*.pkl", "*.pt", "*.pth")
-# What a training leaves beside the model: not part of it, and not sent or fetched.
-BYPRODUCTS = (
-    "_*", "checkpoint-*/*", "last-checkpoint/*", "runs/*", "training_args.*", "trainer_state.json", ".*", "*/.*"
-)  # fmt: skip
 _RACES = 3
-FETCHED = ("*.safetensors", "*.json", "*.py", "*.jinja", "*.txt", "*.model", "*.md", "LICENSE*", "*.png", "*.svg")
 
 
 def push(
@@ -76,6 +73,8 @@ def push(
     for _ in range(_RACES):
         head = head_of(api, repo_id, None if create_pr else revision)
         _keep_hub_card(folder, repo_id, head, token)
+        if (folder / "README.md").is_file():
+            complete_license(folder / "README.md", token)
         kept = filter_repo_objects({*names, "README.md"}, ignore_patterns=list(BYPRODUCTS))
         files = {name: folder / name for name in kept if (folder / name).is_file()}
         try:
@@ -92,6 +91,7 @@ def pull(
     token: str | bool | None = None,
     cache_dir: str | Path | None = None,
     local_dir: str | Path | None = None,
+    allow_unsafe: bool = False,
 ) -> Path:
     """Fetch a model's repo: safetensors, configs, tokenizers, code and card, all of one commit.
 
@@ -99,18 +99,23 @@ def pull(
         repo_id: `user/name`.
         revision: branch, tag or commit; default the main branch. Give a commit to get the same files for ever.
         cache_dir, local_dir: where to put it; default the Hub client's cache.
+        allow_unsafe: fetch what `inspect` refuses, too, such as code of somebody else's that you have read. Pickles,
+            programs and paths that leave the folder stay behind all the same.
 
     Returns: the folder, for `from_pretrained`.
 
     Raises:
-        ValueError: before anything is fetched, for a repo without a model or with pickle files.
+        ValueError: before anything is fetched, for a repo without a model, and for one that `inspect` refuses.
         TransferError: with the file's name, for one that cannot be fetched, or whose content is not what the Hub's
             checksum says.
     """
     info = head_of(HfApi(token=token), repo_id, revision)
-    names = [file.rfilename for file in info.siblings or []]
-    _check_files(names, f"repo {repo_id!r}", "ask its owner to save it as safetensors")
-    allow, ignore = list(FETCHED), list(BYPRODUCTS)
+    found = look_at(HubSource(info, token))
+    if not allow_unsafe:
+        _check_safe(found)
+    names = [file.name for file in found.files]
+    _check_model(set(names), found.where, "ask its owner to save it with save_pretrained")
+    allow, ignore = list(FETCHED), [*BYPRODUCTS, *map(glob.escape, found.harmful)]
     wanted = filter_repo_objects(names, allow_patterns=allow, ignore_patterns=ignore)
     return fetch_verified(repo_id, info, wanted, allow, ignore, token=token, cache_dir=cache_dir, local_dir=local_dir)
 
@@ -123,13 +128,26 @@ def _files(folder: Path) -> list[str]:
 
 def _check_files(names: Iterable[str], where: str, fix: str) -> None:
     names = sorted(filter_repo_objects(names, ignore_patterns=list(BYPRODUCTS)))
-    pickles = [name for name in names if any(PurePosixPath(name.lower()).match(pattern) for pattern in PICKLES)]
+    pickles = [name for name in names if matches(name, PICKLES)]
     if pickles:
         raise ValueError(
             f"{where} has {', '.join(pickles)}: a pickle can run any code when it is loaded, so only safetensors "
             f"travel. Remove it, or {fix}."
         )
-    if not {"config.json", "adapter_config.json"} & set(names):
+    _check_model(set(names), where, fix)
+
+
+def _check_safe(found: Inspection) -> None:
+    if found.refusals:
+        reasons = "\n".join(map(str, found.refusals))
+        raise ValueError(
+            f"{found.where} at commit {found.commit} is not safe to load:\n{reasons}\nIf you have looked at all of it "
+            "and want it as it is, say so with allow_unsafe=True (--allow_unsafe)."
+        )
+
+
+def _check_model(names: set[str], where: str, fix: str) -> None:
+    if not {"config.json", "adapter_config.json"} & names:
         raise ValueError(f"{where} has neither config.json nor adapter_config.json, so holds no model: {fix}.")
 
 

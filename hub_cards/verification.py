@@ -18,7 +18,13 @@ def damaged(path: Path, remote: RepoSibling) -> bool:
     if remote.lfs is not None:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest() != remote.lfs.sha256
-    data = path.read_bytes()
+    return damaged_content(path.read_bytes(), remote)
+
+
+def damaged_content(data: bytes, remote: RepoSibling) -> bool:
+    """The same for a file's content in memory."""
+    if remote.lfs is not None:
+        return hashlib.sha256(data).hexdigest() != remote.lfs.sha256
     return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest() != remote.blob_id
 
 

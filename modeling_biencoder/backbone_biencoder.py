@@ -6,6 +6,7 @@ from typing import Any
 from transformers import AutoModel, PreTrainedModel
 
 from .checks_biencoder import check_keywords
+from .repository_biencoder import commit_of
 
 # What AutoModel.from_pretrained takes; everything else given to from_backbone must be a field of the configuration.
 LOADING_KEYWORDS = (
@@ -26,6 +27,8 @@ def split_keywords(keywords: dict[str, Any], config_names: list[str]) -> tuple[d
 def load_backbone(backbone: str | os.PathLike | PreTrainedModel, loading: dict[str, Any]) -> PreTrainedModel:
     """The base model of `backbone`; a model given as such is taken over, not copied.
 
+    Weights are safetensors; `use_safetensors=False` is the caller's word that a pickle of theirs may be read.
+
     Raises TypeError where `backbone` is none of the three, ValueError where it cannot serve.
     """
     if isinstance(backbone, PreTrainedModel):
@@ -36,7 +39,8 @@ def load_backbone(backbone: str | os.PathLike | PreTrainedModel, loading: dict[s
             )
         model = backbone
     elif isinstance(backbone, str | os.PathLike):
-        model = AutoModel.from_pretrained(backbone, **loading)
+        model = AutoModel.from_pretrained(backbone, **{"use_safetensors": True, **loading})
+        model.config._commit_hash = commit_of(backbone, loading)  # for an adapter, which names its base
     else:
         raise TypeError(
             f"backbone must be a repo id, a path or a PreTrainedModel, not {type(backbone).__name__}: merge a PEFT "

@@ -17,12 +17,13 @@ from .checks_biencoder import (
     check_positive_int,
     check_prompts,
 )
+from .format_biencoder import check_format
 
 DEFAULT_MAX_LENGTH = 512
 # Keywords that transformers itself takes beside the declared fields.
 _TRANSFORMERS_KEYWORDS = (
-    "attn_implementation", "auto_map", "experts_implementation", "name_or_path", "num_labels", "output_attentions",
-    "per_layer_config", "quantization_config", "torch_dtype",
+    "attn_implementation", "auto_map", "experts_implementation", "lookback_format", "name_or_path", "num_labels",
+    "output_attentions", "per_layer_config", "quantization_config", "torch_dtype",
 )  # fmt: skip
 
 
@@ -72,6 +73,7 @@ class BiEncoderConfig(PreTrainedConfig):
     negatives_cross_device: bool = True
 
     def __post_init__(self, **kwargs: Any) -> None:
+        kwargs["lookback_format"] = check_format(kwargs.get("lookback_format"))
         # Only a saved configuration names its model type: whatever else it holds, it must load.
         if "model_type" not in kwargs:
             check_keywords(kwargs, [*self.keywords(), *_TRANSFORMERS_KEYWORDS], type(self).__name__)

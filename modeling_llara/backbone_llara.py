@@ -14,7 +14,7 @@ from transformers import (
 )
 
 from .masking_llara import PREDICT, SUMMARIZE, check_attention, two_stream_mask, two_stream_positions
-from .repository_llara import HUB_KEYWORDS
+from .repository_llara import HUB_KEYWORDS, commit_of
 
 # Keywords of from_backbone that go to `AutoModelForCausalLM.from_pretrained`; HUB_KEYWORDS also to the tokenizer.
 LOADING_KEYWORDS = {
@@ -35,7 +35,10 @@ LOADING_KEYWORDS = {
 def load_backbone(backbone: str | PreTrainedModel, **loading: Any) -> PreTrainedModel:
     """The causal LM of a repo id or path, or the one given; ValueError unless it is a decoder with an LM head."""
     if not isinstance(backbone, PreTrainedModel):
-        backbone = AutoModelForCausalLM.from_pretrained(backbone, **loading)
+        # use_safetensors=False is the caller's word that a pickle of theirs may be read
+        loading = {"use_safetensors": True, **loading}
+        source, backbone = backbone, AutoModelForCausalLM.from_pretrained(backbone, **loading)
+        backbone.config._commit_hash = commit_of(source, loading)  # for an adapter, which names its base
     elif loading:
         raise ValueError(
             f"{sorted(loading)} are for loading a backbone, but the backbone is a loaded {type(backbone).__name__}: "

@@ -9,10 +9,12 @@ from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
 
+from .format_llara import check_format
+
 # Keywords that every transformers configuration takes besides its dataclass fields.
 _COMMON_KEYWORDS = {field.name for field in dataclasses.fields(PreTrainedConfig)} | {
-    *("attn_implementation", "auto_map", "experts_implementation", "model_type", "name_or_path", "num_labels"),
-    *("output_attentions", "quantization_config", "tie_word_embeddings", "torch_dtype", "_name_or_path"),
+    *("attn_implementation", "auto_map", "experts_implementation", "lookback_format", "model_type", "name_or_path"),
+    *("num_labels", "output_attentions", "quantization_config", "tie_word_embeddings", "torch_dtype", "_name_or_path"),
 }
 
 LOSS_WEIGHTINGS = ("fixed", "uncertainty")
@@ -60,6 +62,7 @@ class LlaraConfig(PreTrainedConfig):
         predict_prompt: str | None = None,
         **kwargs: Any,
     ) -> None:
+        kwargs["lookback_format"] = check_format(kwargs.get("lookback_format"))
         # A saved config.json carries transformers_version, and whatever keys the version that wrote it knew.
         if "transformers_version" not in kwargs:
             reject_unknown(kwargs, _COMMON_KEYWORDS, "LlaraConfig")

@@ -6,6 +6,7 @@ The code of a model on the Hub brings all that it needs, so each family's folder
 import errno
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -14,8 +15,15 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file, logging
+from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import (
+    ADAPTER_SAFE_WEIGHTS_NAME,
+    CONFIG_NAME,
+    SAFE_WEIGHTS_INDEX_NAME,
+    SAFE_WEIGHTS_NAME,
+    cached_file,
+    logging,
+)
 
 # Keywords of from_pretrained that say where a repo is: what finds the model finds its tokenizer.
 HUB_KEYWORDS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
@@ -65,16 +73,23 @@ class CompleteRepository(PreTrainedModel):
         # Code in the repo runs only where the caller said so; without a word, transformers would ask at the terminal.
         trust = bool(keywords.get("trust_remote_code"))
         kept = {name: keywords[name] for name in HUB_KEYWORDS if name in keywords}
+        commit = commit_of(source, kept)
+        if commit:  # the branch may move on before the tokenizer is needed
+            kept["revision"] = commit
+        if self.name_or_path:
+            self.config._commit_hash = commit
+            self._compare_base()
         self._tokenizer_source = (str(source), {**kept, "trust_remote_code": trust})
 
     @classmethod
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | os.PathLike | None, *args: Any, **kwargs: Any
     ) -> Any:
-        """As in transformers; the tokenizer comes later from the same repo, revision and cache.
+        """As in transformers, but from safetensors alone; the tokenizer comes later from the same repo and revision.
 
         Raises OSError with the file's name where weights are truncated or not what their checksum says.
         """
+        refuse_pickles(kwargs)
         source = pretrained_model_name_or_path
         if source is not None and os.path.isdir(source):
             _finish_save(Path(source))
@@ -114,6 +129,7 @@ class CompleteRepository(PreTrainedModel):
         upload = {name: kwargs.pop(name) for name in _UPLOAD_KEYWORDS if name in kwargs}
         folder = Path(save_directory)
         repo_id = repo_id or (folder.name if push_to_hub else None)
+        _record_commits(self.config)
         alone = is_main_process and not kwargs.get("distributed_checkpoint")  # else other processes write there too
         with _saved_whole(folder) if alone else nullcontext(folder) as place:
             super().save_pretrained(place, is_main_process=is_main_process, state_dict=state_dict, **kwargs)
@@ -126,10 +142,12 @@ class CompleteRepository(PreTrainedModel):
             _upload(folder, repo_id, **upload)
 
     def load_adapter(self, peft_model_id: str | None = None, *args: Any, **kwargs: Any) -> Any:
-        """As in transformers, but ValueError, not a warning, where the weights do not fit the model or its adapter.
+        """As in transformers, but from safetensors alone, and ValueError where the weights do not fit the model.
 
         transformers cannot read a DoRA's magnitudes (5.23); `peft.PeftModel.from_pretrained(model, folder)` does.
         """
+        if peft_model_id is not None and kwargs.get("adapter_state_dict") is None:
+            _refuse_pickled_adapter(peft_model_id, kwargs)
         result = super().load_adapter(peft_model_id, *args, **kwargs)
         strange = sorted({*result.missing_keys, *result.unexpected_keys})
         if strange:
@@ -139,7 +157,19 @@ class CompleteRepository(PreTrainedModel):
                 else "load it onto the model that it was trained on (base_model_name_or_path of adapter_config.json)."
             )
             raise ValueError(f"the adapter {str(peft_model_id)!r} does not fit: {strange[0]!r} is on one side; {hint}")
+        self._compare_base()
         return result
+
+    def _compare_base(self) -> None:
+        """A warning where an adapter names another commit of this repo: transformers takes the newest one."""
+        here = getattr(self.config, "_commit_hash", None)
+        for adapter in self.peft_config.values() if self._hf_peft_config_loaded else ():
+            wanted = getattr(adapter, "revision", None)
+            if here and wanted and wanted != here and adapter.base_model_name_or_path == self.name_or_path:
+                logger.warning(
+                    f"The adapter was trained on commit {wanted} of {self.name_or_path!r}, and this is commit {here}: "
+                    f"load the base with revision={wanted!r}, then the adapter with load_adapter."
+                )
 
     def _save_tokenizer(self, folder: Path) -> None:
         if self._tokenizer is None and self._tokenizer_source is None:
@@ -170,6 +200,36 @@ class CompleteRepository(PreTrainedModel):
         with TemporaryDirectory() as folder:
             self.save_pretrained(folder, repo_id=repo_id, max_shard_size=max_shard_size)
             return _upload(Path(folder), repo_id, commit_message, create_pr, private, revision, token)
+
+
+def _record_commits(config: PreTrainedConfig) -> None:
+    """Let a configuration keep which commit its backbones were loaded from: transformers saves their names alone."""
+    for name in config.sub_configs:
+        part = getattr(config, name)
+        if (commit := getattr(part, "_commit_hash", None)) is not None:
+            part.base_commit = commit
+
+
+def refuse_pickles(keywords: dict[str, Any]) -> None:
+    """Let `from_pretrained(**keywords)` read safetensors alone; ValueError where it is told to read others."""
+    if keywords.get("use_safetensors") is False:
+        raise ValueError("use_safetensors=False would read a pickle, which can run any code: leave the keyword out.")
+    keywords["use_safetensors"] = True
+
+
+def _refuse_pickled_adapter(source: str, keywords: dict[str, Any]) -> None:
+    # transformers reads adapter_model.bin where there are no safetensors, whatever use_safetensors says (5.23).
+    given = {**keywords, **(keywords.get("adapter_kwargs") or {})}
+    given |= getattr(keywords.get("load_config"), "download_kwargs", None) or {}
+    hub = {name: given[name] for name in HUB_KEYWORDS if name in given}
+    if hub.get("revision") is not None:
+        hub["revision"] = str(hub["revision"])  # without the commit of the base's repo that transformers ties to it
+
+    if cached_file(source, ADAPTER_SAFE_WEIGHTS_NAME, _raise_exceptions_for_missing_entries=False, **hub) is None:
+        raise ValueError(
+            f"{source!r} holds no {ADAPTER_SAFE_WEIGHTS_NAME}; another file of weights is a pickle, which can run any "
+            "code when it is loaded, and is not read. Ask its owner to save it as safetensors, as peft does by itself."
+        )
 
 
 @contextmanager
@@ -242,13 +302,21 @@ def flush_folder(folder: Path, files: bool = True) -> None:
 
 def _damaged_files(source: str | os.PathLike, keywords: dict[str, Any]) -> list[str]:
     """Names of weights, in a folder or the Hub's cache, that cannot be read or are not what their checksum says."""
-    found = {**keywords, "local_files_only": True}
-    config = cached_file(str(source), CONFIG_NAME, _raise_exceptions_for_missing_entries=False, **found)
+    config = _cached_config(source, keywords)
     return (
         [path.name for path in sorted(Path(config).parent.glob("*.safetensors")) if _is_damaged(path)]
         if config
         else []
     )
+
+
+def _cached_config(source: str | os.PathLike, keywords: dict[str, Any]) -> str | None:
+    """The file in a folder or in the Hub's cache, without asking the Hub; None where there is none."""
+    known = {**keywords, "local_files_only": True, "force_download": False}
+    try:
+        return cached_file(str(source), CONFIG_NAME, _raise_exceptions_for_missing_entries=False, **known)
+    except (OSError, ValueError):  # not in the cache, or no name of a repo
+        return None
 
 
 def _is_damaged(path: Path) -> bool:
@@ -261,6 +329,14 @@ def _is_damaged(path: Path) -> bool:
             return False
     except (SafetensorError, OSError):
         return True
+
+
+def commit_of(source: str | os.PathLike, keywords: dict[str, Any]) -> str | None:
+    """The commit that a repo was just loaded at, by the Hub's cache; None for a folder. (transformers forgets it.)"""
+    hub = {name: keywords[name] for name in HUB_KEYWORDS if name in keywords}
+    file = None if os.path.isdir(source) else _cached_config(source, hub)
+    found = re.search(r"/snapshots/([0-9a-f]{40})/", Path(file).as_posix()) if file else None
+    return found[1] if found else None
 
 
 def _write_card(model: PreTrainedModel, folder: Path, repo_id: str | None) -> None:

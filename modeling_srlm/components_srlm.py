@@ -5,6 +5,7 @@ from typing import Any
 from torch import nn
 from transformers import AutoModel, PreTrainedConfig, PreTrainedTokenizerBase
 
+from .repository_srlm import refuse_pickles
 from .retriever_srlm import SETTING_NAMES, TextEncoder
 
 _SENTENCE_TRANSFORMER_POOLINGS = {"cls": "cls", "mean": "mean", "lasttoken": "last_token"}
@@ -24,7 +25,8 @@ def take_apart(retriever: Any) -> tuple[nn.Module, PreTrainedTokenizerBase, dict
 
 
 def load_retriever(repo: str, **kwargs: Any) -> TextEncoder:
-    """The bi-encoder of a Hub id or folder, `trust_remote_code`, `revision` and the rest passed on."""
+    """The bi-encoder of a Hub id or folder, `trust_remote_code`, `revision` and the rest passed on; no pickles."""
+    refuse_pickles(kwargs)
     retriever = AutoModel.from_pretrained(repo, **kwargs)
     if not _is_biencoder(retriever):
         raise ValueError(

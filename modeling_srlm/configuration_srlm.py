@@ -6,6 +6,8 @@ from typing import Any, ClassVar
 
 from transformers import AutoConfig, PreTrainedConfig
 
+from .format_srlm import check_format
+
 RETRIEVAL_METHODS = ("no", "recent", "random", "bm25", "dense", "self", "hybrid", "oracle")
 RETRIEVER_METHODS = ("dense", "hybrid")  # they need a retriever
 ORACLE_SEARCHES = ("single", "greedy")
@@ -14,8 +16,8 @@ INTEGRATE_METHODS = ("concat", "replace")
 # Keys that transformers itself puts into a config or takes out of its keyword arguments.
 _TRANSFORMERS_KEYWORDS = {
     "_attn_implementation", "_attn_implementation_internal", "_commit_hash", "_experts_implementation_internal",
-    "_name_or_path", "attn_implementation", "auto_map", "experts_implementation", "model_type", "name_or_path",
-    "num_labels", "output_attentions", "tie_word_embeddings", "torch_dtype", "use_cache",
+    "_name_or_path", "attn_implementation", "auto_map", "experts_implementation", "lookback_format", "model_type",
+    "name_or_path", "num_labels", "output_attentions", "tie_word_embeddings", "torch_dtype", "use_cache",
 }  # fmt: skip
 
 
@@ -75,6 +77,7 @@ class SelfRetrievalConfig(PreTrainedConfig):
     seed: int = 42
 
     def __post_init__(self, **kwargs: Any) -> None:
+        kwargs["lookback_format"] = check_format(kwargs.get("lookback_format"))
         _check_keywords(kwargs, [field.name for field in dataclasses.fields(self)])
         for name in self.sub_configs:
             if isinstance(settings := getattr(self, name), dict):

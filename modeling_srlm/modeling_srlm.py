@@ -27,7 +27,7 @@ from .feedback_srlm import FeedbackMixin
 from .generation_srlm import LookbackGenerationMixin, RetrievalState
 from .output_srlm import LogitsBuffer, Row, SelfRetrievalOutput, pad_rows, retrieval_fields
 from .planning_srlm import PlanningMixin
-from .repository_srlm import HUB_KEYWORDS
+from .repository_srlm import HUB_KEYWORDS, commit_of
 from .retriever_srlm import NestedRetriever, TextEncoder, without_pooler
 from .scoring_srlm import run_inputs, sum_dtype, token_losses
 from .tokenizers_srlm import TwoTokenizers
@@ -82,7 +82,10 @@ class SelfRetrievalLM(ChatMixin, DialogueMixin, FeedbackMixin, LookbackGeneratio
                 # Without a word on trust, transformers would ask at the terminal.
                 trust = bool((model_kwargs or {}).get("trust_remote_code"))
                 tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=trust, **hub_kwargs)
-            model = AutoModelForCausalLM.from_pretrained(model, **(model_kwargs or {}))
+            # use_safetensors=False in model_kwargs is the caller's word that a pickle of theirs may be read
+            source, loading = model, {"use_safetensors": True, **(model_kwargs or {})}
+            model = AutoModelForCausalLM.from_pretrained(source, **loading)
+            model.config._commit_hash = commit_of(source, loading)  # for the card, which names its base
         if isinstance(retriever, str | Path):
             retriever = load_retriever(str(retriever), **(retriever_kwargs or {}))
         nested = take_apart(retriever) if is_nestable(retriever) else None

@@ -14,8 +14,9 @@ from transformers import AutoModel, BitsAndBytesConfig
 
 from modeling_biencoder import BiEncoderModel
 from modeling_llara import LlaraForPreTraining
+from tests.loopback_hub.fixtures import hub as hub
+from tests.loopback_hub.fixtures import read
 from tests.test_biencoder_bidirectional import backbone as other_backbone
-from tests.test_hub_cards_transfer import hub as hub
 from tests.tiny import tiny_backbone, tiny_tokenizer
 from tests.trainers_support import PAIRS, SENTENCES, arguments, assert_same_weights, weights
 from trainers import (
@@ -167,9 +168,11 @@ def test_push_sends_the_adapter_alone(hub, base: Path) -> None:
     adapted = BiEncoderModel.from_backbone(base)
     add_adapter(adapted, LoraConfig(r=4))
     adapted.push_to_hub("user/adapter")
-    assert {"adapter_config.json", "adapter_model.safetensors", "config.json", "tokenizer.json"} <= set(hub.sent)
-    assert "model.safetensors" not in hub.sent
-    assert "lookback" in ModelCard(hub.sent["README.md"]).data.tags
+    assert {"adapter_config.json", "adapter_model.safetensors", "config.json", "tokenizer.json"} <= set(
+        files := hub.repos["user/adapter"].files()
+    )
+    assert "model.safetensors" not in files
+    assert "lookback" in ModelCard(read(hub, "README.md", "user/adapter")).data.tags
 
 
 FRESH = """

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ORIGINAL = ROOT / "modeling_biencoder" / "repository_biencoder.py"
 
 
+@pytest.mark.parametrize("name", ["format", "repository"])
 @pytest.mark.parametrize("family", ["llara", "srlm"])
-def test_the_repository_files_are_the_same(family: str) -> None:
-    copy = ROOT / f"modeling_{family}" / f"repository_{family}.py"
-    assert copy.read_text() == ORIGINAL.read_text(), f"edit {ORIGINAL.name} and copy it to {copy.name}"
+def test_the_copies_are_the_same(family: str, name: str) -> None:
+    original = ROOT / "modeling_biencoder" / f"{name}_biencoder.py"
+    copy = ROOT / f"modeling_{family}" / f"{name}_{family}.py"
+    assert copy.read_text() == original.read_text(), f"edit {original.name} and copy it to {copy.name}"

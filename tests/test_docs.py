@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from modeling_biencoder import BiEncoderModel
+from tests.loopback_hub.fixtures import hub as hub
 from tests.tiny import TEXT, tiny_backbone, tiny_tokenizer
 from trainers.cli import COMMANDS
 from trainers.mixture_entries import mixture_entries
@@ -17,7 +18,7 @@ TEMPLATE = "{% for message in messages %}{{ message['role'] }}: {{ message['cont
 SMALLER = {"context_window_size=2048": "context_window_size=256", "max_new_tokens=1000": "max_new_tokens=70"}
 
 
-PAGES = ["docs/self_retrieval.md", "docs/llara.md", "docs/biencoder.md"]
+PAGES = ["docs/self_retrieval.md", "docs/llara.md", "docs/biencoder.md", "docs/hub.md"]
 
 
 def blocks_of(name: str, language: str) -> list[str]:
@@ -27,7 +28,7 @@ def blocks_of(name: str, language: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_the_blocks_of_a_page_run_one_after_the_other(name, tmp_path, monkeypatch):
+def test_the_blocks_of_a_page_run_one_after_the_other(name, tmp_path, monkeypatch, hub):
     monkeypatch.chdir(tmp_path)
     tokenizer = tiny_tokenizer()
     tokenizer.chat_template = TEMPLATE

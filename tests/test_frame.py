@@ -19,7 +19,8 @@ SOURCES = [
     for path in sorted((ROOT / folder).rglob("*.py"))
 ]
 # What the code of a repo on the Hub may import where it stands, and what every user of transformers has besides.
-AT_THE_TOP = {"torch", "transformers", *sys.stdlib_module_names}
+# transformers itself cannot be imported without safetensors.
+AT_THE_TOP = {"torch", "transformers", "safetensors", *sys.stdlib_module_names}
 INSIDE = {"huggingface_hub", "numpy", "safetensors", "tokenizers", "tqdm"}
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import socket
+import struct
 
 import pytest
 from huggingface_hub.errors import HfHubHTTPError
@@ -11,6 +12,7 @@ from tests.loopback_hub import Fault
 from tests.loopback_hub.fixtures import commit, quicken, read
 from tests.loopback_hub.fixtures import hub as hub
 from tests.test_hub_cards import PERSON, fake_model
+from tests.test_hub_cards_transfer import EMPTY
 from tests.test_hub_cards_transfer import saved as saved
 
 REPO = "user/name"
@@ -115,7 +117,8 @@ def test_a_token_that_may_not_write_is_refused_at_once(hub, saved, token):
 @pytest.mark.parametrize("fault", [{"cut": 1}, {"corrupt": True}, {"close": True}, BUSY])
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
 def test_a_pull_with_one_bad_file_gets_it_right_or_names_it(hub, saved, tmp_path, name, fault, local):
-    (saved / name).write_text('{"content": "its own, as equal files are fetched once"}')
+    own = b'{"__metadata__": {"content": "its own, as equal files are fetched once"}}'
+    (saved / name).write_bytes(struct.pack("<Q", len(own)) + own if name == "model.safetensors" else own)
     commit(hub, REPO, saved)
     path = "/lfs/" if name == "model.safetensors" else f"/resolve/.*{name}"
     where = {"local_dir": tmp_path / "here"} if local else {}
@@ -133,7 +136,7 @@ def test_a_file_that_was_damaged_on_the_disk_is_fetched_again(hub, saved):
     commit(hub, REPO, saved)
     path = pull(REPO) / "model.safetensors"
     path.write_text("[]")
-    assert (pull(REPO) / "model.safetensors").read_text() == "{}"
+    assert (pull(REPO) / "model.safetensors").read_bytes() == EMPTY
 
 
 def test_no_token_in_errors_or_logs(hub, saved, caplog, capfd):

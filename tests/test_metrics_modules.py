@@ -7,7 +7,7 @@ import evaluate
 import pytest
 import pytrec_eval
 
-from tests.test_hub_cards_transfer import hub as hub
+from tests.loopback_hub.fixtures import hub as hub
 from trainers import load_metric, metrics_path, push_metric
 from trainers.metrics import METRICS, rank_by_score, retrieval_metrics, run_metrics
 
@@ -111,14 +111,12 @@ def test_the_folder_is_complete_and_says_what_it_does(tmp_path):
 
 
 def test_push_sends_the_folder_to_a_space(hub):
-    url = push_metric("user/retrieval_metrics", private=True, token="secret")
-    assert url.endswith("user/retrieval_metrics/commit/abc")
-    assert hub.calls[0] == ("create_repo", {
-        "repo_id": "user/retrieval_metrics", "token": "secret", "repo_type": "space", "space_sdk": "static",
-        "private": True, "exist_ok": True,
-    })  # fmt: skip
-    assert {"README.md", "index.html", "retrieval_metrics.py", "ranking_metrics.py"} <= set(hub.sent)
-    assert not [name for name in hub.sent if "pycache" in name]
+    url = push_metric("user/retrieval_metrics", private=True, token="hf_write")
+    repo = hub.repos["user/retrieval_metrics"]
+    assert url.endswith(f"spaces/user/retrieval_metrics/commit/{repo.branches['main']}")
+    assert repo.kind == "space" and repo.private
+    assert {"README.md", "index.html", "retrieval_metrics.py", "ranking_metrics.py"} <= set(repo.files())
+    assert not [name for name in repo.files() if "pycache" in name]
     with pytest.raises(ValueError, match="'user/retrieval_metrics'"):
         push_metric("user/other")
 

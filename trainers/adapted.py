@@ -36,6 +36,7 @@ def load_adapted(
     base: str | Path | None = None,
     revision: str | None = None,
     is_trainable: bool = False,
+    base_revision: str | None = None,
     **settings: Any,
 ) -> Any:
     """The model of any of our families that an adapter was trained on, with the adapter on it.
@@ -47,6 +48,7 @@ def load_adapted(
         source: folder or Hub id of the adapter; `revision` is its branch, tag or commit.
         base: folder or Hub id of the base model; default the one that the adapter names, at the commit it names.
         is_trainable: to train the adapter further; otherwise the model is in eval mode.
+        base_revision: branch, tag or commit of the base; default the commit that the adapter names with it.
         settings: loading keywords for the base, such as `dtype`, and settings that replace those of the folder.
 
     Raises:
@@ -58,8 +60,10 @@ def load_adapted(
             f"The adapter {source!r} does not name the model that it was trained on (one in memory?): pass base, a "
             "folder or Hub id (--base, or --model where there is an --adapter)."
         )
-    if base is None and peft_config.revision is not None:
-        settings = {"revision": peft_config.revision, **settings}
+    if base is None or str(base) == peft_config.base_model_name_or_path:
+        base_revision = base_revision or peft_config.revision
+    if base_revision is not None:
+        settings = {"revision": base_revision, **settings}
     base = str(base or peft_config.base_model_name_or_path)
     config = _configuration(source, revision, base, settings)
     model = _base_model(base, config, settings)

@@ -33,6 +33,7 @@ class LoraArguments:
     adapter: str | None = field(
         default=None, metadata={"help": "Folder or Hub id of an adapter to go on with, as it is configured."}
     )
+    adapter_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of its repo."})
     load_in_4bit: bool = field(default=False, metadata={"help": "Load the weights in 4 bits (QLoRA); needs CUDA."})
     load_in_8bit: bool = field(default=False, metadata={"help": "Load the weights in 8 bits; needs CUDA."})
     bnb_4bit_compute_dtype: str = field(

@@ -19,7 +19,7 @@ from .trainer_base import FamilyTrainer, ModelSource
 class DataArguments:
     """What to train on, and what to evaluate on."""
 
-    train_data: str = field(metadata={"help": "Data file, folder or Hub id."})
+    train_data: str = field(metadata={"help": "Data file, folder or Hub id (user/name or user/name@revision)."})
     eval_data: str | None = field(default=None, metadata={"help": "The same for evaluation."})
 
     def source(self) -> Any:
@@ -33,8 +33,9 @@ class MixtureDataArguments:
 
     train_data: list[str] = field(
         metadata={
-            "help": "Data file, folder (a data set a file) or Hub id; several of them; or a .yaml file with a list of "
-            "data sets (data, weight, type, group_size, ...: see DataSetEntry), which the config may hold, too."
+            "help": "Data file, folder (a data set a file) or Hub id (user/name or user/name@revision); several of "
+            "them; or a .yaml file with a list of data sets (data, weight, type, group_size, ...: see DataSetEntry), "
+            "which the config may hold, too."
         }
     )
     eval_data: str | None = field(default=None, metadata={"help": "Data file, folder or Hub id for evaluation."})
@@ -66,7 +67,8 @@ def run_training(
     model_kwargs = {**model_kwargs, **lora.loading_keywords()}
     source: ModelSource = model
     if lora.adapter is not None:
-        source, model_kwargs = load_adapted(lora.adapter, base=model, is_trainable=True, **model_kwargs), {}
+        pins = {"base_revision": model_kwargs.pop("revision", None), "revision": lora.adapter_revision}
+        source, model_kwargs = load_adapted(lora.adapter, model, is_trainable=True, **pins, **model_kwargs), {}
     trainer = trainer_class(
         source, args, data.source(), data.eval_data, peft_config=lora.peft_config(), model_kwargs=model_kwargs
     )

@@ -19,6 +19,9 @@ class ConvertArguments:
         default=None, metadata={"help": "For a LoRA: the model it was trained on; default: the one it names."}
     )
     revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the model's repo."})
+    backbone_revision: str | None = field(
+        default=None, metadata={"help": "Branch, tag or commit of the backbone's repo; default: the one it names."}
+    )
     max_length: int | None = field(default=None, metadata={"help": "Longest text in tokens, prompt included."})
     temperature: float | None = field(default=None, metadata={"help": "Scores are divided by it in the loss."})
 

@@ -14,6 +14,7 @@ class FinetuneModelArguments:
     """The model to fine-tune, and how a new bi-encoder makes its embeddings."""
 
     model: str = field(metadata={"help": "Hub id or folder of a bi-encoder, a LLaRA model or any backbone."})
+    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the model's repo."})
     pooling: str | None = field(default=None, metadata={"help": "last_token, cls, mean or mean_last_k."})
     pooling_k: int | None = field(default=None, metadata={"help": "Tokens that mean_last_k averages."})
     normalize: bool | None = field(default=None, metadata={"help": "Divide embeddings by their L2 norm."})

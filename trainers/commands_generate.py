@@ -25,6 +25,9 @@ class GenerateModelArguments:
         metadata={"help": "Hub id or folder of a SelfRetrievalLM, or of any causal LM. Default: the embedded one."},
     )
     retriever: str | None = field(default=None, metadata={"help": "Hub id or folder of a bi-encoder, for 'dense'."})
+    retriever_revision: str | None = field(
+        default=None, metadata={"help": "Branch, tag or commit of the retriever's repo."}
+    )
     retrieval_method: str | None = field(
         default=None, metadata={"help": "no, recent, random, bm25, dense, self or hybrid."}
     )
@@ -105,8 +108,9 @@ def main(argv: list[str]) -> None:
     types = (GenerateModelArguments, GenerateArguments)
     loading, arguments = parse_arguments(argv, types, "generate", __doc__ or "")
     text = read_prompt(arguments)
-    settings = given(loading, "model", "retriever", "revision", "trust_remote_code")
-    model = load_srlm(loading.model, settings, loading.retriever, loading.revision, loading.trust_remote_code)
+    settings = given(loading, "model", "retriever", "retriever_revision", "revision", "trust_remote_code")
+    pins = (loading.revision, loading.trust_remote_code, loading.retriever_revision)
+    model = load_srlm(loading.model, settings, loading.retriever, *pins)
     model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
     set_seed(arguments.seed)
     ids = model.tokenizer(text, return_tensors="pt", verbose=False)["input_ids"].to(model.device)

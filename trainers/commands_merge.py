@@ -21,6 +21,9 @@ class MergeArguments:
         default=None, metadata={"help": "Folder or Hub id of the model to merge it into; default: the one it names."}
     )
     revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the adapter's repo."})
+    base_revision: str | None = field(
+        default=None, metadata={"help": "Branch, tag or commit of the base's repo; default: the one it names."}
+    )
     dtype: str | None = field(
         default=None,
         metadata={"help": "Load the base in this type (float32, bfloat16); default: the one it was saved in."},

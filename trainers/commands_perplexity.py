@@ -43,6 +43,9 @@ class PerplexityArguments:
         metadata={"help": "Retrieval methods to compare, such as: no bm25 oracle. The first is the base."},
     )
     retriever: str | None = field(default=None, metadata={"help": "Hub id or folder of a bi-encoder, for 'dense'."})
+    retriever_revision: str | None = field(
+        default=None, metadata={"help": "Branch, tag or commit of the retriever's repo."}
+    )
     scored_tokens: int | None = field(
         default=None, metadata={"help": "Score the last so many tokens of each document. Default: all of it."}
     )
@@ -68,7 +71,8 @@ SETTINGS = ("context_window_size", "chunk_size", "key_num", "target_size", "chun
 def load_model(arguments: PerplexityArguments) -> SelfRetrievalLM:
     """The SelfRetrievalLM of the arguments; a plain causal LM is wrapped into one."""
     given = {name: value for name in SETTINGS if (value := getattr(arguments, name)) is not None}
-    return load_srlm(arguments.model, given, arguments.retriever, arguments.revision, arguments.trust_remote_code)
+    pins = (arguments.revision, arguments.trust_remote_code, arguments.retriever_revision)
+    return load_srlm(arguments.model, given, arguments.retriever, *pins)
 
 
 def check_arguments(arguments: PerplexityArguments) -> None:

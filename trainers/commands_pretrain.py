@@ -16,6 +16,7 @@ class PretrainModelArguments:
     """The model to adapt."""
 
     model: str = field(metadata={"help": "Hub id or folder of a causal LM, or of a LLaRA model to go on with."})
+    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the model's repo."})
     bow_loss_weight: float | None = field(default=None, metadata={"help": "Weight of the bag-of-words losses."})
     ar_loss_weight: float | None = field(default=None, metadata={"help": "Weight of the next-token loss."})
     loss_weighting: str | None = field(

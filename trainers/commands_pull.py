@@ -1,27 +1,51 @@
-"""`lookback pull`: fetches a model's repo from the Hub, without pickles."""
+"""`lookback pull`: fetches a model's repo from the Hub, after a look at what it holds; or looks at it alone."""
 
+import sys
 from dataclasses import dataclass, field
 
 from huggingface_hub.errors import HfHubHTTPError
 
-from hub_cards import TransferError, pull
+from hub_cards import TransferError, inspect, pull
 
 from .parsing import parse_arguments
 
 
 @dataclass
 class PullArguments:
-    """What to fetch, and where to."""
+    """What to fetch, and where to; or what to look at."""
 
-    repo_id: str = field(metadata={"help": "user/name."})
+    repo_id: str | None = field(default=None, metadata={"help": "user/name."})
     revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit. Default: the main branch."})
     local_dir: str | None = field(default=None, metadata={"help": "Folder to put it in. Default: the Hub's cache."})
+    inspect: str | None = field(
+        default=None,
+        metadata={
+            "help": "user/name or a folder: list its files and whatever is unsafe in it, and fetch, run and store "
+            "nothing. Exit status 1 where something is refused."
+        },
+    )
+    allow_unsafe: bool = field(
+        default=False, metadata={"help": "Fetch what would be refused, such as code that you have read."}
+    )
 
 
 def main(argv: list[str]) -> None:
-    """Runs the command with the arguments `argv`, and prints the folder, for `from_pretrained`."""
+    """Runs the command with the arguments `argv`, and prints the folder, for `from_pretrained`, or what was seen."""
     (arguments,) = parse_arguments(argv, [PullArguments], "pull", __doc__ or "")
+    if (arguments.repo_id is None) == (arguments.inspect is None):
+        raise ValueError("give one of --repo_id (to fetch) and --inspect (to look alone).")
     try:
-        print(pull(arguments.repo_id, arguments.revision, local_dir=arguments.local_dir))
+        _run(arguments)
     except (HfHubHTTPError, TransferError) as error:
         raise ValueError(str(error)) from error  # for the command's one message
+
+
+def _run(arguments: PullArguments) -> None:
+    if arguments.inspect is None:
+        repo_id, revision = str(arguments.repo_id), arguments.revision
+        print(pull(repo_id, revision, local_dir=arguments.local_dir, allow_unsafe=arguments.allow_unsafe))
+        return
+    found = inspect(arguments.inspect, arguments.revision)
+    print(found.text())
+    if found.refusals:
+        sys.exit(1)

@@ -13,7 +13,11 @@ class TrainLmModelArguments:
     """The language model, its retriever and what is retrieved."""
 
     model: str = field(metadata={"help": "Hub id or folder of a causal LM, or of a self-retrieval LM to go on with."})
+    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the model's repo."})
     retriever: str | None = field(default=None, metadata={"help": "Hub id or folder of a bi-encoder, for `dense`."})
+    retriever_revision: str | None = field(
+        default=None, metadata={"help": "Branch, tag or commit of the retriever's repo."}
+    )
     retrieval_method: str | None = field(default=None, metadata={"help": "no, random, bm25, dense or oracle."})
     context_window_size: int | None = field(default=None, metadata={"help": "Tokens of the window."})
     chunk_size: int | None = field(default=None, metadata={"help": "Tokens of a chunk, the unit of retrieval."})

@@ -15,7 +15,11 @@ from .trainer_base import model_type
 
 
 def load_as_biencoder(
-    source: str, backbone: str | None = None, revision: str | None = None, **settings: Any
+    source: str,
+    backbone: str | None = None,
+    revision: str | None = None,
+    backbone_revision: str | None = None,
+    **settings: Any,
 ) -> BiEncoderModel:
     """A bi-encoder from a repo id or folder of a LLaRA model, of its LoRA, or of a plain backbone that LLaRA adapted.
 
@@ -23,14 +27,16 @@ def load_as_biencoder(
     prompts are known by the special tokens of its tokenizer.
 
     Args:
-        backbone: for a LoRA, the model that it was trained on; default the one that it names.
+        backbone, backbone_revision: for a LoRA, the model that it was trained on; default the one that it names.
+        revision: branch, tag or commit of the source's repo.
         settings: fields of `BiEncoderConfig`.
 
     Raises ValueError for a model that LLaRA did not adapt, and for a LoRA whose backbone is not known.
     """
     hub = {} if revision is None else {"revision": revision}
     if is_adapter(source, revision):
-        return biencoder_from_llara(merge_adapter(load_adapted(source, base=backbone, revision=revision)), **settings)
+        adapted = load_adapted(source, base=backbone, revision=revision, base_revision=backbone_revision)
+        return biencoder_from_llara(merge_adapter(adapted), **settings)
     if model_type(source, hub) == LlaraConfig.model_type:
         return biencoder_from_llara(LlaraForPreTraining.from_pretrained(source, **hub), **settings)
     tokenizer = AutoTokenizer.from_pretrained(source, **hub)

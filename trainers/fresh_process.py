@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 PACKAGES = ("modeling_srlm", "modeling_llara", "modeling_biencoder", "trainers", "hub_cards")
@@ -16,17 +17,20 @@ sys.meta_path.insert(0, _NoLookback())
 """
 
 
-def run_without_lookback(code: str, *arguments: str | Path, folder: str | Path) -> str:
+def run_without_lookback(
+    code: str, *arguments: str | Path, folder: str | Path, environment: Mapping[str, str] | None = None
+) -> str:
     """The standard output of `code`, run with `sys.argv[1:]` = arguments, working in `folder`.
 
-    Remote code is cached below `folder`, nothing is fetched, and no question at the terminal is answered. Raises
-    RuntimeError with the process's own error output if it fails.
+    Remote code is cached below `folder`, nothing is fetched, and no question at the terminal is answered, unless
+    variables in `environment` say otherwise. Raises RuntimeError with the process's own error output if it fails.
     """
     folder = Path(folder)
     home = {"HF_HOME": str(folder / "hf_home"), "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore"}
     result = subprocess.run(
         [sys.executable, "-I", "-c", _BLOCK + code, *map(str, arguments)],
-        cwd=folder, env={**os.environ, **home}, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+        cwd=folder, env={**os.environ, **home, **(environment or {})}, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, check=False,
     )  # fmt: skip
     if result.returncode:
         raise RuntimeError(f"the process without Lookback failed:\n{result.stderr[-4000:]}")

@@ -13,12 +13,14 @@ def load_srlm(
     retriever: str | None = None,
     revision: str | None = None,
     trust_remote_code: bool = False,
+    retriever_revision: str | None = None,
 ) -> SelfRetrievalLM:
     """The SelfRetrievalLM of the Hub id or folder `model`; a plain causal LM is wrapped into one.
 
     Args:
         settings: of [`SelfRetrievalConfig`]; what is not given is that of the repo, or fits the plain LM's positions.
         retriever: Hub id or folder of a bi-encoder, for a plain LM and the method 'dense'.
+        revision, retriever_revision: branch, tag or commit of either repo.
 
     Raises ValueError for a retriever where the repo brings its own.
     """
@@ -27,7 +29,10 @@ def load_srlm(
     if config.model_type != SelfRetrievalConfig.model_type:
         method = "bm25" if retriever is None else "dense"
         complete = {"retrieval_method": method, **_defaults(config, settings), **settings}
-        return SelfRetrievalLM.from_components(model, retriever=retriever, model_kwargs=loading, **complete)
+        pin = {} if retriever_revision is None else {"revision": retriever_revision}
+        return SelfRetrievalLM.from_components(
+            model, retriever=retriever, model_kwargs=loading, retriever_kwargs=pin, **complete
+        )
     if retriever is not None:
         raise ValueError("--retriever is for a plain causal LM; this repo is a SelfRetrievalLM and brings its own.")
     loaded: Any = AutoModelForCausalLM.from_pretrained(model, **loading)

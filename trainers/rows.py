@@ -31,8 +31,9 @@ def load_rows(
     """The data sets found at `source`: one for an object, a list of rows, a file or a Hub id, one a file for a folder
     or a tuple of files.
 
-    Files end in .jsonl, .json, .parquet or .csv; `split`, `subset` and `revision` are a Hub repo's. Raises ValueError
-    for another file, an empty folder or no rows, and TypeError for any other kind of `source`.
+    Files end in .jsonl, .json, .parquet or .csv; `split`, `subset` and `revision` are a Hub repo's, and the revision
+    may stand behind its name: `user/name@revision`. Raises ValueError for another file, an empty folder or no rows,
+    and TypeError for any other kind of `source`.
     """
     if isinstance(source, datasets.Dataset | datasets.IterableDataset):
         return [source]
@@ -55,9 +56,18 @@ def load_rows(
         return [_load_file(file, streaming) for file in data_files(path)]
     if path.is_file():
         return [_load_file(path, streaming)]
-    if path.suffix or path.is_absolute():
+    repo_id, pinned = split_revision(str(source))
+    if Path(repo_id).suffix or path.is_absolute():
         raise ValueError(f"There is no file or folder {str(source)!r}; give a path that exists or a Hub id user/name.")
-    return [datasets.load_dataset(str(source), subset, split=split, streaming=streaming, revision=revision)]
+    if revision is not None and pinned not in (None, revision):
+        raise ValueError(f"{str(source)!r} names another revision than revision={revision!r}: leave one of them out.")
+    return [datasets.load_dataset(repo_id, subset, split=split, streaming=streaming, revision=revision or pinned)]
+
+
+def split_revision(source: str) -> tuple[str, str | None]:
+    """(Hub id, revision) of `user/name@revision`; the revision is None where there is no @."""
+    repo_id, _, revision = source.partition("@")
+    return repo_id, revision or None
 
 
 def data_files(folder: Path) -> list[Path]:

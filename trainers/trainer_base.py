@@ -20,7 +20,8 @@ from transformers.trainer import TRAINING_ARGS_NAME
 from hub_cards import write_card
 
 from .adapters import add_adapter, check_not_wrapped, has_adapters, load_adapter_weights
-from .card_facts import evaluation_facts, training_facts
+from .card_data import data_facts
+from .card_facts import evaluation_facts, loss_facts, origin_facts, training_facts
 from .checkpoints import WholeCheckpoints
 from .loss_components import ComponentTrainer
 from .pushing import PushingTrainer
@@ -74,6 +75,7 @@ class FamilyTrainer(WholeCheckpoints, PushingTrainer, ComponentTrainer):
         self.args = args
         self.model = self._load(model, processing_class, model_kwargs or {})
         self.processing_class = self.model.tokenizer
+        self.card_facts = {**origin_facts(self.model, args.hub_model_id), **data_facts(train_dataset)}
         eval_dataset = self.take_evaluators(eval_dataset)
         if peft_config is not None:
             add_adapter(self.model, peft_config, self.new_token_ids(), self.trained_modules())
@@ -173,12 +175,14 @@ class FamilyTrainer(WholeCheckpoints, PushingTrainer, ComponentTrainer):
             self._write_card(folder)
 
     def _write_card(self, folder: str | Path, **facts: Any) -> None:
+        run = {
+            "training": training_facts(self.args, self.state),
+            "losses": loss_facts(self.state),
+            "metrics": evaluation_facts(self.args, self.state),
+        }
         if self.hub_model_id is not None:
             facts = {"repo_id": self.hub_model_id, **facts}
-        write_card(
-            self.model, folder, training=training_facts(self.args, self.state),
-            metrics=evaluation_facts(self.args, self.state), **facts,
-        )  # fmt: skip
+        write_card(self.model, folder, **{**self.card_facts, **run, **facts})
 
     def create_model_card(
         self,

@@ -47,12 +47,15 @@ class SelfRetrievalTrainer(FamilyTrainer):
     def build_model(
         self, backbone: ModelSource, tokenizer: PreTrainedTokenizerBase | None, kwargs: dict[str, Any]
     ) -> PreTrainedModel:
-        """A self-retrieval LM with BM25 unless `kwargs` say otherwise."""
+        """A self-retrieval LM with BM25 unless `kwargs` say otherwise; `revision` is the backbone's."""
         source = str(backbone) if isinstance(backbone, Path) else backbone
         settings = {"retrieval_method": "bm25", **kwargs}
-        if "quantization_config" in settings:
-            loading = {"quantization_config": settings.pop("quantization_config")}
+        loading = {name: settings.pop(name) for name in ("quantization_config", "revision") if name in settings}
+        if loading:
             settings["model_kwargs"] = {**settings.get("model_kwargs", {}), **loading}
+        if "retriever_revision" in settings:
+            pin = {"revision": settings.pop("retriever_revision")}
+            settings["retriever_kwargs"] = {**settings.get("retriever_kwargs", {}), **pin}
         return SelfRetrievalLM.from_components(source, tokenizer, **settings)
 
     def load_rows(self, source: RowSource) -> datasets.Dataset | datasets.IterableDataset:

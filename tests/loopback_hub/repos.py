@@ -70,10 +70,17 @@ class Commit:
 
 @dataclass
 class Repo:
-    """A model repo; `branches` and `tags` give commit ids by name, `readers` are users who may read a gated repo."""
+    """A repo.
+
+    Attributes:
+        kind: model, dataset or space; no two repos share a name here, whatever they are.
+        readers: users who may read a gated repo.
+        branches, tags: commit ids by name.
+    """
 
     id: str
     private: bool = False
+    kind: str = "model"
     gated: bool = False
     readers: set[str] = field(default_factory=set)
     commits: dict[str, Commit] = field(default_factory=dict)
@@ -83,6 +90,11 @@ class Repo:
     def __post_init__(self) -> None:
         if not self.commits:
             self.branches["main"] = self._add(None, "initial commit", {".gitattributes": Blob(GIT_ATTRIBUTES)}).oid
+
+    @property
+    def page(self) -> str:
+        """Its address on the Hub."""
+        return self.id if self.kind == "model" else f"{self.kind}s/{self.id}"
 
     def at(self, revision: str = "main") -> Commit:
         """The commit of a branch, tag, pull request or (shortened) commit id; HubError 404 if there is none."""

@@ -44,11 +44,12 @@ def create(hub: "LoopbackHub", request: Request) -> Answer:
     if owner != request.user or not request.writes:
         raise HubError(403, f"You don't have the rights to create a model under the namespace {owner!r}")
     repo_id = f"{owner}/{asked['name']}"
-    answer = {"url": f"{hub.endpoint}/{repo_id}", "name": repo_id}
+    repo = Repo(repo_id, asked.get("visibility") == "private", asked.get("type", "model"))
+    answer = {"url": f"{hub.endpoint}/{repo.page}", "name": repo_id}
     if repo_id in hub.repos:
         taken = {**answer, "error": "You already created this model repo"}
         return Answer(json.dumps(taken).encode(), {"Content-Type": "application/json"}, 409)
-    hub.repos[repo_id] = Repo(repo_id, private=asked.get("visibility") == "private")
+    hub.repos[repo_id] = repo
     return json_answer(answer)
 
 
@@ -160,11 +161,12 @@ def commit(hub: "LoopbackHub", request: Request, repo_id: str, revision: str) ->
         repo.branches[revision] = head.oid
         answer["pullRequestUrl"] = f"{hub.endpoint}/{repo_id}/discussions/{number}"
     made = repo.commit(revision, header["value"]["summary"], files, header["value"].get("parentCommit"))
-    return json_answer({**answer, "commitOid": made.oid, "commitUrl": f"{hub.endpoint}/{repo_id}/commit/{made.oid}"})
+    return json_answer({**answer, "commitOid": made.oid, "commitUrl": f"{hub.endpoint}/{repo.page}/commit/{made.oid}"})
 
 
 _ID = r"([^/]+/[^/]+)"
-_MODEL = rf"/api/models/{_ID}"
+_KINDS = "(?:datasets/|spaces/)?"
+_MODEL = rf"/api/(?:models|datasets|spaces)/{_ID}"
 _ROUTES += [
     ("GET", "/api/whoami-v2", whoami),
     ("POST", "/api/repos/create", create),
@@ -179,8 +181,8 @@ _ROUTES += [
     ("POST DELETE", rf"{_MODEL}/(branch|tag)/([^/]+)", reference),
     ("POST", rf"{_MODEL}/preupload/([^/]+)", preupload),
     ("POST", rf"{_MODEL}/commit/([^/]+)", commit),
-    ("POST", rf"/{_ID}\.git/info/lfs/objects/batch", lfs_batch),
+    ("POST", rf"/{_KINDS}{_ID}\.git/info/lfs/objects/batch", lfs_batch),
     ("POST", rf"/api/lfs-verify/{_ID}", lfs_verify),
     ("GET HEAD PUT", "/lfs/([0-9a-f]{64})", lfs_object),
-    ("GET HEAD", rf"/{_ID}/resolve/([^/]+)/(.+)", resolve),
+    ("GET HEAD", rf"/{_KINDS}{_ID}/resolve/([^/]+)/(.+)", resolve),
 ]
