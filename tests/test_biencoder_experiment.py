@@ -16,7 +16,9 @@ ROWS = [
 
 @pytest.fixture(scope="module")
 def rows():
-    return training_rows(Data([], ROWS, []), count=6, seed=0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(biencoder, "MINING", {"rank_from": 0, "rank_to": 8})
+        return training_rows(Data([], ROWS, []), count=6, seed=0)
 
 
 def test_variants_share_queries_and_positives(rows):

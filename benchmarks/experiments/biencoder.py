@@ -34,6 +34,8 @@ from trainers.rows import Row
 from .llara import Candidate, Data, adapted_biencoder, load_data
 
 NEGATIVES = 4  # of each row, of which each step draws `group_size - 1`
+# Chosen on the development modules, as higher ranks are too often right: overloads, and copies between modules.
+MINING: dict[str, Any] = {"rank_from": 50, "rank_to": 500, "sampling": "random"}
 LORA = {"r": 16, "lora_alpha": 32}
 LORA_LEARNING_RATE = 5  # times that of the weights
 
@@ -64,7 +66,7 @@ def training_rows(data: Data, count: int, seed: int) -> dict[str, list[Row]]:
     """`count` rows with random negatives, and the same with BM25's mined ones and the LM's scores of them."""
     pairs = random.Random(seed).sample(data.rows, min(count, len(data.rows)))
     passages = [row["pos"][0] for row in data.rows]
-    mined = mine_hard_negatives(pairs, passages, retriever="bm25", rank_from=0, rank_to=50, num_negatives=NEGATIVES)
+    mined = mine_hard_negatives(pairs, passages, retriever="bm25", num_negatives=NEGATIVES, seed=seed, **MINING)
     lm = SelfRetrievalLM.from_components(str(BACKBONE_FOLDER), retrieval_method="bm25", **LM_SETTINGS)
     generator = random.Random(seed)
     found = [
@@ -138,7 +140,7 @@ def main() -> None:
     parser.add_argument("--split", choices=["holdout", "development"], default="holdout")
     parser.add_argument("--pairs", type=int, default=500, help="Pairs to measure on, at most.")
     for name, value in {
-        "llara_steps": 200, "llara_batch_size": 8, "biencoder_steps": 48, "biencoder_batch_size": 16,
+        "llara_steps": 200, "llara_batch_size": 8, "biencoder_steps": 32, "biencoder_batch_size": 16,
         "group_size": 3, "code_pairs": 1024,
     }.items():  # fmt: skip
         parser.add_argument(f"--{name}", type=int, default=value)
