@@ -89,8 +89,11 @@ def check_embedding_dims(dims: object, width: int) -> None:
 
 
 def check_truncate_dim(truncate_dim: int | None, embedding_dims: Sequence[int] | None, width: int) -> None:
-    """Raise unless `truncate_dim` is None, one of the trained widths, or (none were trained) from 1 to `width`."""
-    if truncate_dim is None:
+    """Raise unless `truncate_dim` is None, one of the trained widths, or (none were trained) from 1 to `width`.
+
+    The full `width` is always trained.
+    """
+    if truncate_dim is None or truncate_dim == width:
         return
     check_positive_int("truncate_dim", truncate_dim)
     if embedding_dims is not None and truncate_dim not in embedding_dims:
