@@ -220,6 +220,15 @@ def test_wrong_arguments_are_errors_before_the_training(tmp_path, monkeypatch, s
         make_trainer(tmp_path / "run", **settings)
 
 
+@pytest.mark.parametrize(
+    ("data", "names"), [({"nano": evaluator(), "held": PAIRS}, "held_loss, nano_mrr@2"), (evaluator(), "mrr@2")]
+)
+def test_a_loss_that_is_not_measured_cannot_choose_the_best_model(tmp_path, data, names):
+    settings = {"eval_strategy": "steps", "eval_steps": 2, "save_strategy": "steps", "save_steps": 2}
+    with pytest.raises(ValueError, match=f"'loss' .* is not measured; name one of {names}"):
+        make_trainer(tmp_path, data, load_best_model_at_end=True, **settings)
+
+
 def test_retrieval_data_is_given_once(tmp_path):
     with pytest.raises(ValueError, match="put both into it"):
         make_trainer(tmp_path, evaluator(), eval_retrieval=str(write_beir(tmp_path / "nano")))
