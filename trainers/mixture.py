@@ -11,6 +11,7 @@ import torch
 from transformers.utils import logging
 
 from .data_biencoder import check_layouts, normalize_rows
+from .mixture_checks import check_objectives
 from .mixture_entries import RETRIEVAL, TASK_TYPES, DataSetEntry, TaskType
 from .rows import Row, StreamedRows, Transform, TransformedRows, column_names, load_rows
 
@@ -55,6 +56,7 @@ def load_part(entry: DataSetEntry, args: Any, streaming: bool = False) -> Mixtur
             f"Data set {part.name!r} has a group size of 1 and in_batch_negatives=False, which leaves no negatives: "
             f"give negatives, or in_batch_negatives=True."
         )
+    check_objectives(part, args)
     return part
 
 
