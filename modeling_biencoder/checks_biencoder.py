@@ -46,6 +46,15 @@ def check_positive_int(what: str, value: object) -> None:
         raise ValueError(f"{what}={value} must be at least 1.")
 
 
+def check_max_length(what: str, value: object, positions: int | None) -> None:
+    """Raise TypeError or ValueError unless `value` is a whole number of at least 1, and no more than `positions`."""
+    check_positive_int(what, value)
+    if positions is not None and value > positions:  # type: ignore[operator]  # a whole number
+        raise ValueError(
+            f"{what}={value} is longer than the backbone's {positions} positions: use at most {positions}."
+        )
+
+
 def check_bool(what: str, value: object) -> None:
     """Raise TypeError unless `value` is True or False."""
     if not isinstance(value, bool):
