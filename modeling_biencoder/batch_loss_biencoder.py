@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from .configuration_biencoder import BiEncoderConfig
-from .false_negatives_biencoder import Identity, known_positives, known_queries, too_similar
+from .false_negatives_biencoder import Identity, known_own_positives, known_positives, known_queries, too_similar
 from .gather_biencoder import gather_rows, gather_sizes
 from .loss_biencoder import (
     all_scores,
@@ -117,9 +117,9 @@ def own_losses(
     """({name: loss}, (B, G) scores), each query with its own passages alone."""
     scores = own_scores(batch.queries, batch.passages, temperature)
     positives = torch.zeros(len(scores), dtype=torch.long, device=scores.device)
-    left_out = None
-    if objectives.false_negative_margin is not None:
-        left_out = _too_similar(scores, positives, objectives, temperature)
+    identities = _identities(batch, objectives)
+    known = known_own_positives(identities[0]) if identities else None
+    left_out = _left_out(known, scores, positives, objectives, temperature)
     wanted = objectives.present(batch.group_size, False, batch.teacher_scores is not None)
     losses = _teacher_losses(batch, objectives, wanted, scores, scores, positives)
     if "contrastive_loss" in wanted:
@@ -177,13 +177,9 @@ def _left_out(
 ) -> torch.Tensor | None:
     if objectives.false_negative_margin is None:
         return known
-    similar = _too_similar(scores, own, objectives, temperature)
+    margin, kind = objectives.false_negative_margin, objectives.false_negative_margin_kind
+    similar = too_similar(scores, own, temperature, margin, kind)
     return similar if known is None else known | similar
-
-
-def _too_similar(scores: torch.Tensor, own: torch.Tensor, objectives: Objectives, temperature: float) -> torch.Tensor:
-    margin: float = objectives.false_negative_margin  # type: ignore[assignment]  # callers asked
-    return too_similar(scores, own, temperature, margin, objectives.false_negative_margin_kind)
 
 
 def _teacher_losses(

@@ -46,6 +46,15 @@ def check_positive_int(what: str, value: object) -> None:
         raise ValueError(f"{what}={value} must be at least 1.")
 
 
+def check_max_length(what: str, value: object, positions: int | None) -> None:
+    """Raise TypeError or ValueError unless `value` is a whole number of at least 1, and no more than `positions`."""
+    check_positive_int(what, value)
+    if positions is not None and value > positions:  # type: ignore[operator]  # a whole number
+        raise ValueError(
+            f"{what}={value} is longer than the backbone's {positions} positions: use at most {positions}."
+        )
+
+
 def check_bool(what: str, value: object) -> None:
     """Raise TypeError unless `value` is True or False."""
     if not isinstance(value, bool):
@@ -89,8 +98,11 @@ def check_embedding_dims(dims: object, width: int) -> None:
 
 
 def check_truncate_dim(truncate_dim: int | None, embedding_dims: Sequence[int] | None, width: int) -> None:
-    """Raise unless `truncate_dim` is None, one of the trained widths, or (none were trained) from 1 to `width`."""
-    if truncate_dim is None:
+    """Raise unless `truncate_dim` is None, one of the trained widths, or (none were trained) from 1 to `width`.
+
+    The full `width` is always trained.
+    """
+    if truncate_dim is None or truncate_dim == width:
         return
     check_positive_int("truncate_dim", truncate_dim)
     if embedding_dims is not None and truncate_dim not in embedding_dims:

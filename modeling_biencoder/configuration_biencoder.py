@@ -13,6 +13,7 @@ from .checks_biencoder import (
     check_choice,
     check_embedding_dims,
     check_keywords,
+    check_max_length,
     check_number,
     check_positive_int,
     check_prompts,
@@ -95,7 +96,7 @@ class BiEncoderConfig(PreTrainedConfig):
         check_choice("pooling", self.pooling, POOLINGS)
         check_choice("similarity", self.similarity, SIMILARITIES)
         check_positive_int("pooling_k", self.pooling_k)
-        check_positive_int("max_length", self.max_length)
+        check_max_length("max_length", self.max_length, self.max_positions)
         for name in ("normalize", "bidirectional", "append_eos", "separate_prompts", "negatives_cross_device"):
             check_bool(name, getattr(self, name))
         check_number("temperature", self.temperature, above=0.0)
@@ -104,11 +105,6 @@ class BiEncoderConfig(PreTrainedConfig):
             check_bidirectional(self.text_config.model_type)
         if self.embedding_dims is not None:
             check_embedding_dims(self.embedding_dims, self.hidden_size)
-        if self.max_positions is not None and self.max_length > self.max_positions:
-            raise ValueError(
-                f"max_length={self.max_length} is longer than the backbone's {self.max_positions} positions: "
-                f"use at most {self.max_positions}."
-            )
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:

@@ -46,12 +46,25 @@ def known_positives(mine: Identity, batch: Identity, own: torch.Tensor) -> torch
     positive, which is never among them.
     """
     group_size = len(batch.passage) // len(batch.query)
-    found = batch.passage[None, :] == mine.query[:, None]
-    for positive in mine.positives.T:  # (B,): a loop over few, so that no (B, N, P) is formed
-        found |= batch.passage[None, :] == positive[:, None]
+    found = _are_positives(mine, batch.passage[None, :])
     equal_query = mine.query[:, None] == batch.query[None, :]  # (B, queries)
     found[:, ::group_size] |= equal_query
     return found.scatter(1, own[:, None], False)
+
+
+def known_own_positives(mine: Identity) -> torch.Tensor:
+    """(B, G) bool: passages of each query's own group, but for its positive, that are no negatives of it."""
+    found = _are_positives(mine, mine.passage.view(len(mine.query), -1))
+    found[:, 0] = False
+    return found
+
+
+def _are_positives(mine: Identity, passages: torch.Tensor) -> torch.Tensor:
+    """(B, N) bool: which of (B, N) or (1, N) passages have the text of one of the query's positives, or its own."""
+    found = passages == mine.query[:, None]
+    for positive in mine.positives.T:  # (B,): a loop over few, so that no (B, N, P) is formed
+        found |= passages == positive[:, None]
+    return found
 
 
 def known_queries(mine: Identity, batch: Identity, own: torch.Tensor) -> torch.Tensor:

@@ -231,10 +231,12 @@ class BiEncoderModel(CompleteRepository):
         check_teacher_scores(teacher_scores, len(q_reps), check_group(len(q_reps), len(p_reps)), q_reps.device)
         numbers = Identity.of(identity, len(q_reps), len(p_reps))
         across = self.config.negatives_cross_device and is_distributed()
-        batch = joint_batch(q_reps, p_reps, teacher_scores, numbers, across, in_batch_negatives)
-        losses, scores = batch_losses(batch, objectives, self.config, in_batch_negatives)
-        weights = objectives.names(self.config.embedding_dims, q_reps.shape[1])
-        loss = torch.stack([weights[name] * value for name, value in losses.items()]).sum()
+        # Autocast would take the scores in half precision, and the temperature makes its rounding errors large.
+        with torch.autocast(q_reps.device.type, enabled=False):
+            batch = joint_batch(q_reps, p_reps, teacher_scores, numbers, across, in_batch_negatives)
+            losses, scores = batch_losses(batch, objectives, self.config, in_batch_negatives)
+            weights = objectives.names(self.config.embedding_dims, q_reps.shape[1])
+            loss = torch.stack([weights[name] * value for name, value in losses.items()]).sum()
         return BiEncoderOutput(
             loss=loss * batch.share,
             contrastive_loss=losses.get("contrastive_loss"),

@@ -157,6 +157,11 @@ def test_truncated_widths_are_the_normalised_first_numbers() -> None:
     torch.testing.assert_close(short, torch.nn.functional.normalize(full[:, :8], dim=-1))
 
 
+def test_the_full_width_may_be_asked_for_where_narrower_ones_are_trained() -> None:
+    model = _model(embedding_dims=[8])
+    assert torch.equal(model.encode(TEXTS, truncate_dim=32), model.encode(TEXTS))
+
+
 def test_similarity_is_cosine_or_dot_product() -> None:
     a, b = torch.tensor([[3.0, 4.0]]), torch.tensor([[6.0, 8.0], [4.0, -3.0]])
     torch.testing.assert_close(_model().similarity(a, b), torch.tensor([[1.0, 0.0]]))

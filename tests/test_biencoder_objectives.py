@@ -80,6 +80,29 @@ def test_known_positives_are_no_negatives() -> None:
     torch.testing.assert_close(kept.loss, model().compute_loss(QUERIES, PASSAGES).loss)
 
 
+def test_known_positives_in_a_querys_own_group_are_no_negatives() -> None:
+    # Passage 1 is query 0's other positive, passage 5 is query 2's own text.
+    numbers = identity([1, 2, 3], [10, 12, 11, 13, 14, 3], [[10, 12], [11, 0], [14, 0]])
+    output = model().compute_loss(QUERIES, PASSAGES, in_batch_negatives=False, identity=numbers)
+    left_out = torch.tensor([[False, True], [False, False], [False, True]])
+    own = torch.zeros(3, dtype=torch.long)
+    torch.testing.assert_close(output.loss, contrastive_loss(output.scores, own, left_out))
+    kept = {"identity": numbers, "objectives": Objectives(mask_false_negatives=False)}
+    output = model().compute_loss(QUERIES, PASSAGES, in_batch_negatives=False, **kept)
+    torch.testing.assert_close(output.loss, contrastive_loss(output.scores, own))
+
+
+@pytest.mark.parametrize("in_batch", [True, False])
+def test_scores_keep_single_precision_under_autocast(in_batch: bool) -> None:
+    objectives = Objectives(symmetric_weight=1.0, margin_mse_weight=1.0)
+    nested = model(embedding_dims=[4])
+    plain = nested.compute_loss(QUERIES, PASSAGES, TEACHER, in_batch, objectives=objectives)
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = nested.compute_loss(QUERIES, PASSAGES, TEACHER, in_batch, objectives=objectives)
+    assert cast.scores.dtype == torch.float32
+    assert torch.equal(cast.scores, plain.scores) and torch.equal(cast.loss, plain.loss)
+
+
 def test_queries_of_a_known_positive_are_no_negatives_of_it() -> None:
     numbers = identity([1, 2, 2], [10, 11, 12, 13, 14, 15], [[10, 12], [12, 0], [14, 0]])
     only = Objectives(**ALONE, symmetric_weight=1.0)

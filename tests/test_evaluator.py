@@ -207,6 +207,7 @@ def test_finetune_from_a_file_with_a_folder_to_evaluate_on(tmp_path):
         ({"eval_ks": [0]}, "k is 0"),
         ({"eval_retrieval_revision": "main"}, "needs eval_retrieval"),
         ({"eval_retrieval": "nano", "eval_truncate_dims": [33]}, "truncate_dim=33 is wider"),
+        ({"passage_max_length": 4096}, "passage_max_length=4096 is longer than the backbone's 2048 positions"),
         ({"eval_retrieval": "nano", "eval_task": "facts"}, "task='facts' has no prompt"),
         ({"eval_retrieval": "nano", "metric_for_best_model": "ndgc@5"}, "not measured; did you mean 'ndcg@5'"),
         ({"metric_for_best_model": "ndcg@5"}, "needs retrieval data"),
@@ -218,6 +219,20 @@ def test_wrong_arguments_are_errors_before_the_training(tmp_path, monkeypatch, s
     write_beir(tmp_path / "nano")
     with pytest.raises(ValueError, match=message):
         make_trainer(tmp_path / "run", **settings)
+
+
+@pytest.mark.parametrize(
+    ("data", "names"), [({"nano": evaluator(), "held": PAIRS}, "held_loss, nano_mrr@2"), (evaluator(), "mrr@2")]
+)
+def test_a_loss_that_is_not_measured_cannot_choose_the_best_model(tmp_path, data, names):
+    settings = {"eval_strategy": "steps", "eval_steps": 2, "save_strategy": "steps", "save_steps": 2}
+    with pytest.raises(ValueError, match=f"'loss' .* is not measured; name one of {names}"):
+        make_trainer(tmp_path, data, load_best_model_at_end=True, **settings)
+
+
+def test_texts_longer_than_the_backbones_positions_are_an_error():
+    with pytest.raises(ValueError, match="query_max_length=4096 is longer than the backbone's 2048 positions"):
+        evaluator(query_max_length=4096)(make_model())
 
 
 def test_retrieval_data_is_given_once(tmp_path):

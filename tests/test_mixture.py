@@ -272,6 +272,31 @@ def test_bad_input(tmp_path, source, settings, message):
         make_trainer(tmp_path, source, **settings)
 
 
+@pytest.mark.parametrize(
+    ("others", "message"), [(DUPLICATES, "scored pairs and other rows"), (PAIRS, "pairs and rows with negatives")]
+)
+def test_files_of_one_data_set_that_cannot_share_batches(tmp_path, others, message):
+    for name, rows in (("a", QUESTIONS), ("b", others)):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    trainer = make_trainer(tmp_path / "run", PAIRS)
+    with pytest.raises(ValueError, match=message):
+        trainer.evaluate(str(tmp_path))
+    with pytest.raises(ValueError, match=message):
+        make_trainer(tmp_path / "run", DataSetEntry((tmp_path / "a.jsonl", tmp_path / "b.jsonl"), name="both"))
+
+
+def test_rows_that_only_a_teacher_could_train_need_its_scores(tmp_path):
+    alone = {"contrastive_weight": 0.0}
+    rows = [*PAIRS[:2], {**PAIRS[2], "teacher_scores": None}]
+    with pytest.raises(ValueError, match=r"Data set 'few': row 2 .* has no teacher scores"):
+        make_trainer(tmp_path, DataSetEntry(rows, name="few"), **alone)
+    trainer = make_trainer(tmp_path, DataSetEntry(rows, name="few", max_rows=2), **alone)
+    with pytest.raises(ValueError, match=r"row 2 .* has no teacher scores"):
+        trainer.evaluate(rows)
+    with pytest.raises(ValueError, match=r"Data set 'few': a batch with 1 passages a query, .*has no objective"):
+        make_trainer(tmp_path, DataSetEntry(PAIRS, name="few", group_size=1), **alone)
+
+
 def test_rows_of_a_type_that_is_none_train_as_retrieval(tmp_path, caplog):
     trainer = make_trainer(tmp_path, [{**row, "type": "wiki"} for row in PAIRS])
     assert "type 'wiki' of its rows is none of" in caplog.text

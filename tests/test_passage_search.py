@@ -57,6 +57,15 @@ def test_scores_that_differ_by_rounding_are_in_the_order_of_float64(index):
 
 
 @pytest.mark.parametrize("index", INDEXES)
+def test_autocast_does_not_decide_which_passages_come_out(index):
+    passages = torch.nn.functional.normalize(torch.ones(500, 64) + embeddings(500, 64, seed=3) * 1e-2, dim=1)
+    queries = embeddings(5, 64)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = search(index, queries, passages, 20)
+    assert torch.equal(found[1], full_search(queries, passages, 20)[1])
+
+
+@pytest.mark.parametrize("index", INDEXES)
 def test_fewer_passages_than_k_and_no_queries(index):
     scores, ids = search(index, embeddings(2, 4), embeddings(3, 4), 10)
     assert scores.shape == ids.shape == (2, 3)

@@ -110,3 +110,11 @@ def test_a_misspelt_key_of_the_file_is_named(folder):
     (folder / "config.yaml").write_text("- model\n")
     with pytest.raises(ValueError, match="must be a mapping"):
         commands_finetune.main([f"--config={folder / 'config.yaml'}"])
+    (folder / "config.yaml").write_text("model: [")
+    with pytest.raises(ValueError, match=r"config.yaml is not YAML"):
+        commands_finetune.main(["--config", str(folder / "config.yaml")])
+    with pytest.raises(ValueError, match=r"there is no file 'none.yaml'"):
+        commands_finetune.main(["--config", "none.yaml"])
+    required = ["--model", "x", "--train_data", "y", "--output_dir", str(folder / "none")]
+    with pytest.raises(ValueError, match=r"prompts='{bad' is not JSON"):
+        commands_finetune.main([*required, "--prompts", "{bad"])

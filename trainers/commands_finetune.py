@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, field
+from typing import Any
 
 from .arguments import BiEncoderTrainingArguments
 from .command_arguments import LoraArguments, MixtureDataArguments, given, run_training
@@ -40,5 +41,12 @@ def main(argv: list[str]) -> None:
     model, data, lora, args = parse_arguments(argv, types, "finetune", __doc__)
     model_kwargs = given(model, "model")
     if model.prompts is not None:
-        model_kwargs["prompts"] = json.loads(model.prompts)
+        model_kwargs["prompts"] = _read_prompts(model.prompts)
     run_training(BiEncoderTrainer, model.model, model_kwargs, data, lora, args)
+
+
+def _read_prompts(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"prompts={text!r} is not JSON: {error}") from error

@@ -7,7 +7,9 @@ lists with labels load by their column names (see `data_columns`).
 """
 
 import hashlib
+import math
 import random
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -40,7 +42,9 @@ def load_biencoder_rows(
     A row that lacks a field, or a negative where `group_size` is over 1, raises ValueError with its number and field;
     tables without a column for negatives (pairs) need none.
     """
-    normalized = [normalize_rows(rows, group_size)[0] for rows in load_rows(source, split, streaming)]
+    found = [normalize_rows(rows, group_size) for rows in load_rows(source, split, streaming)]
+    check_layouts([layout for _, layout in found], group_size)
+    normalized = [rows for rows, _ in found]
     return datasets.concatenate_datasets(normalized) if len(normalized) > 1 else normalized[0]
 
 
@@ -53,6 +57,17 @@ def normalize_rows(rows: Any, group_size: int, task: str | None = None, swap: bo
     keywords: dict[str, Any] = {"layout": layout, "group_size": group_size, "task": task, "swap": swap}
     normalize = partial(_normalize, **keywords)
     return rows.map(normalize, with_indices=True, remove_columns=column_names(rows), features=FEATURES), layout
+
+
+def check_layouts(layouts: Sequence[Layout], group_size: int) -> None:
+    """ValueError for files of one data set that cannot share batches."""
+    scored, pairs = {layout.scored for layout in layouts}, {layout.pair for layout in layouts}
+    if len(scored) > 1 or (len(pairs) > 1 and group_size > 1):
+        kinds = "scored pairs and other rows" if len(scored) > 1 else "pairs and rows with negatives of their own"
+        raise ValueError(
+            f"The files of one data set hold {kinds}, which do not share batches (group size {group_size}): make a "
+            f"data set of each."
+        )
 
 
 def _normalize(row: Row, number: int, layout: Layout, group_size: int, task: str | None, swap: bool) -> Row:
@@ -134,6 +149,8 @@ def _numbers(row: Row, field: str, expected: int, number: int) -> list[float]:
             f"Row {number} (the first is 0): field {field!r} has {len(value)} scores for {expected} texts; "
             f"give one score a text, positives first."
         )
+    if not all(map(math.isfinite, value)):
+        raise ValueError(f"Row {number} (the first is 0): field {field!r} is {value!r}; its scores must be finite.")
     return [float(score) for score in value]
 
 

@@ -10,7 +10,8 @@ import datasets
 import torch
 from transformers.utils import logging
 
-from .data_biencoder import normalize_rows
+from .data_biencoder import check_layouts, normalize_rows
+from .mixture_checks import check_objectives
 from .mixture_entries import RETRIEVAL, TASK_TYPES, DataSetEntry, TaskType
 from .rows import Row, StreamedRows, Transform, TransformedRows, column_names, load_rows
 
@@ -38,6 +39,7 @@ def load_part(entry: DataSetEntry, args: Any, streaming: bool = False) -> Mixtur
     own = (args.symmetric_group_size, args.symmetric_batch_size) if kind.own_sizes else (None, None)
     group_size = entry.group_size or own[0] or args.train_group_size
     loaded = [normalize_rows(table, group_size, entry.task, entry.swap) for table in tables]
+    check_layouts([layout for _, layout in loaded], group_size)
     part = MixturePart(
         name=str(entry.name),
         rows=_joined([rows for rows, _ in loaded], entry, args),
@@ -54,6 +56,7 @@ def load_part(entry: DataSetEntry, args: Any, streaming: bool = False) -> Mixtur
             f"Data set {part.name!r} has a group size of 1 and in_batch_negatives=False, which leaves no negatives: "
             f"give negatives, or in_batch_negatives=True."
         )
+    check_objectives(part, args)
     return part
 
 

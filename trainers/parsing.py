@@ -45,7 +45,12 @@ def _take_config(argv: list[str]) -> tuple[str | None, list[str]]:
 
 
 def _file_arguments(path: str, names: set[str]) -> list[str]:
-    values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    if not Path(path).is_file():
+        raise ValueError(f"--config: there is no file {path!r}.")
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML: {error}") from error
     if not isinstance(values, dict):
         raise ValueError(f"{path} holds a {type(values).__name__}; it must be a mapping of argument names to values.")
     arguments = []

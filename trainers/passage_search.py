@@ -124,7 +124,8 @@ class PassageIndex:
         on_device = queries.to(self.device)
         best = on_device.new_zeros(len(queries), 0), on_device.new_zeros(len(queries), 0, dtype=torch.long)
         for start, block in self._blocks():
-            scores = on_device @ block.to(self.device, torch.float32).T  # (queries, block)
+            with torch.autocast(self.device.type, enabled=False):  # the error bound is float32's
+                scores = on_device @ block.to(self.device, torch.float32).T  # (queries, block)
             ids = torch.arange(start, start + len(block), device=self.device).expand_as(scores)
             scores, ids = torch.cat([best[0], scores], dim=1), torch.cat([best[1], ids], dim=1)
             scores, columns = scores.topk(min(k, scores.shape[1]), dim=1, sorted=False)

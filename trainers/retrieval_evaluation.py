@@ -39,7 +39,7 @@ class RetrievalEvaluation(FamilyTrainer):
             self.evaluators = self._load_evaluators("", self.args.eval_retrieval, self.args.eval_retrieval_revision)
         for evaluator in self.evaluators.values():
             evaluator.check(self.model)
-        self._check_best_metric()
+        self._check_best_metric(rows)
         # Trainer takes None for no evaluation at all.
         return {} if rows is None and self.evaluators else rows
 
@@ -70,9 +70,16 @@ class RetrievalEvaluation(FamilyTrainer):
             return dict.fromkeys([name], *loaded.values())
         return {f"{name}_{part}" if name else part: evaluator for part, evaluator in loaded.items()}
 
-    def _check_best_metric(self) -> None:
-        """A misspelt metric is an error now, not after the first evaluation."""
+    def _check_best_metric(self, rows: Any) -> None:
+        """A metric that will not be there is an error now, not after the first evaluation."""
         wanted = (self.args.metric_for_best_model or "").removeprefix("eval_")
+        if wanted == "loss" and (isinstance(rows, dict) or (rows is None and self.evaluators)):
+            losses = [f"{name}_loss" for name in rows or ()]
+            retrieval = evaluate_all(self.evaluators, lambda evaluator: dict.fromkeys(evaluator.names(), 0.0))
+            raise ValueError(
+                f"metric_for_best_model='loss' (which load_best_model_at_end takes where none is named) is not "
+                f"measured; name one of {', '.join([*losses, *retrieval])}."
+            )
         if "@" not in wanted:
             return
         names = list(evaluate_all(self.evaluators, lambda evaluator: dict.fromkeys(evaluator.names(), 0.0)))

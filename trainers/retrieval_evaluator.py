@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import torch
 
 from modeling_biencoder import BiEncoderModel
-from modeling_biencoder.checks_biencoder import check_positive_int, check_truncate_dim
+from modeling_biencoder.checks_biencoder import check_max_length, check_positive_int, check_truncate_dim
 from modeling_biencoder.gather_biencoder import gather_rows, gather_sizes, is_distributed
 from modeling_biencoder.pooling_biencoder import finish
 
@@ -75,7 +75,10 @@ class RetrievalEvaluator:
         return plain + [f"dim{dim}_{name}" for dim in self.truncate_dims for name in plain]
 
     def check(self, model: BiEncoderModel) -> None:
-        """Raises ValueError for a task or a width that the model does not have."""
+        """Raises ValueError for a task, a width or a length that the model does not have."""
+        for role, length in self.max_lengths.items():
+            if length is not None:
+                check_max_length(f"{role}_max_length", length, model.config.max_positions)
         for dim in self.truncate_dims:
             check_truncate_dim(dim, model.config.embedding_dims, model.config.hidden_size)
         model.encode([], task=self.task)

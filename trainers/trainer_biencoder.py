@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from modeling_biencoder import BiEncoderConfig, BiEncoderModel, BiEncoderOutput
+from modeling_biencoder.checks_biencoder import check_max_length
 from modeling_biencoder.objectives_biencoder import LOSSES
 
 from .arguments import BiEncoderTrainingArguments
@@ -94,8 +95,8 @@ class BiEncoderTrainer(RetrievalEvaluation):
         return partial(
             biencoder_example,
             tokenizer=self.processing_class,
-            query_config=self._cut_at(self.args.query_max_length),
-            passage_config=self._cut_at(self.args.passage_max_length),
+            query_config=self._cut_at("query_max_length"),
+            passage_config=self._cut_at("passage_max_length"),
             group_size=part.group_size,
             seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
             # One passage has nothing to be compared with, unless its score is what there is to learn.
@@ -109,7 +110,7 @@ class BiEncoderTrainer(RetrievalEvaluation):
         args = self.args
         if not args.max_examples:
             return None
-        config = self._cut_at(args.query_max_length)
+        config = self._cut_at("query_max_length")
         return InContextExamples(
             self.processing_class, config, args.max_examples, args.fixed_examples, args.examples_max_length
         )
@@ -122,9 +123,10 @@ class BiEncoderTrainer(RetrievalEvaluation):
             self.train_dataset, self.data_collator, self.args, self.accelerator, self._train_batch_size
         )
 
-    def _cut_at(self, max_length: int | None) -> BiEncoderConfig:
-        config = copy.copy(self.model.config)
+    def _cut_at(self, name: str) -> BiEncoderConfig:
+        config, max_length = copy.copy(self.model.config), getattr(self.args, name)
         if max_length is not None:
+            check_max_length(name, max_length, config.max_positions)
             config.max_length = max_length
         return config
 
