@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from huggingface_hub import EvalResult
 
+PLACEHOLDER = "path/to/this/repo"  # in the code of a card that was saved without a repo id; a push puts the id there
 RELATIONS = ("finetune", "adapter", "merge", "quantized")
 
 

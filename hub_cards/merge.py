@@ -28,6 +28,18 @@ def stamp(text: str) -> str:
     return _SECTION.sub(stamped, text)
 
 
+def replace_generated(text: str, old: str, new: str) -> str:
+    """`text` with `new` for `old` in its generated sections, but not in one that somebody edited."""
+
+    def replaced(section: re.Match[str]) -> str:
+        name, content = section["name"], section["text"]
+        if old not in content or _is_edited(section):
+            return section[0]
+        return stamp(f"<!-- lookback:begin {name} -->{content.replace(old, new)}<!-- lookback:end {name} -->")
+
+    return _SECTION.sub(replaced, text)
+
+
 def _digest(text: str) -> str:
     # Ends of lines may change on the way through an editor or the Hub's web page.
     lines = "\n".join(line.rstrip() for line in text.strip().splitlines())
