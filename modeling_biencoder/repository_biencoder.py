@@ -131,7 +131,7 @@ class CompleteRepository(PreTrainedModel):
         repo_id = repo_id or (folder.name if push_to_hub else None)
         _record_commits(self.config)
         alone = is_main_process and not kwargs.get("distributed_checkpoint")  # else other processes write there too
-        with _saved_whole(folder) if alone else nullcontext(folder) as place:
+        with saved_whole(folder) if alone else nullcontext(folder) as place:
             super().save_pretrained(place, is_main_process=is_main_process, state_dict=state_dict, **kwargs)
             if is_main_process:
                 if self._hf_peft_config_loaded:
@@ -233,7 +233,7 @@ def _refuse_pickled_adapter(source: str, keywords: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _saved_whole(folder: Path) -> Iterator[Path]:
+def saved_whole(folder: Path) -> Iterator[Path]:
     """A folder to write into; its files come into `folder` when all are written, or not at all.
 
     Raises ValueError where `folder` is a file, OSError where the disk is full.
