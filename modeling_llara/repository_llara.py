@@ -17,6 +17,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import (
+    ADAPTER_CONFIG_NAME,
     ADAPTER_SAFE_WEIGHTS_NAME,
     CONFIG_NAME,
     SAFE_WEIGHTS_INDEX_NAME,
@@ -124,7 +125,7 @@ class CompleteRepository(PreTrainedModel):
         the keywords of that. The card of a folder that has one keeps what a person wrote.
 
         The folder changes when everything is written, or not at all: a full disk (OSError) or the end of the process
-        leaves what it held, and a set of weights under other names (other shards) goes with the new one's coming.
+        leaves what it held, and weights under other names (other shards, an adapter) go when new full ones come.
         """
         upload = {name: kwargs.pop(name) for name in _UPLOAD_KEYWORDS if name in kwargs}
         folder = Path(save_directory)
@@ -280,11 +281,12 @@ def _finish_save(folder: Path) -> None:
 
 
 def _other_weights(folder: Path, new: Path) -> list[str]:
-    """Names of the full weights in `folder` that are not replaced by those in `new`, but would be loaded for them."""
+    """Names of weights in `folder`, other shards or an adapter, that would be loaded for the full ones in `new`."""
     names = {path.name for path in new.iterdir()}
     if not names & {SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME}:
         return []
-    patterns = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, "model-?????-of-?????.safetensors")
+    adapter = (ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIGHTS_NAME)  # transformers would load its base and it
+    patterns = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, "model-?????-of-?????.safetensors", *adapter)
     return sorted({path.name for pattern in patterns for path in folder.glob(pattern)} - names)
 
 

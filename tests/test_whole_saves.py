@@ -9,6 +9,7 @@ import pytest
 import torch
 import transformers.modeling_utils
 from huggingface_hub import snapshot_download
+from peft import LoraConfig
 from transformers import PreTrainedTokenizerBase
 
 from modeling_biencoder import BiEncoderModel
@@ -123,6 +124,20 @@ def test_other_shards_do_not_stay(saved):
     two.save_pretrained(saved, max_shard_size="40KB")
     assert not (saved / "model.safetensors").exists() and same_weights(saved, two)
     assert (saved / "mine.txt").exists()
+
+
+def test_an_adapter_does_not_stay_beside_full_weights(saved):
+    """transformers would load the adapter's base, and the adapter, in place of what was saved."""
+    folder = saved.parent / "adapter"
+    adapted = BiEncoderModel.from_pretrained(saved)
+    adapted.add_adapter(LoraConfig(task_type="FEATURE_EXTRACTION", target_modules=["q_proj"]))
+    adapted.save_pretrained(folder)
+    assert (folder / "adapter_config.json").exists() and not (folder / "model.safetensors").exists()
+    model = build(1)
+    model.save_pretrained(folder)
+    assert same_weights(folder, model) and not list(folder.glob("adapter*"))
+    adapted.save_pretrained(saved)  # beside its own base: that one stays
+    assert list(saved.glob("model-*.safetensors"))
 
 
 def save_plain(kind: str, seed: int, folder) -> None:
