@@ -73,7 +73,7 @@ def push(
     files = {name: folder / name for name in filter_repo_objects(names, ignore_patterns=list(BYPRODUCTS))}
     with tempfile.TemporaryDirectory() as place:
         for _ in range(_RACES):
-            head = head_of(api, repo_id, None if create_pr else revision)
+            head = head_of(api, repo_id, revision)
             card = card_to_send(folder, repo_id, head, token, Path(place))
             sent = {**files, **({"README.md": card} if card else {}), **(beside or {})}
             try:
