@@ -9,6 +9,8 @@ from huggingface_hub import CommitInfo, HfApi
 from huggingface_hub.utils import filter_repo_objects
 from transformers import PreTrainedModel
 
+from modeling_biencoder.repository_biencoder import finish_save
+
 from .card import write_card
 from .commits import RepoChangedError, commit_files, head_of
 from .file_checks import BYPRODUCTS, PICKLES, matches
@@ -63,7 +65,9 @@ def push(
             )  # fmt: skip
     if not isinstance(source, str | Path):
         raise TypeError(f"source is a {type(source).__name__} but must be a model or the folder it was saved in.")
-    folder, names = Path(source), _files(Path(source))
+    folder = Path(source)
+    finish_save(folder)
+    names = _files(folder)
     _check_files(names, f"folder {str(source)!r}", "save the model with save_pretrained")
     api = HfApi(token=token)
     what = f"the push to {repo_id!r}"

@@ -93,7 +93,7 @@ class CompleteRepository(PreTrainedModel):
         refuse_pickles(kwargs)
         source = pretrained_model_name_or_path
         if source is not None and os.path.isdir(source):
-            _finish_save(Path(source))
+            finish_save(Path(source))
         keywords = {name: kwargs[name] for name in HUB_KEYWORDS if name in kwargs}  # transformers takes them out
         try:
             loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
@@ -241,7 +241,7 @@ def saved_whole(folder: Path) -> Iterator[Path]:
     """
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{str(folder)!r} is a file: name a folder to save into.")
-    _finish_save(folder)
+    finish_save(folder)
     new, partial = not folder.exists(), folder / _PARTIAL
     shutil.rmtree(partial, ignore_errors=True)  # of a process that was ended
     partial.mkdir(parents=True)
@@ -261,10 +261,10 @@ def saved_whole(folder: Path) -> Iterator[Path]:
             what = f"no space left to save into {str(folder)!r}, which is as it was: free some and save again"
             raise OSError(errno.ENOSPC, what) from error
         raise
-    _finish_save(folder)
+    finish_save(folder)
 
 
-def _finish_save(folder: Path) -> None:
+def finish_save(folder: Path) -> None:
     """Put the files of a save that was written as a whole into their places, also if its process ended before."""
     whole = folder / _WHOLE
     if not whole.is_dir():

@@ -143,3 +143,10 @@ def test_the_card_that_is_sent_names_the_repo(hub, saved):
     card.write_text(card.read_text().replace("A bi-encoder: it maps", "Ours. It maps"))
     push(saved, "user/four")
     assert read(hub, "README.md", "user/four") == card.read_text()
+
+
+def test_a_push_first_finishes_a_save_that_was_killed(hub, saved):
+    (saved / ".saved").mkdir()
+    (saved / ".saved" / "config.json").write_text('{"new": 1}')
+    push(saved, "user/name")
+    assert read(hub, "config.json", "user/name") == '{"new": 1}' and not (saved / ".saved").exists()
