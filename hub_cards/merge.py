@@ -101,7 +101,7 @@ def _merge_metadata(old: ModelCardData, new: ModelCardData, given: set[str]) -> 
 
 
 def _change_kind(old: ModelCardData, new: ModelCardData) -> None:
-    """Where an adapter takes the place of full weights, or these that of an adapter, the relation to the base changes."""
+    """Where an adapter takes the place of full weights, or the other way round, the relation to the base changes."""
     was, is_now = old.get("base_model_relation") == "adapter", new.get("base_model_relation") == "adapter"
     if was == is_now:
         return

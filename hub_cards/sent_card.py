@@ -29,10 +29,17 @@ def card_to_send(folder: Path, repo_id: str, head: ModelInfo, token: str | bool 
     if not sent.is_file():
         return None
     complete_license(sent, token)
-    text = sent.read_bytes().decode()
-    if (named := replace_generated(text, f'"{PLACEHOLDER}"', f'"{repo_id}"')) != text:
-        sent.write_bytes(named.encode())
+    _name_repo(sent, repo_id)
     return sent
+
+
+def _name_repo(path: Path, repo_id: str) -> None:
+    """Put the repo's id into the card's code, for none at all or one without its owner."""
+    text = named = path.read_bytes().decode()
+    for name in (PLACEHOLDER, repo_id.split("/")[-1]):
+        named = replace_generated(named, f'("{name}"', f'("{repo_id}"')
+    if named != text:
+        path.write_bytes(named.encode())
 
 
 def _keep_hub_card(path: Path, repo_id: str, head: ModelInfo, token: str | bool | None) -> None:
