@@ -7,7 +7,7 @@ import jinja2
 from huggingface_hub import ModelCard, ModelCardData
 from transformers import PreTrainedModel
 
-from .facts import FAMILIES, CardFacts, Family
+from .facts import FAMILIES, PLACEHOLDER, CardFacts, Family
 from .merge import merge_cards, stamp
 from .origin import Origin, find_origin, license_beside, license_on_hub
 from .pictures import LOSS_PICTURE, draw_losses
@@ -56,8 +56,9 @@ def _render(model: PreTrainedModel, facts: CardFacts, picture: str | None) -> Mo
     family, origin = _family(model), find_origin(model, facts)
     data = _metadata(family, model, facts, origin)
     text = _TEMPLATES.get_template(family.template).render(
-        config=model.config, facts=facts, origin=origin, picture=picture, num_parameters=model.num_parameters()
-    )
+        config=model.config, facts=facts, origin=origin, picture=picture, num_parameters=model.num_parameters(),
+        repo=facts.repo_id or PLACEHOLDER,
+    )  # fmt: skip
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{stamp(text)}")
 
 

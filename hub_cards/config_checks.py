@@ -12,6 +12,7 @@ from .safetensors_headers import Shapes
 DATA = ("tokenizer.json", "vocab.json", "added_tokens.json")  # may be large, and name nothing
 MAX_CONFIG = 32_000_000  # bytes
 _CODE_KEYS = ("auto_map", "custom_pipelines")
+_KERNEL_KEYS = ("attn_implementation", "experts_implementation")  # transformers loads one that is named as a repo
 # Modules that an adapter's configuration may have peft import.
 _ADAPTED = ("transformers", "transformers_modules", "modeling_biencoder", "modeling_llara", "modeling_srlm")
 
@@ -27,6 +28,10 @@ def check_config(name: str, config: Any) -> Iterator[Finding]:
         keys = [key for key in path if isinstance(key, str)]
         if any(key in _CODE_KEYS for key in keys) and isinstance(value, str):
             yield from _check_reference(name, ".".join(keys), value)
+        elif any(key.endswith(_KERNEL_KEYS) for key in keys) and isinstance(value, str) and "/" in value:
+            kernel = value.split("|")[-1].split(":")[0]
+            message = f"{'.'.join(keys)} is {value!r}: the code of another repo, {kernel!r}, would run as a kernel."
+            yield Finding(REFUSED, name, message)
         elif keys and isinstance(value, str) and _is_path(name, keys) and leaves_folder(value):
             yield Finding(REFUSED, name, f"{'.'.join(keys)} is {value!r}, which leaves the repo's folder.")
     last = PurePosixPath(name).name

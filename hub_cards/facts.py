@@ -1,6 +1,7 @@
 """What a card can say about a run, and what it says about a family."""
 
 import difflib
+import math
 import numbers
 import re
 from collections.abc import Mapping, Sequence
@@ -9,6 +10,7 @@ from typing import Any, Self
 
 from huggingface_hub import EvalResult
 
+PLACEHOLDER = "path/to/this/repo"  # in the code of a card that was saved without a repo id; a push puts the id there
 RELATIONS = ("finetune", "adapter", "merge", "quantized")
 
 
@@ -48,7 +50,7 @@ class CardFacts:
         training: setting -> value, for the table of the training.
         losses: curves for a picture, as in {"training": [(step, loss), ...], "evaluation": [...]}.
         metrics: metric name -> number, as in {"mrr@10": 0.431}; those with an @ and perplexities are also the card's
-            `model-index`.
+            `model-index`, if they are finite.
         evaluation_data: the data that `metrics` were measured on, a repo id or a name in your words.
     """
 
@@ -99,5 +101,5 @@ class CardFacts:
                 metric_value=float(value),
             )
             for name, value in self.metrics.items()
-            if "@" in name or name.endswith("perplexity")
+            if ("@" in name or name.endswith("perplexity")) and math.isfinite(value)
         ]

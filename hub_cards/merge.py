@@ -28,6 +28,18 @@ def stamp(text: str) -> str:
     return _SECTION.sub(stamped, text)
 
 
+def replace_generated(text: str, old: str, new: str) -> str:
+    """`text` with `new` for `old` in its generated sections, but not in one that somebody edited."""
+
+    def replaced(section: re.Match[str]) -> str:
+        name, content = section["name"], section["text"]
+        if old not in content or _is_edited(section):
+            return section[0]
+        return stamp(f"<!-- lookback:begin {name} -->{content.replace(old, new)}<!-- lookback:end {name} -->")
+
+    return _SECTION.sub(replaced, text)
+
+
 def _digest(text: str) -> str:
     # Ends of lines may change on the way through an editor or the Hub's web page.
     lines = "\n".join(line.rstrip() for line in text.strip().splitlines())
@@ -80,11 +92,23 @@ def _merge_metadata(old: ModelCardData, new: ModelCardData, given: set[str]) -> 
     results = _merge_results(old.eval_results or [], new.eval_results or [])
     old.model_name = old.model_name or new.model_name
     old.eval_results = results or None
+    _change_kind(old, new)
     for name, value in new.to_dict().items():
         if name in _LISTS:
             old[name] = _union(old.get(name), value)
         elif name != "model-index" and (name in given or old.get(name) is None):
             old[name] = value
+
+
+def _change_kind(old: ModelCardData, new: ModelCardData) -> None:
+    """Where an adapter takes the place of full weights, or the other way round, the relation to the base changes."""
+    was, is_now = old.get("base_model_relation") == "adapter", new.get("base_model_relation") == "adapter"
+    if was == is_now:
+        return
+    old["base_model"] = new.get("base_model") or old.get("base_model")
+    old["base_model_relation"] = new.get("base_model_relation") or "finetune"
+    if was and old.tags:
+        old.tags = [tag for tag in old.tags if tag != "peft"]
 
 
 def _merge_results(old: list[EvalResult], new: list[EvalResult]) -> list[EvalResult]:

@@ -3,19 +3,20 @@
 import glob
 import tempfile
 from collections.abc import Iterable
-from functools import partial
 from pathlib import Path
 
-from huggingface_hub import CommitInfo, HfApi, ModelCard, ModelInfo, hf_hub_download
+from huggingface_hub import CommitInfo, HfApi
 from huggingface_hub.utils import filter_repo_objects
 from transformers import PreTrainedModel
 
-from .card import complete_license, read_card, write_card
+from modeling_biencoder.repository_biencoder import finish_save
+
+from .card import write_card
 from .commits import RepoChangedError, commit_files, head_of
 from .file_checks import BYPRODUCTS, PICKLES, matches
 from .inspection import FETCHED, Inspection, look_at
-from .merge import is_generated, merge_cards
 from .retries import TransferError, retried
+from .sent_card import card_to_send
 from .sources import HubSource
 from .verification import fetch_verified
 
@@ -35,9 +36,10 @@ def push(
 ) -> CommitInfo:
     """Send a model, or the folder it was saved in, to the Hub in one commit; the repo is created if missing.
 
-    A card that stands on the Hub keeps what a person wrote in it, unless the folder's own card was edited. Weights of
-    an earlier push under other names (shards, an adapter) are removed. Where the connection breaks or the Hub is busy,
-    it is tried again; the repo does not change until everything has arrived.
+    A card that stands on the Hub keeps what a person wrote in it, unless the folder's own card was edited; one that
+    was saved without a repo id names it when it is sent. The folder stays as it is. Weights of an earlier push under
+    other names (shards, an adapter) are removed. Where the connection breaks or the Hub is busy, it is tried again;
+    the repo does not change until everything has arrived.
 
     Args:
         source: a model of one of the three families, or a folder with a `config.json` or `adapter_config.json`.
@@ -63,24 +65,25 @@ def push(
             )  # fmt: skip
     if not isinstance(source, str | Path):
         raise TypeError(f"source is a {type(source).__name__} but must be a model or the folder it was saved in.")
-    folder, names = Path(source), _files(Path(source))
+    folder = Path(source)
+    finish_save(folder)
+    names = _files(folder)
     _check_files(names, f"folder {str(source)!r}", "save the model with save_pretrained")
     api = HfApi(token=token)
     what = f"the push to {repo_id!r}"
     repo_id = retried(lambda: api.create_repo(repo_id, private=private, exist_ok=True), what).repo_id
     if revision is not None and not create_pr:
         retried(lambda: api.create_branch(repo_id, branch=revision, exist_ok=True), what)
-    for _ in range(_RACES):
-        head = head_of(api, repo_id, None if create_pr else revision)
-        _keep_hub_card(folder, repo_id, head, token)
-        if (folder / "README.md").is_file():
-            complete_license(folder / "README.md", token)
-        kept = filter_repo_objects({*names, "README.md"}, ignore_patterns=list(BYPRODUCTS))
-        files = {name: folder / name for name in kept if (folder / name).is_file()}
-        try:
-            return commit_files(api, repo_id, head, {**files, **(beside or {})}, commit_message, revision, create_pr)
-        except RepoChangedError:  # by somebody else, since: once more, on top of that
-            continue
+    files = {name: folder / name for name in filter_repo_objects(names, ignore_patterns=list(BYPRODUCTS))}
+    with tempfile.TemporaryDirectory() as place:
+        for _ in range(_RACES):
+            head = head_of(api, repo_id, revision)
+            card = card_to_send(folder, repo_id, head, token, Path(place))
+            sent = {**files, **({"README.md": card} if card else {}), **(beside or {})}
+            try:
+                return commit_files(api, repo_id, head, sent, commit_message, revision, create_pr)
+            except RepoChangedError:  # by somebody else, since: once more, on top of that
+                continue
     raise TransferError(f"{what} failed: others commit to it all the time. Push again later.")
 
 
@@ -149,17 +152,3 @@ def _check_safe(found: Inspection) -> None:
 def _check_model(names: set[str], where: str, fix: str) -> None:
     if not {"config.json", "adapter_config.json"} & names:
         raise ValueError(f"{where} has neither config.json nor adapter_config.json, so holds no model: {fix}.")
-
-
-def _keep_hub_card(folder: Path, repo_id: str, head: ModelInfo, token: str | bool | None) -> None:
-    """Put what a person wrote on the Hub into the folder's card, where nobody has written in that one."""
-    path = folder / "README.md"
-    if path.is_file() and not is_generated(read_card(path)):
-        return
-    if path.name not in {sibling.rfilename for sibling in head.siblings or []}:
-        return
-    fetch = partial(hf_hub_download, repo_id, path.name, revision=head.sha, token=token)
-    on_hub: ModelCard = read_card(Path(retried(fetch, f"reading the card of {repo_id!r}")))
-    if path.is_file():
-        on_hub = merge_cards(on_hub, read_card(path), given=set())
-    on_hub.save(path)

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from .configuration_biencoder import BiEncoderConfig
+from .repository_biencoder import saved_whole
 
 _POOLINGS = {"last_token": "lasttoken", "cls": "cls_token", "mean": "mean_tokens"}  # ours -> theirs
 
 
 def export_sentence_transformers(model: Any, folder: str | os.PathLike) -> None:
-    """Write backbone, tokenizer and module files of a BiEncoderModel into `folder`.
+    """Write backbone, tokenizer and module files of a BiEncoderModel into `folder`, all of them or nothing.
 
     Raises ValueError for what sentence-transformers has no module for.
     """
@@ -25,12 +26,12 @@ def export_sentence_transformers(model: Any, folder: str | os.PathLike) -> None:
     tokenizer.model_max_length = config.max_length
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    folder = Path(folder)
-    model.backbone.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    for path, content in _module_files(config).items():
-        (folder / path).parent.mkdir(exist_ok=True)
-        (folder / path).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    with saved_whole(Path(folder)) as place:
+        model.backbone.save_pretrained(place)
+        tokenizer.save_pretrained(place)
+        for path, content in _module_files(config).items():
+            (place / path).parent.mkdir(exist_ok=True)
+            (place / path).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def _check_exportable(config: BiEncoderConfig) -> None:

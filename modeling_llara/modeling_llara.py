@@ -32,7 +32,7 @@ from .loss_llara import (
 )
 from .masking_llara import Span, check_attention, check_implementation, find_span, find_streams, two_stream_positions
 from .prompts_llara import add_prompts, biencoder_keywords
-from .repository_llara import CompleteRepository
+from .repository_llara import CompleteRepository, saved_whole
 
 AUTO_CLASSES = ("AutoModel", "AutoModelForCausalLM", "AutoModelForPreTraining")
 
@@ -268,6 +268,8 @@ class LlaraForPreTraining(CompleteRepository, GenerationMixin):
     def save_backbone(self, folder: str | Path, state_dict: dict[str, torch.Tensor] | None = None) -> None:
         """Save the backbone alone, with the tokenizer if there is one: a plain checkpoint that any tool loads.
 
+        The folder changes when everything is written, or not at all, as in `save_pretrained`.
+
         Args:
             state_dict: this model's weights, where FSDP or ZeRO gathered them; default the model's own.
 
@@ -282,8 +284,9 @@ class LlaraForPreTraining(CompleteRepository, GenerationMixin):
         prefix = f"{self.base_model_prefix}."
         given = {name: value for name, value in (state_dict or {}).items() if name.startswith(prefix)}
         weights = {name.removeprefix(prefix): value for name, value in given.items()}
-        self.backbone.save_pretrained(folder, state_dict=None if state_dict is None else weights)
-        self._save_tokenizer(Path(folder))
+        with saved_whole(Path(folder)) as place:
+            self.backbone.save_pretrained(place, state_dict=None if state_dict is None else weights)
+            self._save_tokenizer(place)
 
     def to_biencoder(self) -> dict[str, Any]:
         """Keywords for `BiEncoderModel.from_backbone(folder_of_save_backbone, **keywords)`: both prompts and pooling.

@@ -17,6 +17,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import (
+    ADAPTER_CONFIG_NAME,
     ADAPTER_SAFE_WEIGHTS_NAME,
     CONFIG_NAME,
     SAFE_WEIGHTS_INDEX_NAME,
@@ -92,7 +93,7 @@ class CompleteRepository(PreTrainedModel):
         refuse_pickles(kwargs)
         source = pretrained_model_name_or_path
         if source is not None and os.path.isdir(source):
-            _finish_save(Path(source))
+            finish_save(Path(source))
         keywords = {name: kwargs[name] for name in HUB_KEYWORDS if name in kwargs}  # transformers takes them out
         try:
             loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
@@ -124,14 +125,14 @@ class CompleteRepository(PreTrainedModel):
         the keywords of that. The card of a folder that has one keeps what a person wrote.
 
         The folder changes when everything is written, or not at all: a full disk (OSError) or the end of the process
-        leaves what it held, and a set of weights under other names (other shards) goes with the new one's coming.
+        leaves what it held, and weights under other names (other shards, an adapter) go when new full ones come.
         """
         upload = {name: kwargs.pop(name) for name in _UPLOAD_KEYWORDS if name in kwargs}
         folder = Path(save_directory)
         repo_id = repo_id or (folder.name if push_to_hub else None)
         _record_commits(self.config)
         alone = is_main_process and not kwargs.get("distributed_checkpoint")  # else other processes write there too
-        with _saved_whole(folder) if alone else nullcontext(folder) as place:
+        with saved_whole(folder) if alone else nullcontext(folder) as place:
             super().save_pretrained(place, is_main_process=is_main_process, state_dict=state_dict, **kwargs)
             if is_main_process:
                 if self._hf_peft_config_loaded:
@@ -233,14 +234,14 @@ def _refuse_pickled_adapter(source: str, keywords: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _saved_whole(folder: Path) -> Iterator[Path]:
+def saved_whole(folder: Path) -> Iterator[Path]:
     """A folder to write into; its files come into `folder` when all are written, or not at all.
 
     Raises ValueError where `folder` is a file, OSError where the disk is full.
     """
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{str(folder)!r} is a file: name a folder to save into.")
-    _finish_save(folder)
+    finish_save(folder)
     new, partial = not folder.exists(), folder / _PARTIAL
     shutil.rmtree(partial, ignore_errors=True)  # of a process that was ended
     partial.mkdir(parents=True)
@@ -260,10 +261,10 @@ def _saved_whole(folder: Path) -> Iterator[Path]:
             what = f"no space left to save into {str(folder)!r}, which is as it was: free some and save again"
             raise OSError(errno.ENOSPC, what) from error
         raise
-    _finish_save(folder)
+    finish_save(folder)
 
 
-def _finish_save(folder: Path) -> None:
+def finish_save(folder: Path) -> None:
     """Put the files of a save that was written as a whole into their places, also if its process ended before."""
     whole = folder / _WHOLE
     if not whole.is_dir():
@@ -280,11 +281,12 @@ def _finish_save(folder: Path) -> None:
 
 
 def _other_weights(folder: Path, new: Path) -> list[str]:
-    """Names of the full weights in `folder` that are not replaced by those in `new`, but would be loaded for them."""
+    """Names of weights in `folder`, other shards or an adapter, that would be loaded for the full ones in `new`."""
     names = {path.name for path in new.iterdir()}
     if not names & {SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME}:
         return []
-    patterns = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, "model-?????-of-?????.safetensors")
+    adapter = (ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIGHTS_NAME)  # transformers would load its base and it
+    patterns = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, "model-?????-of-?????.safetensors", *adapter)
     return sorted({path.name for pattern in patterns for path in folder.glob(pattern)} - names)
 
 

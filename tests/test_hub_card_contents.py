@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 import re
 
 import pytest
@@ -25,6 +26,7 @@ from trainers import (
     LlaraTrainer,
     LlaraTrainingArguments,
     add_adapter,
+    merge_adapter,
 )
 from trainers.card_data import data_facts
 
@@ -89,6 +91,29 @@ def test_the_client_finds_every_card_valid(hub, family):
     assert results[0].dataset_type == "20-questions-held-out" and results[0].dataset_name == "20 questions, held out"
     with pytest.raises(ValueError, match="base_model_relation is 'copy'"):
         render_card(fake_model(), base_model_relation="copy")
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_a_figure_that_is_no_number_is_no_result(hub, value):
+    card = render_card(fake_model(), metrics={"perplexity": value, "ndcg@10": 0.5})
+    assert [result.metric_type for result in card.data.eval_results] == ["ndcg@10"]
+    assert f"| perplexity | {value} |" in card.text and str(value) not in card.data.to_yaml()
+
+
+def test_a_merged_model_takes_its_adapters_place_on_the_hub(hub):
+    build("biencoder").push_to_hub("user/base")
+    model = BiEncoderModel.from_pretrained("user/base")
+    add_adapter(model, LoraConfig(target_modules=["q_proj"]))
+    model.push_to_hub("user/repo")
+    commit(hub, "user/repo", README__md=read(hub, "README.md").replace("tags:\n", "tags:\n- mine\n"))
+    merge_adapter(model).push_to_hub("user/repo")
+    data = ModelCard(read(hub, "README.md")).data
+    assert data["base_model_relation"] == "finetune" and "peft" not in data.tags and "mine" in data.tags
+    again = BiEncoderModel.from_pretrained("user/base")
+    add_adapter(again, LoraConfig(target_modules=["q_proj"]))
+    again.push_to_hub("user/repo")
+    data = ModelCard(read(hub, "README.md")).data
+    assert (data.base_model, data["base_model_relation"]) == ("user/base", "adapter") and "peft" in data.tags
 
 
 def test_base_models_are_named_with_their_commits_also_after_saving(hub, tmp_path):

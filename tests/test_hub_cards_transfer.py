@@ -7,6 +7,8 @@ import pytest
 from huggingface_hub import ModelCard, constants
 
 from hub_cards import pull, push, write_card
+from hub_cards.facts import PLACEHOLDER
+from hub_cards.merge import is_generated
 from modeling_biencoder import modeling_biencoder
 from tests.loopback_hub.fixtures import commit, read
 from tests.loopback_hub.fixtures import hub as hub
@@ -109,3 +111,42 @@ def test_weights_of_an_earlier_push_go(hub, saved):
     assert {"notes.txt", "model.safetensors", "retriever/tokenizer.json"} <= set(hub.repos["user/name"].files())
     assert not {*names[:3], "adapter_model.safetensors"} & set(hub.repos["user/name"].files())
     assert push(saved, "user/name").oid == hub.repos["user/name"].branches["main"]  # nothing new: no commit
+
+
+def test_a_push_leaves_the_folder_and_the_hubs_cache_as_they_are(hub, saved):
+    """Else the person's words of one push would count as an edit in the folder, and theirs of later would be lost."""
+    before = (saved / "README.md").read_bytes()
+    push(saved, "user/name")
+    for words in ("First words.", "Later words."):
+        commit(hub, "user/name", README__md=read(hub, "README.md", "user/name") + f"\n{words}\n")
+        push(saved, "user/name")
+        assert words in read(hub, "README.md", "user/name") and (saved / "README.md").read_bytes() == before
+    folder = pull("user/name")
+    cached = (folder / "README.md").read_bytes()
+    commit(hub, "user/copy", README__md=f"{PERSON}\n")
+    push(folder, "user/copy")
+    assert (folder / "README.md").read_bytes() == cached
+
+
+def test_the_card_that_is_sent_names_the_repo(hub, saved):
+    """A card saved without a repo id has a placeholder in its code, and no folder has one of a person's."""
+    card = saved / "README.md"
+    assert f'from_pretrained("{PLACEHOLDER}"' in card.read_text()
+    for repo_id in ("user/one", "user/two"):  # from the same folder
+        push(saved, repo_id)
+        sent = ModelCard(read(hub, "README.md", repo_id))
+        assert f'from_pretrained("{repo_id}"' in sent.text and PLACEHOLDER not in sent.text and is_generated(sent)
+    card.write_text(card.read_text() + f"\nMine: {PLACEHOLDER}\n")
+    push(saved, "user/three")
+    sent = read(hub, "README.md", "user/three")
+    assert 'from_pretrained("user/three"' in sent and sent.endswith(f"Mine: {PLACEHOLDER}\n")
+    card.write_text(card.read_text().replace("A bi-encoder: it maps", "Ours. It maps"))
+    push(saved, "user/four")
+    assert read(hub, "README.md", "user/four") == card.read_text()
+
+
+def test_a_push_first_finishes_a_save_that_was_killed(hub, saved):
+    (saved / ".saved").mkdir()
+    (saved / ".saved" / "config.json").write_text('{"new": 1}')
+    push(saved, "user/name")
+    assert read(hub, "config.json", "user/name") == '{"new": 1}' and not (saved / ".saved").exists()

@@ -5,6 +5,7 @@ import socket
 import struct
 
 import pytest
+from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.errors import HfHubHTTPError
 
 from hub_cards import TransferError, pull, push, write_card
@@ -91,6 +92,18 @@ def test_a_pull_request_is_not_opened_twice(hub, saved):
         push(saved, REPO, create_pr=True)
     assert [name for name in hub.repos[REPO].branches if "pr" in name] == ["refs/pr/1"]
     assert push(saved, REPO, create_pr=True).pr_revision == "refs/pr/2"
+
+
+def test_a_pull_request_to_a_branch_builds_upon_that_branch(hub, saved):
+    first = commit(hub, REPO, notes__txt="")
+    push(saved, REPO, revision="next")
+    card = ModelCard(read(hub, "README.md", REPO, "next"))
+    hub.repos[REPO].branches["main"] = first
+    card.text += f"\n{PERSON}\n"
+    HfApi().upload_file(path_or_fileobj=str(card).encode(), path_in_repo="README.md", repo_id=REPO, revision="next")
+    (saved / "new.txt").write_text("new")
+    push(saved, REPO, revision="next", create_pr=True)
+    assert PERSON in read(hub, "README.md", REPO, "refs/pr/1") and head(hub) == first
 
 
 def test_a_card_that_cannot_be_read_is_not_overwritten(hub, saved, tmp_path):

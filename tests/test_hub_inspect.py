@@ -155,6 +155,8 @@ SETTINGS = {
     "a nested one": ("config.json", {"text_config__auto_map": {"AutoModel": "o/r--e.M"}}, "text_config.auto_map"),
     "a tokenizer's": ("tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["o/r--t.T", None]}}, "'o/r', would"),
     "a module elsewhere": ("config.json", {"auto_map__AutoConfig": "../evil.Config"}, "module of this repo"),
+    "a kernel": ("config.json", {"text_config__attn_implementation": "other/kernel@v1:f"}, "'other/kernel@v1', would"),
+    "kernels by part": ("config.json", {"_attn_implementation": {"text_config": "other/kernel"}}, "'other/kernel', w"),
     "a file elsewhere": ("tokenizer_config.json", {"vocab_file": "../../vocab.txt"}, "leaves the repo's folder"),
     "a huge width": ("config.json", {"text_config__hidden_size": 10**6}, "hidden_size is 1,000,000"),
     "a huge vocabulary": ("config.json", {"text_config__vocab_size": 10**8}, "vocab_size is 100,000,000"),

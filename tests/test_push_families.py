@@ -45,6 +45,7 @@ def test_a_complete_repo_with_our_card_is_sent(hub, family, way, tmp_path):
 def test_the_folders_name_is_the_default(hub, tmp_path):
     build("llara").save_pretrained(tmp_path / "adapted", push_to_hub=True)
     assert list(hub.repos) == ["user/adapted"]
+    assert 'from_pretrained("user/adapted"' in read(hub, "README.md", "user/adapted")  # with the owner, as all need it
 
 
 def test_what_a_person_wrote_on_the_hub_stays(hub, tmp_path):

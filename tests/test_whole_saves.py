@@ -9,9 +9,12 @@ import pytest
 import torch
 import transformers.modeling_utils
 from huggingface_hub import snapshot_download
+from peft import LoraConfig
+from transformers import PreTrainedTokenizerBase
 
 from modeling_biencoder import BiEncoderModel
 from modeling_biencoder import repository_biencoder as repository
+from modeling_llara import LlaraForPreTraining
 from tests.loopback_hub.fixtures import hub as hub
 from tests.tiny import tiny_backbone, tiny_tokenizer
 
@@ -121,6 +124,42 @@ def test_other_shards_do_not_stay(saved):
     two.save_pretrained(saved, max_shard_size="40KB")
     assert not (saved / "model.safetensors").exists() and same_weights(saved, two)
     assert (saved / "mine.txt").exists()
+
+
+def test_an_adapter_does_not_stay_beside_full_weights(saved):
+    """transformers would load the adapter's base, and the adapter, in place of what was saved."""
+    folder = saved.parent / "adapter"
+    adapted = BiEncoderModel.from_pretrained(saved)
+    adapted.add_adapter(LoraConfig(task_type="FEATURE_EXTRACTION", target_modules=["q_proj"]))
+    adapted.save_pretrained(folder)
+    assert (folder / "adapter_config.json").exists() and not (folder / "model.safetensors").exists()
+    model = build(1)
+    model.save_pretrained(folder)
+    assert same_weights(folder, model) and not list(folder.glob("adapter*"))
+    adapted.save_pretrained(saved)  # beside its own base: that one stays
+    assert list(saved.glob("model-*.safetensors"))
+
+
+def save_plain(kind: str, seed: int, folder) -> None:
+    """Save a plain checkpoint, of a LLaRA model's backbone or for sentence-transformers."""
+    if kind == "backbone":
+        LlaraForPreTraining.from_backbone(tiny_backbone(seed=seed), tiny_tokenizer()).save_backbone(folder)
+    else:
+        build(seed).export_sentence_transformers(folder)
+
+
+@pytest.mark.parametrize("kind", ["backbone", "export"])
+def test_a_plain_checkpoint_is_written_as_a_whole_or_not_at_all(tmp_path, monkeypatch, kind):
+    save_plain(kind, 0, tmp_path)
+    before = content(tmp_path)
+    fail_at(monkeypatch, PreTrainedTokenizerBase, "save_pretrained", 1, no_space)  # the weights are written by then
+    with pytest.raises(OSError, match=r"no space left to save into .*as it was"):
+        save_plain(kind, 1, tmp_path)
+    assert content(tmp_path) == before
+    monkeypatch.undo()
+    save_plain(kind, 1, tmp_path)
+    after = content(tmp_path)
+    assert after.keys() == before.keys() and after["model.safetensors"] != before["model.safetensors"]
 
 
 def test_damaged_weights_are_named(saved, hub, tmp_path):

@@ -17,6 +17,8 @@ from safetensors.torch import load_file
 from transformers import PreTrainedModel
 from transformers.utils import ADAPTER_SAFE_WEIGHTS_NAME, cached_file
 
+from modeling_srlm import SelfRetrievalLM
+
 from .quantization import prepare_quantized
 
 ADAPTER_NAME = "default"
@@ -44,7 +46,8 @@ def add_adapter(
 
     Args:
         peft_config: used as a copy. Without `target_modules`, a LoRA goes into every linear layer of the backbone but
-            its head; without a `task_type` it is FEATURE_EXTRACTION.
+            its head; without a `task_type` it is CAUSAL_LM for a SelfRetrievalLM, else FEATURE_EXTRACTION: the name
+            of peft's AutoPeftModelFor... class that loads it.
         new_token_ids: tokens that the backbone never saw. Their embedding rows (and head rows, where the head is not
             tied) train too, unless the configuration says which rows or whole matrices do.
         trained_modules: names of modules that a LoRA trains whole and saves, beside those of the configuration.
@@ -58,7 +61,7 @@ def add_adapter(
         raise ValueError("The model has an adapter already: merge it first, or leave peft_config out to train it on.")
     _check_kind(peft_config)
     peft_config = copy.deepcopy(peft_config)
-    peft_config.task_type = peft_config.task_type or "FEATURE_EXTRACTION"
+    peft_config.task_type = peft_config.task_type or _task_type(model)
     if isinstance(peft_config, LoraConfig):
         if peft_config.target_modules is None:
             peft_config.target_modules = "all-linear"
@@ -71,6 +74,10 @@ def add_adapter(
     prepare_quantized(model)
     model.add_adapter(peft_config, ADAPTER_NAME)
     _record_base(model)
+
+
+def _task_type(model: PreTrainedModel) -> str:
+    return "CAUSAL_LM" if isinstance(model, SelfRetrievalLM) else "FEATURE_EXTRACTION"
 
 
 def _check_kind(peft_config: PeftConfig) -> None:
