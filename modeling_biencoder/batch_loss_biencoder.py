@@ -1,6 +1,7 @@
 """From a batch's embeddings to its losses: scores, positives and false negatives, over all processes."""
 
 from dataclasses import dataclass
+from math import inf
 
 import torch
 
@@ -16,6 +17,7 @@ from .loss_biencoder import (
     own_scores,
     pair_ranking_loss,
     ranked_distillation_loss,
+    without_own,
 )
 from .objectives_biencoder import Objectives, loss_name
 from .pooling_biencoder import finish
@@ -147,10 +149,11 @@ def in_batch_losses(
     positives = numbers * batch.group_size
     wanted = objectives.present(batch.group_size, True, batch.teacher_scores is not None)
     own = own_columns(scores, positives, batch.group_size)
-    losses = _teacher_losses(batch, objectives, wanted, own, scores, positives)
     identities = _identities(batch, objectives)
+    known = known_positives(*identities, positives) if identities else None
+    competing = scores if known is None else scores.masked_fill(without_own(known, positives, batch.group_size), -inf)
+    losses = _teacher_losses(batch, objectives, wanted, own, competing, positives)
     if "contrastive_loss" in wanted:
-        known = known_positives(*identities, positives) if identities else None
         left_out = _left_out(known, scores, positives, objectives, temperature)
         losses["contrastive_loss"] = contrastive_loss(scores, positives, left_out)
     if "symmetric_loss" in wanted:

@@ -95,6 +95,8 @@ def check_embedding_dims(dims: object, width: int) -> None:
         check_positive_int("embedding_dims", dim)
         if dim > width:
             raise ValueError(f"embedding_dims={list(dims)}: {dim} is wider than the backbone's {width} dimensions.")
+    if len(set(dims)) < len(dims):
+        raise ValueError(f"embedding_dims={list(dims)} names a width twice: name each once.")
 
 
 def check_truncate_dim(truncate_dim: int | None, embedding_dims: Sequence[int] | None, width: int) -> None:

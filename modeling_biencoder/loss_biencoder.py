@@ -25,6 +25,11 @@ def own_columns(scores: torch.Tensor, positives: torch.Tensor, group_size: int) 
     return scores.gather(1, _own(positives, group_size))
 
 
+def without_own(left_out: torch.Tensor, positives: torch.Tensor, group_size: int) -> torch.Tensor:
+    """(B, N) bool without each query's own passages, which the teacher ranks among themselves."""
+    return left_out.scatter(1, _own(positives, group_size), False)
+
+
 def contrastive_loss(
     scores: torch.Tensor, positives: torch.Tensor, left_out: torch.Tensor | None = None
 ) -> torch.Tensor:

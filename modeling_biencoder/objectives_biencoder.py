@@ -60,6 +60,9 @@ class Objectives:
         check_bool("mask_false_negatives", self.mask_false_negatives)
         if self.false_negative_margin is not None:
             check_number("false_negative_margin", self.false_negative_margin)
+        if not isinstance(self.matryoshka_weights, list | tuple | None):
+            kind = type(self.matryoshka_weights).__name__
+            raise TypeError(f"matryoshka_weights must be a list, one weight for each of embedding_dims, not {kind}.")
         for weight in self.matryoshka_weights or ():
             check_number("matryoshka_weights", weight, least=0.0)
 

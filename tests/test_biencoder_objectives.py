@@ -59,6 +59,16 @@ def test_ranked_distillation_competes_with_what_the_query_meets() -> None:
     assert in_batch.loss > own.loss  # more to compete with
 
 
+def test_ranked_distillation_leaves_known_positives_out_of_the_competition() -> None:
+    # Passage 3, of query 1, has the text of query 0's positive; so has passage 1, query 0's own negative, which stays.
+    numbers = identity([1, 2, 3], [10, 10, 12, 10, 14, 15], [[10], [12], [14]])
+    ranked = Objectives(**{**ALONE, "distillation_weight": 1.0}, distillation="ranked")
+    output = model().compute_loss(QUERIES, PASSAGES, TEACHER, identity=numbers, objectives=ranked)
+    scores = output.scores.clone()
+    scores[0, 3] = -torch.inf
+    torch.testing.assert_close(output.loss, ranked_distillation_loss(scores, TEACHER, torch.tensor([0, 2, 4])))
+
+
 def test_scored_pairs_are_ranked() -> None:
     labels = torch.tensor([[0.1], [0.9], [0.5]])
     output = model().compute_loss(QUERIES, PASSAGES[:3], labels, in_batch_negatives=False)
@@ -150,6 +160,7 @@ def test_embedding_dims_train_every_width() -> None:
         ({"symmetric_weight": "much"}, TypeError, "must be a finite number of at least 0, not str"),
         ({"distillation": "listwise"}, ValueError, "it must be one of ['kl', 'ranked']"),
         ({"false_negative_margin_kind": "rel"}, ValueError, "Did you mean 'relative'?"),
+        ({"matryoshka_weights": 0.5}, TypeError, "matryoshka_weights must be a list"),
         (ALONE, ValueError, "are all 0: nothing is left to train for"),
     ],
 )

@@ -49,7 +49,7 @@ def test_the_blocks_of_a_page_run_one_after_the_other(name, tmp_path, monkeypatc
 @pytest.mark.parametrize("name", PAGES)
 def test_the_arguments_of_the_commands_of_a_page_exist(name, capsys):
     lines = "".join(blocks_of(name, "")).replace("\\\n", " ").splitlines()
-    found = [re.search(r"(?:bin/lookback|trainers\.cli) ([a-z-]+)( .*)", line) for line in lines]
+    found = [re.search(r"(?:^lookback|bin/lookback|trainers\.cli) ([a-z-]+)( .*)", line) for line in lines]
     commands = [match.groups() for match in found if match]
     assert commands
     for command, arguments in commands:
