@@ -1,13 +1,14 @@
 """What helps a retriever: mined negatives, the language model as teacher, LoRA, nested widths.
 
-Run it with `python -m benchmarks.experiments.biencoder`. The embedded backbone is adapted by LLaRA once; every variant
-starts from that, fine-tunes on the same docstrings with the same steps, batch size and number of passages, and then
-finds the code of held-out docstrings. A seed decides the order, and which negatives are drawn in which step. Settings
-are chosen with `--split development`.
+Run it with `python -m benchmarks.experiments.biencoder`. The embedded backbone is adapted by LLaRA and fine-tuned with
+random negatives once; that model mines. Every variant goes on from it, on the same docstrings with the same steps,
+batch size and number of passages, and then finds the code of held-out docstrings. A seed decides the order, and which
+negatives are drawn in which step. Settings are chosen with `--split development`.
 """
 
 import argparse
 import copy
+import dataclasses
 import random
 import statistics
 import tempfile
@@ -33,18 +34,25 @@ from trainers.rows import Row
 
 from .llara import Candidate, Data, adapted_biencoder, load_data
 
-NEGATIVES = 4  # of each row, of which each step draws `group_size - 1`
-# Chosen on the development modules, as higher ranks are too often right: overloads, and copies between modules.
-MINING: dict[str, Any] = {"rank_from": 50, "rank_to": 500, "sampling": "random"}
+NEGATIVES = 6  # of each row, of which each step draws `group_size - 1`
+# The settings below were chosen on the development modules.
+MINING: dict[str, dict[str, Any]] = {
+    # A passage nearly as close as the positive is too often right: overloads, and copies between modules.
+    "mined": {"retriever": "dense", "rank_from": 5, "rank_to": 100, "relative_margin": 0.05},
+    "bm25": {"retriever": "bm25", "rank_from": 0, "rank_to": 50},
+}
+FIRST_LEARNING_RATE = 2  # times that of the variants
 LORA = {"r": 16, "lora_alpha": 32}
-LORA_LEARNING_RATE = 5  # times that of the weights
+LORA_LEARNING_RATE = 5
+TEACHER_CODE_CHARS = 800
+TEACHER_TEMPERATURE = 4.0
 
 
 @dataclass(frozen=True)
 class Variant:
     """How one retriever is fine-tuned."""
 
-    rows: str = "mined"  # or random
+    rows: str = "mined"  # or random, or bm25
     teacher: bool = False
     lora: bool = False
     nested: bool = False  # trained at half width too
@@ -53,27 +61,53 @@ class Variant:
 
 VARIANTS = {
     "random negatives": Variant(rows="random"),
-    "mined negatives": Variant(),
-    "mined negatives, distilled from the LM's feedback": Variant(teacher=True),
-    "mined negatives, LoRA": Variant(lora=True),
-    "mined negatives, measured at half width": Variant(half=True),
-    "mined negatives, nested widths": Variant(nested=True),
-    "mined negatives, nested widths, measured at half width": Variant(nested=True, half=True),
+    "its own mined negatives": Variant(),
+    "its own mined negatives, distilled": Variant(teacher=True),
+    "BM25's best negatives": Variant(rows="bm25"),
+    "BM25's best negatives, distilled": Variant(rows="bm25", teacher=True),
+    "its own mined negatives, LoRA": Variant(lora=True),
+    "its own mined negatives, measured at half width": Variant(half=True),
+    "its own mined negatives, nested widths": Variant(nested=True),
+    "its own mined negatives, nested widths, measured at half width": Variant(nested=True, half=True),
 }
 
 
-def training_rows(data: Data, count: int, seed: int) -> dict[str, list[Row]]:
-    """`count` rows with random negatives, and the same with BM25's mined ones and the LM's scores of them."""
+def random_negatives(rows: Sequence[Row], passages: Sequence[str], seed: int) -> list[Row]:
+    """The rows with random passages as negatives."""
+    generator = random.Random(seed)
+    return [
+        {**row, "neg": generator.sample([text for text in passages if text not in row["pos"]], NEGATIVES)}
+        for row in rows
+    ]
+
+
+def first_stage(start: Candidate, data: Data, steps: int, options: DemoArguments) -> Candidate:
+    """The start after `steps` steps with random negatives."""
+    rate = options.biencoder_learning_rate * FIRST_LEARNING_RATE
+    options = dataclasses.replace(options, biencoder_steps=steps, biencoder_learning_rate=rate)
+    rows = random_negatives(data.rows, [row["pos"][0] for row in data.rows], options.seed)
+    model = finetune(start, Variant(rows="random"), {"random": rows}, options)
+    return start._replace(model=model.eval())
+
+
+def training_rows(start: Candidate, data: Data, count: int, seed: int) -> dict[str, list[Row]]:
+    """At most `count` rows with random negatives, and the same with each kind of mined ones and their LM scores.
+
+    Rows for which a miner finds too few negatives are left out of all.
+    """
     pairs = random.Random(seed).sample(data.rows, min(count, len(data.rows)))
     passages = [row["pos"][0] for row in data.rows]
-    mined = mine_hard_negatives(pairs, passages, retriever="bm25", num_negatives=NEGATIVES, seed=seed, **MINING)
-    lm = SelfRetrievalLM.from_components(str(BACKBONE_FOLDER), retrieval_method="bm25", **LM_SETTINGS)
-    generator = random.Random(seed)
-    found = [
-        {**row, "neg": generator.sample([text for text in passages if text not in row["pos"]], NEGATIVES)}
-        for row in mined
-    ]
-    return {"random": found, "mined": add_teacher_scores(lm.eval(), [dict(row) for row in mined])}
+    mined = {}
+    for name, settings in MINING.items():
+        model = start.model if settings["retriever"] == "dense" else None
+        found = mine_hard_negatives(pairs, passages, model, num_negatives=NEGATIVES, seed=seed, **settings)
+        mined[name] = {row["query"]: row for row in found if len(row["neg"]) == NEGATIVES}
+    kept = [row for row in pairs if all(row["query"] in found for found in mined.values())]
+    lm = SelfRetrievalLM.from_components(str(BACKBONE_FOLDER), retrieval_method="bm25", **LM_SETTINGS).eval()
+    rows = {"random": random_negatives(kept, passages, seed + 1)}
+    for name, found in mined.items():
+        rows[name] = add_teacher_scores(lm, [found[row["query"]] for row in kept], TEACHER_CODE_CHARS)
+    return rows
 
 
 def finetune(start: Candidate, variant: Variant, rows: dict[str, list[Row]], options: DemoArguments) -> BiEncoderModel:
@@ -93,6 +127,7 @@ def finetune(start: Candidate, variant: Variant, rows: dict[str, list[Row]], opt
         query_max_length=QUERY_TOKENS + start.prompt_tokens,
         passage_max_length=PASSAGE_TOKENS + start.prompt_tokens,
         use_teacher_scores=variant.teacher,
+        teacher_temperature=TEACHER_TEMPERATURE,
     )
     set_seed(options.seed)
     peft_config = LoraConfig(**LORA) if variant.lora else None  # type: ignore[arg-type]
@@ -140,21 +175,27 @@ def main() -> None:
     parser.add_argument("--split", choices=["holdout", "development"], default="holdout")
     parser.add_argument("--pairs", type=int, default=500, help="Pairs to measure on, at most.")
     for name, value in {
-        "llara_steps": 200, "llara_batch_size": 8, "biencoder_steps": 32, "biencoder_batch_size": 16,
-        "group_size": 3, "code_pairs": 1024,
+        "llara_steps": 200, "llara_batch_size": 8, "first_steps": 64, "biencoder_steps": 40,
+        "biencoder_batch_size": 16, "group_size": 4, "code_pairs": 1280,
     }.items():  # fmt: skip
         parser.add_argument(f"--{name}", type=int, default=value)
-    parser.add_argument("--biencoder_learning_rate", type=float, default=1e-3)
+    parser.add_argument("--biencoder_learning_rate", type=float, default=2.5e-4)
     given: dict[str, Any] = vars(parser.parse_args())
-    seeds, split, pairs = (given.pop(name) for name in ("seeds", "split", "pairs"))
+    seeds, split, pairs, first = (given.pop(name) for name in ("seeds", "split", "pairs", "first_steps"))
     logging.set_verbosity_error()
     data = load_data(split, pairs)
     with tempfile.TemporaryDirectory() as folder:
         options = [DemoArguments(**given, seed=seed, output_dir=folder) for seed in range(seeds)]
-        start = adapted_biencoder(options[0], data.documents)
-        rows = training_rows(data, options[0].code_pairs, seed=0)
-        before = mrr(start.model, data.pairs, half=False)
-        runs = [{"not fine-tuned": before, **run_seed(start, rows, data, one)} for one in options]
+        adapted = adapted_biencoder(options[0], data.documents)
+        start = first_stage(adapted, data, first, options[0])
+        before = {
+            "adapted by LLaRA": mrr(adapted.model, data.pairs, half=False),
+            "after the first stage": mrr(start.model, data.pairs, half=False),
+        }
+        print(before, flush=True)
+        rows = training_rows(start, data, options[0].code_pairs, seed=0)
+        print(f"{len(rows['random']):,} rows", flush=True)
+        runs = [{**before, **run_seed(start, rows, data, one)} for one in options]
     print(table(runs, evaluate_bm25(data.pairs)[f"mrr@{CUTOFF}"]))
 
 

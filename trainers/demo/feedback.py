@@ -39,19 +39,22 @@ def code_rows(lm: SelfRetrievalLM, pairs: Sequence[CodePair], negatives: int) ->
     return add_teacher_scores(lm, rows)
 
 
-def add_teacher_scores(lm: SelfRetrievalLM, rows: list[Row]) -> list[Row]:
-    """The rows with `teacher_scores`: how likely the docstring is after each of their candidates, in nats."""
+def add_teacher_scores(lm: SelfRetrievalLM, rows: list[Row], code_chars: int = MAX_CODE_CHARS) -> list[Row]:
+    """The rows with `teacher_scores`: how likely the docstring is after each of their candidates, in nats.
+
+    The model reads the first `code_chars` characters of a candidate.
+    """
     starts = range(0, len(rows), QUERIES_A_BATCH)
     for start in tqdm(starts, desc=f"LM feedback on code, {QUERIES_A_BATCH} queries each", unit="batch"):
-        _score_rows(lm, rows[start : start + QUERIES_A_BATCH])
+        _score_rows(lm, rows[start : start + QUERIES_A_BATCH], code_chars)
     return rows
 
 
-def _score_rows(lm: SelfRetrievalLM, rows: list[Row]) -> None:
+def _score_rows(lm: SelfRetrievalLM, rows: list[Row], code_chars: int) -> None:
     """Adds `teacher_scores`, one for each positive and negative."""
     questions = [
         Question(
-            candidates=[code[:MAX_CODE_CHARS] for code in (*row["pos"], *row["neg"])],
+            candidates=[code[:code_chars] for code in (*row["pos"], *row["neg"])],
             head="",
             tail=BEFORE_DOCSTRING,
             scored=row["query"][:MAX_DOCSTRING_CHARS],
