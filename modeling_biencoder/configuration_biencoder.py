@@ -21,6 +21,11 @@ from .checks_biencoder import (
 from .format_biencoder import check_format
 
 DEFAULT_MAX_LENGTH = 512
+# Their first token's position is the one behind the padding token's id, as in fairseq: those before it go unused.
+COUNTED_FROM_PADDING = {
+    "camembert", "data2vec-text", "ibert", "longformer", "luke", "mpnet", "roberta", "roberta-prelayernorm",
+    "xlm-roberta", "xlm-roberta-xl", "xmod",
+}  # fmt: skip
 # Keywords that transformers itself takes beside the declared fields.
 _TRANSFORMERS_KEYWORDS = (
     "attn_implementation", "auto_map", "experts_implementation", "lookback_format", "name_or_path", "num_labels",
@@ -129,7 +134,11 @@ class BiEncoderConfig(PreTrainedConfig):
     @property
     def max_positions(self) -> int | None:
         """The most tokens that the backbone has positions for, None where it does not say."""
-        return getattr(self.text_config.get_text_config(), "max_position_embeddings", None)
+        text_config = self.text_config.get_text_config()
+        positions = getattr(text_config, "max_position_embeddings", None)
+        if positions is None or text_config.model_type not in COUNTED_FROM_PADDING:
+            return positions
+        return positions - text_config.pad_token_id - 1
 
     @property
     def score_temperature(self) -> float:
