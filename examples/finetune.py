@@ -3,7 +3,7 @@
 from trainers import BiEncoderTrainer, BiEncoderTrainingArguments
 
 arguments = BiEncoderTrainingArguments(
-    "runs/finetune_py", train_group_size=1, max_steps=64, per_device_train_batch_size=32, learning_rate=1e-3,
+    "runs/finetune_py", train_group_size=1, max_steps=64, per_device_train_batch_size=32, learning_rate=5e-4,
     eval_retrieval="runs/data/holdout", eval_strategy="steps", eval_steps=32, report_to="none",
 )  # fmt: skip
 settings = {"pooling": "mean", "temperature": 0.05, "max_length": 128}
