@@ -97,11 +97,11 @@ def training_rows(start: Candidate, data: Data, count: int, seed: int) -> dict[s
     """
     pairs = random.Random(seed).sample(data.rows, min(count, len(data.rows)))
     passages = [row["pos"][0] for row in data.rows]
-    mined = {}
+    mined: dict[str, dict[str, Row]] = {}
     for name, settings in MINING.items():
         model = start.model if settings["retriever"] == "dense" else None
-        found = mine_hard_negatives(pairs, passages, model, num_negatives=NEGATIVES, seed=seed, **settings)
-        mined[name] = {row["query"]: row for row in found if len(row["neg"]) == NEGATIVES}
+        negatives = mine_hard_negatives(pairs, passages, model, num_negatives=NEGATIVES, seed=seed, **settings)
+        mined[name] = {row["query"]: row for row in negatives if len(row["neg"]) == NEGATIVES}
     kept = [row for row in pairs if all(row["query"] in found for found in mined.values())]
     lm = SelfRetrievalLM.from_components(str(BACKBONE_FOLDER), retrieval_method="bm25", **LM_SETTINGS).eval()
     rows = {"random": random_negatives(kept, passages, seed + 1)}
