@@ -43,7 +43,7 @@ MINING: dict[str, dict[str, Any]] = {
 }
 FIRST_LEARNING_RATE = 2  # times that of the variants
 LORA = {"r": 16, "lora_alpha": 32}
-LORA_LEARNING_RATE = 5
+LORA_LEARNING_RATE = 5  # times that of all weights
 TEACHER_CODE_CHARS = 800
 TEACHER_TEMPERATURE = 4.0
 
