@@ -18,7 +18,8 @@ from tests.loopback_hub.fixtures import hub as hub
 from tests.test_hub_cards_code import build
 from trainers.fresh_process import run_without_lookback
 
-FIXTURES = Path(__file__).parent / "fixtures"  # format_1: saved by Lookback 0.1.0, on tiny random models
+# Tiny random models; format_1: saved by Lookback 0.1.0; format_1_flat: by the last version whose folders were flat.
+FIXTURES = Path(__file__).parent / "fixtures"
 FAMILIES = {"biencoder": BiEncoderModel, "llara": LlaraForPreTraining, "srlm": SelfRetrievalLM}
 CONFIGS = (BiEncoderConfig, LlaraConfig, SelfRetrievalConfig)
 

@@ -26,7 +26,9 @@ from tests.loopback_hub.repos import Blob
 from tests.test_hub_cards_code import build
 from trainers import cli
 
-FORMAT_1 = Path(__file__).parent / "fixtures" / "format_1"
+FIXTURES = Path(__file__).parent / "fixtures"
+# Folder -> the release whose code it holds.
+RELEASES = {"format_1": "0.1.0", "format_1_flat": "0.1.0+2026.11"}
 
 
 class Evil:
@@ -70,9 +72,12 @@ def test_our_own_repos_are_clean(folder):
     names = {entry.name for entry in found.files}
     assert {"model-00001-of-00007.safetensors", "retriever_tokenizer/tokenizer.json"} <= names
     assert found.notes["modeling_srlm.py"] == "Lookback's code, as in this version"
-    for family in ("biencoder", "llara", "srlm"):
-        found = inspect(FORMAT_1 / family)
-        assert found.findings == [] and found.notes[f"modeling_{family}.py"] == "Lookback's code, as in 0.1.0"
+    for folder, release in RELEASES.items():
+        for family in ("biencoder", "llara", "srlm"):
+            found = inspect(FIXTURES / folder / family)
+            assert found.findings == []
+            code = {note for name, note in found.notes.items() if name.endswith(".py")}
+            assert code <= {f"Lookback's code, as in {release}", "Lookback's code, as in this version"}
     with pytest.raises(ValueError, match="revision='main' is for a Hub repo"):
         inspect(folder, "main")
 
