@@ -4,7 +4,7 @@ VENV := .venv
 VENV_MIN := .venv-min
 BIN := $(VENV)/bin
 
-.PHONY: install demo test test-slow test-min lint format clean
+.PHONY: install demo test test-slow test-min copies lint format clean
 .DELETE_ON_ERROR:
 
 install: $(VENV)/.installed
@@ -17,9 +17,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: install
 	$(BIN)/lookback demo
 
-# tests/test_report_browser.py is skipped without a browser: apt-get install chromium chromium-driver
+# tests/trainers/perplexity/test_page_in_browser.py is skipped without a browser: apt-get install chromium chromium-driver
 test: install
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist worksteal
 
 test-slow: install
 	$(BIN)/python -m pytest -q -m slow
@@ -33,7 +33,12 @@ $(VENV_MIN)/.installed: pyproject.toml constraints-min.txt
 	$(VENV_MIN)/bin/python -m pip install -c constraints-min.txt -e ".[dev,plots]"
 	touch $@
 
+# The files that every family's folder carries, from their one source in hub_cards/travelling.
+copies: install
+	$(BIN)/python -m hub_cards.copies
+
 lint: install
+	$(BIN)/python -m hub_cards.copies --check
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy

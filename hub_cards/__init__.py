@@ -1,9 +1,9 @@
 """Model cards of the three families, and the way of a saved folder to and from the Hub."""
 
-from .card import render_card, write_card
-from .facts import CardFacts
-from .inspection import Inspection, inspect
-from .retries import TransferError
-from .transfer import pull, push
+from .cards.card import render_card, write_card
+from .cards.facts import CardFacts
+from .inspection.inspection import Inspection, inspect
+from .transfer.retries import TransferError
+from .transfer.transfer import pull, push
 
 __all__ = ["CardFacts", "Inspection", "TransferError", "inspect", "pull", "push", "render_card", "write_card"]

@@ -6,7 +6,7 @@ from typing import Any
 from transformers import AutoModel, PreTrainedModel
 
 from .checks_biencoder import check_keywords
-from .repository_biencoder import commit_of
+from .loading_biencoder import commit_of
 
 # What AutoModel.from_pretrained takes; everything else given to from_backbone must be a field of the configuration.
 LOADING_KEYWORDS = (

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .configuration_biencoder import BiEncoderConfig
-from .repository_biencoder import saved_whole
+from .saving_biencoder import saved_whole
 
 _POOLINGS = {"last_token": "lasttoken", "cls": "cls_token", "mean": "mean_tokens"}  # ours -> theirs
 

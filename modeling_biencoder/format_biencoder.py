@@ -1,3 +1,4 @@
+# Copied from hub_cards/travelling/format.py by "make copies": edit that one.
 """The version of the form in which a repo is saved, `lookback_format` of its config.json.
 
 It goes up when code that is out already would read a repo saved from now on wrongly; a setting with a default that

@@ -1,38 +1,22 @@
-"""A model that keeps its tokenizer, and whose folder is a complete repo: weights, code, tokenizer, model card.
+# Copied from hub_cards/travelling/repository.py by "make copies": edit that one.
+"""A model that keeps its tokenizer, and whose folder is a complete repo: weights, code, tokenizer, model card."""
 
-The code of a model on the Hub brings all that it needs, so each family's folder has this file, letter for letter.
-"""
-
-import errno
-import hashlib
 import os
-import re
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import (
-    ADAPTER_CONFIG_NAME,
-    ADAPTER_SAFE_WEIGHTS_NAME,
-    CONFIG_NAME,
-    SAFE_WEIGHTS_INDEX_NAME,
-    SAFE_WEIGHTS_NAME,
-    cached_file,
-    logging,
-)
+from transformers.utils import logging
 
-# Keywords of from_pretrained that say where a repo is: what finds the model finds its tokenizer.
-HUB_KEYWORDS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
+from .loading_biencoder import HUB_KEYWORDS, commit_of, damaged_files, refuse_pickled_adapter, refuse_pickles
+from .saving_biencoder import finish_save, saved_whole
+
 # What is sent without Lookback: files of the model, and no pickle that a training left beside them.
 _SENT = (".safetensors", ".json", ".py", ".jinja", ".txt", ".model", ".md")
 _UPLOAD_KEYWORDS = ("commit_message", "create_pr", "private", "revision", "token")
-# Inside a folder that is saved into: what is being written, and what is written and only has to take its place.
-_PARTIAL, _WHOLE, _STALE = ".saving", ".saved", ".stale"
 logger = logging.get_logger(__name__)
 
 
@@ -98,7 +82,7 @@ class CompleteRepository(PreTrainedModel):
         try:
             loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         except (SafetensorError, OSError, RuntimeError) as error:
-            damaged = [] if source is None else _damaged_files(source, keywords)
+            damaged = [] if source is None else damaged_files(source, keywords)
             if not damaged:
                 raise
             raise OSError(
@@ -148,7 +132,7 @@ class CompleteRepository(PreTrainedModel):
         transformers cannot read a DoRA's magnitudes (5.23); `peft.PeftModel.from_pretrained(model, folder)` does.
         """
         if peft_model_id is not None and kwargs.get("adapter_state_dict") is None:
-            _refuse_pickled_adapter(peft_model_id, kwargs)
+            refuse_pickled_adapter(peft_model_id, kwargs)
         result = super().load_adapter(peft_model_id, *args, **kwargs)
         strange = sorted({*result.missing_keys, *result.unexpected_keys})
         if strange:
@@ -209,136 +193,6 @@ def _record_commits(config: PreTrainedConfig) -> None:
         part = getattr(config, name)
         if (commit := getattr(part, "_commit_hash", None)) is not None:
             part.base_commit = commit
-
-
-def refuse_pickles(keywords: dict[str, Any]) -> None:
-    """Let `from_pretrained(**keywords)` read safetensors alone; ValueError where it is told to read others."""
-    if keywords.get("use_safetensors") is False:
-        raise ValueError("use_safetensors=False would read a pickle, which can run any code: leave the keyword out.")
-    keywords["use_safetensors"] = True
-
-
-def _refuse_pickled_adapter(source: str, keywords: dict[str, Any]) -> None:
-    # transformers reads adapter_model.bin where there are no safetensors, whatever use_safetensors says (5.23).
-    given = {**keywords, **(keywords.get("adapter_kwargs") or {})}
-    given |= getattr(keywords.get("load_config"), "download_kwargs", None) or {}
-    hub = {name: given[name] for name in HUB_KEYWORDS if name in given}
-    if hub.get("revision") is not None:
-        hub["revision"] = str(hub["revision"])  # without the commit of the base's repo that transformers ties to it
-
-    if cached_file(source, ADAPTER_SAFE_WEIGHTS_NAME, _raise_exceptions_for_missing_entries=False, **hub) is None:
-        raise ValueError(
-            f"{source!r} holds no {ADAPTER_SAFE_WEIGHTS_NAME}; another file of weights is a pickle, which can run any "
-            "code when it is loaded, and is not read. Ask its owner to save it as safetensors, as peft does by itself."
-        )
-
-
-@contextmanager
-def saved_whole(folder: Path) -> Iterator[Path]:
-    """A folder to write into; its files come into `folder` when all are written, or not at all.
-
-    Raises ValueError where `folder` is a file, OSError where the disk is full.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{str(folder)!r} is a file: name a folder to save into.")
-    finish_save(folder)
-    new, partial = not folder.exists(), folder / _PARTIAL
-    shutil.rmtree(partial, ignore_errors=True)  # of a process that was ended
-    partial.mkdir(parents=True)
-    try:
-        if (folder / "README.md").is_file():  # its text stays
-            shutil.copyfile(folder / "README.md", partial / "README.md")
-        yield partial
-        (partial / _STALE).write_text("\n".join(_other_weights(folder, partial)))
-        flush_folder(partial)
-        os.rename(partial, folder / _WHOLE)
-    except BaseException as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        with suppress(OSError):
-            if new:
-                folder.rmdir()
-        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
-            what = f"no space left to save into {str(folder)!r}, which is as it was: free some and save again"
-            raise OSError(errno.ENOSPC, what) from error
-        raise
-    finish_save(folder)
-
-
-def finish_save(folder: Path) -> None:
-    """Put the files of a save that was written as a whole into their places, also if its process ended before."""
-    whole = folder / _WHOLE
-    if not whole.is_dir():
-        return
-    for path in sorted(path for path in whole.rglob("*") if path.is_file() and path.name != _STALE):
-        target = folder / path.relative_to(whole)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(path, target)
-    stale = whole / _STALE
-    for name in stale.read_text().splitlines() if stale.exists() else ():
-        (folder / name).unlink(missing_ok=True)
-    flush_folder(folder, files=False)
-    shutil.rmtree(whole)
-
-
-def _other_weights(folder: Path, new: Path) -> list[str]:
-    """Names of weights in `folder`, other shards or an adapter, that would be loaded for the full ones in `new`."""
-    names = {path.name for path in new.iterdir()}
-    if not names & {SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME}:
-        return []
-    adapter = (ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIGHTS_NAME)  # transformers would load its base and it
-    patterns = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, "model-?????-of-?????.safetensors", *adapter)
-    return sorted({path.name for pattern in patterns for path in folder.glob(pattern)} - names)
-
-
-def flush_folder(folder: Path, files: bool = True) -> None:
-    """Have the files below a folder, and the folder itself, written to the disk before the next step."""
-    for path in folder.rglob("*") if files else ():
-        if path.is_file():
-            with path.open("rb+") as file:
-                os.fsync(file.fileno())
-    if os.name == "posix":  # elsewhere a folder cannot be opened
-        handle = os.open(folder, os.O_RDONLY)
-        os.fsync(handle)
-        os.close(handle)
-
-
-def _damaged_files(source: str | os.PathLike, keywords: dict[str, Any]) -> list[str]:
-    """Names of weights, in a folder or the Hub's cache, that cannot be read or are not what their checksum says."""
-    config = _cached_config(source, keywords)
-    return (
-        [path.name for path in sorted(Path(config).parent.glob("*.safetensors")) if _is_damaged(path)]
-        if config
-        else []
-    )
-
-
-def _cached_config(source: str | os.PathLike, keywords: dict[str, Any]) -> str | None:
-    """The file in a folder or in the Hub's cache, without asking the Hub; None where there is none."""
-    known = {**keywords, "local_files_only": True, "force_download": False}
-    try:
-        return cached_file(str(source), CONFIG_NAME, _raise_exceptions_for_missing_entries=False, **known)
-    except (OSError, ValueError):  # not in the cache, or no name of a repo
-        return None
-
-
-def _is_damaged(path: Path) -> bool:
-    content = path.resolve()
-    if len(content.name) == 64 and content.parent.name == "blobs":  # the Hub's cache: the name is the checksum
-        with content.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() != content.name
-    try:
-        with safe_open(path, "pt"):
-            return False
-    except (SafetensorError, OSError):
-        return True
-
-
-def commit_of(source: str | os.PathLike, keywords: dict[str, Any]) -> str | None:
-    """The commit that a repo was just loaded at, by the Hub's cache; None for a folder. (transformers forgets it.)"""
-    hub = {name: keywords[name] for name in HUB_KEYWORDS if name in keywords}
-    file = None if os.path.isdir(source) else _cached_config(source, hub)
-    found = re.search(r"/snapshots/([0-9a-f]{40})/", Path(file).as_posix()) if file else None
-    return found[1] if found else None
 
 
 def _write_card(model: PreTrainedModel, folder: Path, repo_id: str | None) -> None:

@@ -13,8 +13,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from .loading_llara import HUB_KEYWORDS, commit_of
 from .masking_llara import PREDICT, SUMMARIZE, check_attention, two_stream_mask, two_stream_positions
-from .repository_llara import HUB_KEYWORDS, commit_of
 
 # Keywords of from_backbone that go to `AutoModelForCausalLM.from_pretrained`; HUB_KEYWORDS also to the tokenizer.
 LOADING_KEYWORDS = {

@@ -32,7 +32,8 @@ from .loss_llara import (
 )
 from .masking_llara import Span, check_attention, check_implementation, find_span, find_streams, two_stream_positions
 from .prompts_llara import add_prompts, biencoder_keywords
-from .repository_llara import CompleteRepository, saved_whole
+from .repository_llara import CompleteRepository
+from .saving_llara import saved_whole
 
 AUTO_CLASSES = ("AutoModel", "AutoModelForCausalLM", "AutoModelForPreTraining")
 

@@ -5,7 +5,7 @@ from typing import Any
 from torch import nn
 from transformers import AutoModel, PreTrainedConfig, PreTrainedTokenizerBase
 
-from .repository_srlm import refuse_pickles
+from .loading_srlm import refuse_pickles
 from .retriever_srlm import SETTING_NAMES, TextEncoder
 
 _SENTENCE_TRANSFORMER_POOLINGS = {"cls": "cls", "mean": "mean", "lasttoken": "last_token"}

@@ -25,9 +25,9 @@ from .dialogue_srlm import DialogueMixin
 from .encoding_srlm import EmbeddingCache
 from .feedback_srlm import FeedbackMixin
 from .generation_srlm import LookbackGenerationMixin, RetrievalState
+from .loading_srlm import HUB_KEYWORDS, commit_of
 from .output_srlm import LogitsBuffer, Row, SelfRetrievalOutput, pad_rows, retrieval_fields
 from .planning_srlm import PlanningMixin
-from .repository_srlm import HUB_KEYWORDS, commit_of
 from .retriever_srlm import NestedRetriever, TextEncoder, without_pooler
 from .scoring_srlm import run_inputs, sum_dtype, token_losses
 from .tokenizers_srlm import TwoTokenizers

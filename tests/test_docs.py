@@ -2,18 +2,17 @@
 
 import re
 from importlib import import_module
-from pathlib import Path
 
 import pytest
 import yaml
 
 from modeling_biencoder import BiEncoderModel
-from tests.loopback_hub.fixtures import hub as hub
-from tests.tiny import TEXT, tiny_backbone, tiny_tokenizer
+from tests.support import ROOT
+from tests.support.loopback_hub.fixtures import hub as hub
+from tests.support.tiny import TEXT, tiny_backbone, tiny_tokenizer
+from trainers.biencoder.entries import mixture_entries
 from trainers.cli import COMMANDS
-from trainers.mixture_entries import mixture_entries
 
-ROOT = Path(__file__).parent.parent
 TEMPLATE = "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}"
 SMALLER = {"context_window_size=2048": "context_window_size=256", "max_new_tokens=1000": "max_new_tokens=70"}
 

@@ -7,7 +7,7 @@ from docs import draw_two_stream_mask
 from docs.draw_two_stream_mask import PICTURE, draw, row_mask
 from modeling_llara import LlaraForPreTraining, build_row
 from modeling_llara.masking_llara import PREDICT, SUMMARIZE
-from tests.tiny import tiny_backbone, tiny_tokenizer
+from tests.support.tiny import tiny_backbone, tiny_tokenizer
 
 TEXT = "the copper lantern"
 

@@ -3,18 +3,19 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import yaml
 
 from examples.make_data import make_data
 from modeling_biencoder import BiEncoderModel
-from trainers import commands_finetune, load_retrieval_data
+from tests.support import ROOT
+from trainers import load_retrieval_data
+from trainers.commands import finetune
 from trainers.embedded import BACKBONE_FOLDER
 from trainers.embedded.corpus import CodePair
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = ROOT / "examples"
 PAIRS = [CodePair(f"m{i}", f"docstring number {i}", f"def f{i}():\n    return {i}") for i in range(8)]
 
 
@@ -45,7 +46,7 @@ def test_the_configuration_trains_and_keeps_the_best(data, tmp_path):
         "disable_tqdm": True,
     }
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
-    commands_finetune.main(["--config", str(tmp_path / "config.yaml")])
+    finetune.main(["--config", str(tmp_path / "config.yaml")])
     model = BiEncoderModel.from_pretrained(tmp_path / "run")
     assert model.encode(["a text"]).shape == (1, model.config.hidden_size)
     state = json.loads((tmp_path / "run" / "trainer_state.json").read_text())

@@ -4,12 +4,12 @@ import ast
 import re
 import sys
 import tomllib
-from pathlib import Path
 
 import pytest
 from transformers.dynamic_module_utils import get_imports, get_relative_imports
 
-ROOT = Path(__file__).parents[1]
+from tests.support import ROOT
+
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 MODEL_FOLDERS = ("modeling_biencoder", "modeling_llara", "modeling_srlm")
 MODEL_FILES = [path for folder in MODEL_FOLDERS for path in sorted((ROOT / folder).glob("*.py"))]

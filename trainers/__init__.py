@@ -1,17 +1,22 @@
 """Trainers of the three model families, their data, metrics and command line."""
 
-from .adapted import load_adapted
-from .adapters import add_adapter, load_adapter
-from .arguments import BiEncoderTrainingArguments, LlaraTrainingArguments, SelfRetrievalTrainingArguments
-from .beir_folder import load_retrieval_data
-from .collators import BiEncoderCollator, LlaraCollator, SelfRetrievalCollator, collate_dialogues
-from .data_biencoder import load_biencoder_rows
-from .data_llara import load_llara_rows
-from .data_srlm import load_documents, tokenize_documents
-from .embedding_files import load_embeddings
-from .explain import explain
-from .merging import merge_adapter
-from .metrics import (
+from .base.arguments import BiEncoderTrainingArguments, LlaraTrainingArguments, SelfRetrievalTrainingArguments
+from .biencoder.entries import DataSetEntry
+from .biencoder.rows import load_biencoder_rows
+from .biencoder.trainer import BiEncoderTrainer
+from .data.padding import BiEncoderCollator, LlaraCollator, SelfRetrievalCollator, collate_dialogues
+from .llara.explain import explain
+from .llara.rows import load_llara_rows
+from .llara.trainer import LlaraTrainer
+from .mining.mine import mine_hard_negatives
+from .models.adapted import load_adapted
+from .models.adapters import add_adapter, load_adapter
+from .models.merging import merge_adapter
+from .retrieval.beir import load_retrieval_data
+from .retrieval.data import RetrievalData
+from .retrieval.embedding_files import load_embeddings
+from .retrieval.evaluator import RetrievalEvaluator
+from .retrieval.metrics import (
     load_metric,
     mean_average_precision,
     mean_reciprocal_rank,
@@ -22,15 +27,10 @@ from .metrics import (
     recall,
     retrieval_metrics,
 )
-from .mining import mine_hard_negatives
-from .mixture_entries import DataSetEntry
-from .passage_search import top_k_passages
-from .retrieval_data import RetrievalData
-from .retrieval_evaluator import RetrievalEvaluator
-from .retrieval_sets import load_evaluators
-from .trainer_biencoder import BiEncoderTrainer
-from .trainer_llara import LlaraTrainer
-from .trainer_srlm import SelfRetrievalTrainer
+from .retrieval.search import top_k_passages
+from .retrieval.sets import load_evaluators
+from .srlm.rows import load_documents, tokenize_documents
+from .srlm.trainer import SelfRetrievalTrainer
 
 __all__ = [
     "BiEncoderCollator",

@@ -24,13 +24,13 @@ from transformers.utils import logging
 from modeling_biencoder import BiEncoderModel
 from modeling_srlm import SelfRetrievalLM
 from trainers import BiEncoderTrainer, BiEncoderTrainingArguments, mine_hard_negatives
+from trainers.data.sources import Row
 from trainers.demo.feedback import add_teacher_scores
 from trainers.demo.retrieval import CUTOFF, PASSAGE_TOKENS, QUERY_TOKENS, evaluate_bm25
 from trainers.demo.settings import LM_SETTINGS, DemoArguments, show_loss, training_arguments
 from trainers.embedded import BACKBONE_FOLDER
 from trainers.embedded.corpus import CodePair
-from trainers.metrics import rank_passages, retrieval_metrics
-from trainers.rows import Row
+from trainers.retrieval.metrics import rank_passages, retrieval_metrics
 
 from .llara import Candidate, Data, adapted_biencoder, load_data
 

@@ -19,13 +19,13 @@ from transformers.utils import logging
 
 from modeling_biencoder import BiEncoderModel
 from trainers import BiEncoderTrainer, BiEncoderTrainingArguments
-from trainers.conversion import biencoder_from_llara
+from trainers.data.sources import Row
 from trainers.demo.adaptation import adapt_backbone
 from trainers.demo.retrieval import CUTOFF, PASSAGE_TOKENS, QUERY_TOKENS, evaluate_biencoder
 from trainers.demo.settings import DemoArguments, show_loss, training_arguments
 from trainers.embedded import BACKBONE_FOLDER
 from trainers.embedded.corpus import CodePair, Document, code_pairs, standard_library
-from trainers.rows import Row
+from trainers.models.convert import biencoder_from_llara
 
 DEVELOPMENT_MODULES = ("email", "http", "logging", "urllib")
 RAW_POOLINGS = ("mean", "last_token")

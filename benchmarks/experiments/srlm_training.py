@@ -17,7 +17,7 @@ from modeling_srlm import SelfRetrievalLM
 from trainers import SelfRetrievalTrainer, SelfRetrievalTrainingArguments
 from trainers.embedded import BACKBONE_FOLDER
 from trainers.embedded.corpus import standard_library
-from trainers.perplexity import compare_methods, tokenize_texts
+from trainers.perplexity.measure import compare_methods, tokenize_texts
 
 SETTINGS: dict[str, Any] = {
     "context_window_size": 256,

@@ -9,9 +9,9 @@ from transformers import PreTrainedTokenizerBase
 
 from modeling_llara import LlaraForPreTraining
 
-from ..arguments import LlaraTrainingArguments
+from ..base.arguments import LlaraTrainingArguments
 from ..embedded.corpus import Document
-from ..trainer_llara import LlaraTrainer
+from ..llara.trainer import LlaraTrainer
 from .settings import DemoArguments, show_loss, training_arguments
 
 PASSAGE_TOKENS = 96

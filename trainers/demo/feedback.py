@@ -13,12 +13,12 @@ from tqdm.auto import tqdm
 
 from modeling_srlm import SelfRetrievalLM
 
+from ..data.sources import Row
 from ..embedded.corpus import CodePair, Document
-from ..feedback_documents import SOME, score_prefix
-from ..feedback_formats import Question
-from ..feedback_rows import score_questions
-from ..lexical import bm25_matrix
-from ..rows import Row
+from ..feedback.documents import SOME, score_prefix
+from ..feedback.formats import Question
+from ..feedback.rows import score_questions
+from ..retrieval.bm25 import bm25_matrix
 
 # A docstring stands behind a candidate as it would behind code that it describes.
 BEFORE_DOCSTRING = '\n\n\n"""'

@@ -13,7 +13,7 @@ from modeling_llara import LlaraForPreTraining, build_row
 from modeling_srlm import SelfRetrievalLM
 
 from ..embedded.corpus import CodePair
-from ..fresh_process import run_without_lookback
+from .fresh_process import run_without_lookback
 
 TOLERANCE = 1e-5
 LOADER = """

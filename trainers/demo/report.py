@@ -10,7 +10,7 @@ from typing import Any
 import matplotlib
 import torch
 
-from ..perplexity import MethodResult
+from ..perplexity.measure import MethodResult
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

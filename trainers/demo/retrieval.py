@@ -7,12 +7,12 @@ from typing import Any
 from modeling_biencoder import BiEncoderModel
 from modeling_llara import LlaraForPreTraining
 
-from ..arguments import BiEncoderTrainingArguments
-from ..conversion import biencoder_from_llara
+from ..base.arguments import BiEncoderTrainingArguments
+from ..biencoder.trainer import BiEncoderTrainer
 from ..embedded.corpus import CodePair
-from ..lexical import bm25_matrix
-from ..metrics import rank_passages, retrieval_metrics
-from ..trainer_biencoder import BiEncoderTrainer
+from ..models.convert import biencoder_from_llara
+from ..retrieval.bm25 import bm25_matrix
+from ..retrieval.metrics import rank_passages, retrieval_metrics
 from .settings import DemoArguments, show_loss, training_arguments
 
 CUTOFF = 10

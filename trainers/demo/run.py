@@ -9,9 +9,9 @@ from transformers.utils import logging
 
 from modeling_srlm import SelfRetrievalLM
 
+from ..commands.parsing import parse_arguments
 from ..embedded.corpus import code_pairs, standard_library
-from ..parsing import parse_arguments
-from ..perplexity import MethodResult, compare_methods, tokenize_texts
+from ..perplexity.measure import MethodResult, compare_methods, tokenize_texts
 from .adaptation import adapt_backbone
 from .feedback import chunk_rows, code_rows
 from .reload import check_reload, save_repos

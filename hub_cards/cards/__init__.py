@@ -1,0 +1,1 @@
+"""Model cards: facts, templates, and a person's edits kept."""

@@ -1,0 +1,1 @@
+"""A look at a repo before anything of it is loaded."""

@@ -1,0 +1,1 @@
+"""A saved folder to the Hub and back."""

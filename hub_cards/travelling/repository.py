@@ -1,0 +1,232 @@
+"""A model that keeps its tokenizer, and whose folder is a complete repo: weights, code, tokenizer, model card."""
+
+import os
+from contextlib import nullcontext
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from safetensors import SafetensorError
+from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from .loading import HUB_KEYWORDS, commit_of, damaged_files, refuse_pickled_adapter, refuse_pickles
+from .saving import finish_save, saved_whole
+
+# What is sent without Lookback: files of the model, and no pickle that a training left beside them.
+_SENT = (".safetensors", ".json", ".py", ".jinja", ".txt", ".model", ".md")
+_UPLOAD_KEYWORDS = ("commit_message", "create_pr", "private", "revision", "token")
+logger = logging.get_logger(__name__)
+
+
+class CompleteRepository(PreTrainedModel):
+    """Base class of a model that saves, pushes and loads with its tokenizer."""
+
+    _tokenizer: PreTrainedTokenizerBase | None = None
+    _tokenizer_source: tuple[str, dict[str, Any]] | None = None  # (repo id or folder, keywords for loading from it)
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer, loaded when first needed from where the model came from; ValueError if there is none."""
+        if self._tokenizer is None:
+            self._tokenizer = self._load_tokenizer()
+        return self._tokenizer
+
+    @tokenizer.setter
+    def tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        if not isinstance(tokenizer, PreTrainedTokenizerBase):
+            raise TypeError(
+                f"tokenizer must be a transformers tokenizer, not {type(tokenizer).__name__}: "
+                "AutoTokenizer.from_pretrained(...) gives one."
+            )
+        self._tokenizer = tokenizer
+
+    def _load_tokenizer(self, folder: str = "") -> PreTrainedTokenizerBase:
+        """The tokenizer in a folder of the repo that the model came from."""
+        if self._tokenizer_source is None:
+            raise ValueError("the model has no tokenizer: build it with tokenizer=..., or set model.tokenizer.")
+        source, keywords = self._tokenizer_source
+        subfolder = "/".join(part for part in (keywords.get("subfolder"), folder) if part)
+        try:
+            return AutoTokenizer.from_pretrained(source, **{**keywords, "subfolder": subfolder})
+        except (OSError, ValueError, KeyError) as error:
+            where = f"{source!r}, folder {subfolder!r}" if subfolder else repr(source)
+            raise ValueError(f"no tokenizer could be loaded from {where}: set model.tokenizer.") from error
+
+    def _remember_source(self, source: str | os.PathLike, keywords: dict[str, Any]) -> None:
+        # Code in the repo runs only where the caller said so; without a word, transformers would ask at the terminal.
+        trust = bool(keywords.get("trust_remote_code"))
+        kept = {name: keywords[name] for name in HUB_KEYWORDS if name in keywords}
+        commit = commit_of(source, kept)
+        if commit:  # the branch may move on before the tokenizer is needed
+            kept["revision"] = commit
+        if self.name_or_path:
+            self.config._commit_hash = commit
+            self._compare_base()
+        self._tokenizer_source = (str(source), {**kept, "trust_remote_code": trust})
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike | None, *args: Any, **kwargs: Any
+    ) -> Any:
+        """As in transformers, but from safetensors alone; the tokenizer comes later from the same repo and revision.
+
+        Raises OSError with the file's name where weights are truncated or not what their checksum says.
+        """
+        refuse_pickles(kwargs)
+        source = pretrained_model_name_or_path
+        if source is not None and os.path.isdir(source):
+            finish_save(Path(source))
+        keywords = {name: kwargs[name] for name in HUB_KEYWORDS if name in kwargs}  # transformers takes them out
+        try:
+            loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        except (SafetensorError, OSError, RuntimeError) as error:
+            damaged = [] if source is None else damaged_files(source, keywords)
+            if not damaged:
+                raise
+            raise OSError(
+                f"{str(source)!r} cannot be loaded, as {', '.join(damaged)} is truncated, or not what its checksum "
+                "says: fetch it again with force_download=True, or save the model again."
+            ) from error
+        model = loaded[0] if isinstance(loaded, tuple) else loaded  # a tuple with output_loading_info=True
+        if pretrained_model_name_or_path is not None:  # None: the weights were given as a state_dict
+            model._remember_source(pretrained_model_name_or_path, kwargs)
+        return loaded
+
+    def save_pretrained(  # type: ignore[override]  # transformers spells out its keywords; they pass through
+        self,
+        save_directory: str | os.PathLike,
+        is_main_process: bool = True,
+        state_dict: dict | None = None,
+        push_to_hub: bool = False,
+        repo_id: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """As in transformers, and the tokenizer and a model card with it.
+
+        With `push_to_hub` the folder is uploaded to `repo_id`, by default the folder's name; see `push_to_hub` for
+        the keywords of that. The card of a folder that has one keeps what a person wrote.
+
+        The folder changes when everything is written, or not at all: a full disk (OSError) or the end of the process
+        leaves what it held, and weights under other names (other shards, an adapter) go when new full ones come.
+        """
+        upload = {name: kwargs.pop(name) for name in _UPLOAD_KEYWORDS if name in kwargs}
+        folder = Path(save_directory)
+        repo_id = repo_id or (folder.name if push_to_hub else None)
+        _record_commits(self.config)
+        alone = is_main_process and not kwargs.get("distributed_checkpoint")  # else other processes write there too
+        with saved_whole(folder) if alone else nullcontext(folder) as place:
+            super().save_pretrained(place, is_main_process=is_main_process, state_dict=state_dict, **kwargs)
+            if is_main_process:
+                if self._hf_peft_config_loaded:
+                    self.config.save_pretrained(place)  # transformers leaves it out of an adapter's folder
+                self._save_tokenizer(place)
+                _write_card(self, place, repo_id)
+        if push_to_hub and is_main_process and repo_id:
+            _upload(folder, repo_id, **upload)
+
+    def load_adapter(self, peft_model_id: str | None = None, *args: Any, **kwargs: Any) -> Any:
+        """As in transformers, but from safetensors alone, and ValueError where the weights do not fit the model.
+
+        transformers cannot read a DoRA's magnitudes (5.23); `peft.PeftModel.from_pretrained(model, folder)` does.
+        """
+        if peft_model_id is not None and kwargs.get("adapter_state_dict") is None:
+            refuse_pickled_adapter(peft_model_id, kwargs)
+        result = super().load_adapter(peft_model_id, *args, **kwargs)
+        strange = sorted({*result.missing_keys, *result.unexpected_keys})
+        if strange:
+            hint = (
+                "transformers cannot load a DoRA; use peft.PeftModel.from_pretrained(model, folder)."
+                if any("lora_magnitude_vector" in name for name in strange)
+                else "load it onto the model that it was trained on (base_model_name_or_path of adapter_config.json)."
+            )
+            raise ValueError(f"the adapter {str(peft_model_id)!r} does not fit: {strange[0]!r} is on one side; {hint}")
+        self._compare_base()
+        return result
+
+    def _compare_base(self) -> None:
+        """A warning where an adapter names another commit of this repo: transformers takes the newest one."""
+        here = getattr(self.config, "_commit_hash", None)
+        for adapter in self.peft_config.values() if self._hf_peft_config_loaded else ():
+            wanted = getattr(adapter, "revision", None)
+            if here and wanted and wanted != here and adapter.base_model_name_or_path == self.name_or_path:
+                logger.warning(
+                    f"The adapter was trained on commit {wanted} of {self.name_or_path!r}, and this is commit {here}: "
+                    f"load the base with revision={wanted!r}, then the adapter with load_adapter."
+                )
+
+    def _save_tokenizer(self, folder: Path) -> None:
+        if self._tokenizer is None and self._tokenizer_source is None:
+            return
+        try:
+            self.tokenizer.save_pretrained(folder)
+        except ValueError as error:
+            logger.warning(f"{folder} was saved without a tokenizer: {error}")
+
+    def push_to_hub(  # type: ignore[override]  # transformers' tags and description belong to its own card
+        self,
+        repo_id: str,
+        *,
+        commit_message: str | None = None,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+        max_shard_size: int | str = "50GB",
+    ) -> Any:
+        """Send the complete repo to the Hub in one commit, with its own card; returns huggingface_hub's `CommitInfo`.
+
+        Args:
+            repo_id: `user/name`, created if missing; `private` is for a repo that is created.
+            revision: branch to commit to, created if missing; default the main branch.
+            token: access token; default the one that is logged in.
+        """
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder, repo_id=repo_id, max_shard_size=max_shard_size)
+            return _upload(Path(folder), repo_id, commit_message, create_pr, private, revision, token)
+
+
+def _record_commits(config: PreTrainedConfig) -> None:
+    """Let a configuration keep which commit its backbones were loaded from: transformers saves their names alone."""
+    for name in config.sub_configs:
+        part = getattr(config, name)
+        if (commit := getattr(part, "_commit_hash", None)) is not None:
+            part.base_commit = commit
+
+
+def _write_card(model: PreTrainedModel, folder: Path, repo_id: str | None) -> None:
+    try:
+        from hub_cards import write_card
+    except ImportError:  # the model was loaded as remote code, without Lookback: the folder keeps the card it has
+        return
+    write_card(model, folder, **({"repo_id": repo_id} if repo_id else {}))
+
+
+def _upload(
+    folder: Path,
+    repo_id: str,
+    commit_message: str | None = None,
+    create_pr: bool = False,
+    private: bool | None = None,
+    revision: str | None = None,
+    token: str | bool | None = None,
+) -> Any:
+    commit: dict[str, Any] = {
+        "commit_message": commit_message or "Upload model",
+        "create_pr": create_pr,
+        "revision": revision,
+    }
+    try:
+        from hub_cards import push
+    except ImportError:  # as above; with Lookback a card that a person wrote on the Hub stays
+        from huggingface_hub import CommitOperationAdd, HfApi
+
+        api = HfApi(token=token)
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        if revision is not None and not create_pr:
+            api.create_branch(repo_id, branch=revision, exist_ok=True)
+        # One commit: upload_folder may make several, and the repo would be half there in between.
+        files = [path for path in folder.rglob("*") if path.suffix in _SENT and not path.match("checkpoint-*/*")]
+        operations = [CommitOperationAdd(path.relative_to(folder).as_posix(), path) for path in sorted(files)]
+        return api.create_commit(repo_id, operations, **commit)
+    return push(folder, repo_id, private=private, token=token, **commit)

@@ -1,0 +1,88 @@
+# Copied from hub_cards/travelling/saving.py by "make copies": edit that one.
+"""A folder that is saved into changes when everything is written, or not at all."""
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from transformers.utils import (
+    ADAPTER_CONFIG_NAME,
+    ADAPTER_SAFE_WEIGHTS_NAME,
+    SAFE_WEIGHTS_INDEX_NAME,
+    SAFE_WEIGHTS_NAME,
+)
+
+# Inside a folder that is saved into: what is being written, and what is written and only has to take its place.
+_PARTIAL, _WHOLE, _STALE = ".saving", ".saved", ".stale"
+
+
+@contextmanager
+def saved_whole(folder: Path) -> Iterator[Path]:
+    """A folder to write into; its files come into `folder` when all are written, or not at all.
+
+    Raises ValueError where `folder` is a file, OSError where the disk is full.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{str(folder)!r} is a file: name a folder to save into.")
+    finish_save(folder)
+    new, partial = not folder.exists(), folder / _PARTIAL
+    shutil.rmtree(partial, ignore_errors=True)  # of a process that was ended
+    partial.mkdir(parents=True)
+    try:
+        if (folder / "README.md").is_file():  # its text stays
+            shutil.copyfile(folder / "README.md", partial / "README.md")
+        yield partial
+        (partial / _STALE).write_text("\n".join(_other_weights(folder, partial)))
+        flush_folder(partial)
+        os.rename(partial, folder / _WHOLE)
+    except BaseException as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        with suppress(OSError):
+            if new:
+                folder.rmdir()
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
+            what = f"no space left to save into {str(folder)!r}, which is as it was: free some and save again"
+            raise OSError(errno.ENOSPC, what) from error
+        raise
+    finish_save(folder)
+
+
+def finish_save(folder: Path) -> None:
+    """Put the files of a save that was written as a whole into their places, also if its process ended before."""
+    whole = folder / _WHOLE
+    if not whole.is_dir():
+        return
+    for path in sorted(path for path in whole.rglob("*") if path.is_file() and path.name != _STALE):
+        target = folder / path.relative_to(whole)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(path, target)
+    stale = whole / _STALE
+    for name in stale.read_text().splitlines() if stale.exists() else ():
+        (folder / name).unlink(missing_ok=True)
+    flush_folder(folder, files=False)
+    shutil.rmtree(whole)
+
+
+def _other_weights(folder: Path, new: Path) -> list[str]:
+    """Names of weights in `folder`, other shards or an adapter, that would be loaded for the full ones in `new`."""
+    names = {path.name for path in new.iterdir()}
+    if not names & {SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME}:
+        return []
+    adapter = (ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIGHTS_NAME)  # transformers would load its base and it
+    patterns = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, "model-?????-of-?????.safetensors", *adapter)
+    return sorted({path.name for pattern in patterns for path in folder.glob(pattern)} - names)
+
+
+def flush_folder(folder: Path, files: bool = True) -> None:
+    """Have the files below a folder, and the folder itself, written to the disk before the next step."""
+    for path in folder.rglob("*") if files else ():
+        if path.is_file():
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
+    if os.name == "posix":  # elsewhere a folder cannot be opened
+        handle = os.open(folder, os.O_RDONLY)
+        os.fsync(handle)
+        os.close(handle)

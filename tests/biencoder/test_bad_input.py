@@ -1,0 +1,125 @@
+"""Bad input: a ValueError or TypeError that names the value, before any compute."""
+
+import re
+
+import pytest
+import torch
+from transformers import T5Config, T5Model
+
+from modeling_biencoder import BiEncoderConfig, BiEncoderModel
+from tests.support.tiny import random_ids, tiny_backbone, tiny_tokenizer
+
+IDS = random_ids(2, 4)
+GOOD = {"query": {"input_ids": IDS}, "passage": {"input_ids": random_ids(4, 4)}}
+
+
+@pytest.fixture
+def model(monkeypatch: pytest.MonkeyPatch) -> BiEncoderModel:
+    """A model whose backbone must not be reached."""
+    prompts = {"default": {"query": "q: "}, "icl": {"query_suffix": "\n"}}
+    model = BiEncoderModel.from_backbone(tiny_backbone(), tiny_tokenizer(), prompts=prompts, embedding_dims=[8])
+    monkeypatch.setattr(model.backbone, "forward", lambda *args, **kwargs: pytest.fail("computed on bad input"))
+    return model
+
+
+@pytest.mark.parametrize(
+    ("keywords", "error", "message"),
+    [
+        ({"poolin": "cls"}, ValueError, "'poolin': did you mean 'pooling'"),
+        ({"revison": "main"}, ValueError, "'revison': did you mean 'revision'"),
+        ({"pooling": "last"}, ValueError, "Did you mean 'last_token'"),
+        ({"pooling_k": 0}, ValueError, "pooling_k=0 must be at least 1"),
+        ({"pooling_k": 2.5}, TypeError, "pooling_k=2.5 must be a whole number"),
+        ({"temperature": 0.0}, ValueError, "temperature=0.0 must be"),
+        ({"temperature": "low"}, TypeError, "temperature='low' must be a finite number"),
+        ({"normalize": "yes"}, TypeError, "normalize='yes' must be True or False"),
+        ({"similarity": "cos"}, ValueError, "Did you mean 'cosine'"),
+        ({"embedding_dims": [8, 33]}, ValueError, "33 is wider than the backbone's 32"),
+        ({"embedding_dims": 8}, TypeError, "embedding_dims=8 must be None or a non-empty list"),
+        ({"max_length": 4096}, ValueError, "longer than the backbone's 2048 positions"),
+        ({"prompts": {"default": {"querry": "q"}}}, ValueError, "did you mean 'query'"),
+        ({"prompts": {"default": "q: "}}, TypeError, "must be a dict with keys among"),
+        ({"prompts": {"default": {"query": 1}}}, TypeError, "must be a string"),
+        ({"dtype": torch.bfloat16}, ValueError, "already loaded"),
+        ({"tokenizer": 3}, TypeError, "tokenizer must be a transformers tokenizer"),
+    ],
+)
+def test_from_backbone(keywords: dict, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=re.escape(message)):
+        BiEncoderModel.from_backbone(tiny_backbone(), **keywords)
+
+
+def test_config_alone_names_the_nearest_keyword() -> None:
+    with pytest.raises(ValueError, match="did you mean 'temperature'"):
+        BiEncoderConfig(temprature=0.1)
+    with pytest.raises(TypeError, match=r"text_config=.* must be a backbone's configuration"):
+        BiEncoderConfig(text_config={"hidden_size": 3})
+
+
+def test_backbones_that_cannot_serve() -> None:
+    sizes = {"vocab_size": 16, "d_model": 8, "d_kv": 4, "d_ff": 8, "num_layers": 1, "num_heads": 2}
+    with pytest.raises(TypeError, match="a repo id, a path or a PreTrainedModel, not Linear"):
+        BiEncoderModel.from_backbone(torch.nn.Linear(2, 2))
+    with pytest.raises(ValueError, match="a bi-encoder already"):
+        BiEncoderModel.from_backbone(BiEncoderModel.from_backbone(tiny_backbone()))
+    with pytest.raises(ValueError, match="encoder-decoder"):
+        BiEncoderModel.from_backbone(T5Model(T5Config(**sizes)))
+
+
+@pytest.mark.parametrize(
+    ("batch", "error", "message"),
+    [
+        ({}, ValueError, "got none of them"),
+        ({"query": GOOD["query"]}, ValueError, "got ['query']"),
+        ({**GOOD, "input_ids": IDS}, ValueError, "got ['input_ids', 'query', 'passage']"),
+        ({"input_ids": IDS.float()}, TypeError, "dtype torch.float32"),
+        ({"input_ids": IDS[0]}, ValueError, "shape (4,)"),
+        ({"input_ids": IDS[:0]}, ValueError, "shape (0, 4)"),
+        ({"input_ids": IDS.tolist()}, TypeError, "must be a tensor (batch, length), not list"),
+        ({"input_ids": IDS.to("meta")}, ValueError, "is on meta, the model on cpu"),
+        ({"input_ids": IDS, "attention_mask": torch.ones(2, 3)}, ValueError, "shape (2, 3)"),
+        ({"input_ids": IDS, "attention_mask": torch.tensor([[1] * 4, [0] * 4])}, ValueError, "whole of row 1"),
+        ({**GOOD, "query": IDS}, TypeError, "query must be a dict with input_ids"),
+        ({**GOOD, "passage": {"input_ids": random_ids(3, 4)}}, ValueError, "3 passages are not a multiple of 2"),
+        ({**GOOD, "teacher_scores": torch.ones(4)}, ValueError, "must be (queries, passages for each query) = (2, 2)"),
+        ({**GOOD, "teacher_scores": torch.ones(2, 2).long()}, TypeError, "dtype torch.int64"),
+        ({**GOOD, "teacher_scores": [[1.0, 2.0]] * 2}, TypeError, "tensor or None, not list"),
+        ({**GOOD, "in_batch_negatives": 1}, TypeError, "in_batch_negatives=1 must be True or False"),
+    ],
+)
+def test_forward(model: BiEncoderModel, batch: dict, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=re.escape(message)):
+        model(**batch)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"texts": "one text"}, TypeError, "pass [text]"),
+        ({"texts": ["a", None]}, TypeError, "texts[1]=None must be a string"),
+        ({"role": "document"}, ValueError, "role='document' is not known"),
+        ({"task": "defualt"}, ValueError, "did you mean 'default'"),
+        ({"texts": [], "task": "defualt"}, ValueError, "did you mean 'default'"),
+        ({"batch_size": 0}, ValueError, "batch_size=0 must be at least 1"),
+        ({"truncate_dim": 16}, ValueError, "truncate_dim=16 was not trained: use one of embedding_dims=[8]"),
+        ({"examples": [("a", "b")]}, ValueError, "no query_suffix"),
+        ({"examples": [("a", "b")], "role": "passage"}, ValueError, "before queries only"),
+        ({"examples": ["ab"], "task": "icl"}, TypeError, "examples[0]='ab' must be a pair"),
+        ({"examples": [("a " * 600, "b")], "task": "icl"}, ValueError, "leaves no room for a text"),
+    ],
+)
+def test_encode(model: BiEncoderModel, arguments: dict, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=re.escape(message)):
+        model.encode(**{"texts": ["a"], **arguments})
+
+
+def test_encode_needs_a_tokenizer() -> None:
+    with pytest.raises(ValueError, match=r"no tokenizer: build it with tokenizer=\.\.\."):
+        BiEncoderModel.from_backbone(tiny_backbone()).encode(["a"])
+
+
+def test_similarity(model: BiEncoderModel) -> None:
+    with pytest.raises(ValueError, match=re.escape("a (2, 3) and b (2, 4)")):
+        model.similarity(torch.ones(2, 3), torch.ones(2, 4))
+    with pytest.raises(TypeError, match="b must be a tensor"):
+        model.similarity(torch.ones(2, 3), [[1.0]])

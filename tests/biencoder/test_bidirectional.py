@@ -1,0 +1,198 @@
+"""`bidirectional=True`: proven by what a later token changes, on every family that is named as able to."""
+
+import copy
+from functools import partial
+
+import pytest
+import torch
+from peft import LoraConfig
+from transformers import CONFIG_MAPPING, AutoModel
+
+from modeling_biencoder import BiEncoderConfig, BiEncoderModel
+from modeling_biencoder.bidirectional_biencoder import BIDIRECTIONAL_DECODERS as DECODERS
+from tests.support.tiny import random_ids, tiny_backbone, tiny_tokenizer
+from trainers import add_adapter
+
+SIZES = {
+    "vocab_size": 512, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "max_position_embeddings": 128, "pad_token_id": 2, "bos_token_id": 0, "eos_token_id": 1,
+}  # fmt: skip
+_EXPERTS = {
+    "num_experts": 4, "num_local_experts": 4, "n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 1,
+    "topk_group": 1, "moe_intermediate_size": 16, "shared_expert_intermediate_size": 16,
+}  # fmt: skip
+USUAL = ("llama", "qwen2", "qwen3", "mistral", "gemma3_text", "gpt2", "opt")  # the others are tested as slow
+WINDOW = 3
+_SLIDES = {"sliding_window": WINDOW}
+_SOME_LAYERS_SLIDE = {**_SLIDES, "use_sliding_window": True, "max_window_layers": 1}
+# What a family needs beside SIZES, for a small model, and for layers that slide a window where it has them.
+SPECIAL = {
+    "codegen": {"rotary_dim": 4},
+    "cohere2": _SLIDES,
+    "deepseek_v3": {
+        **_EXPERTS, "q_lora_rank": 8, "kv_lora_rank": 8, "qk_rope_head_dim": 4, "qk_nope_head_dim": 4,
+        "v_head_dim": 8, "num_key_value_heads": 4, "first_k_dense_replace": 1,
+    },
+    "exaone4": _SLIDES,
+    "gemma": {"head_dim": 8},
+    "gemma2": {"head_dim": 8, **_SLIDES},
+    "gemma3_text": {"head_dim": 8, **_SLIDES},
+    "gpt_oss": {**_EXPERTS, "head_dim": 8, **_SLIDES},
+    "gptj": {"rotary_dim": 4},
+    "mistral": _SLIDES,
+    "mixtral": _EXPERTS,
+    "olmo3": _SLIDES,
+    "olmoe": _EXPERTS,
+    "opt": {"ffn_dim": 64, "word_embed_proj_dim": 32},
+    "phi3": _SLIDES,
+    "phimoe": _EXPERTS,
+    "qwen2": _SOME_LAYERS_SLIDE,
+    "qwen2_moe": _EXPERTS,
+    "qwen3": {**_SOME_LAYERS_SLIDE, "head_dim": 8},
+    "qwen3_moe": _EXPERTS,
+    "starcoder2": _SLIDES,
+    "xglm": {"d_model": 32, "attention_heads": 4, "num_layers": 2, "ffn_dim": 64},
+}  # fmt: skip
+
+
+def backbone(family: str, attention: str = "sdpa", **settings):
+    """A random base model with large weights; skips what this transformers lacks."""
+    if family not in CONFIG_MAPPING:
+        pytest.skip(f"this transformers has no {family}")
+    config = CONFIG_MAPPING[family](**{**SIZES, **SPECIAL.get(family, {}), **settings})
+    try:
+        model = AutoModel.from_config(config, attn_implementation=attention).eval()
+    except ValueError as error:  # transformers' own refusal
+        pytest.skip(f"{family} has no {attention} attention: {error}")
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        parameter.data.normal_(std=0.3, generator=generator)
+    return model
+
+
+def biencoder(family: str, bidirectional: bool = True, attention: str = "sdpa", **settings) -> BiEncoderModel:
+    return BiEncoderModel.from_backbone(
+        backbone(family, attention, **settings), tiny_tokenizer(), pooling="cls", bidirectional=bidirectional
+    )
+
+
+def rows_that_differ_late(position: int = 2) -> torch.Tensor:
+    """(2, 7) ids, alike but for one late token, which a window of 3 around the first one (`cls`) still holds."""
+    ids = random_ids(1, 7).repeat(2, 1)
+    ids[1, position] = ids[0, position] % 500 + 5
+    return ids
+
+
+@torch.no_grad()
+def change(model: BiEncoderModel, ids: torch.Tensor, mask: torch.Tensor | None = None) -> float:
+    """How far apart the embeddings of two rows are."""
+    first, second = model(ids, mask).embeddings
+    return (first - second).abs().max().item()
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize(
+    "family", [family if family in USUAL else pytest.param(family, marks=pytest.mark.slow) for family in DECODERS]
+)
+def test_a_later_token_changes_the_first_state_and_padding_none(family: str, attention: str) -> None:
+    ids = rows_that_differ_late()
+    padded = torch.tensor([[1] * 6 + [0]] * 2)
+    causal, open_ = biencoder(family, False, attention), biencoder(family, True, attention)
+    for mask in (None, padded):
+        assert change(causal, ids, mask) < 1e-6
+        assert change(open_, ids, mask) > 1e-3
+    bare = open_(ids[:, :6]).embeddings
+    left = torch.cat([random_ids(2, 3, seed=5), ids[:, :6]], dim=1)
+    right = torch.cat([ids[:, :6], random_ids(2, 3, seed=6)], dim=1)
+    zeros, ones = torch.zeros(2, 3, dtype=torch.int64), torch.ones(2, 6, dtype=torch.int64)
+    for rows, mask in ((left, torch.cat([zeros, ones], 1)), (right, torch.cat([ones, zeros], 1))):
+        torch.testing.assert_close(open_(rows, mask).embeddings, bare, rtol=0, atol=1e-5)
+
+
+def test_a_sliding_layer_looks_as_far_ahead_as_behind() -> None:
+    model = biencoder("mistral", num_hidden_layers=1)
+    reach = [change(model, rows_that_differ_late(position)) > 1e-3 for position in range(1, 7)]
+    assert reach[0] and reach[1] and not any(reach[WINDOW:])
+    wide = biencoder("mistral", num_hidden_layers=1, sliding_window=None)
+    assert all(change(wide, rows_that_differ_late(position)) > 1e-3 for position in range(1, 7))
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "mistral", "mixtral"])
+def test_it_survives_saving_and_an_adapter_on_top(family: str, tmp_path) -> None:
+    ids, model = rows_that_differ_late(), biencoder(family)
+    model.save_pretrained(tmp_path / "repo")
+    again = BiEncoderModel.from_pretrained(tmp_path / "repo")
+    assert torch.equal(again(ids).embeddings, model(ids).embeddings)
+    assert change(BiEncoderModel.from_pretrained(tmp_path / "repo", attn_implementation="eager"), ids) > 1e-3
+    add_adapter(again, LoraConfig(r=4, init_lora_weights=False))
+    assert change(again, ids) > 1e-3
+    assert (again(ids).embeddings - model(ids).embeddings).abs().max() > 1e-3
+
+
+def keep_output(kept: list[torch.Tensor], module: torch.nn.Module, inputs: tuple, output: torch.Tensor) -> None:
+    """A forward hook that lets the output's gradient be read."""
+    output.requires_grad_().retain_grad()
+    kept.append(output)
+
+
+def test_it_can_be_changed_where_a_saved_model_is_loaded(tmp_path) -> None:
+    """As `lookback finetune --model repo --bidirectional true` does."""
+    ids = rows_that_differ_late()
+    for saved in (False, True):
+        biencoder("qwen2", saved).save_pretrained(tmp_path / str(saved))
+        changed = BiEncoderModel.from_pretrained(tmp_path / str(saved), bidirectional=not saved)
+        assert (change(changed, ids) > 1e-3) == changed.config.bidirectional == (not saved)
+    with pytest.raises(ValueError, match="pooling='men'"):
+        BiEncoderModel.from_pretrained(tmp_path / "True", pooling="men")
+
+
+@pytest.mark.parametrize("adapted", [False, True])
+@pytest.mark.parametrize("family", ["llama", "qwen3", "mistral"])
+def test_gradient_checkpointing_sees_both_ways_too(family: str, adapted: bool) -> None:
+    ids, gradients = rows_that_differ_late(), []
+    for checkpointing in (False, True):
+        model = biencoder(family)
+        if adapted:
+            torch.manual_seed(0)
+            add_adapter(model, LoraConfig(r=4, init_lora_weights=False))
+        model.train()
+        if checkpointing:
+            model.gradient_checkpointing_enable()
+        embedded: list[torch.Tensor] = []
+        model.get_input_embeddings().register_forward_hook(partial(keep_output, embedded))
+        model.embed(ids)[:, 0].sum().backward()
+        gradients.append([embedded[0].grad, *(p.grad for p in model.parameters() if p.requires_grad)])
+    assert gradients[0][0][:, 2].abs().max() > 1e-4  # the first state hears of a later token
+    torch.testing.assert_close(*gradients)
+
+
+def test_bert_is_bidirectional_either_way() -> None:
+    ids = rows_that_differ_late()
+    models = [
+        BiEncoderModel.from_backbone(tiny_backbone("bert"), pooling="cls", bidirectional=flag)
+        for flag in (False, True)
+    ]
+    assert min(change(model, ids) for model in models) > 1e-3
+    assert torch.equal(models[0](ids).embeddings, models[1](ids).embeddings)
+
+
+@pytest.mark.parametrize("family", ["gpt_neo", "stablelm", "mamba", "mpt"])
+def test_a_family_that_would_stay_causal_or_fail_is_refused(family: str) -> None:
+    config = CONFIG_MAPPING[family]()
+    with pytest.raises(ValueError, match=rf"not known to take effect on a '{family}' backbone"):
+        BiEncoderConfig(text_config=config, bidirectional=True)
+    assert not BiEncoderConfig(text_config=copy.deepcopy(config)).bidirectional
+
+
+def test_the_reason_for_refusing_still_holds() -> None:
+    """GPT-Neo is causal with is_causal=False: once transformers changes that, it belongs on the list."""
+    ids = rows_that_differ_late()
+    settings = {"attention_types": [[["global", "local"], 1]], "window_size": WINDOW, "is_causal": False}
+    with torch.no_grad():
+        states = backbone("gpt_neo", "eager", **settings)(ids).last_hidden_state
+    assert torch.equal(states[0, :2], states[1, :2])
+
+
+def test_export_to_sentence_transformers_is_refused(tmp_path) -> None:
+    with pytest.raises(ValueError, match="bidirectional=True"):
+        biencoder("llama").export_sentence_transformers(tmp_path)

@@ -1,0 +1,52 @@
+"""The loading code of every family's card, run as a reader would: in a new process that has no Lookback."""
+
+import re
+
+import pytest
+from huggingface_hub import ModelCard
+
+from hub_cards import push
+from modeling_biencoder import BiEncoderModel
+from modeling_llara import LlaraForPreTraining
+from modeling_srlm import SelfRetrievalLM
+from tests.support.loopback_hub.fixtures import hub as hub
+from tests.support.loopback_hub.fixtures import read
+from tests.support.tiny import tiny_backbone, tiny_tokenizer
+from trainers.demo.fresh_process import run_without_lookback
+
+
+def build(family: str):
+    tokenizer = tiny_tokenizer()
+    if family == "biencoder":
+        return BiEncoderModel.from_backbone(tiny_backbone(lm_head=False), tokenizer, pooling="mean")
+    if family == "llara":
+        return LlaraForPreTraining.from_backbone(tiny_backbone(), tokenizer)
+    return SelfRetrievalLM.from_components(
+        tiny_backbone(), tokenizer, build("biencoder"), context_window_size=256, chunk_size=32, key_num=2
+    )
+
+
+PRINTED = {
+    "biencoder": r"tensor\(\[\[",
+    "llara": "A query finds the passage",
+    "srlm": r"perplexity [\d.]+ .*tensor\(\[\[",
+}
+
+
+@pytest.mark.parametrize("family", PRINTED)
+def test_the_code_of_the_card_runs_without_lookback(family, tmp_path):
+    folder = tmp_path / "repo"
+    build(family).save_pretrained(folder)
+    [code] = re.findall(r"```python\n(.*?)```", ModelCard.load(folder / "README.md").text, re.DOTALL)
+    assert code.count("path/to/this/repo") == 1
+    printed = run_without_lookback(code.replace("path/to/this/repo", str(folder)), folder=tmp_path)
+    assert re.search(PRINTED[family], printed), printed
+
+
+def test_push_of_a_model_sends_a_whole_repo_that_names_itself(hub):
+    push(build("biencoder"), "user/name")
+    assert {"README.md", "config.json", "model.safetensors", "tokenizer.json", "modeling_biencoder.py"} <= set(
+        hub.repos["user/name"].files()
+    )
+    card = read(hub, "README.md", "user/name")
+    assert 'from_pretrained("user/name"' in card and "\n# name\n" in card

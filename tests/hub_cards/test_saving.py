@@ -1,0 +1,182 @@
+"""A save is whole or not there: full disks, killed processes, other shards; and damaged weights are named."""
+
+import errno
+import multiprocessing
+import os
+import signal
+
+import pytest
+import torch
+import transformers.modeling_utils
+from huggingface_hub import snapshot_download
+from peft import LoraConfig
+from transformers import PreTrainedTokenizerBase
+
+from modeling_biencoder import BiEncoderModel
+from modeling_biencoder import repository_biencoder as repository
+from modeling_biencoder import saving_biencoder as saving
+from modeling_llara import LlaraForPreTraining
+from tests.support.loopback_hub.fixtures import hub as hub
+from tests.support.tiny import tiny_backbone, tiny_tokenizer
+
+
+def build(seed: int = 0) -> BiEncoderModel:
+    return BiEncoderModel.from_backbone(tiny_backbone(seed=seed, lm_head=False), tiny_tokenizer(), pooling="mean")
+
+
+def content(folder) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def same_weights(folder, model) -> bool:
+    loaded = BiEncoderModel.from_pretrained(folder).state_dict()
+    return all(torch.equal(value, loaded[name]) for name, value in model.state_dict().items())
+
+
+@pytest.fixture
+def saved(tmp_path):
+    folder = tmp_path / "saved"
+    build().save_pretrained(folder, max_shard_size="40KB")
+    (folder / "mine.txt").write_text("mine")
+    return folder
+
+
+def fail_at(monkeypatch, module, name: str, call: int, act) -> None:
+    """Let the `call`-th call of a function do `act` instead."""
+    original, calls = getattr(module, name), []
+
+    def counting(*arguments, **keywords):
+        calls.append(name)
+        if len(calls) == call:
+            act()
+        return original(*arguments, **keywords)
+
+    monkeypatch.setattr(module, name, counting)
+
+
+def no_space():
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("call", [1, 2])
+def test_a_full_disk_leaves_the_folder_as_it_was(saved, monkeypatch, call):
+    before = content(saved)
+    fail_at(monkeypatch, transformers.modeling_utils, "safe_save_file", call, no_space)
+    with pytest.raises(OSError, match=r"no space left to save into .*saved.*as it was") as raised:
+        build(1).save_pretrained(saved, max_shard_size="40KB")
+    assert raised.value.errno == errno.ENOSPC and content(saved) == before
+    assert same_weights(saved, build())
+
+
+def test_an_error_in_a_new_folder_leaves_none(tmp_path, monkeypatch):
+    fail_at(monkeypatch, repository, "_write_card", 1, lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        build().save_pretrained(tmp_path / "new" / "folder")
+    assert not (tmp_path / "new" / "folder").exists()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="is a file"):
+        build().save_pretrained(tmp_path / "file")
+
+
+def killed(work) -> None:
+    """Run `work` in a copy of this process, which must end by its own SIGKILL."""
+    process = multiprocessing.get_context("fork").Process(target=work)
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+
+
+def kill_myself():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize(("name", "call"), [("safe_save_file", 2), ("_write_card", 1), ("flush_folder", 1)])
+def test_a_kill_while_writing_leaves_the_folder_as_it_was(saved, monkeypatch, name, call):
+    before, model = content(saved), build(1)
+    modules = {"safe_save_file": transformers.modeling_utils, "_write_card": repository, "flush_folder": saving}
+    fail_at(monkeypatch, modules[name], name, call, kill_myself)
+    killed(lambda: model.save_pretrained(saved, max_shard_size="40KB"))
+    assert {name: data for name, data in content(saved).items() if not name.startswith(".saving/")} == before
+    assert same_weights(saved, build())
+    monkeypatch.undo()
+    model.save_pretrained(saved, max_shard_size="40KB")
+    assert same_weights(saved, model) and not (saved / ".saving").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_kill_while_files_take_their_places_is_made_good_by_the_next_load_or_save(saved, monkeypatch):
+    model = build(1)
+    fail_at(monkeypatch, saving.os, "replace", 3, kill_myself)
+    killed(lambda: model.save_pretrained(saved, max_shard_size="40KB"))
+    monkeypatch.undo()
+    assert (saved / ".saved").is_dir()
+    assert same_weights(saved, model)
+    assert not (saved / ".saved").exists() and (saved / "mine.txt").read_text() == "mine"
+
+
+def test_other_shards_do_not_stay(saved):
+    """A single file would be loaded in place of the shards' index, and stale shards would be pushed."""
+    one, two = build(1), build(2)
+    assert (saved / "model.safetensors.index.json").exists()
+    one.save_pretrained(saved)
+    assert [path.name for path in saved.glob("model*safetensors*")] == ["model.safetensors"]
+    assert same_weights(saved, one)
+    two.save_pretrained(saved, max_shard_size="40KB")
+    assert not (saved / "model.safetensors").exists() and same_weights(saved, two)
+    assert (saved / "mine.txt").exists()
+
+
+def test_an_adapter_does_not_stay_beside_full_weights(saved):
+    """transformers would load the adapter's base, and the adapter, in place of what was saved."""
+    folder = saved.parent / "adapter"
+    adapted = BiEncoderModel.from_pretrained(saved)
+    adapted.add_adapter(LoraConfig(task_type="FEATURE_EXTRACTION", target_modules=["q_proj"]))
+    adapted.save_pretrained(folder)
+    assert (folder / "adapter_config.json").exists() and not (folder / "model.safetensors").exists()
+    model = build(1)
+    model.save_pretrained(folder)
+    assert same_weights(folder, model) and not list(folder.glob("adapter*"))
+    adapted.save_pretrained(saved)  # beside its own base: that one stays
+    assert list(saved.glob("model-*.safetensors"))
+
+
+def save_plain(kind: str, seed: int, folder) -> None:
+    """Save a plain checkpoint, of a LLaRA model's backbone or for sentence-transformers."""
+    if kind == "backbone":
+        LlaraForPreTraining.from_backbone(tiny_backbone(seed=seed), tiny_tokenizer()).save_backbone(folder)
+    else:
+        build(seed).export_sentence_transformers(folder)
+
+
+@pytest.mark.parametrize("kind", ["backbone", "export"])
+def test_a_plain_checkpoint_is_written_as_a_whole_or_not_at_all(tmp_path, monkeypatch, kind):
+    save_plain(kind, 0, tmp_path)
+    before = content(tmp_path)
+    fail_at(monkeypatch, PreTrainedTokenizerBase, "save_pretrained", 1, no_space)  # the weights are written by then
+    with pytest.raises(OSError, match=r"no space left to save into .*as it was"):
+        save_plain(kind, 1, tmp_path)
+    assert content(tmp_path) == before
+    monkeypatch.undo()
+    save_plain(kind, 1, tmp_path)
+    after = content(tmp_path)
+    assert after.keys() == before.keys() and after["model.safetensors"] != before["model.safetensors"]
+
+
+def test_damaged_weights_are_named(saved, hub, tmp_path):
+    [first, second, *_] = sorted(saved.glob("model-*.safetensors"))
+    whole = second.read_bytes()
+    for data in (whole[:-8], whole[:5], b""):
+        second.write_bytes(data)
+        with pytest.raises(OSError, match=f"{second.name} is truncated"):
+            BiEncoderModel.from_pretrained(saved)
+    second.write_bytes(whole)
+    build().push_to_hub("user/repo", max_shard_size="40KB")
+    cached = snapshot_download("user/repo")
+    blob = os.path.realpath(os.path.join(cached, first.name))
+    with open(blob, "r+b") as file:
+        file.seek(20)
+        file.write(b"\xff")
+    with pytest.raises(OSError, match=rf"'user/repo' cannot be loaded, as {first.name}"):
+        BiEncoderModel.from_pretrained("user/repo")
+    assert same_weights(saved, BiEncoderModel.from_pretrained("user/repo", force_download=True))

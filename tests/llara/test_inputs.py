@@ -1,0 +1,131 @@
+"""Bad input raises ValueError or TypeError with the value, the rule and the fix, before any compute."""
+
+import pytest
+import torch
+
+from modeling_llara import LlaraConfig, LlaraForPreTraining, build_row
+from tests.support.tiny import tiny_backbone, tiny_tokenizer
+
+
+@pytest.fixture(scope="module")
+def model() -> LlaraForPreTraining:
+    return LlaraForPreTraining.from_backbone(tiny_backbone(max_position_embeddings=128), tiny_tokenizer())
+
+
+@pytest.fixture
+def row(model) -> torch.Tensor:
+    return torch.tensor([build_row(model.config, list(range(10, 30)))["input_ids"]])
+
+
+def words(*ids: int) -> torch.Tensor:
+    return torch.tensor([list(ids)])
+
+
+BAD_BATCHES = {
+    "ids are floats": (lambda m, r: {"input_ids": r.float()}, TypeError, "input_ids has dtype torch.float32"),
+    "ids are a list": (lambda m, r: {"input_ids": r.tolist()}, TypeError, "input_ids is a list"),
+    "no ids": (lambda m, r: {}, ValueError, "input_ids is None"),
+    "embeddings": (lambda m, r: {"inputs_embeds": torch.zeros(1, 2, 3)}, ValueError, "inputs_embeds is given"),
+    "ids are flat": (lambda m, r: {"input_ids": r[0]}, ValueError, r"must be \(batch, length\)"),
+    "empty batch": (lambda m, r: {"input_ids": r[:0]}, ValueError, "empty batch"),
+    "another device": (lambda m, r: {"input_ids": r, "labels": r.to("meta")}, ValueError, "labels is on meta"),
+    "mask too short": (lambda m, r: {"input_ids": r, "attention_mask": r[:, 1:]}, ValueError, "attention_mask has"),
+    "labels too short": (lambda m, r: {"input_ids": r, "labels": r[:, 1:]}, ValueError, "labels has shape"),
+    "too many target rows": (
+        lambda m, r: {"input_ids": r, "output_predict_ids": torch.ones(2, 3).long()}, ValueError, "number of rows",
+    ),
+    "ids outside": (lambda m, r: {"input_ids": r * 1000}, ValueError, "row 0 .* outside 0..511"),
+    "targets outside": (
+        lambda m, r: {"input_ids": r, "output_predict_ids": words(512)}, ValueError, "output_predict_ids outside",
+    ),
+    "labels outside": (lambda m, r: {"input_ids": r, "labels": r - 400}, ValueError, "labels that are neither -100"),
+    "only padding": (lambda m, r: {"input_ids": r, "attention_mask": r * 0}, ValueError, "row 0 .* has no token"),
+    "too long": (lambda m, r: {"input_ids": words(*range(10, 110), *range(10, 110))}, ValueError, "outside 0..127"),
+    "prompt cut off": (lambda m, r: {"input_ids": r[:, :-1]}, ValueError, "special tokens of the predict prompt"),
+    "token after the prompts": (
+        lambda m, r: {"input_ids": torch.cat([r, words(1)], 1)}, ValueError, "does not end with",
+    ),
+    "prompts swapped": (
+        lambda m, r: {"input_ids": words(9, *m.config.predict_prompt_ids, *m.config.summarize_prompt_ids)},
+        ValueError, "does not end with",
+    ),
+    "target without its prompt": (
+        lambda m, r: {"input_ids": words(9, *m.config.summarize_prompt_ids), "output_predict_ids": words(7)},
+        ValueError, "row 0 .* no predict prompt",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD_BATCHES)
+def test_bad_batches(model, row, name):
+    make, error, message = BAD_BATCHES[name]
+    with pytest.raises(error, match=message):
+        model(**make(model, row))
+
+
+def test_the_row_at_fault_is_named(model, row):
+    ids = row.repeat(3, 1)
+    ids[2, -1] = 5
+    with pytest.raises(ValueError, match="row 2 of the batch"):
+        model(ids)
+
+
+def test_absent_targets_of_rows_without_a_prompt_are_fine(model):
+    ids = words(9, *model.config.summarize_prompt_ids)
+    output = model(ids, output_summarize_ids=words(7, -100), output_predict_ids=words(-100, 2))
+    assert output.bow_predict_loss.item() == 0.0
+    assert output.loss.item() == pytest.approx(0.1 * output.bow_summarize_loss.item())
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"bow_loss_wieght": 1}, ValueError, "did you mean 'bow_loss_weight'"),
+        ({"num_summary_tokens": 0}, ValueError, "num_summary_tokens is 0"),
+        ({"num_predict_tokens": 2.0}, TypeError, "num_predict_tokens is 2.0"),
+        ({"ar_loss_weight": -1}, ValueError, "ar_loss_weight is -1"),
+        ({"ar_loss_weight": float("nan")}, ValueError, "ar_loss_weight is nan"),
+        ({"bow_loss_weight": "0.1"}, TypeError, "bow_loss_weight is '0.1'"),
+        ({"ignored_target_ids": 3}, TypeError, "ignored_target_ids is 3"),
+        ({"ignored_target_ids": [-1]}, ValueError, "ignored_target_ids holds -1"),
+        ({"summarize_prompt_ids": [1, 2]}, ValueError, "must end with 8 special tokens"),
+        ({"summarize_prompt_ids": [1] * 8}, ValueError, "each occur once"),
+        ({"summarize_prompt_ids": range(9), "predict_prompt_ids": range(8, 17)}, ValueError, "impossible to tell"),
+    ],
+)
+def test_bad_settings(settings, error, message):
+    with pytest.raises(error, match=message):
+        LlaraConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({}, "tokenizer is None"),
+        ({"summarize_prompt_ids": [1] * 9}, "only one of summarize_prompt_ids and predict_prompt_ids"),
+        ({"summarize_prompt_ids": range(504, 512), "predict_prompt_ids": range(512, 520)}, "holds 519"),
+        ({"summarize_prompt_ids": [], "predict_prompt_ids": []}, "both empty"),
+        ({"tokenizer": tiny_tokenizer(), "revision": "main"}, "revision.* are for loading"),
+        ({"tokenizer": tiny_tokenizer(), "revison": "main"}, "did you mean 'revision'"),
+    ],
+)
+def test_bad_backbone_calls(keywords, message):
+    with pytest.raises(ValueError, match=message):
+        LlaraForPreTraining.from_backbone(tiny_backbone(), **keywords)
+
+
+def test_backbone_without_a_head():
+    with pytest.raises(ValueError, match="AutoModelForCausalLM"):
+        LlaraForPreTraining.from_backbone(tiny_backbone(lm_head=False), tiny_tokenizer())
+
+
+def test_build_row():
+    config = LlaraConfig(
+        summarize_prompt_ids=[4, 5], predict_prompt_ids=[4, 6], num_summary_tokens=1, num_predict_tokens=1,
+        prefix_ids=[1, 2],
+    )  # fmt: skip
+    row = build_row(config, [7, 5, 8, 9], max_length=8)  # 5 is a special token spelled in the text
+    assert row == {"input_ids": [1, 2, 7, 8, 4, 5, 4, 6], "labels": [-100, -100, 7, 8, -100, -100, -100, -100]}
+    assert build_row(config, [7], summarize=False)["input_ids"] == [1, 2, 7, 4, 6]
+    with pytest.raises(ValueError, match=r"max_length is 6 .* at least 7"):
+        build_row(config, [7], max_length=6)

@@ -1,0 +1,92 @@
+"""Chat: the window of recent turns, the retrieved ones before it, the backbone's answer."""
+
+import pytest
+import torch
+
+from modeling_srlm import SelfRetrievalLM
+from modeling_srlm.chat_srlm import split_turns
+from tests.srlm.test_golden import ByteCounter
+from tests.support.tiny import tiny_backbone, tiny_tokenizer
+
+TEMPLATE = (
+    "{% for message in messages %}<s>{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}"
+    "{% if add_generation_prompt %}<s>assistant: {% endif %}"
+)
+PLACES = ("island", "library", "harbour", "garden", "tower", "cellar")
+METHODS = ("no", "recent", "random", "bm25", "dense", "self", "hybrid")
+
+
+def build(family: str = "llama", template: str | None = TEMPLATE, **settings: object) -> SelfRetrievalLM:
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = template
+    defaults = {"context_window_size": 128, "chunk_size": 16, "key_num": 2, "retrieval_method": "bm25"}
+    backbone = tiny_backbone(family, eos_token_id=None)
+    return SelfRetrievalLM.from_components(backbone, tokenizer, ByteCounter(), **{**defaults, **settings})
+
+
+def conversation(question: str = "what did we hide in the harbour?") -> list[dict[str, str]]:
+    messages = [{"role": "system", "content": "answer."}]
+    for number, place in enumerate(PLACES):
+        messages.append({"role": "user", "content": f"we went to the {place}, we went to the {place}"})
+        messages.append({"role": "assistant", "content": f"we hid thing {number} there"})
+    return [*messages, {"role": "user", "content": question}]
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+@pytest.mark.parametrize("order_method", ["sequential", "relevance"])
+def test_the_relevant_turn_stands_before_the_recent_ones(family, order_method):
+    model = build(family, order_method=order_method)
+    messages = conversation()
+    reply = model.chat(messages, max_new_tokens=8)
+    prompt = model.tokenizer.decode(reply.input_ids[0])
+    assert reply.retrieved_turns[0] == 2
+    assert prompt.startswith("<s>system: answer.\n<s>user: ")
+    assert prompt.endswith(messages[-1]["content"] + "\n<s>assistant: ")
+    recent = model._first_recent(split_turns(messages))
+    assert 2 < recent < 6
+    standing = [number for number, place in enumerate(PLACES) if f"thing {number} " in prompt]
+    assert standing == sorted({*reply.retrieved_turns, *range(recent, 6)})
+    if order_method == "relevance" and len(reply.retrieved_turns) == 2:
+        first, second = (prompt.index(f"thing {turn} ") for turn in reply.retrieved_turns)
+        assert second < first
+    assert reply.input_ids.shape[1] <= 128 + 2 * 32
+    answer = model.language_model.generate(
+        reply.input_ids, attention_mask=torch.ones_like(reply.input_ids), max_new_tokens=8
+    )
+    assert reply.content == model.tokenizer.decode(answer[0, reply.input_ids.shape[1] :], skip_special_tokens=True)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("integrate_method", ["concat", "replace"])
+def test_every_method_chats(method, integrate_method):
+    model = build(retrieval_method=method, integrate_method=integrate_method, context_window_size=144)
+    reply = model.chat(conversation(), max_new_tokens=4)
+    first = model._first_recent(split_turns(conversation()))
+    assert all(turn < first for turn in reply.retrieved_turns)
+    assert len(set(reply.retrieved_turns)) == len(reply.retrieved_turns)
+    assert bool(reply.retrieved_turns) == (method != "no")
+    assert reply.input_ids.shape[1] <= 144 + (64 if integrate_method == "concat" and method != "no" else 0)
+
+
+def test_a_short_conversation_is_the_plain_template():
+    model = build(context_window_size=512)
+    reply = model.chat(conversation(), max_new_tokens=4)
+    expected = model.tokenizer.apply_chat_template(conversation(), add_generation_prompt=True, return_dict=False)
+    assert reply.input_ids[0].tolist() == expected
+    assert reply.retrieved_turns == []
+
+
+@pytest.mark.parametrize(
+    ("messages", "settings", "text"),
+    [
+        ([], {}, "'missing'"),
+        ([{"role": "assistant", "content": "a"}], {}, "'assistant'"),
+        ([{"role": "user"}], {}, "message 0"),
+        (conversation("long " * 200), {}, "room for 128"),
+        (conversation(), {"retrieval_method": "oracle"}, "needs the answer"),
+        (conversation(), {"template": None}, "chat template"),
+    ],
+)
+def test_bad_input_is_named(messages, settings, text):
+    with pytest.raises(ValueError, match=text):
+        build(**settings).chat(messages, max_new_tokens=2)

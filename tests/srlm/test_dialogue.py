@@ -1,0 +1,92 @@
+"""Dialogue mode: every method in batches, padding turns, truncation, errors."""
+
+import pytest
+import torch
+
+from modeling_srlm import SelfRetrievalLM
+from tests.srlm.test_golden import ByteCounter
+from tests.support.tiny import tiny_backbone, tiny_tokenizer
+
+METHODS = ("no", "recent", "random", "bm25", "dense", "self", "hybrid", "oracle")
+QUERIES = ["where did we leave the copper lantern?", "who answers the query?", "and the hammer?"]
+HISTORIES = [
+    ["Speaker 1: the copper lantern\nSpeaker 2: on the island", "Speaker 1: a candle", "Speaker 2: documents", "pad"],
+    ["Speaker 1: passages\nSpeaker 2: they answer", "Speaker 1: long documents", "pad", "pad"],
+    ["pad", "pad", "pad", "pad"],
+]
+MASK = torch.tensor([[1, 1, 1, 0], [1, 1, 0, 0], [0, 0, 0, 0]])
+ANSWERS = ["on the island, next to the candle", "the passage", "next to the candle and the library"]
+
+
+def build(family: str = "llama", **settings: object) -> SelfRetrievalLM:
+    defaults = {"context_window_size": 256, "chunk_size": 32, "key_num": 2, "chunk_batch_size": 2}
+    return SelfRetrievalLM.from_components(
+        tiny_backbone(family), tiny_tokenizer(), ByteCounter(), **{**defaults, **settings}
+    )
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_conversation_does_not_feel_its_batch(family, method):
+    instruction = {"query": "find: ", "key": "turn: "}
+    model = build(family, retrieval_method=method, instruction=instruction)
+    together = model.forward_with_history_retrieval(QUERIES, HISTORIES, ANSWERS, MASK)
+    total = 0.0
+    for row in range(3):
+        turns = [turn for turn, real in zip(HISTORIES[row], MASK[row].tolist(), strict=True) if real]
+        alone = model.forward_with_history_retrieval(QUERIES[row : row + 1], [turns], ANSWERS[row : row + 1])
+        assert torch.equal(alone.retrieved_indices[0], together.retrieved_indices[row])
+        total += alone.loss.item() * alone.num_scored_tokens
+    assert together.loss.item() == pytest.approx(total / together.num_scored_tokens, rel=1e-5)
+    chosen = together.retrieved_indices
+    assert chosen.shape == (3, 1, 2)
+    assert (chosen[2] == -1).all()
+    for row in range(2):
+        assert all(MASK[row, index] for index in chosen[row].flatten().tolist() if index >= 0)
+    if method != "no":
+        assert (chosen[:2] >= 0).all()
+
+
+def test_recent_and_bm25_choose_as_they_should():
+    recent = build(retrieval_method="recent").forward_with_history_retrieval(QUERIES, HISTORIES, ANSWERS, MASK)
+    assert recent.retrieved_indices[:, 0].tolist() == [[2, 1], [1, 0], [-1, -1]]
+    lexical = build(retrieval_method="bm25").forward_with_history_retrieval(QUERIES, HISTORIES, ANSWERS, MASK)
+    assert lexical.retrieved_indices[:2, 0, 0].tolist() == [0, 0]
+
+
+def test_only_the_answer_is_scored_and_the_window_keeps_it():
+    model = build(context_window_size=32, chunk_size=16, key_num=1, retrieval_method="no")
+    output = model.forward_with_history_retrieval(QUERIES[:1], HISTORIES[:1], ANSWERS[:1])
+    text = "Speaker 1: " + QUERIES[0] + "\nSpeaker 2: " + ANSWERS[0]
+    ids = torch.tensor([model.tokenizer(text)["input_ids"][-32:]])
+    count = min(len(model.tokenizer(ANSWERS[0])["input_ids"]), 31)
+    logits = model.language_model(ids).logits[0, -count - 1 : -1]
+    expected = torch.nn.functional.cross_entropy(logits, ids[0, -count:])
+    assert output.num_scored_tokens == count
+    assert output.loss.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_score_continuations_is_the_log_likelihood():
+    model, prompts, answers = build(), ["the copper ", "a query finds the "], ["lantern", "passage that answers"]
+    scores = model.score_continuations(prompts, answers)
+    for score, prompt, answer in zip(scores, prompts, answers, strict=True):
+        ids = torch.tensor([model.tokenizer(prompt + answer)["input_ids"]])
+        count = len(model.tokenizer(answer)["input_ids"])
+        logits = model.language_model(ids).logits[0, -count - 1 : -1]
+        expected = -torch.nn.functional.cross_entropy(logits, ids[0, -count:], reduction="sum")
+        assert score.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ((QUERIES, HISTORIES[:2], ANSWERS), "same number"),
+        (([], [], []), "at least 1"),
+        ((QUERIES[:1], HISTORIES[:1], [""]), "answer 0 is empty"),
+        ((QUERIES[:1], HISTORIES[:1], ANSWERS[:1], MASK[:1, :2]), "history_mask has shape"),
+    ],
+)
+def test_bad_conversations_are_named(arguments, text):
+    with pytest.raises(ValueError) as caught:
+        build().forward_with_history_retrieval(*arguments)
+    assert text in str(caught.value)

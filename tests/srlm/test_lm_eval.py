@@ -1,0 +1,47 @@
+"""Outside tools use the model as an ordinary causal LM: lm-evaluation-harness and a transformers pipeline."""
+
+import math
+
+import pytest
+import torch
+from lm_eval.api.instance import Instance
+from lm_eval.models.huggingface import HFLM
+from transformers import pipeline
+
+from modeling_srlm import SelfRetrievalLM
+from tests.support.tiny import random_ids, tiny_backbone, tiny_tokenizer
+
+SETTINGS = {"context_window_size": 64, "chunk_size": 16, "key_num": 2, "target_size": 32}
+
+
+def build(family: str, method: str) -> SelfRetrievalLM:
+    return SelfRetrievalLM.from_components(
+        tiny_backbone(family), tiny_tokenizer(), retrieval_method=method, **SETTINGS
+    )
+
+
+@pytest.mark.parametrize(("family", "method"), [("llama", "bm25"), ("gpt2", "self"), ("gemma", "no")])
+def test_rolling_loglikelihood_is_the_perplexity(family, method):
+    model = build(family, method)
+    texts = [model.tokenizer.decode(random_ids(length, seed=length)) for length in (300, 170, 40)]
+    # One row a batch: the harness pads on the right without a mask, and the grid of chunks ends where the row ends.
+    harness = HFLM(pretrained=model, tokenizer=model.tokenizer, max_length=1000, batch_size=1)
+    requests = [
+        Instance("loglikelihood_rolling", doc={}, arguments=(text,), idx=number) for number, text in enumerate(texts)
+    ]
+    likelihoods = harness.loglikelihood_rolling(requests, disable_tqdm=True)
+    for text, likelihood in zip(texts, likelihoods, strict=True):
+        # The harness puts a prefix token before each text and scores every token of the text.
+        ids = torch.tensor([[harness.prefix_token_id, *harness.tok_encode(text)]])
+        perplexity = model.compute_perplexity([{"input_ids": ids, "labels": ids}], show_progress=False)
+        assert math.exp(-likelihood / (ids.shape[1] - 1)) == pytest.approx(perplexity, rel=1e-5)
+
+
+def test_pipeline_generates():
+    model = build("llama", "bm25")
+    generate = pipeline("text-generation", model=model, tokenizer=model.tokenizer)
+    text = model.tokenizer.decode(random_ids(150))
+    ids = model.tokenizer(text, return_tensors="pt")["input_ids"]
+    found = generate(text, max_new_tokens=20, do_sample=False, return_full_text=False)[0]["generated_text"]
+    expected = model.generate(ids, max_new_tokens=20, do_sample=False)[0, ids.shape[1] :]
+    assert found == model.tokenizer.decode(expected, skip_special_tokens=True)

@@ -1,0 +1,128 @@
+"""A saved SelfRetrievalLM is a complete repo: it loads without Lookback and computes the same."""
+
+import json
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig
+
+from modeling_biencoder import BiEncoderModel
+from modeling_srlm import SelfRetrievalLM
+from tests.srlm.test_golden import ByteCounter
+from tests.support.tiny import random_ids, tiny_backbone, tiny_tokenizer
+from trainers.demo.fresh_process import run_without_lookback
+
+SETTINGS = {"context_window_size": 64, "chunk_size": 16, "key_num": 2, "target_size": 32}
+PROMPTS = {"default": {"query": "ask: ", "passage": "text: ", "passage_suffix": " end", "query_suffix": "?"}}
+FRESH = """
+import torch
+from transformers import AutoModelForCausalLM
+wanted = torch.load(sys.argv[2])
+model = AutoModelForCausalLM.from_pretrained(sys.argv[1], trust_remote_code=True)
+assert type(model).__module__.startswith("transformers_modules"), type(model)
+output = model(wanted["input_ids"], labels=wanted["input_ids"])
+torch.testing.assert_close(output.loss, wanted["loss"], rtol=0, atol=1e-6)
+assert torch.equal(output.retrieved_indices, wanted["retrieved_indices"])
+turns = ["the copper lantern", "on the island", "the hammer"]
+answer = model.forward_with_history_retrieval(["where is it?"], [turns], ["next to the candle"])
+torch.testing.assert_close(answer.loss, wanted["dialogue_loss"], rtol=0, atol=1e-6)
+assert torch.equal(model.generate(wanted["input_ids"], max_new_tokens=20), wanted["generated"])
+print("EQUAL")
+"""
+
+
+def build(family: str = "llama", retriever: str = "llama", **backbone: object) -> SelfRetrievalLM:
+    encoder = BiEncoderModel.from_backbone(
+        tiny_backbone(retriever, seed=1, lm_head=retriever != "bert"), tiny_tokenizer(),
+        pooling="cls" if retriever == "bert" else "mean_last_k", prompts=PROMPTS,
+    )  # fmt: skip
+    return SelfRetrievalLM.from_components(tiny_backbone(family, **backbone), tiny_tokenizer(), encoder, **SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("family", "retriever", "tied"), [("llama", "bert", True), ("gpt2", "llama", True), ("opt", "qwen", False)]
+)
+def test_reload_without_lookback(tmp_path, family, retriever, tied):
+    model = build(family, retriever, tie_word_embeddings=tied)
+    ids = random_ids(2, 200)
+    output = model(ids, labels=ids)
+    turns = ["the copper lantern", "on the island", "the hammer"]
+    dialogue = model.forward_with_history_retrieval(["where is it?"], [turns], ["next to the candle"])
+    wanted = {"input_ids": ids, "loss": output.loss.detach(), "retrieved_indices": output.retrieved_indices}
+    wanted["generated"] = model.generate(ids, max_new_tokens=20)
+    torch.save({**wanted, "dialogue_loss": dialogue.loss.detach()}, tmp_path / "wanted.pt")
+    model.save_pretrained(tmp_path / "repo")
+    (tmp_path / "elsewhere").mkdir()
+    printed = run_without_lookback(FRESH, tmp_path / "repo", tmp_path / "wanted.pt", folder=tmp_path / "elsewhere")
+    assert printed.strip().endswith("EQUAL")
+
+
+def test_what_a_repo_holds(tmp_path):
+    build().save_pretrained(tmp_path)
+    names = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert {"config.json", "model.safetensors", "tokenizer.json", "retriever_tokenizer/tokenizer.json", "README.md",
+            "modeling_srlm.py", "configuration_srlm.py", "retriever_srlm.py"} <= names  # fmt: skip
+    assert not [name for name in names if name.endswith((".bin", ".pt", ".pkl"))]
+    auto_map = json.loads((tmp_path / "config.json").read_text())["auto_map"]
+    assert auto_map["AutoModelForCausalLM"] == "modeling_srlm.SelfRetrievalLM"
+
+
+def test_reload_in_process(tmp_path):
+    model = build()
+    model.save_pretrained(tmp_path)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert type(loaded) is SelfRetrievalLM
+    assert loaded.config.text_config is loaded.language_model.config
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, loaded.state_dict()[name]), name
+    ids = random_ids(1, 100)
+    assert loaded(ids, labels=ids).loss.item() == pytest.approx(model(ids, labels=ids).loss.item(), abs=1e-6)
+    assert loaded.resize_token_embeddings(520).weight.shape[0] == loaded.config.text_config.vocab_size == 520
+
+
+@pytest.mark.parametrize("pooling", ["last_token", "cls", "mean", "mean_last_k"])
+@pytest.mark.parametrize("separate_prompts", [False, True])
+def test_nested_retriever_is_the_biencoder(pooling, separate_prompts):
+    family = "bert" if pooling == "cls" else "gpt2"
+    encoder = BiEncoderModel.from_backbone(
+        tiny_backbone(family, lm_head=family != "bert"), tiny_tokenizer(), pooling=pooling, pooling_k=3,
+        prompts=PROMPTS, separate_prompts=separate_prompts, max_length=24, append_eos=True, normalize=False,
+    )  # fmt: skip
+    texts = ["a", "the library reads long documents and looks back at what came before it", "", "copper lantern"]
+    wanted = {role: encoder.encode(texts, role=role) for role in ("query", "passage")}
+    model = SelfRetrievalLM.from_components(tiny_backbone(), tiny_tokenizer(), encoder, **SETTINGS)
+    for role, embeddings in wanted.items():
+        torch.testing.assert_close(model.retriever.encode(texts, role=role), embeddings, rtol=0, atol=1e-5)
+
+
+def test_sentence_transformer_is_nested(tmp_path):
+    sentence_transformers = pytest.importorskip("sentence_transformers")
+    encoder = BiEncoderModel.from_backbone(tiny_backbone("bert", lm_head=False), tiny_tokenizer(), pooling="mean")
+    encoder.export_sentence_transformers(tmp_path / "st")
+    retriever = sentence_transformers.SentenceTransformer(str(tmp_path / "st"))
+    texts = ["the copper lantern", "on the island"]
+    wanted = torch.as_tensor(retriever.encode(texts))
+    model = SelfRetrievalLM.from_components(tiny_backbone(), tiny_tokenizer(), retriever, **SETTINGS)
+    torch.testing.assert_close(model.retriever.encode(texts), wanted, rtol=0, atol=1e-5)
+    model.save_pretrained(tmp_path / "repo")
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "repo")
+    ids = random_ids(1, 150)
+    assert torch.equal(loaded(ids, labels=ids).retrieved_indices, model(ids, labels=ids).retrieved_indices)
+
+
+def test_an_external_retriever_is_given_anew(tmp_path):
+    model = SelfRetrievalLM.from_components(tiny_backbone(), tiny_tokenizer(), ByteCounter(), **SETTINGS)
+    model.save_pretrained(tmp_path)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
+    ids = random_ids(1, 150)
+    with pytest.raises(ValueError, match="retriever"):
+        loaded(ids, labels=ids)
+    loaded.retriever = ByteCounter()
+    assert torch.equal(loaded(ids, labels=ids).retrieved_indices, model(ids, labels=ids).retrieved_indices)
+
+
+def test_a_plain_repo_is_no_retriever(tmp_path):
+    tiny_backbone().save_pretrained(tmp_path)
+    assert LlamaConfig.from_pretrained(tmp_path).model_type == "llama"
+    with pytest.raises(ValueError, match="pooling"):
+        SelfRetrievalLM.from_components(tiny_backbone(), tiny_tokenizer(), str(tmp_path), **SETTINGS)

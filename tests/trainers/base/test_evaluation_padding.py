@@ -1,0 +1,89 @@
+"""On several processes the last batch of an evaluation is filled up; its losses are means over the real rows alone."""
+
+import doctest
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import datasets
+import pytest
+import torch
+from torch import distributed
+
+from modeling_biencoder import BiEncoderModel
+from modeling_llara import LlaraForPreTraining
+from modeling_srlm import SelfRetrievalLM
+from tests.support import ROOT
+from tests.support.tiny import tiny_backbone, tiny_tokenizer
+from tests.support.training import PAIRS, PASSAGES, arguments
+from tests.trainers.base.test_distributed import CHATS, DOCUMENTS
+from trainers import (
+    BiEncoderTrainer,
+    BiEncoderTrainingArguments,
+    LlaraTrainer,
+    LlaraTrainingArguments,
+    SelfRetrievalTrainer,
+    SelfRetrievalTrainingArguments,
+)
+from trainers.base import padding_rows
+
+# Kind -> number of rows; the joint batches hold 4. Of 5 rows the last one is with the first process, the second has
+# nothing but filling; of 3 all batches are the last.
+KINDS = {"in_batch": 7, "own_group": 5, "own_group_stream": 5, "few": 3, "llara": 7, "documents": 7, "chats": 5}
+
+
+def make_trainer(kind: str, folder: Path, batch_size: int):
+    settings = {"per_device_eval_batch_size": batch_size}
+    if kind == "llara":
+        model = LlaraForPreTraining.from_backbone(tiny_backbone(), tiny_tokenizer())
+        return LlaraTrainer(model, arguments(LlaraTrainingArguments, folder, max_length=128, **settings)), PASSAGES
+    if kind in ("documents", "chats"):
+        args = arguments(SelfRetrievalTrainingArguments, folder, document_length=96, target_size=16, **settings)
+        model = SelfRetrievalLM.from_components(
+            tiny_backbone(), tiny_tokenizer(), retrieval_method="bm25", context_window_size=32, chunk_size=8
+        )
+        return SelfRetrievalTrainer(model, args), DOCUMENTS if kind == "documents" else CHATS
+    in_batch = kind == "in_batch"
+    args = arguments(BiEncoderTrainingArguments, folder, train_group_size=3, in_batch_negatives=in_batch, **settings)
+    model = BiEncoderModel.from_backbone(tiny_backbone(lm_head=False), tiny_tokenizer(), temperature=0.1)
+    return BiEncoderTrainer(model, args), PAIRS
+
+
+def evaluate(kind: str, folder: Path, batch_size: int) -> dict[str, float]:
+    trainer, rows = make_trainer(kind, folder, batch_size)
+    rows = rows[: KINDS[kind]]
+    metrics = trainer.evaluate(datasets.Dataset.from_list(rows).to_iterable_dataset() if "stream" in kind else rows)
+    # eval_loss is Trainer's own mean over rows, which for means over tokens depends on the batches.
+    names = [*trainer.component_names, "perplexity", *(["loss"] if isinstance(trainer, BiEncoderTrainer) else [])]
+    names += ["summarize_precision@8", "predict_precision@8"]
+    return {name: metrics[f"eval_{name}"] for name in names if f"eval_{name}" in metrics}
+
+
+@pytest.mark.slow
+def test_two_processes_evaluate_as_one_does(tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    subprocess.run(
+        [*command, "tests.trainers.base.test_evaluation_padding", str(tmp_path)], cwd=ROOT, env=environment, check=True
+    )
+    together = torch.load(tmp_path / "metrics.pt")
+    for kind in KINDS:
+        alone = evaluate(kind, tmp_path / "alone", batch_size=4)
+        assert alone and together[kind] == pytest.approx(alone, rel=1e-5), kind
+
+
+def test_what_has_several_entries_a_row_is_cut_with_its_rows():
+    assert not doctest.testmod(padding_rows).failed
+    batch = {"ids": torch.arange(12).view(6, 2), "history": [["a"], ["b"], ["c"]], "flag": False}
+    kept = padding_rows.first_rows(batch, count=2, rows=3)
+    assert kept["ids"].tolist() == batch["ids"][:4].tolist()
+    assert kept["history"] == [["a"], ["b"]] and kept["flag"] is False
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    results = {kind: evaluate(kind, Path(sys.argv[1]) / "together", batch_size=2) for kind in KINDS}
+    if os.environ["RANK"] == "0":
+        torch.save(results, Path(sys.argv[1]) / "metrics.pt")
+    distributed.destroy_process_group()

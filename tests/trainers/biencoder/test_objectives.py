@@ -1,0 +1,60 @@
+"""The objectives through data sets and the Trainer: own groups, scored pairs, false negatives."""
+
+import pytest
+import torch
+
+from modeling_biencoder import BiEncoderModel
+from tests.support.tiny import tiny_backbone, tiny_tokenizer
+from tests.support.training import PAIRS, SENTENCES, arguments, logged
+from trainers import BiEncoderTrainer, BiEncoderTrainingArguments, DataSetEntry
+
+SCORED = [
+    {"sentence1": text, "sentence2": SENTENCES[i - 1], "score": float(i % 3)} for i, text in enumerate(SENTENCES)
+]
+DUPLICATES = [{"query": text, "pos": ["the one answer to all"], "neg": []} for text in SENTENCES]
+
+
+def make_trainer(folder, rows, evaluation=None, **settings):
+    model = BiEncoderModel.from_backbone(tiny_backbone(lm_head=False), tiny_tokenizer(), temperature=0.1)
+    args = arguments(BiEncoderTrainingArguments, folder, **{"train_group_size": 2, **settings})
+    return BiEncoderTrainer(model, args, rows, evaluation)
+
+
+def batch_of(trainer, count=4):
+    return trainer.data_collator([trainer.train_dataset[i] for i in range(count)])
+
+
+def test_scored_pairs_are_ranked_not_contrasted(tmp_path):
+    trainer = make_trainer(tmp_path, SCORED, evaluation=SCORED, max_steps=20, per_device_train_batch_size=8)
+    trainer.train()
+    losses = logged(trainer, "pair_ranking_loss")
+    assert losses == pytest.approx(logged(trainer, "loss"), rel=1e-5)
+    assert losses[-1] < 0.5 * losses[0]
+    assert not logged(trainer, "contrastive_loss")
+    assert trainer.evaluate()["eval_pair_ranking_loss"] > 0
+
+
+def test_a_data_set_keeps_to_its_own_groups(tmp_path):
+    own = make_trainer(tmp_path / "own", [DataSetEntry(PAIRS, type="classification")])
+    batch = batch_of(own)
+    assert batch["in_batch_negatives"] is False
+    assert own.run_model(own.model, batch).scores.shape == (4, 2)
+    joint = make_trainer(tmp_path / "joint", PAIRS)
+    assert joint.run_model(joint.model, batch_of(joint)).scores.shape == (4, 8)
+
+
+def test_a_mixture_logs_what_each_data_set_trains(tmp_path):
+    trainer = make_trainer(tmp_path, {"scores": SCORED, "pairs": PAIRS}, max_steps=4, logging_steps=4)
+    trainer.train()
+    for name in ("pair_ranking_loss", "contrastive_loss", "distillation_loss"):
+        assert len(logged(trainer, name)) == 1, name
+
+
+def test_an_equal_positive_is_no_negative(tmp_path):
+    settings = {"train_group_size": 1, "per_device_train_batch_size": 4}
+    masked = make_trainer(tmp_path / "masked", DUPLICATES, **settings)
+    assert masked.run_model(masked.model, batch_of(masked)).loss.item() == pytest.approx(0.0, abs=1e-6)
+    plain = make_trainer(tmp_path / "plain", DUPLICATES, mask_false_negatives=False, **settings)
+    # Four positives that are one: log 4, whatever the model.
+    expected = torch.tensor(4.0).log().item()
+    assert plain.run_model(plain.model, batch_of(plain)).loss.item() == pytest.approx(expected, rel=1e-5)

@@ -1,0 +1,72 @@
+"""`lookback generate`: what it streams is what the model generates."""
+
+import io
+
+import pytest
+from transformers import GenerationConfig
+
+from modeling_srlm import SelfRetrievalLM
+from tests.support.tiny import random_ids, tiny_backbone, tiny_tokenizer
+from trainers.commands.generate import main
+from trainers.models.loading_srlm import load_srlm
+
+SETTINGS = {"context_window_size": 64, "chunk_size": 16, "key_num": 2, "retrieval_method": "bm25"}
+
+
+@pytest.fixture(params=["srlm", "plain"])
+def folder(tmp_path, request):
+    if request.param == "srlm":
+        model = SelfRetrievalLM.from_components(tiny_backbone(eos_token_id=None), tiny_tokenizer(), **SETTINGS)
+        model.save_pretrained(tmp_path / "m")
+    else:
+        tiny_backbone("gpt2", eos_token_id=None, n_positions=256).save_pretrained(tmp_path / "m")
+        tiny_tokenizer().save_pretrained(tmp_path / "m")
+    return str(tmp_path / "m")
+
+
+def test_it_streams_what_the_model_generates(folder, capsys, tmp_path):
+    tokenizer = tiny_tokenizer()
+    text = tokenizer.decode(random_ids(150))
+    (tmp_path / "prompt.txt").write_text(text, encoding="utf-8")
+    sizes = ["--context_window_size", "64", "--chunk_size", "16", "--key_num", "2", "--retrieval_method", "bm25"]
+    main(["--model", folder, "--prompt_file", str(tmp_path / "prompt.txt"), "--max_new_tokens", "24", *sizes,
+          "--show-retrieval"])  # fmt: skip
+    printed = capsys.readouterr()
+    model = load_srlm(folder, SETTINGS).eval()
+    ids = tokenizer(text, return_tensors="pt")["input_ids"]
+    output = model.generate(ids, GenerationConfig(max_new_tokens=24, return_dict_in_generate=True))
+    expected = tokenizer.decode(output.sequences[0, ids.shape[1] :], skip_special_tokens=True)
+    assert printed.out.strip() == expected.strip()
+    lines = printed.err[printed.err.index("before new token 0") :].splitlines()
+    assert [line for line in lines if line.startswith("before")] == ["before new token 0:", "before new token 16:"]
+    best = int(output.past_key_values.retrievals[0][1][0, 0])
+    padding = -ids.shape[1] % 16
+    value = ids[0, max(best * 16 - padding, 0) : (best + 2) * 16 - padding]
+    assert lines[1].startswith(f"  chunk {best} ")
+    assert lines[1].endswith(repr(tokenizer.decode(value)))
+
+
+def test_sampling_follows_the_seed_and_standard_input_is_read(folder, capsys, monkeypatch):
+    outputs = []
+    for seed in ("1", "1", "2"):
+        monkeypatch.setattr("sys.stdin", io.StringIO("the copper lantern"))
+        main(["--model", folder, "--prompt_file", "-", "--max_new_tokens", "20", "--do_sample", "--seed", seed])
+        outputs.append(capsys.readouterr().out)
+    assert outputs[0] == outputs[1] != outputs[2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ([], "one of --prompt and --prompt_file"),
+        (["--prompt", "a", "--prompt_file", "b"], "one of --prompt and --prompt_file"),
+        (["--prompt", ""], "the prompt is empty"),
+        (["--prompt_file", "missing.txt"], "is no file"),
+        (["--prompt", "a", "--max_new_tokens", "0"], "max_new_tokens"),
+        (["--prompt", "a", "--retrieval_method", "bm52"], "bm25"),
+        (["--prompt", "a", "--retrieval_method", "oracle"], "needs the target"),
+    ],
+)
+def test_bad_input_is_named(arguments, text):
+    with pytest.raises(ValueError, match=text):
+        main(arguments)

@@ -1,0 +1,83 @@
+"""`lookback perplexity` and the functions behind it."""
+
+import math
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from modeling_srlm import SelfRetrievalLM
+from tests.support.tiny import random_ids, tiny_backbone, tiny_tokenizer
+from trainers.commands.perplexity import main
+from trainers.perplexity.measure import compare_methods, format_results
+from trainers.retrieval.bm25 import bm25_matrix
+
+SETTINGS = {"context_window_size": 64, "chunk_size": 16, "key_num": 2, "retrieval_method": "bm25"}
+
+
+@pytest.fixture
+def text_folder(tmp_path):
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    (folder / "a.txt").write_text("the copper lantern stood on the island next to the candle and the hammer. " * 12)
+    (folder / "b.txt").write_text("a query finds the passage that answers it. " * 20)
+    return folder
+
+
+def test_methods_are_compared_on_equal_terms():
+    model = SelfRetrievalLM.from_components(tiny_backbone(), tiny_tokenizer(), **SETTINGS)
+    documents = [random_ids(200), random_ids(150, seed=1)]
+    results = compare_methods(model, documents, ["no", "bm25"], scored_tokens=32)
+    assert model.config.retrieval_method == "bm25"
+    for result in results:
+        model.config.retrieval_method = result.method
+        labels = [torch.cat([torch.full((len(d) - 32,), -100), d[-32:]])[None] for d in documents]
+        batches = [{"input_ids": d[None], "labels": label} for d, label in zip(documents, labels, strict=True)]
+        assert result.perplexity == pytest.approx(model.compute_perplexity(batches, show_progress=False), rel=1e-6)
+    assert results[0].perplexity != results[1].perplexity
+    change = math.expm1(math.log(results[1].perplexity / results[0].perplexity))
+    assert f"{change:.1%}" in format_results(results)
+
+
+@pytest.mark.parametrize("kind", ["srlm", "plain"])
+def test_the_command_scores_files_of_the_user(tmp_path, capsys, text_folder, kind):
+    if kind == "srlm":
+        SelfRetrievalLM.from_components(tiny_backbone(), tiny_tokenizer(), **SETTINGS).save_pretrained(tmp_path / "m")
+    else:
+        tiny_backbone(max_position_embeddings=256).save_pretrained(tmp_path / "m")
+        tiny_tokenizer().save_pretrained(tmp_path / "m")
+    main(["--model", str(tmp_path / "m"), "--data", str(text_folder), "--methods", "no", "bm25", "recent",
+          "--chunk_size", "16", "--context_window_size", "64", "--key_num", "1"])  # fmt: skip
+    printed = capsys.readouterr().out
+    assert "2 documents" in printed
+    assert [line.split()[0] for line in printed.strip().splitlines()[-3:]] == ["no", "bm25", "recent"]
+
+
+def test_bad_input(tmp_path, text_folder):
+    tiny_backbone().save_pretrained(tmp_path / "m")
+    tiny_tokenizer().save_pretrained(tmp_path / "m")
+    with pytest.raises(ValueError, match="neither a file nor a folder"):
+        main(["--model", str(tmp_path / "m"), "--data", str(tmp_path / "missing")])
+    with pytest.raises(ValueError, match="bm25"):
+        main(["--model", str(tmp_path / "m"), "--data", str(text_folder), "--methods", "bm26"])
+
+
+def test_the_command_line_names_what_is_wrong(tmp_path):
+    command = [sys.executable, "-m", "trainers.cli"]
+    listed = subprocess.run([*command, "--help"], capture_output=True, text=True, check=True).stdout
+    assert all(name in listed for name in ("demo", "pretrain", "finetune", "train-lm", "perplexity"))
+    wrong = subprocess.run([*command, "perplexty"], capture_output=True, text=True, check=False)
+    assert wrong.returncode != 0
+    assert "perplexty" in wrong.stderr
+    missing = subprocess.run(
+        [*command, "perplexity", "--data", str(tmp_path / "none")], capture_output=True, text=True, check=False
+    )
+    assert missing.returncode == 2
+    assert "neither a file nor a folder" in missing.stderr
+
+
+def test_bm25_ranks_the_shared_words_first():
+    scores = bm25_matrix(["open_the archive", "???"], ["def (archive): open(archive)", "def (color): paint(color)"])
+    assert scores[0, 0] > scores[0, 1] == 0
+    assert scores[1].tolist() == [0, 0]

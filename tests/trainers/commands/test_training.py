@@ -1,0 +1,120 @@
+import json
+
+import pytest
+import torch
+import yaml
+
+from modeling_biencoder import BiEncoderModel
+from modeling_llara import LlaraForPreTraining
+from modeling_srlm import SelfRetrievalLM
+from tests.support.tiny import tiny_backbone, tiny_tokenizer
+from tests.support.training import PAIRS, PASSAGES, SENTENCES
+from trainers.commands import finetune, pretrain, train_lm
+
+QUIET = {
+    "max_steps": 2,
+    "per_device_train_batch_size": 2,
+    "report_to": "none",
+    "disable_tqdm": True,
+    "use_cpu": True,
+    "save_strategy": "no",
+    "logging_steps": 1,
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    tiny_backbone("llama").save_pretrained(tmp_path / "backbone")
+    tiny_tokenizer().save_pretrained(tmp_path / "backbone")
+    for name, rows in {"pairs": PAIRS, "passages": PASSAGES}.items():
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "text.txt").write_text(" ".join(SENTENCES) * 8)
+    return tmp_path
+
+
+def run(command, folder, data, extra_arguments, **settings):
+    settings = {**QUIET, "model": str(folder / "backbone"), "train_data": str(folder / data), **settings}
+    (folder / "config.yaml").write_text(yaml.safe_dump({**settings, "eval_data": str(folder / data)}))
+    command.main(["--config", str(folder / "config.yaml"), "--output_dir", str(folder / "run"), *extra_arguments])
+    metrics = json.loads((folder / "run" / "all_results.json").read_text())
+    assert metrics["eval_loss"] > 0
+    return folder / "run"
+
+
+def test_finetune(folder):
+    prompts = {"default": {"query": "ask: "}}
+    output = run(
+        finetune, folder, "pairs.jsonl", ["--max_steps", "3", "--temperature", "0.5"],
+        train_group_size=2, pooling="mean", prompts=prompts, temperature=0.1,
+    )  # fmt: skip
+    config = BiEncoderModel.from_pretrained(output).config
+    assert (config.pooling, config.temperature, config.prompts) == ("mean", 0.5, prompts)
+    assert json.loads((output / "trainer_state.json").read_text())["global_step"] == 3  # argv wins over the file
+
+
+def test_finetune_of_a_half_precision_checkpoint(folder):
+    tiny_backbone("llama").bfloat16().save_pretrained(folder / "backbone")
+    output = run(finetune, folder, "pairs.jsonl", [], train_group_size=2, dtype="float32")
+    assert {weight.dtype for weight in BiEncoderModel.from_pretrained(output).parameters()} == {torch.float32}
+
+
+def test_pretrain_with_a_lora(folder):
+    output = run(
+        pretrain, folder, "passages.jsonl", [], max_length=128, bow_loss_weight=0.5, lora_rank=4,
+        lora_target_modules=["q_proj", "v_proj"],
+    )  # fmt: skip
+    saved = json.loads((output / "adapter_config.json").read_text())
+    assert saved["r"] == 4 and sorted(saved["target_modules"]) == ["q_proj", "v_proj"]
+    assert json.loads((output / "config.json").read_text())["bow_loss_weight"] == 0.5
+    assert not (output / "model.safetensors").exists()
+
+
+def test_pretrain_of_a_half_precision_checkpoint(folder):
+    tiny_backbone("llama").bfloat16().save_pretrained(folder / "backbone")
+    settings = {"loss_weighting": "uncertainty", "predict_sees_summarize": True, "dtype": "float32"}
+    output = run(pretrain, folder, "passages.jsonl", [], max_length=128, **settings)
+    model = LlaraForPreTraining.from_pretrained(output)
+    assert (model.config.loss_weighting, model.config.predict_sees_summarize) == ("uncertainty", True)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
+def test_pretrain_goes_on_from_the_last_checkpoint(folder):
+    settings = {"max_length": 128, "save_strategy": "steps", "save_steps": 2}
+    run(pretrain, folder, "passages.jsonl", ["--resume_from_checkpoint", "last"], **settings)
+    output = run(
+        pretrain,
+        folder,
+        "passages.jsonl",
+        ["--resume_from_checkpoint", "last", "--max_steps", "4"],
+        **settings,
+    )
+    steps = [entry["step"] for entry in json.loads((output / "trainer_state.json").read_text())["log_history"]]
+    assert steps.count(1) == steps.count(3) == 1
+    model = LlaraForPreTraining.from_pretrained(output)
+    assert model.tokenizer.convert_tokens_to_ids("<|predict_8|>") == model.config.predict_token_ids[-1]
+
+
+def test_train_lm(folder):
+    output = run(
+        train_lm, folder, "text.txt", [], document_length=96, target_size=16, context_window_size=32,
+        chunk_size=8, key_num=1,
+    )  # fmt: skip
+    model = SelfRetrievalLM.from_pretrained(output)
+    assert (model.config.retrieval_method, model.config.chunk_size) == ("bm25", 8)
+
+
+def test_a_misspelt_key_of_the_file_is_named(folder):
+    (folder / "config.yaml").write_text("model: x\ntrain_data: y\nlearning_rat: 0.1\n")
+    with pytest.raises(ValueError, match="'learning_rat' is not an argument; did you mean 'learning_rate'"):
+        finetune.main(["--config", str(folder / "config.yaml")])
+    (folder / "config.yaml").write_text("- model\n")
+    with pytest.raises(ValueError, match="must be a mapping"):
+        finetune.main([f"--config={folder / 'config.yaml'}"])
+    (folder / "config.yaml").write_text("model: [")
+    with pytest.raises(ValueError, match=r"config.yaml is not YAML"):
+        finetune.main(["--config", str(folder / "config.yaml")])
+    with pytest.raises(ValueError, match=r"there is no file 'none.yaml'"):
+        finetune.main(["--config", "none.yaml"])
+    required = ["--model", "x", "--train_data", "y", "--output_dir", str(folder / "none")]
+    with pytest.raises(ValueError, match=r"prompts='{bad' is not JSON"):
+        finetune.main([*required, "--prompts", "{bad"])

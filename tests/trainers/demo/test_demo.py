@@ -1,0 +1,30 @@
+"""The demo from end to end, on a tiny random backbone and in few steps."""
+
+import re
+
+import pytest
+
+from tests.support.tiny import tiny_backbone, tiny_tokenizer
+from trainers.demo.run import METHODS, run_demo
+from trainers.demo.settings import DemoArguments
+
+
+@pytest.mark.slow
+def test_demo_runs_and_reports(tmp_path, capsys):
+    tiny_backbone().save_pretrained(tmp_path / "backbone")
+    tiny_tokenizer().save_pretrained(tmp_path / "backbone")
+    options = DemoArguments(
+        backbone=str(tmp_path / "backbone"), output_dir=str(tmp_path / "demo"), llara_steps=4, biencoder_steps=4,
+        code_pairs=40, feedback_documents=1, document_length=1600, max_documents=2,
+    )  # fmt: skip
+    figures = run_demo(options)
+    assert [result.method for result in figures["perplexities"]] == list(METHODS)
+    by_method = {result.method: result.perplexity for result in figures["perplexities"]}
+    assert by_method["oracle"] == min(by_method.values())
+    assert all(here == pytest.approx(there, rel=1e-5) for here, there in figures["reloaded"].values())
+    page = (tmp_path / "demo" / "report.html").read_text()
+    assert len(re.findall("<img", page)) == 4
+    assert not re.findall(r"(?:src|href)='http", page)
+    printed = capsys.readouterr().out
+    for title in ("Docstring -> code", "Perplexity, held-out", "Reloaded in a fresh process"):
+        assert title in printed

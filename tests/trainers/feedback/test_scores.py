@@ -1,0 +1,197 @@
+"""The language model's feedback, as numbers: rows of every format, and documents."""
+
+import random
+from itertools import pairwise
+
+import datasets
+import pytest
+import torch
+from tokenizers import Tokenizer, models, normalizers
+from transformers import PreTrainedTokenizerFast
+
+from modeling_biencoder import BiEncoderModel
+from modeling_srlm import SelfRetrievalLM
+from tests.support.feedback import ROWS, TEXTS, candidates, plain_score, scorer
+from tests.support.tiny import TEXT, random_ids, tiny_backbone, tiny_tokenizer
+from tests.support.training import arguments
+from trainers import BiEncoderTrainer, BiEncoderTrainingArguments
+from trainers.feedback.documents import Candidates, DocumentFeedback, Layout, score_prefix
+from trainers.feedback.formats import count_tokens, place_space, read_question
+from trainers.feedback.rows import RowFeedback, fit_prompts
+
+
+def feedback(lm: SelfRetrievalLM, rows: list[dict], **settings) -> list[dict]:
+    task = RowFeedback(lm, rows, **settings)
+    return [row for group in range(task.num_groups) for row in task.score(group)]
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+@pytest.mark.parametrize("task", ROWS)
+def test_scores_are_those_of_the_backbone(family, task):
+    lm, ids = scorer(family), lambda text: tiny_tokenizer()(text)["input_ids"]
+    before, answer = TEXTS[task]
+    (row,) = feedback(lm, [ROWS[task]], task=task, mean=False)
+    plain = [
+        plain_score(lm.language_model, ids(before.format(c.strip())), ids(answer)) for c in candidates(ROWS[task])
+    ]
+    assert row == {**ROWS[task], "teacher_scores": pytest.approx(plain, abs=2e-5)}
+    assert max(plain) - min(plain) > 1e-3
+    (mean,) = feedback(lm, [ROWS[task]], task=task)
+    assert mean["teacher_scores"] == pytest.approx([score / len(ids(answer)) for score in plain], abs=1e-5)
+
+
+def test_the_query_is_scored_where_there_is_no_answer():
+    row = {"query": "is it long?", "pos": ["is it old?\nyes"], "neg": ["no", "maybe"], "task": "icl"}
+    lm, ids = scorer(), lambda text: tiny_tokenizer()(text)["input_ids"]
+    (scored,) = feedback(lm, [row], target="query", mean=False)
+    plain = [plain_score(lm.language_model, ids(f"{c}\n"), ids("is it long?")) for c in candidates(row)]
+    assert scored["teacher_scores"] == pytest.approx(plain, abs=2e-5)
+
+
+def test_one_of_several_answers_is_drawn_by_row():
+    row = {**ROWS["icl"], "answers": ["yes", "no", "maybe"]}
+    drawn = [read_question(row, number, "icl", "answer", seed=5).scored for number in range(40)]
+    assert set(drawn) == {"yes", "no", "maybe"}
+    assert drawn == [read_question(row, number, "icl", "answer", seed=5).scored for number in range(40)]
+
+
+def test_neighbours_change_nothing_but_the_order_of_rows():
+    lm = scorer()
+    rows = [{**ROWS[task], "task": task} for task in ROWS]
+    together = feedback(lm, rows)
+    assert [row["task"] for row in together] == list(ROWS)
+    for row, alone in zip(together, (feedback(lm, [row])[0] for row in rows), strict=True):
+        assert row["teacher_scores"] == pytest.approx(alone["teacher_scores"], abs=1e-5)
+
+
+def test_the_candidate_is_cut_never_query_or_answer():
+    lm, tokenizer = scorer(window=64), tiny_tokenizer()
+    long = " the copper lantern ¼ ½ ¾" * 30
+    row = {**ROWS["qa"], "neg": ["it", long]}
+    question = place_space(read_question(row, 0, "qa", "answer", 0), tokenizer)
+    prompts = fit_prompts(lm, question)
+    assert prompts[:3] == [question.prompt(text) for text in ("the island", "a candle", "it")]
+    kept = prompts[3].removeprefix("Knowledge: ").removesuffix("\n\nQuestion: where is the lantern?\n\nAnswer:")
+    assert kept and long.strip().startswith(kept)
+    assert 64 - 4 <= count_tokens(prompts[3] + question.scored, tokenizer) <= 64
+    short, longer = feedback(lm, [row, {**row, "neg": ["it", long + " and the hammer"]}], task="qa")
+    assert short["teacher_scores"] == pytest.approx(longer["teacher_scores"], abs=1e-5)
+
+
+def test_the_space_before_the_answer_is_counted_once():
+    pieces = ["<unk>", "▁", *"Anwers:oth ild", "▁o", "▁on", "▁A", "▁An"]
+    merges = [("▁", "o"), ("▁o", "n"), ("▁", "A"), ("▁A", "n")]
+    tokenizer = Tokenizer(models.BPE({piece: i for i, piece in enumerate(dict.fromkeys(pieces))}, merges))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])  # Llama's
+    sentence_piece = PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+    question = read_question({**ROWS["qa"], "answers": ["on it"]}, 0, "qa", "answer", 0)
+    for kind, scored in ((tiny_tokenizer(), " on it"), (sentence_piece, "on it")):
+        placed = place_space(question, kind)
+        assert placed.scored == scored
+        assert placed.prompt("x") + placed.scored == question.prompt("x") + question.scored
+        whole, before = (count_tokens(text, kind) for text in ("Answer: on it", "Answer:"))
+        assert count_tokens(placed.scored, kind) == whole - before
+
+
+BAD_ROWS = {
+    "'answers' is missing.*--target query": {"answers": None},
+    r"'answers\[1\]' is ' '": {"answers": ["a", " "]},
+    "'query' is ''": {"query": ""},
+    r"'neg\[0\]' is ''": {"neg": [""]},
+    "no candidates": {"pos": [], "neg": None},
+    "'pos' is 'text'; it must be a list": {"pos": "text"},
+    "'task' is None.*--task": {"task": None},
+    "'task' is 'qu'": {"task": "qu"},
+    "'tool' have no answer": {"task": "tool"},
+    "take 3.. tokens without any candidate.*window has 256": {"query": "xyz" * 100},
+}
+
+
+@pytest.mark.parametrize("message", BAD_ROWS)
+def test_bad_rows_are_named_before_any_is_scored(message):
+    good = {**ROWS["qa"], "task": "qa"}
+    with pytest.raises(ValueError, match=rf"(?s)Row 1 \(the first is 0\): .*{message}"):
+        RowFeedback(scorer(), [good, {**good, **BAD_ROWS[message]}])
+
+
+def document_lm(**settings) -> SelfRetrievalLM:
+    sizes = {"context_window_size": 64, "chunk_size": 16, "target_size": 32, "retrieval_method": "bm25", **settings}
+    return SelfRetrievalLM.from_components(tiny_backbone(), tiny_tokenizer(), **sizes)
+
+
+def test_chunks_are_scored_behind_each_key_and_the_best_comes_first():
+    lm, tokens = document_lm(), random_ids(16 * 12 + 5)
+    chunks = tokens[5:].view(12, 16)
+    rows = score_prefix(lm, tokens, None, random.Random(0))
+    assert [row["query"] for row in rows] == lm.tokenizer.batch_decode(chunks[9:11])
+    keys = lm.tokenizer.batch_decode(chunks[:7])
+    for row, target in zip(rows, (10, 11), strict=True):
+        before = chunks[8:target].flatten().tolist()
+        plain = [
+            plain_score(lm.language_model, chunks[key : key + 2].flatten().tolist() + before, chunks[target].tolist())
+            for key in range(7)
+        ]
+        found = dict(zip(row["pos"] + row["neg"], row["teacher_scores"], strict=True))
+        assert found == pytest.approx(dict(zip(keys, plain, strict=True)), abs=1e-4)
+        assert row["teacher_scores"][0] == max(row["teacher_scores"]) and len(row["pos"]) == 1
+
+
+def test_some_candidates_are_bm25_s_best_and_random_ones():
+    lm = document_lm()
+    tokens = random_ids(16 * 40)
+    tokens[16 * 3 : 16 * 4] = tokens[-32:-16]  # the query of the last target stands in the document before
+    (_, last) = score_prefix(lm, tokens, Candidates(bm25=1, random=3), random.Random(0))
+    assert lm.tokenizer.decode(tokens[48:64]) in last["pos"] + last["neg"]
+    assert 4 <= len(last["teacher_scores"]) <= 5
+
+
+def test_documents_are_cut_behind_every_target_block_that_has_keys():
+    lm, tokenizer = document_lm(), tiny_tokenizer()
+    layout, length = Layout(lm.config), count_tokens(TEXT * 5, tokenizer)
+    assert layout.min_tokens == 64 + 16 + 32
+    documents = datasets.Dataset.from_list([{"text": TEXT * 5}, {"text": "short"}])
+    every = DocumentFeedback(lm, documents)
+    ends = [cut.end for cut in every.groups]
+    assert ends[-1] == length and ends[0] - 32 < layout.min_tokens <= ends[0]
+    assert all(later - earlier == 32 for earlier, later in pairwise(ends))
+    drawn = DocumentFeedback(lm, documents, cuts=3, document_length=128)
+    assert len(drawn.groups) == 3 and all(layout.min_tokens <= cut.end <= length for cut in drawn.groups)
+    assert drawn.groups == DocumentFeedback(lm, documents, cuts=3, document_length=128).groups
+    sums = DocumentFeedback(lm, documents, cuts=3, document_length=128, mean=False)
+    for mean_row, sum_row in zip(drawn.score(1), sums.score(1), strict=True):
+        assert [16 * score for score in mean_row["teacher_scores"]] == pytest.approx(
+            sum_row["teacher_scores"], abs=1e-4
+        )
+
+
+def test_replaced_windows_offer_their_oldest_chunks_too():
+    lm = document_lm(integrate_method="replace", target_size=16)
+    tokens = random_ids(16 * 8)
+    (row,) = score_prefix(lm, tokens, None, random.Random(0))
+    assert len(row["teacher_scores"]) == 8 - 4 + 1
+    assert all(score > float("-inf") for score in row["teacher_scores"])
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [({}, "longest document has .* two keys from 112 tokens"), ({"document_length": 100}, "document_length is 100")],
+)
+def test_documents_that_are_too_short(settings, message):
+    with pytest.raises(ValueError, match=message):
+        DocumentFeedback(document_lm(), datasets.Dataset.from_list([{"text": "short"}]), **settings)
+
+
+@pytest.mark.parametrize("kind", [*ROWS, "document"])
+def test_the_output_trains_a_biencoder(tmp_path, kind):
+    if kind == "document":
+        task = DocumentFeedback(document_lm(), datasets.Dataset.from_list([{"text": TEXT * 5}]), cuts=3)
+        rows = [row for group in range(task.num_groups) for row in task.score(group)]
+    else:
+        rows = feedback(scorer(), [ROWS[kind]] * 4, task=kind)
+    model = BiEncoderModel.from_backbone(tiny_backbone(lm_head=False), tiny_tokenizer(), temperature=0.1)
+    before = model.backbone.get_input_embeddings().weight.detach().clone()
+    args = arguments(BiEncoderTrainingArguments, tmp_path, max_steps=2, train_group_size=2)
+    trainer = BiEncoderTrainer(model, args, rows)
+    trainer.train()
+    assert all(entry["loss"] > 0 for entry in trainer.state.log_history if "loss" in entry)
+    assert not torch.equal(before, model.backbone.get_input_embeddings().weight)

@@ -1,0 +1,131 @@
+import datasets
+import pytest
+import torch
+from transformers import TrainingArguments
+
+from modeling_llara import LlaraForPreTraining
+from tests.support.tiny import tiny_backbone, tiny_tokenizer
+from tests.support.training import PASSAGES, arguments, assert_moved, assert_same_weights, logged, weights
+from trainers import LlaraTrainer, LlaraTrainingArguments
+
+
+def make_trainer(folder, family="llama", rows=PASSAGES, evaluation=None, **settings):
+    model = LlaraForPreTraining.from_backbone(tiny_backbone(family), tiny_tokenizer())
+    args = arguments(LlaraTrainingArguments, folder, **{"max_length": 128, **settings})
+    return LlaraTrainer(model, args, rows, evaluation)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_loss_falls_and_every_parameter_moves(tmp_path, family):
+    trainer = make_trainer(tmp_path, family, max_steps=10, per_device_train_batch_size=8)
+    before = weights(trainer.model)
+    trainer.train()
+    assert_moved(before, trainer.model)
+    for name in ("loss", "ar_loss", "bow_summarize_loss", "bow_predict_loss"):
+        values = logged(trainer, name)
+        assert len(values) == 10 and values[-1] < 0.9 * values[0], name
+
+
+def test_logged_loss_is_the_weighted_sum_of_its_components(tmp_path):
+    trainer = make_trainer(tmp_path, per_device_train_batch_size=2, gradient_accumulation_steps=2)
+    trainer.train()
+    config = trainer.model.config
+    names = ("loss", "ar_loss", "bow_summarize_loss", "bow_predict_loss")
+    for loss, ar, summarize, predict in zip(*(logged(trainer, name) for name in names), strict=True):
+        expected = config.ar_loss_weight * ar + config.bow_loss_weight * (summarize + predict) / 2
+        assert loss == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("micro_batch", [1, 2])
+def test_accumulation_equals_the_big_batch(tmp_path, micro_batch):
+    """Rows of unequal lengths, some without a predict target: a mean of the micro-batches' means would differ."""
+    settings = {"optim": "sgd", "max_grad_norm": 0.0, "max_steps": 3, "learning_rate": 0.5}
+    whole = make_trainer(tmp_path / "whole", rows=PASSAGES[:7], **settings)
+    before = weights(whole.model)
+    whole.train()
+    settings |= {"per_device_train_batch_size": micro_batch, "gradient_accumulation_steps": 4 // micro_batch}
+    parts = make_trainer(tmp_path / "parts", rows=PASSAGES[:7], **settings)
+    parts.train()
+    assert_same_weights(weights(parts.model), weights(whole.model), 1e-5)
+    assert max((before[name] - value).abs().max() for name, value in weights(whole.model).items()) > 1e-2
+    for name in ("loss", "ar_loss", "bow_summarize_loss", "bow_predict_loss", "grad_norm"):
+        assert logged(parts, name) == pytest.approx(logged(whole, name), rel=1e-4), name
+
+
+def test_logging_window_is_a_mean_over_items(tmp_path):
+    """All rows in one window: whatever the batch, the mean over tokens and rows is that of the evaluation."""
+    settings = {"learning_rate": 0.0, "weight_decay": 0.0}
+    trainer = make_trainer(
+        tmp_path, max_steps=4, per_device_train_batch_size=2, logging_steps=4, evaluation=PASSAGES, **settings
+    )
+    trainer.train()
+    for batch_size in (3, 8):
+        trainer.args.per_device_eval_batch_size = batch_size
+        metrics = trainer.evaluate()
+        for name in ("ar_loss", "bow_summarize_loss", "bow_predict_loss"):
+            assert logged(trainer, name) == pytest.approx([metrics[f"eval_{name}"]], rel=1e-5), name
+
+
+def test_evaluation_during_training_and_by_name(tmp_path):
+    trainer = make_trainer(
+        tmp_path, max_steps=2, eval_strategy="steps", eval_steps=1,
+        evaluation={"first": PASSAGES[:2], "rest": PASSAGES[2:]},
+    )  # fmt: skip
+    trainer.train()
+    for name in ("loss", "ar_loss", "bow_summarize_loss", "bow_predict_loss"):
+        assert len(logged(trainer, f"eval_first_{name}")) == len(logged(trainer, f"eval_rest_{name}")) == 2
+    assert len(logged(trainer, "ar_loss")) == 2
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_resumed_run_ends_in_the_same_weights(tmp_path, streaming):
+    rows = datasets.Dataset.from_list(PASSAGES)
+    rows = rows.to_iterable_dataset() if streaming else rows
+    settings = {"rows": rows, "max_steps": 6, "per_device_train_batch_size": 3}
+    straight = make_trainer(tmp_path, save_strategy="steps", save_steps=3, **settings)
+    straight.train()
+    resumed = make_trainer(tmp_path / "other", **settings)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
+    assert resumed.state.global_step == 6
+    assert_same_weights(weights(resumed.model), weights(straight.model), 1e-6)
+
+
+def test_checkpoint_is_a_whole_repo(tmp_path):
+    trainer = make_trainer(tmp_path, max_steps=2, save_strategy="steps", save_steps=2, evaluation=PASSAGES)
+    trainer.train()
+    again = LlaraTrainer(
+        str(tmp_path / "checkpoint-2"), arguments(LlaraTrainingArguments, tmp_path, max_length=128),
+        eval_dataset=PASSAGES,
+    )  # fmt: skip
+    assert again.evaluate()["eval_loss"] == pytest.approx(trainer.evaluate()["eval_loss"], abs=1e-6)
+
+
+def test_backbone_by_path_gets_prompts_and_plain_text_trains(tmp_path):
+    tiny_backbone("llama").save_pretrained(tmp_path / "backbone")
+    tiny_tokenizer().save_pretrained(tmp_path / "backbone")
+    args = arguments(LlaraTrainingArguments, tmp_path / "run", max_steps=1)
+    trainer = LlaraTrainer(
+        tmp_path / "backbone", args, [{"text": row["input"]} for row in PASSAGES],
+        model_kwargs={"num_summary_tokens": 3, "num_predict_tokens": 3},
+    )  # fmt: skip
+    trainer.train()
+    assert len(trainer.model.config.summarize_token_ids) == 3
+    assert len(logged(trainer, "ar_loss")) == len(logged(trainer, "bow_summarize_loss")) == 1
+    assert logged(trainer, "bow_predict_loss") == []
+
+
+def test_bad_input(tmp_path):
+    args = arguments(LlaraTrainingArguments, tmp_path)
+    model = LlaraForPreTraining.from_backbone(tiny_backbone("llama"), tiny_tokenizer())
+    with pytest.raises(ValueError, match=r"Row 1 .*'input' is missing"):
+        LlaraTrainer(model, args, [PASSAGES[0], {"output_predict": "x"}])
+    with pytest.raises(TypeError, match="takes a LlaraTrainingArguments"):
+        LlaraTrainer(model, TrainingArguments(str(tmp_path)), PASSAGES)
+    with pytest.raises(TypeError, match="pass a repo id, a folder or a transformers model"):
+        LlaraTrainer(torch.nn.Linear(1, 1), args, PASSAGES)
+    with pytest.raises(ValueError, match=r"model_kwargs \['ar_loss_weight'\]"):
+        LlaraTrainer(model, args, PASSAGES, model_kwargs={"ar_loss_weight": 1.0})
+    with pytest.raises(ValueError, match="max_length=0 must be 1 or more"):
+        LlaraTrainingArguments(str(tmp_path), max_length=0)
+    with pytest.raises(ValueError, match="remove_unused_columns"):
+        LlaraTrainingArguments(str(tmp_path), remove_unused_columns=True)

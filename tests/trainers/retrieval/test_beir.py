@@ -1,0 +1,121 @@
+"""Retrieval data in BEIR's and NanoBEIR's forms, and what is wrong with it."""
+
+import logging
+
+import datasets
+import pytest
+
+from tests.support.beir import CORPUS, QRELS, QUERIES, write_beir, write_lines
+from trainers.retrieval.beir import is_collection, is_retrieval_source, load_retrieval_data
+
+
+def write_nano(folder):
+    """A clone of a NanoBEIR repo: configurations as folders of parquet, judgements without a score."""
+    tables = {
+        "corpus": [{"_id": key, "text": text} for key, text in CORPUS.items()],
+        "queries": [{"_id": key, "text": text} for key, text in QUERIES.items()],
+        "qrels": [{"query-id": query, "corpus-id": key} for query, judged in QRELS.items() for key in judged],
+    }
+    card = "---\nconfigs:\n"
+    for name, rows in tables.items():
+        (folder / name).mkdir(parents=True)
+        datasets.Dataset.from_list(rows).to_parquet(folder / name / "train-00000-of-00001.parquet")
+        card += f"- config_name: {name}\n  data_files:\n  - split: train\n    path: {name}/train-*\n"
+    (folder / "README.md").write_text(card + "---\n")
+    return folder
+
+
+def test_beirs_own_layout(tmp_path, caplog):
+    folder = write_beir(tmp_path / "scifact")
+    with caplog.at_level(logging.WARNING):
+        (data,) = load_retrieval_data(folder).values()
+    assert (data.corpus, data.qrels) == (CORPUS, QRELS)
+    assert list(data.queries) == list(QRELS) and data.left_out == 2
+    assert "2 of 8 queries have no relevant passage" in caplog.text and "queries.jsonl" in caplog.text
+    assert is_retrieval_source(folder) and not is_collection(folder)
+
+
+def test_title_stands_before_the_text(tmp_path):
+    folder = write_beir(tmp_path)
+    rows = [{"_id": key, "title": "Island", "text": text} for key, text in CORPUS.items()]
+    write_lines(folder / "corpus.jsonl", rows)
+    (data,) = load_retrieval_data(folder).values()
+    assert data.corpus["d0"] == f"Island {CORPUS['d0']}"
+
+
+def test_a_clone_of_a_nanobeir_repo_and_the_repo_itself(tmp_path, monkeypatch):
+    folder = write_nano(tmp_path / "user" / "NanoTest")
+    cloned = load_retrieval_data(folder)["NanoTest"]
+    assert cloned.corpus == CORPUS and cloned.qrels == {query: dict.fromkeys(QRELS[query], 1.0) for query in QRELS}
+    # `datasets` takes a folder by the same call as a repo id.
+    for name in ("get_dataset_config_names", "load_dataset"):
+        original = getattr(datasets, name)
+
+        def local(repo_id, *args, revision, _original=original):
+            assert (repo_id, revision) == ("user/NanoTest", "v1")
+            return _original(str(folder), *args)
+
+        monkeypatch.setattr(datasets, name, local)
+    assert load_retrieval_data("user/NanoTest", revision="v1") == {"NanoTest": cloned}
+
+
+def test_a_folder_of_folders_and_splits(tmp_path):
+    write_beir(tmp_path / "beir" / "one")
+    two = write_beir(tmp_path / "beir" / "two")
+    (tmp_path / "beir" / "other").mkdir()
+    assert is_collection(tmp_path / "beir") and is_retrieval_source(tmp_path / "beir")
+    assert list(load_retrieval_data(tmp_path / "beir")) == ["one", "two"]
+    (two / "qrels" / "dev.tsv").write_text("query-id\tcorpus-id\tscore\nq7\td7\t1\n")
+    assert list(load_retrieval_data(two, split="dev")["two"].queries) == ["q7"]
+    assert load_retrieval_data(two)["two"].qrels == QRELS
+    with pytest.raises(ValueError, match=r"qrels has no split 'train': name one of dev, test"):
+        load_retrieval_data(two, split="train")
+    (two / "qrels" / "test.tsv").rename(two / "qrels" / "train.tsv")
+    with pytest.raises(ValueError, match=r"qrels has several splits: name one of dev, train"):
+        load_retrieval_data(two)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("corpus.jsonl", "", r"corpus.jsonl is empty"),
+        ("corpus.jsonl", None, r"lacks corpus: put corpus.jsonl there"),
+        ("qrels/test.tsv", None, r"lacks qrels"),
+        ("corpus.jsonl", '{"_id": "d0"}\n', r"corpus.jsonl, row 0 .* 'text' is None"),
+        ("corpus.jsonl", '{"text": "x"}\n', r"corpus.jsonl, row 0 .* field '_id' is missing"),
+        ("corpus.jsonl", "[1]\n", r"corpus.jsonl, line 1 is a list"),
+        ("queries.jsonl", "{\n", r"queries.jsonl, line 1 is no JSON"),
+        ("queries.jsonl", '{"_id": "q0", "text": "x"}\n' * 2, r"queries.jsonl: the id 'q0' stands twice \(row 1"),
+        (
+            "queries.jsonl",
+            '{"_id": "q0", "text": "x"}\n',
+            r"test.tsv names 5 query ids that .*queries.jsonl lacks.* 'q1'",
+        ),
+        (
+            "corpus.jsonl",
+            '{"_id": "d0", "text": "x"}\n',
+            r"test.tsv names 6 passage ids that .*corpus.jsonl lacks.* 'd1'",
+        ),
+        ("qrels/test.tsv", "query-id\tscore\nq0\t1\n", r"test.tsv, row 0 .* field 'corpus-id' is missing"),
+        ("qrels/test.tsv", "query-id\tcorpus-id\tscore\nq0\td0\thigh\n", r"'score' is 'high'"),
+        ("qrels/test.tsv", "query-id\tcorpus-id\tscore\nq0\td0\t0\n", r"no query has a relevant passage"),
+    ],
+)
+def test_errors_name_the_file_and_what_is_wrong(tmp_path, file, content, message):
+    folder = write_beir(tmp_path)
+    (folder / file).unlink()
+    if content is not None:
+        (folder / file).write_text(content)
+    with pytest.raises(ValueError, match=message):
+        load_retrieval_data(folder)
+
+
+def test_sources_that_are_none(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="holds no corpus, queries and qrels"):
+        load_retrieval_data(tmp_path / "empty")
+    with pytest.raises(ValueError, match="There is no folder"):
+        load_retrieval_data(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="is for a Hub id"):
+        load_retrieval_data(write_beir(tmp_path), revision="main")
+    assert not is_retrieval_source(tmp_path / "empty") and not is_retrieval_source([{"query": "x"}])

@@ -1,0 +1,79 @@
+import json
+
+import pytest
+
+from tests.support.tiny import tiny_tokenizer
+from trainers.data.sources import load_rows
+from trainers.srlm.rows import cut_blocks, load_chats, load_documents, tokenize_documents
+
+CHAT = {"history": ["Speaker 1: hi\nSpeaker 2: ho"], "query": "Where?", "answers": ["On the island."], "task": "chat"}
+
+
+def test_text_file_and_folder_and_rows(tmp_path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "a.txt").write_text("first\n\ndocument")
+    (tmp_path / "sub" / "b.py").write_text("second = 2\n")
+    (tmp_path / "blank.txt").write_text(" \n")
+    (tmp_path / "binary.bin").write_bytes(b"\xff\xfe\x00\x81")
+    (tmp_path / ".hidden").write_text("not this")
+    assert list(load_documents(tmp_path)) == [
+        {"name": "a.txt", "text": "first\n\ndocument"},
+        {"name": "sub/b.py", "text": "second = 2\n"},
+    ]
+    assert list(load_documents(tmp_path / "a.txt", streaming=True)) == [{"name": "a.txt", "text": "first\n\ndocument"}]
+    rows = tmp_path / "rows"
+    rows.mkdir()
+    (rows / "x.jsonl").write_text(json.dumps({"text": "third"}) + "\n")
+    assert list(load_documents(rows)) == list(load_documents(rows / "x.jsonl")) == [{"text": "third"}]
+
+
+def test_nothing_to_read(tmp_path):
+    with pytest.raises(ValueError, match="holds no text"):
+        load_documents(tmp_path)
+    (tmp_path / "blank.txt").write_text("\n")
+    with pytest.raises(ValueError, match=r"blank.txt' holds no text"):
+        load_documents(tmp_path / "blank.txt")
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_blocks_hold_the_document_and_label_its_ends(streaming):
+    tokenizer = tiny_tokenizer()
+    texts = ["the copper lantern " * 12, "hi", "island"]
+    (rows,) = load_rows([{"text": text} for text in texts], streaming=streaming)
+    blocks = list(tokenize_documents(rows, tokenizer, document_length=10, target_size=4))
+    ids = tokenizer(texts)["input_ids"]
+    assert [block["input_ids"] for block in blocks] == [block for row in ids for block in cut_blocks(row, 10, 4)]
+    for block in blocks:
+        scored = min(4, len(block["input_ids"]) - 1)
+        assert block["labels"] == [-100] * (len(block["input_ids"]) - scored) + block["input_ids"][-scored:]
+    assert {len(block["input_ids"]) for block in blocks} > {10}
+
+
+def test_short_remainders_are_dropped_short_documents_are_not():
+    assert cut_blocks(list(range(13)), 5, 3) == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]
+    assert cut_blocks(list(range(14)), 5, 3) == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9], [10, 11, 12, 13]]
+    assert cut_blocks([1, 2], 5, 3) == [[1, 2]]
+    assert cut_blocks([1], 5, 3) == []
+
+
+def test_bad_rows_and_sizes_are_named():
+    tokenizer = tiny_tokenizer()
+    for rows, message in [
+        ([{"text": "a"}, {"text": " "}], "Row 1 .*'text' is ' '"),
+        ([{"body": "a"}], "Row 0 .*'text' is missing"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            tokenize_documents(load_rows(rows)[0], tokenizer, 8, 2)
+    with pytest.raises(ValueError, match="target_size=8 and document_length=8"):
+        tokenize_documents(load_rows([{"text": "a"}])[0], tokenizer, 8, 8)
+
+
+def test_chat_rows():
+    tokenizer = tiny_tokenizer()
+    (example,) = load_chats(load_rows([CHAT])[0], tokenizer)
+    answer_length = len(tokenizer("On the island.")["input_ids"])
+    expected = {"query": "Where?", "history": CHAT["history"], "answer": "On the island."}
+    assert example == {**expected, "answer_length": answer_length}
+    for field in ("history", "query", "answers"):
+        with pytest.raises(ValueError, match=f"Row 1 .*'{field}' is"):
+            load_chats(load_rows([CHAT, {**CHAT, field: None}])[0], tokenizer)

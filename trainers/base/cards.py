@@ -1,0 +1,69 @@
+"""What a run of a Trainer has to say in the model's card."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel, TrainerState, TrainingArguments
+
+from hub_cards.cards.origin import hub_id
+
+SETTINGS = (
+    "learning_rate", "lr_scheduler_type", "warmup_steps", "optim", "weight_decay", "max_grad_norm",
+    "per_device_train_batch_size", "gradient_accumulation_steps", "bf16", "fp16", "seed",
+)  # fmt: skip
+_SPEED = ("runtime", "_per_second", "preparation_time")
+
+
+def training_facts(args: TrainingArguments, state: TrainerState) -> dict[str, Any]:
+    """Setting -> value of what was trained, the family's own settings included; nothing before the first step.
+
+    What was evaluated is no setting of the training, and of a file only the name is told, not where it lies.
+    """
+    if not state.global_step:
+        return {}
+    values = args.to_dict()
+    common = {field.name for field in dataclasses.fields(TrainingArguments)}
+    names = [*SETTINGS, *(field.name for field in dataclasses.fields(args) if field.name not in common)]
+    names = [name for name in names if not name.startswith("eval_")]
+    settings = {name: _without_folders(values[name]) for name in names if values[name] not in (None, False)}
+    return {"steps": state.global_step, "epochs": state.epoch, "processes": args.world_size, **settings}
+
+
+def _without_folders(value: Any) -> Any:
+    if isinstance(value, list):
+        return ", ".join(str(_without_folders(part)) for part in value)
+    if isinstance(value, str) and (Path(value).is_absolute() or value.startswith("~") or Path(value).exists()):
+        return Path(value).name
+    return value
+
+
+def loss_facts(state: TrainerState) -> dict[str, list[tuple[float, float]]]:
+    """The loss by step, as it was logged: {"training": [(step, loss), ...], "evaluation": [...]}, what there is."""
+    names = {"training": "loss", "evaluation": "eval_loss"}
+    curves = {
+        curve: [(entry["step"], entry[name]) for entry in state.log_history if name in entry and "step" in entry]
+        for curve, name in names.items()
+    }
+    return {curve: points for curve, points in curves.items() if points}
+
+
+def origin_facts(model: PreTrainedModel, hub_model_id: str | None) -> dict[str, str]:
+    """The repo of the family that training began with, and its commit; nothing where that was a backbone or a folder.
+
+    An adapter's configuration names its base itself.
+    """
+    repo = hub_id(model.name_or_path or "")
+    if repo is None or repo == hub_model_id or model._hf_peft_config_loaded:
+        return {}
+    commit = getattr(model.config, "_commit_hash", None)
+    return {"base_model": repo, **({"base_revision": commit} if commit else {})}
+
+
+def evaluation_facts(args: TrainingArguments, state: TrainerState) -> dict[str, float]:
+    """Metric -> its last value, without `eval_`; where the best model was loaded at the end, that model's value."""
+    log = [entry for entry in state.log_history if any(name.startswith("eval_") for name in entry)]
+    if args.load_best_model_at_end and state.best_global_step:
+        log = [entry for entry in log if entry["step"] == state.best_global_step]
+    metrics = {name: value for entry in log for name, value in entry.items() if name.startswith("eval_")}
+    return {name.removeprefix("eval_"): float(value) for name, value in metrics.items() if not name.endswith(_SPEED)}

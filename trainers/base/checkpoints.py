@@ -1,0 +1,108 @@
+"""Checkpoints that are there as a whole or not at all."""
+
+import errno
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from transformers import Trainer
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import rotate_checkpoints
+
+from hub_cards.travelling.saving import flush_folder
+
+PARTIAL = ".writing"  # in the output folder: the checkpoint that is being written
+PUSHING = ".pushing-"  # and so on: a checkpoint that is being sent
+_REPLACED = "replaced"
+_SENTINEL = "checkpoint-is-incomplete.txt"  # of transformers' checkpoint at SIGTERM
+
+
+class WholeCheckpoints(Trainer):
+    """A Trainer that writes a checkpoint beside its place and renames it when it is complete and on the disk.
+
+    A process that is ended, or a disk that is full, leaves the checkpoints that were there, and `get_last_checkpoint`
+    (`resume_from_checkpoint=True`) never sees half of one.
+    """
+
+    args: Any
+    state: Any
+    accelerator: Any
+    _writing: Path | None = None
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As in transformers."""
+        if self.args.should_save:
+            tidy(Path(self.args.output_dir))
+            for path in Path(self.args.output_dir).glob(f"{PUSHING}*"):
+                shutil.rmtree(path, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        return super().train(*args, **kwargs)
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return super()._get_output_dir(trial) if self._writing is None else str(self._writing)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        run = Path(self._get_output_dir(trial))
+        if self.args.should_save:
+            tidy(run)
+        self.accelerator.wait_for_everyone()
+        self._writing = run / PARTIAL
+        try:
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                self._complete(run)
+        except OSError as error:
+            _explain(error, run)
+            raise
+        finally:
+            self._writing = None
+        self.accelerator.wait_for_everyone()
+        if self.args.push_to_hub:
+            self._push_from_checkpoint(str(run / f"checkpoint-{self.state.global_step}"))
+        if self.args.should_save:
+            rotate_checkpoints(
+                output_dir=str(run), save_total_limit=self.args.save_total_limit,
+                best_model_checkpoint=self.state.best_model_checkpoint, use_mtime=True,
+            )  # fmt: skip
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        if self._writing is None:  # Trainer calls this before the checkpoint is in its place
+            super()._push_from_checkpoint(checkpoint_folder)
+
+    def _complete(self, run: Path) -> None:
+        """Bring the checkpoint that was written into its place, with the right path of the best one in its state."""
+        written = run / PARTIAL / f"checkpoint-{self.state.global_step}"
+        if self.state.best_model_checkpoint is not None:
+            best = run / f"checkpoint-{self.state.best_global_step}"
+            if best.is_dir() or best.name == written.name:
+                self.state.best_model_checkpoint = str(best)
+            self.state.save_to_json(str(written / TRAINER_STATE_NAME))
+        flush_folder(written)
+        if (run / written.name).exists():  # of the same step, from an earlier run
+            os.rename(run / written.name, run / PARTIAL / f"{_REPLACED}-{written.name}")
+        os.rename(written, run / written.name)
+        flush_folder(run, files=False)
+        shutil.rmtree(run / PARTIAL, ignore_errors=True)
+
+
+def tidy(run: Path) -> None:
+    """Remove what a process that was ended left half-written in the output folder; a whole checkpoint comes back."""
+    for path in (run / PARTIAL).glob(f"{_REPLACED}-*"):
+        place = run / path.name.removeprefix(f"{_REPLACED}-")
+        if not place.exists():
+            os.rename(path, place)
+    for path in run.glob("checkpoint-*"):
+        if [child.name for child in path.glob("*")] == [_SENTINEL]:
+            shutil.rmtree(path)
+    shutil.rmtree(run / PARTIAL, ignore_errors=True)
+
+
+def _explain(error: OSError, run: Path) -> None:
+    if error.errno == errno.ENOSPC:
+        shutil.rmtree(run / PARTIAL, ignore_errors=True)
+        error.add_note(
+            f"The checkpoint was not written; those before are whole: free some space in {str(run)!r} (or set "
+            "save_total_limit) and train with resume_from_checkpoint=True."
+        )

@@ -1,0 +1,237 @@
+"""What the three Trainers share: taking models and data in any form, adapters, and checkpoints that are repos."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import datasets
+import torch
+from peft import PeftConfig
+from transformers import (
+    AutoConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    TrainerCallback,
+    TrainingArguments,
+    set_seed,
+)
+from transformers.trainer import TRAINING_ARGS_NAME
+
+from hub_cards import write_card
+
+from ..data.sources import EpochCallback, Row, RowSource, StreamedRows, Transform, TransformedRows, transform_rows
+from ..models.adapters import add_adapter, check_not_wrapped, has_adapters, load_adapter_weights
+from .card_data import data_facts
+from .cards import evaluation_facts, loss_facts, origin_facts, training_facts
+from .checkpoints import WholeCheckpoints
+from .components import ComponentTrainer
+from .pushing import PushingTrainer
+
+Prepared = TransformedRows | StreamedRows
+ModelSource = str | Path | PreTrainedModel
+HUB_KEYWORDS = ("cache_dir", "local_files_only", "revision", "subfolder", "token", "trust_remote_code")
+
+
+class FamilyTrainer(WholeCheckpoints, PushingTrainer, ComponentTrainer):
+    """Base of the Trainers: a subclass says how to make its model, its rows and its batches.
+
+    Args:
+        model: repo id, folder or model; of the family, or a backbone that the family's model is then built on.
+        args: the family's training arguments.
+        train_dataset, eval_dataset: a `datasets` Dataset (map-style or streaming), a list of rows, a data file, a
+            folder or a Hub id; for evaluation also a dictionary of them.
+        processing_class: the tokenizer; by default the model's own.
+        peft_config: train an adapter instead of the weights; checkpoints then hold the adapter alone.
+        model_kwargs: for a model to load or build: settings of the family's configuration, and loading keywords such
+            as `revision` or `dtype`.
+
+    Raises ValueError for rows that lack a field (row number and field named) before any training.
+    """
+
+    arguments_class: ClassVar[type[TrainingArguments]]
+    model_class: ClassVar[Any]
+    args: Any
+    model: Any
+    processing_class: Any
+
+    def __init__(
+        self,
+        model: ModelSource,
+        args: TrainingArguments | None = None,
+        train_dataset: Any = None,
+        eval_dataset: RowSource | dict[str, RowSource] | None = None,
+        processing_class: PreTrainedTokenizerBase | None = None,
+        peft_config: PeftConfig | None = None,
+        model_kwargs: dict[str, Any] | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+        optimizers: tuple[torch.optim.Optimizer | None, torch.optim.lr_scheduler.LambdaLR | None] = (None, None),
+    ):
+        args = self.arguments_class() if args is None else args
+        if not isinstance(args, self.arguments_class):
+            name = self.arguments_class.__name__
+            raise TypeError(f"args is a {type(args).__name__}; {type(self).__name__} takes a {name}.")
+        check_not_wrapped(model)
+        set_seed(args.seed)  # for what is drawn before Trainer does so: adapters
+        self.args = args
+        self.model = self._load(model, processing_class, model_kwargs or {})
+        self.processing_class = self.model.tokenizer
+        self.card_facts = {**origin_facts(self.model, args.hub_model_id), **data_facts(train_dataset)}
+        eval_dataset = self.take_evaluators(eval_dataset)
+        if peft_config is not None:
+            add_adapter(self.model, peft_config, self.new_token_ids(), self.trained_modules())
+        super().__init__(
+            model=self.model,
+            args=args,
+            data_collator=self.make_collator(),
+            train_dataset=self.prepare_training(train_dataset),
+            eval_dataset=self._prepare_evaluation(eval_dataset),
+            processing_class=self.processing_class,
+            callbacks=callbacks,
+            optimizers=optimizers,
+        )
+        if isinstance(self.train_dataset, TransformedRows):
+            self.add_callback(EpochCallback(self.train_dataset))
+
+    def build_model(
+        self, backbone: ModelSource, tokenizer: PreTrainedTokenizerBase | None, kwargs: dict[str, Any]
+    ) -> PreTrainedModel:
+        """The family's model on a backbone that is not of the family."""
+        return self.model_class.from_backbone(backbone, tokenizer=tokenizer, **kwargs)
+
+    def new_token_ids(self) -> list[int]:
+        """Tokens that the backbone never saw, which train along with an adapter."""
+        return []
+
+    def trained_modules(self) -> list[str]:
+        """Modules of the model that train whole along with an adapter, and are saved in it."""
+        return []
+
+    def take_evaluators(self, source: Any) -> Any:
+        """The rows among the evaluation data; a subclass keeps what else it evaluates on."""
+        return source
+
+    def load_rows(self, source: RowSource) -> datasets.Dataset | datasets.IterableDataset:
+        """Checked rows of a data set given in any form."""
+        raise NotImplementedError
+
+    def transform(self) -> Transform:
+        """What makes token ids of a row."""
+        raise NotImplementedError
+
+    def make_collator(self) -> Callable[[list[Row]], Row]:
+        """What makes padded tensors of token ids."""
+        raise NotImplementedError
+
+    def prepare(self, source: RowSource | Prepared | None) -> Prepared | None:
+        """The data set as the data loader reads it; None and data sets that are prepared stay as they are."""
+        if source is None or isinstance(source, TransformedRows | StreamedRows):
+            return source
+        return transform_rows(self.load_rows(source), self.transform())
+
+    def prepare_training(self, source: Any) -> Any:
+        """The same for training data."""
+        return self.prepare(source)
+
+    def _prepare_evaluation(self, source: Any) -> Any:
+        # A DatasetDict is a dict too: each of its splits is evaluated under its name.
+        if isinstance(source, dict):
+            return {name: self.prepare(rows) for name, rows in source.items()}
+        return self.prepare(source)
+
+    def evaluate(
+        self,
+        eval_dataset: Any = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
+        """Losses on the evaluation data; `eval_dataset` as in the constructor, or the name of one of its data sets."""
+        names: Any = self.eval_dataset if isinstance(self.eval_dataset, dict) else ()
+        if not (isinstance(eval_dataset, str) and eval_dataset in names):
+            eval_dataset = self._prepare_evaluation(eval_dataset)
+        return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+
+    def _load(
+        self, model: ModelSource, tokenizer: PreTrainedTokenizerBase | None, kwargs: dict[str, Any]
+    ) -> PreTrainedModel:
+        if not isinstance(model, str | Path | PreTrainedModel):
+            raise TypeError(f"model is a {type(model).__name__}; pass a repo id, a folder or a transformers model.")
+        if model_type(model, kwargs) != self.model_class.config_class.model_type:
+            return self.build_model(model, tokenizer, kwargs)
+        if isinstance(model, PreTrainedModel) and kwargs:
+            raise ValueError(f"model_kwargs {sorted(kwargs)} are for a model to load or build; this one is ready.")
+        ready: Any = model if isinstance(model, PreTrainedModel) else self.model_class.from_pretrained(model, **kwargs)
+        if tokenizer is not None:
+            ready.tokenizer = tokenizer
+        return ready
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        # `state_dict` is what FSDP and ZeRO gathered: it has to reach save_pretrained.
+        super()._save(output_dir, state_dict)
+        if self.args.should_save:
+            folder = Path(output_dir or self.args.output_dir)
+            # A pickle, with the access token in it: the same as text, without the token.
+            (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
+            (folder / TRAINING_ARGS_NAME).with_suffix(".json").write_text(self.args.to_json_string())
+            self._write_card(folder)
+
+    def _write_card(self, folder: str | Path, **facts: Any) -> None:
+        run = {
+            "training": training_facts(self.args, self.state),
+            "losses": loss_facts(self.state),
+            "metrics": evaluation_facts(self.args, self.state),
+        }
+        if self.hub_model_id is not None:
+            facts = {"repo_id": self.hub_model_id, **facts}
+        write_card(self.model, folder, **{**self.card_facts, **run, **facts})
+
+    def create_model_card(
+        self,
+        language: str | None = None,
+        license: str | None = None,
+        tags: str | list[str] | None = None,
+        model_name: str | None = None,
+        finetuned_from: str | None = None,
+        tasks: str | list[str] | None = None,
+        dataset_tags: str | list[str] | None = None,
+        dataset: str | list[str] | None = None,
+        dataset_args: str | list[str] | None = None,
+    ) -> None:
+        """The family's card of the run in the output folder, in place of transformers' generic one.
+
+        Args:
+            language, license: for the card's metadata.
+            finetuned_from: repo id of the model that was trained; default the backbone's.
+            dataset_tags: repo ids of the training data. dataset: what the metrics were measured on, in your words.
+            tags, model_name, tasks, dataset_args: as in transformers' method; this card takes them from the family.
+        """
+        if not self.is_world_process_zero():
+            return
+        given = {
+            "language": language,
+            "license": license,
+            "base_model": finetuned_from,
+            "datasets": dataset_tags,
+            "evaluation_data": ", ".join(dataset) if isinstance(dataset, list) else dataset,
+        }
+        self._write_card(self.args.output_dir, **{name: value for name, value in given.items() if value is not None})
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
+        # Trainer reads adapter checkpoints into peft's wrapper only, not into a model with `add_adapter`.
+        if has_adapters(self.model):
+            load_adapter_weights(self.model, resume_from_checkpoint)
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_best_model(self) -> None:
+        if has_adapters(self.model):
+            load_adapter_weights(self.model, self.state.best_model_checkpoint)
+        else:
+            super()._load_best_model()
+
+
+def model_type(model: ModelSource, kwargs: dict[str, Any]) -> str:
+    """The `model_type` of a model, or of the one in a folder or repo; `kwargs` may say which revision."""
+    if isinstance(model, PreTrainedModel):
+        return model.config.model_type
+    hub = {name: kwargs[name] for name in HUB_KEYWORDS if name in kwargs}
+    return AutoConfig.from_pretrained(model, **hub).model_type

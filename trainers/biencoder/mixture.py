@@ -1,0 +1,157 @@
+"""The rows of each data set of a mixture, and one map-style data set of them all."""
+
+import bisect
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import datasets
+import torch
+from transformers.utils import logging
+
+from ..data.sources import Row, StreamedRows, Transform, TransformedRows, column_names, load_rows
+from .entries import RETRIEVAL, TASK_TYPES, DataSetEntry, TaskType
+from .mixture_checks import check_objectives
+from .rows import check_layouts, normalize_rows
+
+logger = logging.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class MixturePart:
+    """A data set's rows (of `data_biencoder.FEATURES`) and what holds for it; None: as the arguments say."""
+
+    name: str
+    rows: Any
+    group_size: int
+    batch_size: int | None = None
+    in_batch_negatives: bool | None = None
+    symmetric: bool = False
+    weight: float | None = None
+    scored: bool = False
+
+
+def load_part(entry: DataSetEntry, args: Any, streaming: bool = False) -> MixturePart:
+    """An entry's rows, checked; `args` are the Trainer's. Raises ValueError as `load_biencoder_rows` does."""
+    tables = [_first(table, entry.max_rows) for table in _tables(entry, streaming)]
+    kind = TASK_TYPES[entry.type] if entry.type is not None else _type_of(tables[0], str(entry.name))
+    own = (args.symmetric_group_size, args.symmetric_batch_size) if kind.own_sizes else (None, None)
+    group_size = entry.group_size or own[0] or args.train_group_size
+    loaded = [normalize_rows(table, group_size, entry.task, entry.swap) for table in tables]
+    check_layouts([layout for _, layout in loaded], group_size)
+    part = MixturePart(
+        name=str(entry.name),
+        rows=_joined([rows for rows, _ in loaded], entry, args),
+        group_size=1 if all(layout.pair for _, layout in loaded) else group_size,
+        batch_size=entry.batch_size or own[1],
+        in_batch_negatives=kind.in_batch_negatives if entry.in_batch_negatives is None else entry.in_batch_negatives,
+        symmetric=kind.symmetric if entry.symmetric is None else entry.symmetric,
+        weight=entry.weight,
+        scored=all(layout.scored for _, layout in loaded),
+    )
+    in_batch = args.in_batch_negatives if part.in_batch_negatives is None else part.in_batch_negatives
+    if part.group_size == 1 and not in_batch and not part.scored:
+        raise ValueError(
+            f"Data set {part.name!r} has a group size of 1 and in_batch_negatives=False, which leaves no negatives: "
+            f"give negatives, or in_batch_negatives=True."
+        )
+    check_objectives(part, args)
+    return part
+
+
+def _tables(entry: DataSetEntry, streaming: bool) -> list[datasets.Dataset | datasets.IterableDataset]:
+    tables = load_rows(entry.data, entry.split or "train", streaming, subset=entry.subset, revision=entry.revision)
+    if not streaming:
+        return tables
+    return [one.to_iterable_dataset() if isinstance(one, datasets.Dataset) else one for one in tables]
+
+
+def _joined(loaded: list[Any], entry: DataSetEntry, args: Any) -> Any:
+    rows = _first(datasets.concatenate_datasets(loaded) if len(loaded) > 1 else loaded[0], entry.max_rows)
+    # A stream that the user made is in the order that the user wants.
+    if isinstance(rows, datasets.Dataset) or isinstance(entry.data, datasets.IterableDataset):
+        return rows
+    return rows.shuffle(args.seed, buffer_size=args.shuffle_buffer) if args.shuffle_buffer else rows
+
+
+def _first(rows: Any, max_rows: int | None) -> Any:
+    if max_rows is None:
+        return rows
+    return rows.select(range(min(max_rows, len(rows)))) if isinstance(rows, datasets.Dataset) else rows.take(max_rows)
+
+
+def _type_of(rows: datasets.Dataset | datasets.IterableDataset, name: str) -> TaskType:
+    """What the rows' field `type` says; a stream's first row speaks for all."""
+    if "type" not in column_names(rows):
+        return RETRIEVAL
+    found = rows.unique("type") if isinstance(rows, datasets.Dataset) else [next(iter(rows))["type"]]
+    kinds = {kind: TASK_TYPES.get(kind) for kind in found if isinstance(kind, str)}
+    if unknown := [kind for kind, known in kinds.items() if known is None]:
+        logger.warning(
+            f"Data set {name!r}: type {unknown[0]!r} of its rows is none of {', '.join(TASK_TYPES)}; it trains as "
+            f"retrieval. Give the data set a type to say otherwise."
+        )
+        return RETRIEVAL
+    if len(set(kinds.values())) > 1:
+        raise ValueError(
+            f"Data set {name!r} mixes rows of the types {', '.join(sorted(kinds))}, which do not share batches: part "
+            f"it by type, or give the data set one type."
+        )
+    return next((kind for kind in kinds.values() if kind is not None), RETRIEVAL)
+
+
+class MixedRows(TransformedRows):
+    """Map-style data sets one behind the other, each with a transform of its own; `MixtureBatchSampler` mixes them."""
+
+    def __init__(self, parts: Sequence[MixturePart], transforms: Sequence[Transform]):
+        for part in parts:
+            if not len(part.rows):
+                raise ValueError(f"Data set {part.name!r} is empty; it needs one row or more.")
+        rows = datasets.concatenate_datasets([part.rows for part in parts])
+        ends = list(itertools.accumulate(len(part.rows) for part in parts))
+        super().__init__(rows, _ByPart(ends, transforms))
+        self.parts = parts
+
+
+@dataclass(frozen=True)
+class _ByPart:
+    """The transform of the data set that a row number falls in."""
+
+    ends: Sequence[int]
+    transforms: Sequence[Transform]
+
+    def __call__(self, row: Row, number: int, epoch: int) -> Row:
+        return self.transforms[bisect.bisect_right(self.ends, number)](row, number, epoch)
+
+
+class MixedStream(torch.utils.data.IterableDataset):
+    """Streamed data sets, each with a transform of its own; `StreamedBatches` mixes them."""
+
+    def __init__(self, parts: Sequence[MixturePart], transforms: Sequence[Transform]):
+        self.parts = parts
+        self.streams = [StreamedRows(part.rows, make) for part, make in zip(parts, transforms, strict=True)]
+
+    def __iter__(self) -> Iterator[Row]:
+        return itertools.chain.from_iterable(self.streams)
+
+    def set_epoch(self, epoch: int) -> None:
+        for stream in self.streams:
+            stream.set_epoch(epoch)
+
+
+def mix(
+    entries: Sequence[DataSetEntry], args: Any, transform: Callable[[MixturePart], Transform]
+) -> MixedRows | MixedStream:
+    """The data sets as one; all are streamed if one is, or if `args.streaming` says so."""
+    if not entries:
+        raise ValueError("There are no data sets to train on; name one or more.")
+    streaming = args.streaming or any(isinstance(entry.data, datasets.IterableDataset) for entry in entries)
+    if streaming and args.max_steps <= 0:
+        raise ValueError("Streamed data has no length: training on it needs max_steps.")
+    parts = [load_part(entry, args, streaming) for entry in entries]
+    for part in parts:
+        size = "streamed" if streaming else f"{len(part.rows)} rows"
+        logger.info(f"Data set {part.name!r}: {size}, group size {part.group_size}{', scored pairs' * part.scored}.")
+    transforms = [transform(part) for part in parts]
+    return (MixedStream if streaming else MixedRows)(parts, transforms)

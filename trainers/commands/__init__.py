@@ -1,0 +1,1 @@
+"""The sub-commands of `lookback`, one a file."""

@@ -1,0 +1,33 @@
+"""`lookback convert`: makes a bi-encoder of a LLaRA model, of its LoRA, or of a published LLaRA checkpoint."""
+
+from dataclasses import dataclass, field
+
+from ..models.converted import load_as_biencoder
+from .parsing import parse_arguments
+from .training import given
+
+
+@dataclass
+class ConvertArguments:
+    """What to convert, and where to."""
+
+    model: str = field(
+        metadata={"help": "Hub id or folder of a LLaRA model, of its LoRA, or of a backbone that LLaRA adapted."}
+    )
+    output: str = field(metadata={"help": "Folder for the bi-encoder's repo."})
+    backbone: str | None = field(
+        default=None, metadata={"help": "For a LoRA: the model it was trained on; default: the one it names."}
+    )
+    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the model's repo."})
+    backbone_revision: str | None = field(
+        default=None, metadata={"help": "Branch, tag or commit of the backbone's repo; default: the one it names."}
+    )
+    max_length: int | None = field(default=None, metadata={"help": "Longest text in tokens, prompt included."})
+    temperature: float | None = field(default=None, metadata={"help": "Scores are divided by it in the loss."})
+
+
+def main(argv: list[str]) -> None:
+    """Runs the command with the arguments `argv`, and prints the folder, for `from_pretrained`."""
+    (arguments,) = parse_arguments(argv, [ConvertArguments], "convert", __doc__ or "")
+    load_as_biencoder(arguments.model, **given(arguments, "model", "output")).save_pretrained(arguments.output)
+    print(arguments.output)

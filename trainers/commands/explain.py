@@ -1,0 +1,72 @@
+"""`lookback explain`: prints the words that a LLaRA model's embedding of a text stands for."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from modeling_llara import LlaraForPreTraining
+
+from ..base.trainer import model_type
+from ..llara.explain import Explanation, explain
+from ..llara.stop_words import load_stop_words
+from ..models.adapted import is_adapter, load_adapted
+from .parsing import parse_arguments
+
+
+@dataclass
+class ExplainArguments:
+    """The model, and what to print."""
+
+    model: str = field(
+        metadata={"help": "Hub id or folder of a LLaRA model or of its adapter, as `lookback pretrain` saves."}
+    )
+    top_k: int = field(default=8, metadata={"help": "Words to print for each prompt."})
+    stop_words: list[str] = field(
+        default_factory=lambda: ["none"],
+        metadata={"help": "Leave out stop words (languages or files) and punctuation. Default: none."},
+    )
+    max_length: int | None = field(
+        default=None, metadata={"help": "Cut a text so that it has so many tokens with both prompts."}
+    )
+    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the model's repo."})
+
+
+def load_model(name: str, revision: str | None = None) -> LlaraForPreTraining:
+    """The LLaRA model of a Hub id or folder, or of an adapter's; ValueError for another kind of model, or none."""
+    hub = {} if revision is None else {"revision": revision}
+    try:
+        if is_adapter(name, revision):
+            return load_adapted(name, revision=revision)
+        kind = model_type(name, hub)
+        if kind == LlaraForPreTraining.config_class.model_type:
+            return LlaraForPreTraining.from_pretrained(name, **hub)
+    except OSError as error:
+        raise ValueError(f"--model {name!r} is no folder or Hub repo of a model: {error}") from error
+    raise ValueError(
+        f"--model {name!r} is of type {kind!r}, without the prompts that are read here; it must be a LLaRA model, "
+        f"such as `lookback pretrain --model {name} --train_data ...` makes of a decoder."
+    )
+
+
+def format_explanation(text: str, explanation: Explanation) -> str:
+    """The text, shortened, and a line for each word of each prompt."""
+    start = " ".join(text.split())
+    lines = [f"{start[:96]} ..." if len(start) > 100 else start]
+    for name, words in explanation.items():
+        lines += [f"  {name}", *(f"    {probability:8.5f}  {word!r}" for word, probability in words)]
+    return "\n".join(lines)
+
+
+def main(argv: list[str]) -> None:
+    """Prints the explanations of the texts on the command line."""
+    positional = ("texts", "The texts, each in quotes.")
+    arguments, given = parse_arguments(argv, [ExplainArguments], "explain", __doc__ or "", positional)
+    if not given.texts:
+        raise ValueError('give one text or more: lookback explain "a text" --model folder.')
+    stop_words = load_stop_words(arguments.stop_words)
+    model: Any = load_model(arguments.model, arguments.revision)
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    explanations = explain(model, given.texts, arguments.top_k, stop_words, arguments.max_length)
+    for text, explanation in zip(given.texts, explanations, strict=True):
+        print(format_explanation(text, explanation))

@@ -1,0 +1,52 @@
+"""`lookback finetune`: trains a bi-encoder on queries and passages."""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..base.arguments import BiEncoderTrainingArguments
+from ..biencoder.trainer import BiEncoderTrainer
+from .parsing import parse_arguments
+from .training import LoraArguments, MixtureDataArguments, given, run_training
+
+
+@dataclass
+class FinetuneModelArguments:
+    """The model to fine-tune, and how a new bi-encoder makes its embeddings."""
+
+    model: str = field(metadata={"help": "Hub id or folder of a bi-encoder, a LLaRA model or any backbone."})
+    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the model's repo."})
+    pooling: str | None = field(default=None, metadata={"help": "last_token, cls, mean or mean_last_k."})
+    pooling_k: int | None = field(default=None, metadata={"help": "Tokens that mean_last_k averages."})
+    normalize: bool | None = field(default=None, metadata={"help": "Divide embeddings by their L2 norm."})
+    temperature: float | None = field(default=None, metadata={"help": "Scores are divided by it in the loss."})
+    bidirectional: bool | None = field(default=None, metadata={"help": "Let every token see every other one."})
+    append_eos: bool | None = field(default=None, metadata={"help": "End every text with the end-of-sequence token."})
+    max_length: int | None = field(default=None, metadata={"help": "Longest text in tokens, prompt included."})
+    embedding_dims: list[int] | None = field(
+        default=None, metadata={"help": "Widths that the embeddings are trained to be cut to (Matryoshka)."}
+    )
+    prompts: str | None = field(
+        default=None, metadata={"help": 'Prompts by task, as JSON: {"default": {"query": "query: "}}.'}
+    )
+    dtype: str | None = field(
+        default=None,
+        metadata={"help": "Load the weights in this type (float32, bfloat16); default: the one they were saved in."},
+    )
+
+
+def main(argv: list[str]) -> None:
+    """Runs the command with the arguments `argv` (without the program's and the command's names)."""
+    types = (FinetuneModelArguments, MixtureDataArguments, LoraArguments, BiEncoderTrainingArguments)
+    model, data, lora, args = parse_arguments(argv, types, "finetune", __doc__)
+    model_kwargs = given(model, "model")
+    if model.prompts is not None:
+        model_kwargs["prompts"] = _read_prompts(model.prompts)
+    run_training(BiEncoderTrainer, model.model, model_kwargs, data, lora, args)
+
+
+def _read_prompts(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"prompts={text!r} is not JSON: {error}") from error

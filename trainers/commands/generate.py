@@ -1,0 +1,120 @@
+"""`lookback generate`: continues a text of any length, streaming, and shows what was looked back at."""
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, TextStreamer, set_seed
+
+from modeling_srlm import SelfRetrievalLM
+
+from ..embedded import BACKBONE_FOLDER
+from ..models.loading_srlm import load_srlm
+from .parsing import parse_arguments
+from .training import given
+
+
+@dataclass
+class GenerateModelArguments:
+    """The language model. A setting that is not given is that of the model's repo."""
+
+    model: str = field(
+        default=str(BACKBONE_FOLDER),
+        metadata={"help": "Hub id or folder of a SelfRetrievalLM, or of any causal LM. Default: the embedded one."},
+    )
+    retriever: str | None = field(default=None, metadata={"help": "Hub id or folder of a bi-encoder, for 'dense'."})
+    retriever_revision: str | None = field(
+        default=None, metadata={"help": "Branch, tag or commit of the retriever's repo."}
+    )
+    retrieval_method: str | None = field(
+        default=None, metadata={"help": "no, recent, random, bm25, dense, self or hybrid."}
+    )
+    context_window_size: int | None = field(default=None, metadata={"help": "Tokens of the window."})
+    chunk_size: int | None = field(default=None, metadata={"help": "Tokens of a chunk: retrieval is anew after each."})
+    key_num: int | None = field(default=None, metadata={"help": "Chunks retrieved for each new chunk."})
+    target_size: int | None = field(default=None, metadata={"help": "New tokens that one window start serves."})
+    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the model's repo."})
+    trust_remote_code: bool = field(
+        default=False, metadata={"help": "Run code from the model's repo; ours and transformers' need none."}
+    )
+
+
+@dataclass
+class GenerateArguments:
+    """The prompt, and how to go on from it."""
+
+    prompt: str | None = field(default=None, metadata={"help": "The text to continue."})
+    prompt_file: str | None = field(default=None, metadata={"help": "A file with it; - reads standard input."})
+    max_new_tokens: int = field(default=128, metadata={"help": "Tokens to generate at most."})
+    do_sample: bool = field(default=False, metadata={"help": "Sample; otherwise the likeliest token is taken."})
+    temperature: float = field(default=1.0, metadata={"help": "Of sampling."})
+    top_k: int = field(default=50, metadata={"help": "Sample among so many tokens; 0 for all."})
+    top_p: float = field(default=1.0, metadata={"help": "Sample among the tokens that make up this probability."})
+    repetition_penalty: float = field(default=1.0, metadata={"help": "Above 1: less of what was there already."})
+    seed: int = field(default=0, metadata={"help": "Of sampling."})
+    show_retrieval: bool = field(
+        default=False, metadata={"help": "Print what each new chunk looked back at, to standard error."}
+    )
+
+
+def read_prompt(arguments: GenerateArguments) -> str:
+    """The text to continue; ValueError unless one source gives one that is not empty."""
+    if (arguments.prompt is None) == (arguments.prompt_file is None):
+        raise ValueError("give one of --prompt and --prompt_file; --prompt_file - reads standard input.")
+    if arguments.prompt is not None:
+        text = arguments.prompt
+    elif arguments.prompt_file == "-":
+        text = sys.stdin.read()
+    else:
+        file = Path(str(arguments.prompt_file))
+        if not file.is_file():
+            raise ValueError(f"--prompt_file {str(file)!r} is no file.")
+        text = file.read_text(encoding="utf-8")
+    if not text:
+        raise ValueError("the prompt is empty; it needs one token or more.")
+    return text
+
+
+def generation_config(model: SelfRetrievalLM, arguments: GenerateArguments) -> GenerationConfig:
+    """The model's own, with what the command line says."""
+    names = ("max_new_tokens", "do_sample", "repetition_penalty")
+    sampling = ("temperature", "top_k", "top_p") if arguments.do_sample else ()
+    values: dict[str, Any] = {name: getattr(arguments, name) for name in (*names, *sampling)}
+    own = model.generation_config.to_dict()
+    if not arguments.do_sample:
+        own = {name: value for name, value in own.items() if name not in ("temperature", "top_k", "top_p")}
+    return GenerationConfig.from_dict({**own, "max_length": None, "return_dict_in_generate": True, **values})
+
+
+def describe_retrievals(model: SelfRetrievalLM, prompt: torch.Tensor, output: Any) -> list[str]:
+    """A line for each chunk that was looked back at: before which new token, which chunk, its score and its text."""
+    size = model.config.chunk_size
+    tokens, lines = output.sequences[0], []
+    padding = -len(prompt) % size
+    for new, indices, scores in output.past_key_values.retrievals:
+        lines.append(f"before new token {new}:" if (indices[0] >= 0).any() else f"before new token {new}: nothing")
+        for chunk, score in zip(indices[0].tolist(), scores[0].tolist(), strict=True):
+            if chunk >= 0:
+                start = max(chunk * size - padding, 0)
+                text = model.tokenizer.decode(tokens[start : (chunk + 2) * size - padding])
+                lines.append(f"  chunk {chunk} (tokens {start}-, score {score:.3f}): {text!r}")
+    return lines
+
+
+def main(argv: list[str]) -> None:
+    """Streams the continuation to standard output."""
+    types = (GenerateModelArguments, GenerateArguments)
+    loading, arguments = parse_arguments(argv, types, "generate", __doc__ or "")
+    text = read_prompt(arguments)
+    settings = given(loading, "model", "retriever", "retriever_revision", "revision", "trust_remote_code")
+    pins = (loading.revision, loading.trust_remote_code, loading.retriever_revision)
+    model = load_srlm(loading.model, settings, loading.retriever, *pins)
+    model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+    set_seed(arguments.seed)
+    ids = model.tokenizer(text, return_tensors="pt", verbose=False)["input_ids"].to(model.device)
+    streamer = TextStreamer(model.tokenizer, skip_prompt=True, skip_special_tokens=True)
+    output = model.generate(ids, generation_config(model, arguments), streamer=streamer)
+    if arguments.show_retrieval:
+        print("\n".join(describe_retrievals(model, ids[0], output)), file=sys.stderr)

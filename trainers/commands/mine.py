@@ -1,0 +1,33 @@
+"""`lookback mine`: hard negatives for rows of query and positives, from BM25, a bi-encoder or both.
+
+Several processes share the work under `accelerate launch` or `torchrun`, and an interrupted run goes on where it was,
+given the same command; the rows do not depend on either.
+"""
+
+import time
+from typing import Any, cast
+
+from ..jobs.processes import start_processes
+from ..mining.mine import mine_to_file
+from ..mining.settings import MineArguments, MiningSettings
+from ..models.load import load_biencoder
+from .parsing import parse_arguments
+
+
+def main(argv: list[str]) -> None:
+    """Mines, writes the rows and prints how many there are, and how many lack negatives."""
+    arguments, settings = parse_arguments(argv, [MineArguments, MiningSettings], "mine", __doc__ or "")
+    arguments.check()
+    settings.check()
+    settings.check_model(arguments.model is not None)
+    state, model = start_processes(), None
+    if arguments.model is not None:
+        loading = (arguments.revision, arguments.trust_remote_code, arguments.pooling)
+        model = cast(Any, load_biencoder(arguments.model, *loading)).to(state.device)
+    began = time.perf_counter()
+    mined = mine_to_file(arguments.data, arguments.corpus, model, settings, arguments.output, arguments.overwrite)
+    if state.is_main_process:
+        resumed = f", {mined.resumed} of {mined.groups} groups by an earlier run" if mined.resumed else ""
+        print(f"{mined.rows:,} rows in {arguments.output}, {time.perf_counter() - began:.1f} s{resumed}")
+        print(f"{mined.short:,} with fewer than {settings.num_negatives} negatives")
+        print(f"{mined.empty:,} without any, {'kept' if settings.keep_empty else 'left out'}")

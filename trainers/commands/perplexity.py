@@ -1,0 +1,133 @@
+"""`lookback perplexity`: how well a language model predicts documents or answers, without and with looking back."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from modeling_srlm import SelfRetrievalLM
+
+from ..embedded import BACKBONE_FOLDER
+from ..models.loading_srlm import load_srlm
+from ..perplexity.data import check_source, read_chats, read_documents
+from ..perplexity.measure import MethodResult, compare_chats, compare_methods, count_scored, format_results
+from ..perplexity.page import check_report_file, write_report
+from ..perplexity.page_data import chat_page, describe, document_page
+from .parsing import parse_arguments
+
+
+@dataclass
+class PerplexityArguments:
+    """What to score, with what. A setting that is not given is that of the model's repo."""
+
+    model: str = field(
+        default=str(BACKBONE_FOLDER),
+        metadata={
+            "help": "Hub id or folder of a SelfRetrievalLM, or of any causal LM. Default: the embedded backbone."
+        },
+    )
+    task: Literal["document", "chat"] = field(
+        default="document", metadata={"help": "Score documents, or the answers of chats behind retrieved turns."}
+    )
+    data: str | None = field(
+        default=None,
+        metadata={
+            "help": "A text file, a folder of them, or rows with 'text'; for chats, rows with 'history', 'query' and "
+            "'answers'. Default: the embedded hold-out (documents)."
+        },
+    )
+    report: str | None = field(
+        default=None, metadata={"help": "Also write a page of what was looked back at, such as report.html."}
+    )
+    methods: list[str] | None = field(
+        default=None,
+        metadata={"help": "Retrieval methods to compare, such as: no bm25 oracle. The first is the base."},
+    )
+    retriever: str | None = field(default=None, metadata={"help": "Hub id or folder of a bi-encoder, for 'dense'."})
+    retriever_revision: str | None = field(
+        default=None, metadata={"help": "Branch, tag or commit of the retriever's repo."}
+    )
+    scored_tokens: int | None = field(
+        default=None, metadata={"help": "Score the last so many tokens of each document. Default: all of it."}
+    )
+    max_documents: int | None = field(
+        default=None, metadata={"help": "Score the first so many documents or chat rows."}
+    )
+    max_length: int | None = field(default=None, metadata={"help": "Cut each document to its first so many tokens."})
+    context_window_size: int | None = field(default=None, metadata={"help": "Tokens of the window."})
+    chunk_size: int | None = field(default=None, metadata={"help": "Tokens of a chunk, the unit of retrieval."})
+    key_num: int | None = field(default=None, metadata={"help": "Chunks retrieved for each target chunk."})
+    target_size: int | None = field(default=None, metadata={"help": "Tokens scored against one window."})
+    chunk_batch_size: int | None = field(default=None, metadata={"help": "Inputs that go through the model at once."})
+    batch_size: int = field(default=8, metadata={"help": "Chat rows that are prepared at once."})
+    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the model's repo."})
+    trust_remote_code: bool = field(
+        default=False, metadata={"help": "Run code from the model's repo; ours and transformers' need none."}
+    )
+
+
+SETTINGS = ("context_window_size", "chunk_size", "key_num", "target_size", "chunk_batch_size")
+
+
+def load_model(arguments: PerplexityArguments) -> SelfRetrievalLM:
+    """The SelfRetrievalLM of the arguments; a plain causal LM is wrapped into one."""
+    given = {name: value for name in SETTINGS if (value := getattr(arguments, name)) is not None}
+    pins = (arguments.revision, arguments.trust_remote_code, arguments.retriever_revision)
+    return load_srlm(arguments.model, given, arguments.retriever, *pins)
+
+
+def check_arguments(arguments: PerplexityArguments) -> None:
+    """Raises ValueError for what cannot work, before a model is loaded."""
+    for name in ("max_documents", "max_length"):
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            raise ValueError(f"--{name} is {value}; it must be at least 1.")
+    if arguments.data is not None:
+        check_source(arguments.data)
+    elif arguments.task == "chat":
+        raise ValueError("--task chat needs --data: rows with 'history', 'query' and 'answers'.")
+    if arguments.task == "chat" and (arguments.scored_tokens, arguments.max_length) != (None, None):
+        raise ValueError("--scored_tokens and --max_length are for documents; of a chat the whole answer is scored.")
+    if arguments.report is not None:
+        check_report_file(arguments.report)
+
+
+def print_results(model: SelfRetrievalLM, summary: str, results: Sequence[MethodResult]) -> None:
+    """What was scored, the sizes, and the table of methods."""
+    config = model.config
+    print(f"\n{summary}")
+    print(f"window {config.context_window_size}, chunk {config.chunk_size}, k {config.key_num}")
+    print(format_results(results))
+
+
+def score_documents(model: SelfRetrievalLM, methods: list[str], arguments: PerplexityArguments) -> None:
+    """Prints what the documents' perplexity is under each method, and writes the report."""
+    documents = read_documents(arguments.data, model.tokenizer, arguments.max_documents, arguments.max_length)
+    results = compare_methods(model, [document.tokens for document in documents], methods, arguments.scored_tokens)
+    total = sum(len(document.tokens) for document in documents)
+    summary = f"{len(documents)} documents of {total:,} tokens, {count_scored(results):,} of them scored"
+    print_results(model, summary, results)
+    if arguments.report is not None:
+        settings = describe(arguments.model, model, summary)
+        write_report(arguments.report, document_page(model, documents, results, settings))
+
+
+def score_chats(model: SelfRetrievalLM, methods: list[str], arguments: PerplexityArguments) -> None:
+    """Prints what the perplexity of the chats' answers is under each method, and writes the report."""
+    chats = read_chats(str(arguments.data), model.tokenizer, arguments.max_documents)
+    results = compare_chats(model, chats, methods, arguments.batch_size)
+    summary = f"{len(chats)} chat rows, {count_scored(results):,} tokens of answers scored"
+    print_results(model, summary, results)
+    if arguments.report is not None:
+        write_report(arguments.report, chat_page(chats, results, describe(arguments.model, model, summary)))
+
+
+def main(argv: list[str]) -> None:
+    """Prints the perplexity of each method, the first one's as the base of the comparison, and writes the report."""
+    (arguments,) = parse_arguments(argv, [PerplexityArguments], "perplexity", __doc__ or "")
+    check_arguments(arguments)
+    model = load_model(arguments)
+    methods = arguments.methods or list(dict.fromkeys(["no", model.config.retrieval_method]))
+    score = score_chats if arguments.task == "chat" else score_documents
+    score(model, methods, arguments)
+    if arguments.report is not None:
+        print(f"report: {arguments.report}")

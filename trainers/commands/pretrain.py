@@ -1,0 +1,40 @@
+"""`lookback pretrain`: adapts a decoder language model to text embedding with LLaRA, on plain text.
+
+`--train_data` is a text file, a folder of them, rows with `text`, or rows with `input` and its targets.
+"""
+
+from dataclasses import dataclass, field
+
+from ..base.arguments import LlaraTrainingArguments
+from ..llara.trainer import LlaraTrainer
+from .parsing import parse_arguments
+from .training import DataArguments, LoraArguments, given, run_training
+
+
+@dataclass
+class PretrainModelArguments:
+    """The model to adapt."""
+
+    model: str = field(metadata={"help": "Hub id or folder of a causal LM, or of a LLaRA model to go on with."})
+    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the model's repo."})
+    bow_loss_weight: float | None = field(default=None, metadata={"help": "Weight of the bag-of-words losses."})
+    ar_loss_weight: float | None = field(default=None, metadata={"help": "Weight of the next-token loss."})
+    loss_weighting: str | None = field(
+        default=None, metadata={"help": "fixed, or uncertainty: the losses' weights are learned."}
+    )
+    predict_sees_summarize: bool | None = field(
+        default=None, metadata={"help": "Let the predict prompt see the summarize prompt."}
+    )
+    num_summary_tokens: int | None = field(default=None, metadata={"help": "Special tokens of the summarize prompt."})
+    num_predict_tokens: int | None = field(default=None, metadata={"help": "Special tokens of the predict prompt."})
+    dtype: str | None = field(
+        default=None,
+        metadata={"help": "Load the weights in this type (float32, bfloat16); default: the one they were saved in."},
+    )
+
+
+def main(argv: list[str]) -> None:
+    """Runs the command with the arguments `argv` (without the program's and the command's names)."""
+    types = (PretrainModelArguments, DataArguments, LoraArguments, LlaraTrainingArguments)
+    model, data, lora, args = parse_arguments(argv, types, "pretrain", __doc__ or "")
+    run_training(LlaraTrainer, model.model, given(model, "model"), data, lora, args)

@@ -1,0 +1,100 @@
+"""`lookback score`: a language model's own feedback, as `teacher_scores` of training rows for the bi-encoder.
+
+Query rows: how likely is the answer behind each candidate and the query? Documents (`--task document`): how likely is
+each chunk when an earlier one is looked back at? Several processes share the work under `accelerate launch` or
+`torchrun`, and an interrupted run goes on where it was, given the same command. The result does not depend on either,
+to the last digit where every process has as many threads (OMP_NUM_THREADS).
+"""
+
+import dataclasses
+import time
+from typing import Any
+
+from accelerate import PartialState
+from tqdm.auto import tqdm
+
+from modeling_srlm import SelfRetrievalConfig, SelfRetrievalLM
+
+from ..data.faithful import load_faithful_rows
+from ..feedback.documents import Candidates, DocumentFeedback
+from ..feedback.rows import RowFeedback
+from ..feedback.settings import DOCUMENT, ScoreArguments
+from ..jobs.parts import PartFiles, weights_digest
+from ..jobs.processes import on_main_process, start_processes
+from ..models.loading_srlm import load_srlm, max_positions
+from ..srlm.rows import load_documents
+from .parsing import parse_arguments
+
+
+def load_scorer(arguments: ScoreArguments) -> SelfRetrievalLM:
+    """The language model in eval mode, its window and batches set for the task."""
+    names = ("context_window_size", "chunk_size", "target_size")
+    given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
+    # Nothing is retrieved here. In a document a single key's value comes before the window.
+    method = {"retrieval_method": "bm25" if arguments.task == DOCUMENT else "no", "key_num": 1}
+    # The repo's own target size means nothing for rows, and might not fit a small window.
+    target = {} if arguments.task == DOCUMENT else {"target_size": None}
+    settings = {**method, "chunk_batch_size": arguments.batch_size, **target, **given}
+    lm = load_srlm(arguments.model, settings, None, arguments.revision, arguments.trust_remote_code)
+    config: Any = lm.config
+    if arguments.task != DOCUMENT and arguments.context_window_size is None:
+        # A chunk less than there are positions leaves room for a token put before the input.
+        room = min(2048, max_positions(config.text_config) - config.chunk_size)
+        config.context_window_size = room // config.chunk_size * config.chunk_size
+    config.check()
+    return lm.eval()
+
+
+def make_feedback(
+    arguments: ScoreArguments, lm: SelfRetrievalLM, show_progress: bool
+) -> RowFeedback | DocumentFeedback:
+    """The task of the arguments, its data read and checked."""
+    mean, seed = arguments.score == "mean", arguments.seed
+    if arguments.task == DOCUMENT:
+        every = arguments.candidates == "all"
+        candidates = None if every else Candidates(arguments.bm25_candidates, arguments.random_candidates)
+        documents = load_documents(arguments.data)
+        return DocumentFeedback(
+            lm, documents, arguments.cuts, arguments.document_length, candidates, mean, seed, show_progress
+        )
+    rows = load_faithful_rows(arguments.data)
+    return RowFeedback(lm, rows, arguments.task, arguments.target, mean, seed, show_progress)
+
+
+def run_settings(arguments: ScoreArguments, lm: SelfRetrievalLM, data: str) -> dict[str, Any]:
+    """Whatever the scores depend on: an interrupted run goes on only if all of it is as it was."""
+    left_out = {"data", "output", "overwrite", "trust_remote_code"}
+    asked = {name: value for name, value in dataclasses.asdict(arguments).items() if name not in left_out}
+    nested = {"sub_configs", *SelfRetrievalConfig.sub_configs}
+    configured = {name: getattr(lm.config, name) for name in SelfRetrievalConfig.__annotations__ if name not in nested}
+    weights = weights_digest(lm.language_model)
+    return {**asked, **configured, "sha256 of the data": data, "sha256 of the weights": weights}
+
+
+def main(argv: list[str]) -> None:
+    """Scores, writes the rows and prints how many there are."""
+    (arguments,) = parse_arguments(argv, [ScoreArguments], "score", __doc__ or "")
+    arguments.check()
+    state = start_processes()
+    lm = load_scorer(arguments).to(state.device)
+    feedback = make_feedback(arguments, lm, state.is_main_process)
+    settings, parts = run_settings(arguments, lm, feedback.digest), PartFiles(arguments.output)
+    done = on_main_process(state, lambda: parts.open(settings, arguments.overwrite))
+    left = [group for group in range(feedback.num_groups) if group not in done]
+    began = time.perf_counter()
+    score_share(state, feedback, parts, left)
+    state.wait_for_everyone()
+    count = on_main_process(state, lambda: parts.join(feedback.num_groups))
+    if state.is_main_process:
+        resumed = f", {len(done)} of {feedback.num_groups} groups by an earlier run" if done else ""
+        print(f"{count:,} rows in {arguments.output}, {time.perf_counter() - began:.1f} s of scoring{resumed}")
+
+
+def score_share(
+    state: PartialState, feedback: RowFeedback | DocumentFeedback, parts: PartFiles, groups: list[int]
+) -> None:
+    """Scores this process's share of the groups, each written as soon as it is done."""
+    share = groups[state.process_index :: state.num_processes]
+    description = f"LM feedback, process 1 of {state.num_processes}"
+    for group in tqdm(share, desc=description, unit="group", disable=not state.is_main_process):
+        parts.append(state.process_index, group, feedback.score(group))

@@ -1,0 +1,1 @@
+"""Rows of any source, and the tensors that batches of them become."""

@@ -1,0 +1,70 @@
+"""Texts with ids, read by number from a file that may be larger than the memory."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+from tqdm.auto import tqdm
+
+from ..retrieval.data import passage_text
+from .faithful import ParsedRows, load_faithful_rows
+from .sources import Row
+
+_DATA_FILES = (".jsonl", ".json", ".parquet", ".csv")
+
+
+class IdentifiedTexts(Sequence[str]):
+    """The texts of `source`: a data file, a folder or Hub id of rows, or any other file, whose lines are the texts.
+
+    A row has its text under `field`, with a `title` put before it, and its id under `_id` or `id`. A row without an id
+    has its number, a line too (the first is 0, lines that are blank count but are no text).
+
+    `digest` is a hash of texts and ids. Raises ValueError for a row without text, naming its number, and for a source
+    without texts.
+    """
+
+    def __init__(self, source: str, field: str = "text", show_progress: bool = False):
+        path = Path(source)
+        self.source, self.field = source, field
+        self.is_text = path.is_file() and path.suffix not in _DATA_FILES
+        self.rows = _load_lines(source) if self.is_text else load_faithful_rows(source)
+        digest = hashlib.sha256()
+        for number in tqdm(range(len(self)), desc="Reading texts", unit="text", disable=not show_progress):
+            row = self.rows[number]
+            for part in (self._id(row, number), self._text(row, number)):
+                digest.update(part.encode(errors="surrogatepass") + b"\0")
+        self.digest = digest.hexdigest()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, number: Any) -> Any:
+        if isinstance(number, slice):
+            return [self[one] for one in range(len(self))[number]]
+        return self._text(self.rows[number], number)
+
+    def ids(self) -> Iterator[str]:
+        """The ids, in order."""
+        return (self._id(self.rows[number], number) for number in range(len(self)))
+
+    def _text(self, row: Row, number: int) -> str:
+        where = f"{self.source!r}, row {number} (the first is 0)"
+        if not isinstance(row.get(self.field), str):
+            raise ValueError(f"{where}: field {self.field!r} is {row.get(self.field)!r}; it must be a text.")
+        return passage_text({"title": row.get("title"), "text": row[self.field]}, where)
+
+    def _id(self, row: Row, number: int) -> str:
+        value = row.get("_id") if row.get("_id") is not None else row.get("id")
+        return str(number if value is None else value)
+
+
+def _load_lines(source: str) -> ParsedRows:
+    if Path(source).stat().st_size == 0:
+        raise ValueError(f"{source!r} is empty; it needs one line or more.")
+    lines = datasets.load_dataset("text", data_files=source, split="train")
+    kept = [number for number, line in enumerate(lines["text"]) if line.strip()]
+    if not kept:
+        raise ValueError(f"{source!r} holds blank lines only; it needs one text or more.")
+    return ParsedRows(lines.add_column("id", list(range(len(lines)))).select(kept), lambda row, number: row)

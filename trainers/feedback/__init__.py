@@ -1,0 +1,1 @@
+"""Teacher scores: how much a language model gains from each candidate."""

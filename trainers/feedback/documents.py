@@ -1,0 +1,188 @@
+"""A language model's feedback on long documents: which earlier chunk makes the next one likely?
+
+Each target chunk of a document becomes a row for the bi-encoder: the chunk before it is the query, the chunks that it
+may look back at are the candidates (Zhang et al., 2023, arXiv 2310.07554).
+"""
+
+import hashlib
+import random
+from typing import Any, NamedTuple
+
+import datasets
+import torch
+from tqdm.auto import tqdm
+
+from modeling_srlm import SelfRetrievalLM
+from modeling_srlm.bm25_srlm import Bm25Index
+
+from ..data.sources import Row, text_field
+from .rows import DECIMALS
+
+
+class Candidates(NamedTuple):
+    """Keys tried for the targets of a block: BM25's best of each target, and some at random."""
+
+    bm25: int = 2
+    random: int = 6
+
+
+SOME = Candidates()
+
+
+class Cut(NamedTuple):
+    """Documents are cut before token `end`; the last tokens before it are the targets."""
+
+    document: int
+    end: int
+
+
+class Layout:
+    """What one cut scores, by the model's configuration; `target_size` and `min_tokens` are tokens."""
+
+    def __init__(self, config: Any):
+        half = max(config.context_window_size // 2 // config.chunk_size, 1) * config.chunk_size
+        self.chunk_size = config.chunk_size
+        self.target_size = config.target_size or min(half, config.max_target_size)
+        replaces = config.integrate_method == "replace"
+        self.chunks_without_keys = config.context_window_size // config.chunk_size + (-1 if replaces else 1)
+
+    @property
+    def min_tokens(self) -> int:
+        """Tokens that it takes for two keys: a single candidate teaches nothing."""
+        return (self.chunks_without_keys + 2) * self.chunk_size
+
+
+def score_prefix(
+    lm: SelfRetrievalLM,
+    tokens: torch.Tensor,
+    candidates: Candidates | None,
+    generator: random.Random,
+    scale: float = 1.0,
+) -> list[Row]:
+    """Rows (query, pos, neg, teacher_scores) of the target chunks at the end of a document.
+
+    Args:
+        tokens: (length,) ids, `Layout.min_tokens` or more.
+        candidates: None tries every key.
+        scale: factor on the scores, which are log-likelihoods in nats, summed over the target chunk.
+
+    The best candidate is the positive. Chunks of white space alone are left out.
+    """
+    layout, config = Layout(lm.config), lm.config
+    chunks = tokens[len(tokens) % layout.chunk_size :].view(-1, layout.chunk_size)
+    first, num_keys = len(chunks) - layout.target_size // layout.chunk_size, len(chunks) - layout.chunks_without_keys
+    width = 2 if config.add_key_continuation else 1
+    queries, keys = chunks[first - 1 : -1], [chunks[key : key + width].flatten() for key in range(num_keys)]
+    chosen = _choose(queries, keys, candidates, generator, config)
+    texts = lm.tokenizer.batch_decode([keys[key].tolist() for key in chosen], skip_special_tokens=True)
+    kept = [i for i, text in enumerate(texts) if text.strip()]
+    if len(kept) < 2:
+        return []
+    input_ids = chunks.reshape(1, -1).to(lm.device)
+    labels = input_ids.clone()
+    labels[:, : -layout.target_size] = -100
+    tried = torch.tensor([[chosen[i] for i in kept]])
+    scores = (lm.score_candidates(input_ids, labels=labels, candidates=tried)[0] * scale).tolist()
+    query_texts = lm.tokenizer.batch_decode(queries, skip_special_tokens=True)
+    candidate_texts = [texts[i] for i in kept]
+    pairs = zip(query_texts, scores, strict=True)
+    return [_best_first(query, candidate_texts, row) for query, row in pairs if query.strip()]
+
+
+def _choose(
+    queries: torch.Tensor,
+    keys: list[torch.Tensor],
+    candidates: Candidates | None,
+    generator: random.Random,
+    config: Any,
+) -> list[int]:
+    """Numbers of the keys to try, in order: one pass of the model over a key scores every target."""
+    if candidates is None:
+        return list(range(len(keys)))
+    scores = Bm25Index(list(keys), config.bm25_k1, config.bm25_b).scores(list(queries))
+    best = scores.topk(min(candidates.bm25, len(keys))).indices.flatten().tolist()
+    return sorted({*best, *generator.sample(range(len(keys)), min(candidates.random, len(keys)))})
+
+
+def _best_first(query: str, texts: list[str], scores: list[float]) -> Row:
+    best = max(range(len(scores)), key=scores.__getitem__)
+    order = [best, *(i for i in range(len(scores)) if i != best)]
+    teacher_scores = [round(scores[i], DECIMALS) for i in order]
+    return {
+        "query": query,
+        "pos": [texts[best]],
+        "neg": [texts[i] for i in order[1:]],
+        "teacher_scores": teacher_scores,
+    }
+
+
+class DocumentFeedback:
+    """Scores documents in groups, numbered from 0; a group is one cut of a document.
+
+    Args:
+        documents: rows with `text`.
+        cuts: cuts a document, at random places; None cuts behind every block of targets that has keys.
+        document_length: most tokens before a cut that count; None takes all.
+        candidates: None tries every key.
+        mean: scores are means over a chunk's tokens, otherwise sums.
+
+    Raises ValueError for rows without text, and where no document is long enough to look back.
+    """
+
+    def __init__(
+        self,
+        lm: SelfRetrievalLM,
+        documents: datasets.Dataset,
+        cuts: int | None = None,
+        document_length: int | None = None,
+        candidates: Candidates | None = SOME,
+        mean: bool = True,
+        seed: int = 0,
+        show_progress: bool = False,
+    ):
+        self.lm, self.documents, self.seed = lm, documents, seed
+        self.document_length, self.candidates = document_length, candidates
+        self.layout = Layout(lm.config)
+        self.scale = 1 / self.layout.chunk_size if mean else 1.0
+        self._tokens: tuple[int, torch.Tensor] = (-1, torch.empty(0))
+        self._check_length(document_length, "document_length is", "Give more tokens, or a smaller window.")
+        digest, lengths = hashlib.sha256(), []
+        for number in tqdm(
+            range(len(documents)), desc="Reading documents", unit="document", disable=not show_progress
+        ):
+            digest.update(self._text(number).encode() + b"\0")
+            lengths.append(len(self._ids(number)))
+        self._check_length(max(lengths), "the longest document has", "Give longer documents, or a smaller window.")
+        self.digest = digest.hexdigest()
+        self.groups = [Cut(i, end) for i, length in enumerate(lengths) for end in self._ends(i, length, cuts)]
+        self.num_groups = len(self.groups)
+
+    def _check_length(self, length: int | None, what: str, fix: str) -> None:
+        if length is not None and length < self.layout.min_tokens:
+            raise ValueError(
+                f"{what} {length} tokens; a window of {self.lm.config.context_window_size} with chunks of "
+                f"{self.layout.chunk_size} has two keys from {self.layout.min_tokens} tokens on. {fix}"
+            )
+
+    def _text(self, number: int) -> str:
+        return text_field(self.documents[number], "text", number)
+
+    def _ids(self, number: int) -> torch.Tensor:
+        if self._tokens[0] != number:
+            ids = self.lm.tokenizer(self._text(number), add_special_tokens=False, verbose=False)["input_ids"]
+            self._tokens = (number, torch.tensor(ids))
+        return self._tokens[1]
+
+    def _ends(self, document: int, length: int, cuts: int | None) -> list[int]:
+        shortest = self.layout.min_tokens
+        if cuts is None:
+            return list(range(length, shortest - 1, -self.layout.target_size))[::-1]
+        places = range(shortest, length + 1)
+        return sorted(random.Random(f"{self.seed}-{document}").sample(places, min(cuts, len(places))))
+
+    def score(self, group: int) -> list[Row]:
+        """The rows of one cut (see `score_prefix`)."""
+        document, end = self.groups[group]
+        start = 0 if self.document_length is None else max(0, end - self.document_length)
+        generator = random.Random(f"{self.seed}-{document}-{end}")
+        return score_prefix(self.lm, self._ids(document)[start:end], self.candidates, generator, self.scale)

@@ -1,0 +1,126 @@
+"""Query/candidate rows as the questions that a language model is asked: what stands before the text it must predict.
+
+The formats and their prompts are those of LLM-Embedder's training data (Zhang et al., 2023, arXiv 2310.07554).
+"""
+
+import random
+from typing import NamedTuple
+
+from transformers import PreTrainedTokenizerBase
+
+from ..data.sources import Row, text_field
+
+TARGETS = ("answer", "query")
+
+
+class Prompt(NamedTuple):
+    """What stands before the candidate, the query and the answer; `strips`: white space around the three is cut."""
+
+    before_candidate: str
+    before_query: str
+    before_answer: str
+    strips: bool = False
+
+
+_KNOWLEDGE = Prompt("Knowledge: ", "\n\nQuestion: ", "\n\nAnswer: ", strips=True)
+PROMPTS = {
+    "qa": _KNOWLEDGE,
+    "convsearch": _KNOWLEDGE,
+    "icl": Prompt("", "\n", "\n"),
+    "chat": Prompt("", "\nSpeaker 1: ", "\nSpeaker 2: "),
+    # Pieces of one document. An optional `context` stands between candidate and query.
+    "lrlm": Prompt("", "", ""),
+}
+
+
+class Question(NamedTuple):
+    """`head + candidate + tail` is a prompt, one for each candidate; `scored` is the text predicted behind it."""
+
+    candidates: list[str]
+    head: str
+    tail: str
+    scored: str
+
+    def prompt(self, candidate: str) -> str:
+        return self.head + candidate + self.tail
+
+
+def read_question(row: Row, number: int, task: str | None, target: str, seed: int) -> Question:
+    """The question of a row: its candidates are `pos` and then `neg`, or the turns of `history`.
+
+    Args:
+        task: the format; None takes the row's field `task`.
+        target: "answer" scores one of `answers`, of several one drawn by (seed, row number), behind candidate and
+            query; "query" scores the query behind the candidate (Sachan et al., 2022, arXiv 2204.07496).
+
+    Raises ValueError with the row number for an unknown format and for what is missing, mistyped or blank.
+    """
+    prompt = _find_prompt(row, number, task)
+    candidates = _candidates(row, number)
+    query, middle = text_field(row, "query", number), (row.get("context") or "") + prompt.before_query
+    if target == "query":
+        scored = query
+    else:
+        scored = random.Random(f"{seed}-{number}").choice(_answers(row, number))
+        middle += (query.strip() if prompt.strips else query) + prompt.before_answer
+    if prompt.strips:
+        candidates, scored = [candidate.strip() for candidate in candidates], scored.strip()
+    return Question(candidates, prompt.before_candidate, middle, scored)
+
+
+def _find_prompt(row: Row, number: int, task: str | None) -> Prompt:
+    name = row.get("task") if task is None else task
+    if name in PROMPTS:
+        return PROMPTS[name]
+    if name == "tool":
+        raise ValueError(
+            f"Row {number} (the first is 0): rows of the task 'tool' have no answer for a language model to "
+            f"score; they train as they are, by their positives."
+        )
+    raise ValueError(
+        f"Row {number} (the first is 0): field 'task' is {name!r}; it must be one of {', '.join(PROMPTS)}. Give "
+        f"--task to name the format of all rows."
+    )
+
+
+def _candidates(row: Row, number: int) -> list[str]:
+    candidates = [*_texts(row, "pos", number), *_texts(row, "neg", number)] or _texts(row, "history", number)
+    if not candidates:
+        raise ValueError(
+            f"Row {number} (the first is 0): there are no candidates; 'pos' and 'neg', or 'history', must hold texts."
+        )
+    return candidates
+
+
+def _answers(row: Row, number: int) -> list[str]:
+    answers = _texts(row, "answers", number)
+    if not answers:
+        raise ValueError(
+            f"Row {number} (the first is 0): field 'answers' is missing or empty; it must be a list of texts. Rows "
+            f"without an answer can be scored by how well a candidate predicts the query: --target query."
+        )
+    return answers
+
+
+def _texts(row: Row, field: str, number: int) -> list[str]:
+    texts = [] if row.get(field) is None else row[field]
+    if not isinstance(texts, list):
+        raise ValueError(f"Row {number} (the first is 0): field {field!r} is {texts!r}; it must be a list of texts.")
+    return [text_field({f"{field}[{i}]": text}, f"{field}[{i}]", number) for i, text in enumerate(texts)]
+
+
+def place_space(question: Question, tokenizer: PreTrainedTokenizerBase) -> Question:
+    """The same text, the space before `scored` on the side where counting the tokens of `scored` alone counts right.
+
+    A byte-level tokenizer makes the space a part of the next token; a SentencePiece one puts it there by itself.
+    """
+    if not question.tail.endswith(" "):
+        return question
+    bare = question._replace(tail=question.tail[:-1], scored=" " + question.scored)
+    right = count_tokens(bare.tail + bare.scored, tokenizer) - count_tokens(bare.tail, tokenizer)
+    return bare if count_tokens(bare.scored, tokenizer) == right else question
+
+
+def count_tokens(text: str, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Tokens of a text alone, without special tokens."""
+    return len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])

@@ -1,0 +1,129 @@
+"""A language model's feedback on the candidates of query rows: which of them makes the answer likely?"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+
+from tqdm.auto import tqdm
+from transformers import PreTrainedTokenizerBase
+
+from modeling_srlm import SelfRetrievalLM
+
+from ..data.sources import Row
+from .formats import Question, count_tokens, place_space, read_question
+
+# A group of rows is scored as a whole, its prompts sorted by length, whatever the process and wherever a run was
+# interrupted: so its batches, and with them the last digits of its scores, are always the same.
+BATCHES_A_GROUP = 8
+DECIMALS = 6  # what float32 is good for
+
+
+def score_questions(lm: SelfRetrievalLM, questions: Sequence[Question], mean: bool) -> list[list[float]]:
+    """For each question the log-likelihood in nats of the scored text behind each candidate, in their order.
+
+    `mean` gives the mean over the text's tokens, otherwise it is the sum. A candidate that does not fit the window is
+    cut at its end.
+    """
+    prompts = [prompt for question in questions for prompt in fit_prompts(lm, question)]
+    scored = [question.scored for question in questions for _ in question.candidates]
+    scores = iter(lm.score_continuations(prompts, scored).tolist())
+    result = []
+    for question in questions:
+        tokens = count_tokens(question.scored, lm.tokenizer) if mean else 1
+        result.append([round(next(scores) / tokens, DECIMALS) for _ in question.candidates])
+    return result
+
+
+def fit_prompts(lm: SelfRetrievalLM, question: Question) -> list[str]:
+    """The prompts of a question, candidates cut so that prompt and scored text fit the model's window."""
+    window, tokenizer = lm.config.context_window_size, lm.tokenizer
+    whole = [question.prompt(candidate) for candidate in question.candidates]
+    lengths = _lengths([prompt + question.scored for prompt in whole], tokenizer)
+    return [
+        prompt if length <= window else question.prompt(_cut(candidate, length - window, question, window, tokenizer))
+        for prompt, length, candidate in zip(whole, lengths, question.candidates, strict=True)
+    ]
+
+
+def _lengths(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    return [len(ids) for ids in tokenizer(texts, verbose=False)["input_ids"]]
+
+
+def _cut(candidate: str, excess: int, question: Question, window: int, tokenizer: PreTrainedTokenizerBase) -> str:
+    ids = tokenizer(candidate, add_special_tokens=False, verbose=False)["input_ids"]
+    while excess > 0:  # text that was cut may take more tokens than were left of it
+        ids = ids[: max(len(ids) - excess, 0)]
+        (candidate,) = tokenizer.batch_decode([ids])
+        candidate = candidate.rstrip("\ufffd")  # half of a character
+        (length,) = _lengths([question.prompt(candidate) + question.scored], tokenizer)
+        excess = length - window
+    return candidate
+
+
+def group_rows(sizes: Sequence[int], least: int) -> list[range]:
+    """Consecutive rows, as few as make up `least` candidates.
+
+    >>> group_rows([3, 3, 9, 1], least=6)
+    [range(0, 2), range(2, 3), range(3, 4)]
+    """
+    groups, start, total = [], 0, 0
+    for number, size in enumerate(sizes):
+        total += size
+        if total >= least or number == len(sizes) - 1:
+            groups.append(range(start, number + 1))
+            start, total = number + 1, 0
+    return groups
+
+
+class RowFeedback:
+    """Scores rows in groups, numbered from 0.
+
+    Args:
+        task, target, seed: as `read_question` has them. mean: as `score_questions` has it.
+
+    Raises ValueError with the row number for a row that cannot be scored, all rows being read here.
+    """
+
+    def __init__(
+        self,
+        lm: SelfRetrievalLM,
+        rows: Sequence[Row],
+        task: str | None = None,
+        target: str = "answer",
+        mean: bool = True,
+        seed: int = 0,
+        show_progress: bool = False,
+    ):
+        self.lm, self.rows, self.mean = lm, rows, mean
+        self.task, self.target, self.seed = task, target, seed
+        digest, sizes = hashlib.sha256(), []
+        for number in tqdm(range(len(rows)), desc="Checking the rows", unit="row", disable=not show_progress):
+            question = self._question(number)
+            self._check_length(question, number)
+            sizes.append(len(question.candidates))
+            digest.update(json.dumps(rows[number], sort_keys=True, default=str).encode())
+        self.digest = digest.hexdigest()
+        self.groups = group_rows(sizes, BATCHES_A_GROUP * lm.config.chunk_batch_size)
+        self.num_groups = len(self.groups)
+
+    def _question(self, number: int) -> Question:
+        question = read_question(self.rows[number], number, self.task, self.target, self.seed)
+        return place_space(question, self.lm.tokenizer)
+
+    def _check_length(self, question: Question, number: int) -> None:
+        (length,) = _lengths([question.prompt("") + question.scored], self.lm.tokenizer)
+        if length > self.lm.config.context_window_size:
+            raise ValueError(
+                f"Row {number} (the first is 0): query and scored text take {length} tokens without any candidate; "
+                f"the window has {self.lm.config.context_window_size}, and only candidates are cut. Enlarge "
+                f"--context_window_size, or leave the row out."
+            )
+
+    def score(self, group: int) -> list[Row]:
+        """The rows of a group, each with `teacher_scores`: one a candidate, positives first, or one a turn."""
+        numbers = self.groups[group]
+        scores = score_questions(self.lm, [self._question(number) for number in numbers], self.mean)
+        return [
+            {**self.rows[number], "teacher_scores": row_scores}
+            for number, row_scores in zip(numbers, scores, strict=True)
+        ]

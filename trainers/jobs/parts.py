@@ -1,0 +1,138 @@
+"""A file that several processes write and that survives their death: parts beside it, joined at the end.
+
+The work is cut into groups, numbered from 0. A finished group is one line in the part file of the process that did it;
+a line that was cut off by an interruption is dropped, its group is done again.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..data.sources import Row
+
+
+class PartFiles:
+    """The parts of `output`, in the folder `output`.parts beside it, which all processes must see.
+
+    `open` and `join` are for one process, before and after all of them; `append` is for each.
+    """
+
+    def __init__(self, output: str | Path):
+        self.output = Path(output)
+        self.folder = self.output.with_name(self.output.name + ".parts")
+        self._settings = self.folder / "settings.json"
+
+    def open(self, settings: dict[str, Any], overwrite: bool) -> set[int]:
+        """Starts anew or goes on with an interrupted run; returns the groups that are done.
+
+        Raises ValueError where a finished output is there, or an interrupted run with other settings.
+        """
+        if overwrite:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        elif self.output.exists() and not self.folder.exists():
+            raise ValueError(f"{self.output} is there already; name another output, or give --overwrite.")
+        if self._settings.exists():
+            self._compare(settings)
+        else:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            _write(self._settings, [json.dumps(settings, indent=1)])
+        return self._repair()
+
+    def _compare(self, settings: dict[str, Any]) -> None:
+        before = json.loads(self._settings.read_text(encoding="utf-8"))
+        now = json.loads(json.dumps(settings))
+        differences = [
+            f"{name} was {before.get(name)!r} and is {now.get(name)!r}"
+            for name in {**before, **now}
+            if before.get(name) != now.get(name)
+        ]
+        if differences:
+            raise ValueError(
+                f"{self.folder} holds an interrupted run of another kind: {'; '.join(differences)}. Run it as it was "
+                f"to go on with it, or give --overwrite to start anew."
+            )
+
+    def _repair(self) -> set[int]:
+        """Cuts each part behind its last whole line."""
+        done: set[int] = set()
+        for part in self._parts():
+            lines = list(_lines(part))
+            done.update(group for group, _, _ in lines)
+            os.truncate(part, lines[-1][2] if lines else 0)
+        return done
+
+    def _parts(self) -> list[Path]:
+        return sorted(self.folder.glob("part-*.jsonl"))
+
+    def append(self, process: int, group: int, rows: list[Row]) -> None:
+        """Adds a finished group to the part of a process; it is on the disk when this returns.
+
+        What JSON does not know (a table's dates) becomes text.
+        """
+        line = json.dumps([group, rows], ensure_ascii=False, default=str).encode() + b"\n"
+        with (self.folder / f"part-{process:05}.jsonl").open("ab") as file:
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def join(self, num_groups: int) -> int:
+        """Writes the rows of all groups in order to `output` in one stroke, removes the parts; returns their number.
+
+        Raises RuntimeError where a group is missing.
+        """
+        where = {group: (part, start) for part in self._parts() for group, start, _ in _lines(part)}
+        if missing := sorted(set(range(num_groups)) - where.keys()):
+            raise RuntimeError(f"{self.folder} lacks the groups {missing[:5]}; run the command again to do them.")
+        count = _write(self.output, self._rows([where[group] for group in range(num_groups)]))
+        shutil.rmtree(self.folder)
+        return count
+
+    def _rows(self, places: list[tuple[Path, int]]) -> Iterator[str]:
+        for part, start in places:
+            with part.open("rb") as file:
+                file.seek(start)
+                for row in json.loads(file.readline())[1]:
+                    yield json.dumps(row, ensure_ascii=False)
+
+
+def weights_digest(model: torch.nn.Module) -> str:
+    """A sha256 that other weights do not have: of the first 64 numbers of every parameter."""
+    digest = hashlib.sha256()
+    for parameter in model.parameters():  # training moves every one of them
+        digest.update(parameter.detach().flatten()[:64].float().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _lines(part: Path) -> Iterator[tuple[int, int, int]]:
+    """(group, start, end) of the whole lines of a part, in bytes; the rest of a damaged file is left out."""
+    start = 0
+    with part.open("rb") as file:
+        for line in file:
+            try:
+                group, _ = json.loads(line) if line.endswith(b"\n") else (None, None)
+            except ValueError:
+                group = None
+            if group is None:
+                return
+            yield group, start, start + len(line)
+            start += len(line)
+
+
+def _write(path: Path, lines: Any) -> int:
+    """Writes lines so that `path` is there as a whole or not at all; returns how many."""
+    temporary = path.with_name(path.name + ".tmp")
+    count = 0
+    with temporary.open("w", encoding="utf-8", newline="\n") as file:
+        for line in lines:
+            file.write(line + "\n")
+            count += 1
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    return count

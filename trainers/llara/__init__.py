@@ -1,0 +1,1 @@
+"""LLaRA pretraining: rows of text, Trainer, and the words that an embedding stands for."""

@@ -1,0 +1,151 @@
+"""Rows for LLaRA: a passage, and the words that its summarize and predict prompts have to name.
+
+Two kinds of data are told apart by their columns:
+
+- `input`, `output_summarize`, `output_predict` (texts, the last two optional): rows as they are;
+- `text`, or plain text files: documents, cut into passages. A passage is the target of its own summarize prompt, the
+  passage behind it that of its predict prompt, which the last one of a document does not have.
+"""
+
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import datasets
+from transformers import PreTrainedTokenizerBase
+
+from modeling_llara import LlaraConfig, build_row
+
+from ..data.documents import read_text_files, text_files
+from ..data.sources import Row, RowSource, column_names, load_rows, text_field
+from ..srlm.rows import DATA_SUFFIXES
+from .passages import cut_passages
+from .stop_words import without_stop_words
+
+Rows: TypeAlias = datasets.Dataset | datasets.IterableDataset
+FEATURES = datasets.Features(
+    dict.fromkeys(("input", "output_summarize", "output_predict"), datasets.Value("string")),
+)
+
+
+def load_llara_rows(
+    source: RowSource, tokenizer: PreTrainedTokenizerBase, room: int, split: str = "train", streaming: bool = False
+) -> Rows:
+    """Rows of `FEATURES` from a path, a Hub id, a list of rows or a `datasets` object.
+
+    Args:
+        source: data files hold rows of either kind; a folder of nothing else is their rows joined. Any other file is
+            a document, and a folder with such a file is all documents, read recursively, hidden files left out.
+        room: tokens of a passage at most (see `passage_room`).
+        streaming: read and cut while training goes on, a document at a time, instead of before it.
+
+    Raises ValueError for other columns, and for a row that lacks its passage (row number and field named).
+    """
+    normalized = [_normalize(rows, tokenizer, room) for rows in _load(source, split, streaming)]
+    return datasets.concatenate_datasets(normalized) if len(normalized) > 1 else normalized[0]
+
+
+def passage_room(config: LlaraConfig, max_length: int) -> int:
+    """Tokens that a row of `max_length` tokens has for its passage beside prefix and prompts; ValueError if none."""
+    taken = len(config.prefix_ids) + len(config.summarize_prompt_ids) + len(config.predict_prompt_ids)
+    if max_length <= taken:
+        raise ValueError(
+            f"max_length={max_length}, but prefix and prompts take {taken} tokens: give {taken + 1} or more."
+        )
+    return max_length - taken
+
+
+def _load(source: RowSource, split: str, streaming: bool) -> list[Rows]:
+    path = Path(source) if isinstance(source, str | Path) else None
+    if path is not None and path.is_dir():
+        files = text_files(path)
+        if not all(file.suffix in DATA_SUFFIXES for file in files):
+            return [read_text_files(files, streaming)]
+    elif path is not None and path.is_file() and path.suffix not in DATA_SUFFIXES:
+        return [read_text_files([path], streaming)]
+    return load_rows(source, split, streaming)
+
+
+def _normalize(rows: Rows, tokenizer: PreTrainedTokenizerBase, room: int) -> Rows:
+    columns = column_names(rows)
+    settings: dict[str, Any] = {"with_indices": True, "remove_columns": columns, "features": FEATURES}
+    if "input" in columns:
+        return rows.map(normalize_row, **settings)
+    if "text" not in columns:
+        raise ValueError(
+            f"The data set has the columns {columns}; it needs 'input' (with 'output_summarize' and 'output_predict', "
+            "where there are targets) or 'text', documents to make such rows from: rename a column."
+        )
+    size = 1 if isinstance(rows, datasets.IterableDataset) else 16  # a stream shall hold as little as it can
+    cut = partial(passage_rows, tokenizer=tokenizer, room=room)
+    return rows.map(cut, batched=True, batch_size=size, **settings)
+
+
+def normalize_row(row: Row, number: int) -> Row:
+    """`row` with input, output_summarize and output_predict, the last two None where there is no target.
+
+    Raises ValueError with the row number and the field for a passage that is missing or blank, or a target of
+    another type than text.
+    """
+    targets = {}
+    for field in ("output_summarize", "output_predict"):
+        value = row.get(field)
+        if value is not None and not isinstance(value, str):
+            raise ValueError(
+                f"Row {number} (the first is 0): field {field!r} is {value!r}; it must be a text or null."
+            )
+        targets[field] = value
+    return {"input": text_field(row, "input", number), **targets}
+
+
+def passage_rows(
+    batch: dict[str, list[Any]], numbers: list[int], tokenizer: PreTrainedTokenizerBase, room: int
+) -> dict[str, list[str | None]]:
+    """The rows of some documents (`text`): each passage, its own words, and the next passage's.
+
+    A blank document gives no rows. Raises ValueError with the row number for one that is missing or not a text.
+    """
+    rows: dict[str, list[str | None]] = {name: [] for name in FEATURES}
+    for text, number in zip(batch["text"], numbers, strict=True):
+        if text == "" or (isinstance(text, str) and text.isspace()):
+            continue
+        passages = cut_passages(text_field({"text": text}, "text", number), tokenizer, room)
+        rows["input"] += passages
+        rows["output_summarize"] += passages
+        rows["output_predict"] += [*passages[1:], None]
+    return rows
+
+
+def llara_example(
+    row: Row,
+    number: int,
+    epoch: int,
+    tokenizer: PreTrainedTokenizerBase,
+    config: LlaraConfig,
+    max_length: int,
+    stop_words: frozenset[str],
+) -> Row:
+    """The token ids of a normalized row: input_ids, labels, output_summarize_ids and output_predict_ids.
+
+    A target is the sorted list of its text's distinct ids, without the tokenizer's special ids and those that the
+    model ignores, empty where the row has no target. Texts are cut at `max_length` tokens, and a summarize target that
+    is the passage itself where the passage is cut. `stop_words` are left out of the predict target.
+    """
+    passage = _ids(tokenizer, row["input"], max_length)
+    example = build_row(config, passage, max_length)
+    kept = [label for label in example["labels"] if label >= 0]
+    own_words = row["output_summarize"] == row["input"]
+    summarize = kept if own_words else _ids(tokenizer, row["output_summarize"], max_length)
+    predicted = row["output_predict"]
+    if stop_words and predicted is not None:
+        predicted = without_stop_words(predicted, stop_words)
+    ignored = {*config.ignored_target_ids, *tokenizer.all_special_ids}
+    example["output_summarize_ids"] = sorted(set(summarize) - ignored)
+    example["output_predict_ids"] = sorted(set(_ids(tokenizer, predicted, max_length)) - ignored)
+    return example
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, text: str | None, max_length: int) -> list[int]:
+    if not text:
+        return []
+    return tokenizer(text, add_special_tokens=False, truncation=True, max_length=max_length)["input_ids"]

@@ -1,0 +1,1 @@
+"""Hard negatives for the bi-encoder's rows."""

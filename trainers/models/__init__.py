@@ -1,0 +1,1 @@
+"""A model from whatever form it comes in: full, adapter, LLaRA, quantised."""

@@ -1,0 +1,1 @@
+"""Perplexity with and without looking back, and the page that shows it."""

@@ -1,0 +1,1 @@
+"""Finding passages, and how well they are found."""

@@ -1,0 +1,125 @@
+"""Queries, passages and relevance judgements in BEIR's form: a folder, a folder of such folders, or a Hub id.
+
+A folder holds
+
+    corpus.jsonl       {"_id": ..., "title": ..., "text": ...} a line; `title` may be missing
+    queries.jsonl      {"_id": ..., "text": ...}
+    qrels/test.tsv     query-id, corpus-id, score, tab-separated under a header; no score: 1
+
+each of them also as .jsonl, .parquet, .csv or .tsv, or as a folder of such files, which is what a clone of a
+NanoBEIR repo has. On the Hub, corpus, queries and qrels are configurations of a data set.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import datasets
+
+from ..data.sources import Row
+from .beir_tables import Table, choose_split, has_table, read_table
+from .data import RetrievalData, make_retrieval_data, passage_text
+
+TABLES = ("corpus", "queries", "qrels")
+
+
+def is_retrieval_source(source: Any) -> bool:
+    """Whether `source` is a folder in BEIR's form, or a folder of such folders."""
+    if not isinstance(source, str | Path) or not Path(source).is_dir():
+        return False
+    return _is_one(Path(source)) or bool(_parts(Path(source)))
+
+
+def is_collection(source: str | Path) -> bool:
+    """Whether `source` is a folder of folders in BEIR's form."""
+    return Path(source).is_dir() and not _is_one(Path(source))
+
+
+def load_retrieval_data(
+    source: str | Path, split: str | None = None, revision: str | None = None
+) -> dict[str, RetrievalData]:
+    """The data sets at `source` by name: the folder's own, or those of the folders in it; of a Hub id its last part.
+
+    Args:
+        split: which judgements to read where there are several; default "test", or the only one there is.
+        revision: branch, tag or commit of a Hub id.
+
+    Raises ValueError, naming the file, for a table or field that is missing, an empty one, an id that stands twice,
+    and judgements that name unknown ids. Queries without a relevant passage are left out, and counted in a warning.
+    """
+    folder = Path(source)
+    if not folder.is_dir():
+        if folder.exists() or folder.is_absolute() or str(source).count("/") != 1:
+            raise ValueError(f"There is no folder {str(source)!r}; give a path that exists or a Hub id user/name.")
+        return {folder.name: _load_hub(str(source), split, revision)}
+    if revision is not None:
+        raise ValueError(f"revision={revision!r} is for a Hub id; {str(source)!r} is a folder.")
+    parts = [folder] if _is_one(folder) else _parts(folder)
+    if not parts:
+        raise ValueError(f"Folder {str(source)!r} holds no corpus, queries and qrels, and no folder that does.")
+    return {part.resolve().name: _load_folder(part, split) for part in parts}
+
+
+def _is_one(folder: Path) -> bool:
+    return any(has_table(folder, name) for name in TABLES)
+
+
+def _parts(folder: Path) -> list[Path]:
+    return [part for part in sorted(folder.iterdir()) if part.is_dir() and _is_one(part)]
+
+
+def _load_folder(folder: Path, split: str | None) -> RetrievalData:
+    return _combine(*(read_table(folder, name, split if name == "qrels" else None) for name in TABLES))
+
+
+def _load_hub(repo_id: str, split: str | None, revision: str | None) -> RetrievalData:
+    configurations = datasets.get_dataset_config_names(repo_id, revision=revision)
+    names = dict(zip(TABLES, TABLES, strict=True))
+    if "qrels" not in configurations and "default" in configurations:
+        names["qrels"] = "default"  # repos of MTEB
+    if missing := sorted(set(names.values()) - set(configurations)):
+        raise ValueError(f"{repo_id!r} lacks the configuration {missing[0]!r}; it has {', '.join(configurations)}.")
+    tables = []
+    for name, configuration in names.items():
+        splits = datasets.load_dataset(repo_id, configuration, revision=revision)
+        chosen = choose_split(list(splits), split, f"{repo_id}, {name}") if name == "qrels" else list(splits)
+        rows = datasets.concatenate_datasets([splits[part] for part in chosen])
+        tables.append(Table(f"{repo_id}, {configuration}", rows))
+    return _combine(*tables)
+
+
+def _combine(corpus: Table, queries: Table, qrels: Table) -> RetrievalData:
+    judged: dict[str, dict[str, float]] = {}
+    for number, row in enumerate(qrels.rows):
+        query = _field(row, ("query-id", "query_id"), number, qrels.where)
+        passage = _field(row, ("corpus-id", "corpus_id"), number, qrels.where)
+        judged.setdefault(query, {})[passage] = _grade(row, number, qrels.where)
+    where = {"queries": queries.where, "corpus": corpus.where, "qrels": qrels.where}
+    return make_retrieval_data(_texts(queries), _texts(corpus), judged, where)
+
+
+def _texts(table: Table) -> dict[str, str]:
+    texts: dict[str, str] = {}
+    for number, row in enumerate(table.rows):
+        identifier = _field(row, ("_id", "id"), number, table.where)
+        if identifier in texts:
+            raise ValueError(f"{table.where}: the id {identifier!r} stands twice (row {number}, the first is 0).")
+        texts[identifier] = passage_text(row, f"{table.where}, row {number} (the first is 0)")
+    return texts
+
+
+def _field(row: Row, names: tuple[str, ...], number: int, where: str) -> str:
+    value = next((row[name] for name in names if row.get(name) is not None), None)
+    if not isinstance(value, str | int):
+        found = "is missing" if value is None else f"is {value!r}"
+        raise ValueError(f"{where}, row {number} (the first is 0): field {names[0]!r} {found}; it must be an id.")
+    return str(value)
+
+
+def _grade(row: Row, number: int, where: str) -> float:
+    value = row.get("score")
+    try:
+        return 1.0 if value is None else float(value)
+    except ValueError:
+        raise ValueError(
+            f"{where}, row {number} (the first is 0): field 'score' is {value!r}; it must be a number."
+        ) from None

@@ -1,0 +1,139 @@
+"""Documents for the self-retrieval LM: cut into token blocks whose last tokens are scored; and chat rows."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import datasets
+from transformers import PreTrainedTokenizerBase
+
+from ..data.documents import text_files
+from ..data.sources import Row, RowSource, column_names, load_rows, text_field
+
+DATA_SUFFIXES = {".jsonl", ".json", ".parquet", ".csv"}
+ROW_SUFFIXES = {".jsonl", ".parquet"}
+
+
+def load_documents(
+    source: RowSource, split: str = "train", streaming: bool = False
+) -> datasets.Dataset | datasets.IterableDataset:
+    """Rows with `text`: of a data file or Hub id with that column, or of plain text. (Other rows load as they are.)
+
+    A text file is one document. Of a folder (read recursively, hidden files left out) every UTF-8 file is a document;
+    `name` is its path below the folder. A folder that holds .jsonl or .parquet files alone is a folder of rows.
+    Raises ValueError for a path that does not exist or holds no text.
+    """
+    path = Path(source) if isinstance(source, str | Path) else None
+    if path is not None and path.is_dir():
+        files = text_files(path)
+        if files and all(file.suffix in ROW_SUFFIXES for file in files):
+            return datasets.concatenate_datasets(load_rows(source, split, streaming))
+        return _as_dataset(_read_documents(files, path), f"Folder {str(path)!r}", streaming)
+    if path is not None and path.is_file() and path.suffix not in DATA_SUFFIXES:
+        return _as_dataset(_read_documents([path], path.parent), f"File {str(path)!r}", streaming)
+    return load_rows(source, split, streaming)[0]
+
+
+def _read_documents(files: list[Path], folder: Path) -> list[Row]:
+    documents = []
+    for file in files:
+        try:
+            text = file.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue
+        if text.strip():
+            documents.append({"name": file.relative_to(folder).as_posix(), "text": text})
+    return documents
+
+
+def _as_dataset(documents: list[Row], where: str, streaming: bool) -> datasets.Dataset | datasets.IterableDataset:
+    if not documents:
+        raise ValueError(f"{where} holds no text; it needs one UTF-8 text or more that is not empty.")
+    rows = datasets.Dataset.from_list(documents)
+    return rows.to_iterable_dataset() if streaming else rows
+
+
+def tokenize_documents(
+    rows: datasets.Dataset | datasets.IterableDataset,
+    tokenizer: PreTrainedTokenizerBase,
+    document_length: int,
+    target_size: int,
+) -> datasets.Dataset | datasets.IterableDataset:
+    """Blocks of at most `document_length` tokens as rows with `input_ids` and `labels`.
+
+    Labels are -100 but for the last `target_size` tokens of a block. What is left of a document after its last full
+    block is a shorter block, dropped if it has no more than `target_size` tokens unless it is the whole document.
+    Raises ValueError for a row without `text` (row number named) and for sizes that do not fit.
+    """
+    if not 0 < target_size < document_length:
+        raise ValueError(
+            f"target_size={target_size} and document_length={document_length}: the target must be 1 token or more and "
+            f"shorter than the document, which has to hold context too."
+        )
+    cut = partial(_cut_documents, tokenizer=tokenizer, document_length=document_length, target_size=target_size)
+    features = datasets.Features(dict.fromkeys(("input_ids", "labels"), datasets.List(datasets.Value("int64"))))
+    columns = column_names(rows)
+    return rows.map(cut, batched=True, batch_size=16, with_indices=True, remove_columns=columns, features=features)
+
+
+def _cut_documents(
+    batch: dict[str, list[Any]],
+    numbers: list[int],
+    tokenizer: PreTrainedTokenizerBase,
+    document_length: int,
+    target_size: int,
+) -> dict[str, list[list[int]]]:
+    texts = batch.get("text", [None] * len(numbers))
+    texts = [text_field({"text": text}, "text", number) for text, number in zip(texts, numbers, strict=True)]
+    blocks = []
+    for ids in tokenizer(texts, verbose=False)["input_ids"]:
+        blocks += cut_blocks(ids, document_length, target_size)
+    return {"input_ids": blocks, "labels": [label_end(block, target_size) for block in blocks]}
+
+
+def load_chats(
+    rows: datasets.Dataset | datasets.IterableDataset, tokenizer: PreTrainedTokenizerBase
+) -> datasets.Dataset | datasets.IterableDataset:
+    """Chat rows as `chat_example` gives them."""
+    check = partial(chat_example, tokenizer=tokenizer)
+    texts = datasets.Value("string")
+    features = datasets.Features(
+        query=texts, history=datasets.List(texts), answer=texts, answer_length=datasets.Value("int64")
+    )
+    return rows.map(check, with_indices=True, remove_columns=column_names(rows), features=features)
+
+
+def cut_blocks(ids: list[int], document_length: int, target_size: int) -> list[list[int]]:
+    """Consecutive blocks of `document_length` ids; the last may be shorter (see `tokenize_documents`).
+
+    >>> cut_blocks([1, 2, 3, 4, 5, 6, 7], document_length=3, target_size=1)
+    [[1, 2, 3], [4, 5, 6]]
+    """
+    blocks = [ids[start : start + document_length] for start in range(0, len(ids), document_length)]
+    return [block for i, block in enumerate(blocks) if len(block) > (1 if i == 0 else target_size)]
+
+
+def label_end(block: list[int], target_size: int) -> list[int]:
+    """The labels of a block: -100 but for its last `target_size` ids; a block's first token is never scored.
+
+    >>> label_end([4, 5, 6], target_size=2)
+    [-100, 5, 6]
+    """
+    scored = min(target_size, len(block) - 1)
+    return [-100] * (len(block) - scored) + block[len(block) - scored :]
+
+
+def chat_example(row: Row, number: int, tokenizer: PreTrainedTokenizerBase) -> Row:
+    """A chat row (`history` turns, `query`, `answers`) as query, history, first answer and the answer's tokens.
+
+    Raises ValueError with the row number and the field for what is missing.
+    """
+    history = row.get("history")
+    if not isinstance(history, list) or not all(isinstance(turn, str) for turn in history):
+        raise ValueError(f"Row {number} (the first is 0): field 'history' is {history!r}; it must be a list of texts.")
+    answers = row.get("answers")
+    if not isinstance(answers, list) or not answers:
+        raise ValueError(f"Row {number} (the first is 0): field 'answers' is {answers!r}; it must be a list of texts.")
+    answer = text_field({"answers": answers[0]}, "answers", number)
+    length = len(tokenizer(answer, add_special_tokens=False, verbose=False)["input_ids"])
+    return {"query": text_field(row, "query", number), "history": history, "answer": answer, "answer_length": length}

@@ -1,0 +1,103 @@
+"""SelfRetrievalTrainer: trains a language model on documents that it looks back into."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from modeling_srlm import SelfRetrievalLM, SelfRetrievalOutput
+
+from ..base.arguments import SelfRetrievalTrainingArguments
+from ..base.trainer import FamilyTrainer, ModelSource
+from ..data.padding import SelfRetrievalCollator
+from ..data.sources import Row, RowSource, Transform, column_names
+from ..data.tokens import pad_id
+from .index_refresh import IndexRefreshCallback
+from .rows import load_chats, load_documents, tokenize_documents
+
+
+class SelfRetrievalTrainer(FamilyTrainer):
+    """Trains the language model of a `SelfRetrievalLM`; see `FamilyTrainer` for the arguments.
+
+    What is retrieved, and how, is the model's configuration; its retriever does not train. `index_refresh_steps` keeps
+    chunk embeddings for so many steps (with "self" those of slightly older weights). Data are documents (text
+    files, a folder of them, rows with `text`) or chat rows (`history`, `query`, `answers`). Logged beside `loss`, and
+    with `eval_` before it: perplexity, exp of the mean loss over all scored tokens of the logging window or of the
+    evaluation data.
+
+    Example::
+
+        model = SelfRetrievalLM.from_components("path/or/repo", retrieval_method="bm25")
+        trainer = SelfRetrievalTrainer(model, SelfRetrievalTrainingArguments("runs/lm"), train_dataset="folder")
+        trainer.train()
+    """
+
+    arguments_class = SelfRetrievalTrainingArguments
+    model_class = SelfRetrievalLM
+    component_names = ("token_loss",)
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        if self.args.index_refresh_steps is not None:
+            self.add_callback(IndexRefreshCallback(self.model, self.args.index_refresh_steps))
+
+    def build_model(
+        self, backbone: ModelSource, tokenizer: PreTrainedTokenizerBase | None, kwargs: dict[str, Any]
+    ) -> PreTrainedModel:
+        """A self-retrieval LM with BM25 unless `kwargs` say otherwise; `revision` is the backbone's."""
+        source = str(backbone) if isinstance(backbone, Path) else backbone
+        settings = {"retrieval_method": "bm25", **kwargs}
+        loading = {name: settings.pop(name) for name in ("quantization_config", "revision") if name in settings}
+        if loading:
+            settings["model_kwargs"] = {**settings.get("model_kwargs", {}), **loading}
+        if "retriever_revision" in settings:
+            pin = {"revision": settings.pop("retriever_revision")}
+            settings["retriever_kwargs"] = {**settings.get("retriever_kwargs", {}), **pin}
+        return SelfRetrievalLM.from_components(source, tokenizer, **settings)
+
+    def load_rows(self, source: RowSource) -> datasets.Dataset | datasets.IterableDataset:
+        """Documents as blocks of tokens, rows with `history` as chats, rows with `input_ids` as they are."""
+        rows = load_documents(source)
+        columns = column_names(rows)
+        if "history" in columns:
+            return load_chats(rows, self.processing_class)
+        if {"input_ids", "labels"}.issubset(columns):
+            return rows
+        return tokenize_documents(rows, self.processing_class, self.args.document_length, self.args.target_size)
+
+    def transform(self) -> Transform:
+        """The rows are ready."""
+        return _unchanged
+
+    def make_collator(self) -> Callable[[list[Row]], Row]:
+        """Documents padded on the left, chats as texts."""
+        return SelfRetrievalCollator(pad_id(self.processing_class))
+
+    def run_model(self, model: torch.nn.Module, inputs: dict[str, Any]) -> SelfRetrievalOutput:
+        """The forward pass of documents, or of chats."""
+        return model(**{name: value for name, value in inputs.items() if name != "answer_length"})
+
+    def count_items(self, batch: dict[str, Any]) -> torch.Tensor:
+        """The scored tokens: an answer's last ones, where it is longer than the window."""
+        if "history" not in batch:
+            return (batch["labels"] >= 0).sum()[None].float()
+        return batch["answer_length"].clamp(max=self.model.config.context_window_size - 1).sum()[None].float()
+
+    def components(self, outputs: Any) -> list[torch.Tensor | None]:
+        """The loss itself."""
+        return [outputs.loss]
+
+    def combine(self, components: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+        """The loss itself."""
+        return components[0]
+
+    def readable(self, means: dict[str, float]) -> dict[str, float]:
+        """Perplexity of the tokens."""
+        return {"perplexity": torch.tensor(means["token_loss"]).exp().item()} if means else {}
+
+
+def _unchanged(row: Row, number: int, epoch: int) -> Row:
+    return row
