@@ -8,7 +8,6 @@ import datasets
 import torch
 from peft import PeftConfig
 from transformers import (
-    AutoConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     TrainerCallback,
@@ -21,6 +20,7 @@ from hub_cards import write_card
 
 from ..data.sources import EpochCallback, Row, RowSource, StreamedRows, Transform, TransformedRows, transform_rows
 from ..models.adapters import add_adapter, check_not_wrapped, has_adapters, load_adapter_weights
+from ..models.kind import ModelSource, model_type
 from .card_data import data_facts
 from .cards import evaluation_facts, loss_facts, origin_facts, training_facts
 from .checkpoints import WholeCheckpoints
@@ -28,8 +28,6 @@ from .components import ComponentTrainer
 from .pushing import PushingTrainer
 
 Prepared = TransformedRows | StreamedRows
-ModelSource = str | Path | PreTrainedModel
-HUB_KEYWORDS = ("cache_dir", "local_files_only", "revision", "subfolder", "token", "trust_remote_code")
 
 
 class FamilyTrainer(WholeCheckpoints, PushingTrainer, ComponentTrainer):
@@ -227,11 +225,3 @@ class FamilyTrainer(WholeCheckpoints, PushingTrainer, ComponentTrainer):
             load_adapter_weights(self.model, self.state.best_model_checkpoint)
         else:
             super()._load_best_model()
-
-
-def model_type(model: ModelSource, kwargs: dict[str, Any]) -> str:
-    """The `model_type` of a model, or of the one in a folder or repo; `kwargs` may say which revision."""
-    if isinstance(model, PreTrainedModel):
-        return model.config.model_type
-    hub = {name: kwargs[name] for name in HUB_KEYWORDS if name in kwargs}
-    return AutoConfig.from_pretrained(model, **hub).model_type

@@ -14,11 +14,11 @@ from modeling_biencoder.checks_biencoder import check_max_length
 from modeling_biencoder.objectives_biencoder import LOSSES
 
 from ..base.arguments import BiEncoderTrainingArguments
-from ..base.trainer import ModelSource
 from ..data.padding import BiEncoderCollator
 from ..data.sources import Row, StreamedRows, Transform, TransformedRows, transform_rows
 from ..data.tokens import pad_id
 from ..models.convert import build_biencoder
+from ..models.kind import ModelSource
 from .entries import DataSetEntry, mixture_entries, settle_prompts
 from .evaluation import RetrievalEvaluation
 from .in_context import InContextExamples

@@ -7,10 +7,10 @@ import torch
 
 from modeling_llara import LlaraForPreTraining
 
-from ..base.trainer import model_type
 from ..llara.explain import Explanation, explain
 from ..llara.stop_words import load_stop_words
 from ..models.adapted import is_adapter, load_adapted
+from ..models.kind import model_type
 from .parsing import parse_arguments
 
 

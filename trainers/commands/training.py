@@ -10,8 +10,9 @@ from transformers import TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from ..base.checkpoints import tidy
-from ..base.trainer import FamilyTrainer, ModelSource
+from ..base.trainer import FamilyTrainer
 from ..models.adapted import load_adapted
+from ..models.kind import ModelSource
 from .adapter_arguments import LoraArguments as LoraArguments
 
 

@@ -12,9 +12,9 @@ from modeling_biencoder import BiEncoderConfig, BiEncoderModel
 from modeling_llara import LlaraConfig, LlaraForPreTraining
 from modeling_srlm import SelfRetrievalLM
 
-from ..base.trainer import model_type
 from .adapters import load_adapter, load_peft_config
 from .convert import build_biencoder
+from .kind import model_type
 
 FAMILIES: dict[str, Any] = {
     kind.config_class.model_type: kind for kind in (BiEncoderModel, LlaraForPreTraining, SelfRetrievalLM)

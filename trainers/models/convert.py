@@ -7,7 +7,7 @@ from transformers import PreTrainedTokenizerBase
 from modeling_biencoder import BiEncoderConfig, BiEncoderModel
 from modeling_llara import LlaraConfig, LlaraForPreTraining
 
-from ..base.trainer import ModelSource, model_type
+from .kind import ModelSource, model_type
 
 
 def biencoder_from_llara(

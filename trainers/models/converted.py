@@ -8,9 +8,9 @@ from modeling_biencoder import BiEncoderModel
 from modeling_llara import LlaraConfig, LlaraForPreTraining
 from modeling_llara.prompts_llara import adapted_config, biencoder_keywords
 
-from ..base.trainer import model_type
 from .adapted import is_adapter, load_adapted
 from .convert import biencoder_from_llara, check_ends_open
+from .kind import model_type
 from .merging import merge_adapter
 
 

@@ -5,10 +5,10 @@ from typing import Any
 from modeling_biencoder import BiEncoderConfig, BiEncoderModel
 from modeling_llara import LlaraConfig
 
-from ..base.trainer import model_type
 from ..jobs.parts import weights_digest
 from .adapted import is_adapter, load_adapted
 from .converted import load_as_biencoder
+from .kind import model_type
 
 
 def load_biencoder(

@@ -11,10 +11,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from modeling_srlm import SelfRetrievalLM, SelfRetrievalOutput
 
 from ..base.arguments import SelfRetrievalTrainingArguments
-from ..base.trainer import FamilyTrainer, ModelSource
+from ..base.trainer import FamilyTrainer
 from ..data.padding import SelfRetrievalCollator
 from ..data.sources import Row, RowSource, Transform, column_names
 from ..data.tokens import pad_id
+from ..models.kind import ModelSource
 from .index_refresh import IndexRefreshCallback
 from .rows import load_chats, load_documents, tokenize_documents
 
