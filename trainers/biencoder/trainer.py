@@ -14,12 +14,12 @@ from modeling_biencoder.checks_biencoder import check_max_length
 from modeling_biencoder.objectives_biencoder import LOSSES
 
 from ..base.arguments import BiEncoderTrainingArguments
-from ..data.padding import BiEncoderCollator
+from ..data.padding import pad_id
 from ..data.sources import Row
-from ..data.tokens import pad_id
 from ..data.transforms import StreamedRows, Transform, TransformedRows, transform_rows
 from ..models.convert import build_biencoder
 from ..models.kind import ModelSource
+from .collator import BiEncoderCollator
 from .entries import DataSetEntry, mixture_entries, settle_prompts
 from .evaluation import RetrievalEvaluation
 from .in_context import InContextExamples

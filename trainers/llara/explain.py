@@ -9,8 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from modeling_llara import LlaraForPreTraining, build_row
 
-from ..data.padding import pad_texts
-from ..data.tokens import pad_id
+from ..data.padding import pad_id, pad_texts
 from .probe import prompt_token_ids, word_logits
 from .stop_words import is_stop_word
 
