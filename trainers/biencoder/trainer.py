@@ -13,12 +13,12 @@ from modeling_biencoder import BiEncoderConfig, BiEncoderModel, BiEncoderOutput
 from modeling_biencoder.checks_biencoder import check_max_length
 from modeling_biencoder.objectives_biencoder import LOSSES
 
-from ..base.arguments import BiEncoderTrainingArguments
 from ..data.padding import pad_id
 from ..data.sources import Row
 from ..data.transforms import StreamedRows, Transform, TransformedRows, transform_rows
 from ..models.convert import build_biencoder
 from ..models.kind import ModelSource
+from .arguments import BiEncoderTrainingArguments
 from .collator import BiEncoderCollator
 from .entries import DataSetEntry, mixture_entries, settle_prompts
 from .evaluation import RetrievalEvaluation

@@ -12,11 +12,11 @@ from transformers.trainer_utils import EvalLoopOutput
 from modeling_llara import LlaraForPreTraining
 from modeling_llara.loss_llara import weigh_by_uncertainty
 
-from ..base.arguments import LlaraTrainingArguments
 from ..base.trainer import FamilyTrainer
 from ..data.padding import pad_id
 from ..data.sources import Row, RowSource
 from ..data.transforms import Transform
+from .arguments import LlaraTrainingArguments
 from .collator import LlaraCollator
 from .probe import WordPrecision
 from .rows import llara_example, load_llara_rows, passage_room

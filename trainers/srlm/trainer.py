@@ -10,13 +10,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from modeling_srlm import SelfRetrievalLM, SelfRetrievalOutput
 
-from ..base.arguments import SelfRetrievalTrainingArguments
 from ..base.trainer import FamilyTrainer
 from ..data.documents import load_documents
 from ..data.padding import pad_id
 from ..data.sources import Row, RowSource, column_names
 from ..data.transforms import Transform
 from ..models.kind import ModelSource
+from .arguments import SelfRetrievalTrainingArguments
 from .collator import SelfRetrievalCollator
 from .index_refresh import IndexRefreshCallback
 from .rows import load_chats, tokenize_documents
