@@ -13,6 +13,7 @@ from modeling_biencoder import BiEncoderConfig, BiEncoderModel, BiEncoderOutput
 from modeling_biencoder.checks_biencoder import check_max_length
 from modeling_biencoder.objectives_biencoder import LOSSES
 
+from ..base.cards import data_facts
 from ..data.padding import pad_id
 from ..data.sources import Row
 from ..data.transforms import StreamedRows, Transform, TransformedRows, transform_rows
@@ -20,7 +21,7 @@ from ..models.convert import build_biencoder
 from ..models.kind import ModelSource
 from .arguments import BiEncoderTrainingArguments
 from .collator import BiEncoderCollator
-from .entries import DataSetEntry, mixture_entries, settle_prompts
+from .entries import DataSetEntry, mixture_entries, plain_sources, settle_prompts
 from .evaluation import RetrievalEvaluation
 from .in_context import InContextExamples
 from .loader import stream_shares, training_loader
@@ -67,6 +68,10 @@ class BiEncoderTrainer(RetrievalEvaluation):
     ) -> PreTrainedModel:
         """A bi-encoder on a backbone; one that LLaRA adapted brings its prompts and pooling."""
         return build_biencoder(backbone, tokenizer, **kwargs)
+
+    def data_facts(self, source: Any) -> dict[str, Any]:
+        """`datasets` and `data` of the card, for one or several data sets."""
+        return data_facts(plain_sources(source))
 
     def prepare(self, source: Any) -> Any:
         """One data set as a data loader reads it; None and data sets that are prepared stay as they are."""

@@ -18,7 +18,7 @@ from ..data.sources import Row, RowSource
 from ..data.transforms import Transform
 from .arguments import LlaraTrainingArguments
 from .collator import LlaraCollator
-from .probe import WordPrecision
+from .explain import WordPrecision
 from .rows import llara_example, load_llara_rows, passage_room
 
 LOSS_WEIGHTING = "loss_weighting"  # the module of the model that holds learned weights
