@@ -135,12 +135,18 @@ class ComponentTrainer(Trainer):
     ) -> EvalLoopOutput:
         """Trainer's loop, with the components' means over the whole data set as `eval_<component>`."""
         with self._separate_means():
-            output = super().evaluation_loop(
-                dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
-            )
+            with self.measuring(metric_key_prefix) as measured:
+                output = super().evaluation_loop(
+                    dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
+                )
             means = self._read_means()
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in means.items()}
-        return output._replace(metrics={**(output.metrics or {}), **metrics})
+        return output._replace(metrics={**(output.metrics or {}), **metrics, **measured})
+
+    @contextlib.contextmanager
+    def measuring(self, prefix: str) -> Iterator[dict[str, float]]:
+        """Around each loop over evaluation data; what the dictionary then holds, by full names, is logged too."""
+        yield {}
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Trainer's log; with a training loss come the components' means since the last one."""

@@ -77,11 +77,12 @@ class FamilyTrainer(WholeCheckpoints, PushingTrainer, ComponentTrainer):
         eval_dataset = self.take_evaluators(eval_dataset)
         if peft_config is not None:
             add_adapter(self.model, peft_config, self.new_token_ids(), self.trained_modules())
+        train_dataset = self.prepare_training(train_dataset)
         super().__init__(
             model=self.model,
             args=args,
             data_collator=self.make_collator(),
-            train_dataset=self.prepare_training(train_dataset),
+            train_dataset=train_dataset,
             eval_dataset=self._prepare_evaluation(eval_dataset),
             processing_class=self.processing_class,
             callbacks=callbacks,
@@ -117,7 +118,7 @@ class FamilyTrainer(WholeCheckpoints, PushingTrainer, ComponentTrainer):
         raise NotImplementedError
 
     def make_collator(self) -> Callable[[list[Row]], Row]:
-        """What makes padded tensors of token ids."""
+        """What makes padded tensors of token ids; called when the training data are prepared."""
         raise NotImplementedError
 
     def data_facts(self, source: Any) -> dict[str, Any]:
