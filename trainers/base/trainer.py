@@ -30,7 +30,7 @@ from .pushing import PushingTrainer
 Prepared = TransformedRows | StreamedRows
 
 
-class FamilyTrainer(WholeCheckpoints, PushingTrainer, ComponentTrainer):
+class FamilyTrainer(PushingTrainer, WholeCheckpoints, ComponentTrainer):
     """Base of the Trainers: a subclass says how to make its model, its rows and its batches.
 
     Args:
