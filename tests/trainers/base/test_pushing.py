@@ -108,7 +108,12 @@ def test_a_push_in_the_background_that_fails_does_not_end_the_training(hub, tmp_
 
 
 def test_the_checkpoint_at_a_sigterm_is_sent_when_it_is_in_its_place(hub, tmp_path):
+    places = []
+
     class AtSigterm(TrainerCallback):
+        def on_push_begin(self, args, state, control, **kwargs):
+            places.append(sorted(path.name for path in (tmp_path / "out").iterdir()))
+
         def on_step_end(self, args, state, control, **kwargs):
             CheckpointManager(trainer).execute_jit_checkpoint()
             control.should_training_stop = True
@@ -117,6 +122,7 @@ def test_the_checkpoint_at_a_sigterm_is_sent_when_it_is_in_its_place(hub, tmp_pa
     trainer.add_callback(AtSigterm())
     trainer.train()
     trainer._finish_current_push()
+    assert places == [["checkpoint-1"]]
     sent = {f"last-checkpoint/{path.name}" for path in (tmp_path / "out" / "checkpoint-1").iterdir()}
     assert len(hub.repos["user/repo"].history()) == 2  # the repo's making and the push
     assert {"model.safetensors", *sent} - {"last-checkpoint/training_args.json"} <= pushed(hub)
