@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 from modeling_srlm import SelfRetrievalConfig, SelfRetrievalLM
 
+from ..data.documents import load_documents
 from ..data.faithful import load_faithful_rows
 from ..feedback.documents import Candidates, DocumentFeedback
 from ..feedback.rows import RowFeedback
@@ -22,7 +23,6 @@ from ..feedback.settings import DOCUMENT, ScoreArguments
 from ..jobs.parts import PartFiles, weights_digest
 from ..jobs.processes import on_main_process, start_processes
 from ..models.loading_srlm import load_srlm, max_positions
-from ..srlm.rows import load_documents
 from .parsing import parse_arguments
 
 

@@ -11,9 +11,8 @@ from tqdm.auto import tqdm
 
 from ..biencoder.rows import normalize_row
 from ..data.faithful import faithful_rows
-from ..data.sources import Row
+from ..data.sources import DATA_SUFFIXES, Row
 
-_DATA_FILES = (".jsonl", ".json", ".parquet", ".csv")
 # Texts, rows with `text` or `passage` (and `title`), a path or a Hub id.
 CorpusSource: TypeAlias = str | Path | list[str] | list[Row] | datasets.Dataset
 _Passage = tuple[str, str]  # with its title, and without
@@ -103,7 +102,7 @@ def _passages(source: CorpusSource) -> Iterator[_Passage]:
         for file in sorted(Path(source).iterdir()):
             if file.is_file() and not file.name.startswith("."):
                 yield from _passages(file)
-    elif isinstance(source, str | Path) and Path(source).is_file() and Path(source).suffix not in _DATA_FILES:
+    elif isinstance(source, str | Path) and Path(source).is_file() and Path(source).suffix not in DATA_SUFFIXES:
         with Path(source).open(encoding="utf-8") as lines:
             yield from ((line.strip(), line.strip()) for line in lines)
     else:

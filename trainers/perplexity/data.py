@@ -7,9 +7,10 @@ import datasets
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from ..data.documents import load_documents
 from ..data.sources import load_rows, text_field
 from ..embedded.corpus import standard_library
-from ..srlm.rows import load_chats, load_documents
+from ..srlm.rows import load_chats
 from .measure import tokenize_texts
 
 

@@ -16,8 +16,9 @@ from typing import Any
 import datasets
 
 from ..data.sources import Row
+from ..data.texts import passage_text
 from .beir_tables import Table, choose_split, has_table, read_table
-from .data import RetrievalData, make_retrieval_data, passage_text
+from .data import RetrievalData, make_retrieval_data
 
 TABLES = ("corpus", "queries", "qrels")
 

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..data.texts import passage_text
+
 logger = logging.getLogger(__name__)
 _WHERE = {"queries": "queries", "corpus": "corpus", "qrels": "qrels"}
 
@@ -66,11 +68,3 @@ def _check_known(kind: str, named: Any, known: Any, where: str, there: str) -> N
     unknown = [key for key in named if key not in known]
     if unknown:
         raise ValueError(f"{where} names {len(unknown)} {kind} ids that {there} lacks, the first is {unknown[0]!r}.")
-
-
-def passage_text(row: Mapping[str, Any], where: str) -> str:
-    """`title` and `text` of a row with a blank between, as BEIR has it; ValueError, naming `where`, without a text."""
-    text, title = row.get("text"), row.get("title") or ""
-    if not isinstance(text, str) or not isinstance(title, str):
-        raise ValueError(f"{where}: field 'text' is {text!r}, 'title' {title!r}; both must be texts.")
-    return f"{title} {text}".strip() if title else text

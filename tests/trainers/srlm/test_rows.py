@@ -3,8 +3,9 @@ import json
 import pytest
 
 from tests.support.tiny import tiny_tokenizer
+from trainers.data.documents import load_documents
 from trainers.data.sources import load_rows
-from trainers.srlm.rows import cut_blocks, load_chats, load_documents, tokenize_documents
+from trainers.srlm.rows import cut_blocks, load_chats, tokenize_documents
 
 CHAT = {"history": ["Speaker 1: hi\nSpeaker 2: ho"], "query": "Where?", "answers": ["On the island."], "task": "chat"}
 
