@@ -8,13 +8,14 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..data.sources import Row
+from .whole_files import written_whole
 
 
 class PartFiles:
@@ -124,15 +125,11 @@ def _lines(part: Path) -> Iterator[tuple[int, int, int]]:
             start += len(line)
 
 
-def _write(path: Path, lines: Any) -> int:
-    """Writes lines so that `path` is there as a whole or not at all; returns how many."""
-    temporary = path.with_name(path.name + ".tmp")
+def _write(path: Path, lines: Iterable[str]) -> int:
+    """Writes lines, and returns how many; `path` is there as a whole or not at all."""
     count = 0
-    with temporary.open("w", encoding="utf-8", newline="\n") as file:
+    with written_whole(path) as new, new.open("w", encoding="utf-8", newline="\n") as file:
         for line in lines:
             file.write(line + "\n")
             count += 1
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
     return count

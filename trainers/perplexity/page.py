@@ -1,11 +1,12 @@
 """`lookback perplexity --report`: one self-contained page of what was looked back at, and what it was worth."""
 
-import os
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import jinja2
+
+from ..jobs.whole_files import written_whole
 
 # JSON in a <script>: jinja2's `tojson` escapes <, >, & and ' there; `allow_nan` because browsers do not read NaN.
 _TEMPLATES = jinja2.Environment(
@@ -41,10 +42,5 @@ def render_report(page: dict[str, Any]) -> str:
 
 def write_report(file: str | Path, page: dict[str, Any]) -> None:
     """Renders the page into `file`, which is either the whole page or what it was before."""
-    file = Path(file)
-    part = file.with_name(f".{file.name}.{os.getpid()}.part")
-    try:
-        part.write_text(render_report(page), encoding="utf-8")
-        part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)
+    with written_whole(file) as new:
+        new.write_text(render_report(page), encoding="utf-8")
