@@ -22,16 +22,16 @@ def check_report_file(file: str | Path) -> None:
     file = Path(file)
     if file.is_dir():
         raise ValueError(
-            f"--report {str(file)!r} is a folder; name a file in it, such as {str(file / 'report.html')!r}."
+            f"--report={str(file)!r} is a folder: name a file in it, such as {str(file / 'report.html')!r}."
         )
     if not file.parent.is_dir():
-        raise ValueError(f"--report {str(file)!r}: there is no folder {str(file.parent)!r}; make it first.")
+        raise ValueError(f"--report={str(file)!r}: there is no folder {str(file.parent)!r}: make it first.")
     try:
         with tempfile.TemporaryFile(dir=file.parent):
             pass
     except OSError as error:
         raise ValueError(
-            f"--report {str(file)!r} cannot be written ({error.strerror}); choose another folder."
+            f"--report={str(file)!r} cannot be written ({error.strerror}): choose another folder."
         ) from error
 
 

@@ -62,13 +62,15 @@ def load_retrieval_data(
     folder = Path(source)
     if not folder.is_dir():
         if folder.exists() or folder.is_absolute() or str(source).count("/") != 1:
-            raise ValueError(f"There is no folder {str(source)!r}; give a path that exists or a Hub id user/name.")
+            raise ValueError(f"There is no folder {str(source)!r}: give a path that exists or a Hub id user/name.")
         return {folder.name: _load_hub(str(source), split, revision)}
     if revision is not None:
-        raise ValueError(f"revision={revision!r} is for a Hub id; {str(source)!r} is a folder.")
+        raise ValueError(f"revision={revision!r} is for a Hub id, and {str(source)!r} is a folder: leave it out.")
     parts = [folder] if _is_one(folder) else _parts(folder)
     if not parts:
-        raise ValueError(f"Folder {str(source)!r} holds no corpus, queries and qrels, and no folder that does.")
+        raise ValueError(
+            f"Folder {str(source)!r} holds no corpus, queries and qrels, and no folder that does: put them there."
+        )
     return {part.resolve().name: _load_folder(part, split) for part in parts}
 
 
@@ -90,7 +92,9 @@ def _load_hub(repo_id: str, split: str | None, revision: str | None) -> Retrieva
     if "qrels" not in configurations and "default" in configurations:
         names["qrels"] = "default"  # repos of MTEB
     if missing := sorted(set(names.values()) - set(configurations)):
-        raise ValueError(f"{repo_id!r} lacks the configuration {missing[0]!r}; it has {', '.join(configurations)}.")
+        raise ValueError(
+            f"{repo_id!r} lacks the configuration {missing[0]!r}, it has {', '.join(configurations)}: take another."
+        )
     tables = []
     for name, configuration in names.items():
         splits = datasets.load_dataset(repo_id, configuration, revision=revision)
@@ -115,7 +119,9 @@ def _texts(table: _Table) -> dict[str, str]:
     for number, row in enumerate(table.rows):
         identifier = _field(row, ("_id", "id"), number, table.where)
         if identifier in texts:
-            raise ValueError(f"{table.where}: the id {identifier!r} stands twice (row {number}, the first is 0).")
+            raise ValueError(
+                f"{table.where}: the id {identifier!r} stands twice (row {number}, the first is 0): remove one."
+            )
         texts[identifier] = passage_text(row, f"{table.where}, row {number} (the first is 0)")
     return texts
 

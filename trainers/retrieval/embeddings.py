@@ -90,11 +90,13 @@ def write_embeddings(
             file.write(_header(shape, dtype, metadata or {}))
             for block in blocks:
                 if block.shape[1] != shape[1]:
-                    raise ValueError(f"A block has {block.shape[1]} numbers a row; the file is to have {shape[1]}.")
+                    raise ValueError(
+                        f"A block has {block.shape[1]} numbers a row, and the file {shape[1]}: give as many."
+                    )
                 file.write(block.to(DTYPES[dtype][1]).contiguous().numpy().tobytes())
                 count += len(block)
         if count != shape[0]:
-            raise ValueError(f"The blocks have {count} rows; the file is to have {shape[0]}: give all of them.")
+            raise ValueError(f"The blocks have {count} rows, and the file {shape[0]}: give all of them.")
         with written_whole(ids_path(path)) as new_ids, new_ids.open("w", encoding="utf-8", newline="\n") as lines:
             lines.writelines(json.dumps(one, ensure_ascii=False) + "\n" for one in ids)
 
@@ -120,12 +122,12 @@ def load_embeddings(path: str | Path) -> tuple[torch.Tensor, list[str]]:
     """
     embeddings = load_file(path)["embeddings"]
     if not ids_path(path).is_file():
-        raise ValueError(f"{str(path)!r} has no ids: {ids_path(path)} is missing; put it there, or encode anew.")
+        raise ValueError(f"{str(path)!r} has no ids: {ids_path(path)} is missing: put it there, or encode anew.")
     with ids_path(path).open(encoding="utf-8") as lines:
         ids = [json.loads(line) for line in lines]
     if len(ids) != len(embeddings):
         raise ValueError(
-            f"{ids_path(path)} has {len(ids)} ids for {len(embeddings)} embeddings; both must be of one run: "
+            f"{ids_path(path)} has {len(ids)} ids for {len(embeddings)} embeddings, and both must be of one run: "
             "encode anew."
         )
     return embeddings, ids

@@ -53,9 +53,9 @@ def test_blocks_become_one_tensor_to_the_byte_as_the_library_writes_it(tmp_path,
 @pytest.mark.parametrize(
     ("blocks", "message"),
     [
-        ([TABLE[:9]], "9 rows; the file is to have 10"),
-        ([TABLE, TABLE[:1]], "11 rows; the file is to have 10"),
-        ([TABLE[:, :1]], "1 numbers a row; the file is to have 2"),
+        ([TABLE[:9]], "9 rows, and the file 10"),
+        ([TABLE, TABLE[:1]], "11 rows, and the file 10"),
+        ([TABLE[:, :1]], "1 numbers a row, and the file 2"),
     ],
 )
 def test_blocks_that_do_not_fit_leave_the_former_file(tmp_path, blocks, message):
