@@ -90,6 +90,7 @@ PICKLES = {
     "pytorch_model.bin": lambda file: file.write_bytes(b"x"),
     "deep/weights.PT": lambda file: file.write_bytes(b"x"),
     "extra.txt": lambda file: file.write_bytes(pickle.dumps(Evil())),
+    "late.txt": lambda file: file.write_bytes(pickle.dumps([list(range(2000)), Evil()])),  # named far behind the start
     "old.txt": lambda file: file.write_bytes(pickle.dumps(Evil(), protocol=0)),
     "vocab.json": as_torch_archive,
     "array.npy": lambda file: np.save(file, np.array([{}], dtype=object), allow_pickle=True),
@@ -213,6 +214,12 @@ BROKEN = {
     "a negative width": (header({"a": tensor([-1], 0, 4)}, 4), "does not fill"),
     "too small a place": (header({"a": tensor([10**9], 0, 4)}, 4), "does not fill"),
     "overlap": (header({"a": tensor([1], 0, 4), "b": tensor([1], 0, 4)}, 8), "overlap"),
+    "a hole": (header({"a": tensor([1], 0, 4), "b": tensor([1], 8, 12)}, 12), "leave a hole at byte 4"),
+    "a place twice, by a name": (
+        header(b'{"a": %b, "a": %b}' % ((json.dumps(tensor([1], 0, 4)).encode(),) * 2), 4),
+        "twice",
+    ),
+    "a width that is no number": (header({"a": tensor([True], 0, 4)}, 4), "does not fill"),
     "truncated": (header({"a": tensor([2], 0, 8)}, 4), "truncated"),
     "more behind": (header({"a": tensor([1], 0, 4)}, 8), "belong to nothing"),
 }
