@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from ..models.converted import load_as_biencoder
-from .parsing import parse_arguments
-from .training import given
+from ..models.load import load_as_biencoder
+from .parsing import given, parse_arguments
 
 
 @dataclass

@@ -14,7 +14,7 @@ from ..models.load import load_biencoder
 from ..retrieval.evaluator import DEFAULT_KS, RetrievalEvaluator
 from ..retrieval.metrics import DEFAULT_METRICS, check_metrics
 from ..retrieval.sets import MEAN, load_evaluators, means
-from .parsing import parse_arguments
+from .parsing import EmbedderArguments, check_suffix, parse_arguments
 
 Results = dict[str, dict[str, float]]  # by data set, and the mean
 
@@ -46,18 +46,11 @@ class EvaluateArguments:
     batch_size: int = field(default=32, metadata={"help": "Texts that are embedded at once."})
     query_max_length: int | None = field(default=None, metadata={"help": "Cut queries at so many tokens."})
     passage_max_length: int | None = field(default=None, metadata={"help": "Cut passages at so many tokens."})
-    pooling: str | None = field(default=None, metadata={"help": "For a plain backbone: last_token, cls or mean."})
     data_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the data's repo."})
-    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the model's repo."})
-    trust_remote_code: bool = field(
-        default=False, metadata={"help": "Run code from the model's repo; ours and transformers' need none."}
-    )
 
-    def check(self) -> None:
-        """Raises ValueError for what cannot work, before a model is loaded."""
+    def __post_init__(self) -> None:
         check_metrics(self.metrics, self.ks)
-        if self.output is not None and Path(self.output).suffix != ".json":
-            raise ValueError(f"--output is {self.output!r}; its name must end in .json.")
+        check_suffix("output", self.output, ".json")
 
 
 def load_data(arguments: EvaluateArguments) -> dict[str, RetrievalEvaluator]:
@@ -119,12 +112,10 @@ def write_results(
 
 def main(argv: list[str]) -> None:
     """Prints the table, and writes the metrics where asked to."""
-    (arguments,) = parse_arguments(argv, [EvaluateArguments], "evaluate", __doc__ or "")
-    arguments.check()
+    arguments, loading = parse_arguments(argv, [EvaluateArguments, EmbedderArguments], "evaluate", __doc__ or "")
     evaluators = load_data(arguments)
     state = start_processes()
-    loading = (arguments.revision, arguments.trust_remote_code, arguments.pooling)
-    model = cast(Any, load_biencoder(arguments.model, *loading)).to(state.device)
+    model = cast(Any, load_biencoder(arguments.model, **loading.keywords())).to(state.device)
     for evaluator in evaluators.values():
         evaluator.check(model)
     results = with_mean({name: evaluator(model) for name, evaluator in evaluators.items()})

@@ -6,8 +6,8 @@ from typing import Any
 
 from ..base.arguments import BiEncoderTrainingArguments
 from ..biencoder.trainer import BiEncoderTrainer
-from .parsing import parse_arguments
-from .training import LoraArguments, MixtureDataArguments, given, run_training
+from .parsing import given, parse_arguments
+from .training import LoraArguments, MixtureDataArguments, run_training
 
 
 @dataclass

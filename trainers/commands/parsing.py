@@ -1,14 +1,76 @@
-"""Command-line arguments from dataclasses, with `--config file.yaml` for any of them."""
+"""Command-line arguments from dataclasses, with `--config file.yaml` for any of them; what several commands take."""
 
 import dataclasses
 import difflib
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 from transformers import HfArgumentParser
+
+
+@dataclass
+class LoadingArguments:
+    """How a model is loaded from its repo."""
+
+    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the model's repo."})
+    trust_remote_code: bool = field(
+        default=False, metadata={"help": "Run code from the model's repo; ours and transformers' need none."}
+    )
+
+    def keywords(self) -> dict[str, Any]:
+        """What the function gets that loads the model."""
+        return {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
+
+
+@dataclass
+class EmbedderArguments(LoadingArguments):
+    """A bi-encoder, for the commands that embed with one: keywords of `load_biencoder`."""
+
+    pooling: str | None = field(default=None, metadata={"help": "For a plain backbone: last_token, cls or mean."})
+
+    def keywords(self) -> dict[str, Any]:
+        """What the function gets that loads the model."""
+        return {"pooling": self.pooling, **super().keywords()}
+
+
+@dataclass
+class LookbackArguments(LoadingArguments):
+    """A language model that looks back: keywords of `load_srlm`. What is not given is that of the model's repo."""
+
+    retriever: str | None = field(default=None, metadata={"help": "Hub id or folder of a bi-encoder, for 'dense'."})
+    retriever_revision: str | None = field(
+        default=None, metadata={"help": "Branch, tag or commit of the retriever's repo."}
+    )
+    context_window_size: int | None = field(default=None, metadata={"help": "Tokens of the window."})
+    chunk_size: int | None = field(default=None, metadata={"help": "Tokens of a chunk, the unit of retrieval."})
+    key_num: int | None = field(default=None, metadata={"help": "Chunks retrieved for each target chunk."})
+    target_size: int | None = field(
+        default=None, metadata={"help": "Tokens that are scored, or generated, against one window."}
+    )
+
+    def keywords(self) -> dict[str, Any]:
+        """What the function gets that loads the model."""
+        return {"retriever": self.retriever, "retriever_revision": self.retriever_revision, **super().keywords()}
+
+    def settings(self) -> dict[str, Any]:
+        """Fields of `SelfRetrievalConfig` that are given."""
+        return given(self, *self.keywords())
+
+
+def given(arguments: Any, *left_out: str) -> dict[str, Any]:
+    """The fields of a dataclass that are not None, without those `left_out`."""
+    values = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(arguments)}
+    return {name: value for name, value in values.items() if value is not None and name not in left_out}
+
+
+def check_suffix(name: str, path: str | None, suffix: str) -> None:
+    """ValueError for a file to write whose name has another suffix; None is no file."""
+    if path is not None and Path(path).suffix != suffix:
+        raise ValueError(f"--{name} {path!r} must end in {suffix}: that is what is written.")
 
 
 def parse_arguments(
@@ -46,7 +108,7 @@ def _take_config(argv: list[str]) -> tuple[str | None, list[str]]:
 
 def _file_arguments(path: str, names: set[str]) -> list[str]:
     if not Path(path).is_file():
-        raise ValueError(f"--config: there is no file {path!r}.")
+        raise ValueError(f"--config {path!r} must be a file and is none: correct the path.")
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
     except yaml.YAMLError as error:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from ..base.arguments import LlaraTrainingArguments
 from ..llara.trainer import LlaraTrainer
-from .parsing import parse_arguments
-from .training import DataArguments, LoraArguments, given, run_training
+from .parsing import given, parse_arguments
+from .training import DataArguments, LoraArguments, run_training
 
 
 @dataclass

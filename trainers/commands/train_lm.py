@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 
 from ..base.arguments import SelfRetrievalTrainingArguments
 from ..srlm.trainer import SelfRetrievalTrainer
-from .parsing import parse_arguments
-from .training import DataArguments, LoraArguments, given, run_training
+from .parsing import given, parse_arguments
+from .training import DataArguments, LoraArguments, run_training
 
 
 @dataclass

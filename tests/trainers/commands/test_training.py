@@ -113,7 +113,7 @@ def test_a_misspelt_key_of_the_file_is_named(folder):
     (folder / "config.yaml").write_text("model: [")
     with pytest.raises(ValueError, match=r"config.yaml is not YAML"):
         finetune.main(["--config", str(folder / "config.yaml")])
-    with pytest.raises(ValueError, match=r"there is no file 'none.yaml'"):
+    with pytest.raises(ValueError, match=r"--config 'none.yaml' must be a file and is none"):
         finetune.main(["--config", "none.yaml"])
     required = ["--model", "x", "--train_data", "y", "--output_dir", str(folder / "none")]
     with pytest.raises(ValueError, match=r"prompts='{bad' is not JSON"):
