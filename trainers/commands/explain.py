@@ -8,7 +8,7 @@ import torch
 from ..llara.explain import Explanation, explain
 from ..llara.stop_words import load_stop_words
 from ..models.load import load_llara
-from .parsing import parse_arguments
+from .parsing import LoadingArguments, parse_arguments
 
 
 @dataclass
@@ -26,7 +26,6 @@ class ExplainArguments:
     max_length: int | None = field(
         default=None, metadata={"help": "Cut a text so that it has so many tokens with both prompts."}
     )
-    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the model's repo."})
 
 
 def format_explanation(text: str, explanation: Explanation) -> str:
@@ -41,11 +40,12 @@ def format_explanation(text: str, explanation: Explanation) -> str:
 def main(argv: list[str]) -> None:
     """Prints the explanations of the texts on the command line."""
     positional = ("texts", "The texts, each in quotes.")
-    arguments, given = parse_arguments(argv, [ExplainArguments], "explain", __doc__ or "", positional)
+    types = [ExplainArguments, LoadingArguments]
+    arguments, loading, given = parse_arguments(argv, types, "explain", __doc__ or "", positional)
     if not given.texts:
         raise ValueError('give one text or more: lookback explain "a text" --model folder.')
     stop_words = load_stop_words(arguments.stop_words)
-    model: Any = load_llara(arguments.model, revision=arguments.revision)
+    model: Any = load_llara(arguments.model, **loading.keywords())
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     explanations = explain(model, given.texts, arguments.top_k, stop_words, arguments.max_length)
     for text, explanation in zip(given.texts, explanations, strict=True):

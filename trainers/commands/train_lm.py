@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from ..base.arguments import SelfRetrievalTrainingArguments
 from ..srlm.trainer import SelfRetrievalTrainer
-from .parsing import given, parse_arguments
+from .parsing import LoadingArguments, given, parse_arguments
 from .training import DataArguments, LoraArguments, run_training
 
 
@@ -13,7 +13,6 @@ class TrainLmModelArguments:
     """The language model, its retriever and what is retrieved."""
 
     model: str = field(metadata={"help": "Hub id or folder of a causal LM, or of a self-retrieval LM to go on with."})
-    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the model's repo."})
     retriever: str | None = field(default=None, metadata={"help": "Hub id or folder of a bi-encoder, for `dense`."})
     retriever_revision: str | None = field(
         default=None, metadata={"help": "Branch, tag or commit of the retriever's repo."}
@@ -28,6 +27,7 @@ class TrainLmModelArguments:
 
 def main(argv: list[str]) -> None:
     """Runs the command with the arguments `argv` (without the program's and the command's names)."""
-    types = (TrainLmModelArguments, DataArguments, LoraArguments, SelfRetrievalTrainingArguments)
-    model, data, lora, args = parse_arguments(argv, types, "train-lm", __doc__)
-    run_training(SelfRetrievalTrainer, model.model, given(model, "model"), data, lora, args)
+    types = (TrainLmModelArguments, LoadingArguments, DataArguments, LoraArguments, SelfRetrievalTrainingArguments)
+    model, loading, data, lora, args = parse_arguments(argv, types, "train-lm", __doc__)
+    model_kwargs = {**given(model, "model"), **loading.keywords()}
+    run_training(SelfRetrievalTrainer, model.model, model_kwargs, data, lora, args)
