@@ -4,6 +4,7 @@ from .base.arguments import BiEncoderTrainingArguments, LlaraTrainingArguments, 
 from .biencoder.entries import DataSetEntry
 from .biencoder.rows import load_biencoder_rows
 from .biencoder.trainer import BiEncoderTrainer
+from .data.documents import load_documents
 from .data.padding import BiEncoderCollator, LlaraCollator, SelfRetrievalCollator, collate_dialogues
 from .llara.explain import explain
 from .llara.rows import load_llara_rows
@@ -14,7 +15,7 @@ from .models.adapters import add_adapter, load_adapter
 from .models.merging import merge_adapter
 from .retrieval.beir import load_retrieval_data
 from .retrieval.data import RetrievalData
-from .retrieval.embedding_files import load_embeddings
+from .retrieval.embeddings import load_embeddings
 from .retrieval.evaluator import RetrievalEvaluator
 from .retrieval.metrics import (
     load_metric,
@@ -29,7 +30,7 @@ from .retrieval.metrics import (
 )
 from .retrieval.search import top_k_passages
 from .retrieval.sets import load_evaluators
-from .srlm.rows import load_documents, tokenize_documents
+from .srlm.rows import tokenize_documents
 from .srlm.trainer import SelfRetrievalTrainer
 
 __all__ = [

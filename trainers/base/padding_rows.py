@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from accelerate.data_loader import IterableDatasetShard
 from transformers.trainer_pt_utils import find_batch_size
 
-from ..data.sources import StreamedRows
+from ..data.transforms import StreamedRows
 
 
 def drop_padding_rows(batch: dict[str, Any], accelerator: Accelerator) -> tuple[dict[str, Any], bool]:

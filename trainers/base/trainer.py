@@ -18,7 +18,8 @@ from transformers.trainer import TRAINING_ARGS_NAME
 
 from hub_cards import write_card
 
-from ..data.sources import EpochCallback, Row, RowSource, StreamedRows, Transform, TransformedRows, transform_rows
+from ..data.sources import Row, RowSource
+from ..data.transforms import EpochCallback, StreamedRows, Transform, TransformedRows, transform_rows
 from ..models.adapters import add_adapter, check_not_wrapped, has_adapters, load_adapter_weights
 from ..models.kind import ModelSource, model_type
 from .card_data import data_facts

@@ -10,7 +10,8 @@ import datasets
 import torch
 from transformers.utils import logging
 
-from ..data.sources import Row, StreamedRows, Transform, TransformedRows, column_names, load_rows
+from ..data.sources import Row, column_names, load_rows
+from ..data.transforms import StreamedRows, Transform, TransformedRows
 from .entries import RETRIEVAL, TASK_TYPES, DataSetEntry, TaskType
 from .mixture_checks import check_objectives
 from .rows import check_layouts, normalize_rows

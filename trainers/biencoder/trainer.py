@@ -15,8 +15,9 @@ from modeling_biencoder.objectives_biencoder import LOSSES
 
 from ..base.arguments import BiEncoderTrainingArguments
 from ..data.padding import BiEncoderCollator
-from ..data.sources import Row, StreamedRows, Transform, TransformedRows, transform_rows
+from ..data.sources import Row
 from ..data.tokens import pad_id
+from ..data.transforms import StreamedRows, Transform, TransformedRows, transform_rows
 from ..models.convert import build_biencoder
 from ..models.kind import ModelSource
 from .entries import DataSetEntry, mixture_entries, settle_prompts

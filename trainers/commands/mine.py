@@ -18,8 +18,6 @@ def main(argv: list[str]) -> None:
     """Mines, writes the rows and prints how many there are, and how many lack negatives."""
     types = [MineArguments, MiningSettings, EmbedderArguments]
     arguments, settings, loading = parse_arguments(argv, types, "mine", __doc__ or "")
-    arguments.check()
-    settings.check()
     settings.check_model(arguments.model is not None)
     state, model = start_processes(), None
     if arguments.model is not None:

@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 from modeling_srlm import SelfRetrievalConfig, SelfRetrievalLM
 
+from ..data.documents import load_documents
 from ..data.faithful import load_faithful_rows
 from ..feedback.documents import Candidates, DocumentFeedback
 from ..feedback.rows import RowFeedback
@@ -22,7 +23,6 @@ from ..feedback.settings import DOCUMENT, ScoreArguments
 from ..jobs.parts import PartFiles, weights_digest
 from ..jobs.processes import on_main_process, start_processes
 from ..models.load import load_srlm, max_positions
-from ..srlm.rows import load_documents
 from .parsing import LoadingArguments, parse_arguments
 
 
@@ -75,7 +75,6 @@ def run_settings(arguments: ScoreArguments, revision: str | None, lm: SelfRetrie
 def main(argv: list[str]) -> None:
     """Scores, writes the rows and prints how many there are."""
     arguments, loading = parse_arguments(argv, [ScoreArguments, LoadingArguments], "score", __doc__ or "")
-    arguments.check()
     state = start_processes()
     lm = load_scorer(arguments, loading).to(state.device)
     feedback = make_feedback(arguments, lm, state.is_main_process)

@@ -15,8 +15,9 @@ from modeling_llara.loss_llara import weigh_by_uncertainty
 from ..base.arguments import LlaraTrainingArguments
 from ..base.trainer import FamilyTrainer
 from ..data.padding import LlaraCollator
-from ..data.sources import Row, RowSource, Transform
+from ..data.sources import Row, RowSource
 from ..data.tokens import pad_id
+from ..data.transforms import Transform
 from .probe import WordPrecision
 from .rows import llara_example, load_llara_rows, passage_room
 

@@ -11,13 +11,15 @@ from modeling_srlm import SelfRetrievalLM, SelfRetrievalOutput
 
 from ..base.arguments import SelfRetrievalTrainingArguments
 from ..base.trainer import FamilyTrainer
+from ..data.documents import load_documents
 from ..data.padding import SelfRetrievalCollator
-from ..data.sources import Row, RowSource, Transform, column_names
+from ..data.sources import Row, RowSource, column_names
 from ..data.tokens import pad_id
+from ..data.transforms import Transform
 from ..models.kind import ModelSource
 from ..models.load import build_srlm
 from .index_refresh import IndexRefreshCallback
-from .rows import load_chats, load_documents, tokenize_documents
+from .rows import load_chats, tokenize_documents
 
 
 class SelfRetrievalTrainer(FamilyTrainer):
