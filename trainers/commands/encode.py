@@ -13,11 +13,11 @@ from modeling_biencoder import BiEncoderModel
 from modeling_biencoder.checks_biencoder import check_truncate_dim
 
 from ..data.texts import IdentifiedTexts
-from ..jobs.parts import PartFiles
+from ..jobs.parts import PartFiles, check_output
 from ..jobs.processes import on_main_process, start_processes
 from ..models.load import encoding_settings, load_biencoder
 from ..retrieval.embeddings import EmbeddingFiles, ids_path, write_embeddings
-from .parsing import EmbedderArguments, check_suffix, parse_arguments
+from .parsing import EmbedderArguments, parse_arguments
 
 
 @dataclass
@@ -41,9 +41,9 @@ class EncodeArguments:
     overwrite: bool = field(default=False, metadata={"help": "Start anew over a finished or interrupted output."})
 
     def __post_init__(self) -> None:
-        check_suffix("output", self.output, ".safetensors")
+        check_output(self.output, ".safetensors")
         if self.batch_size < 1:
-            raise ValueError(f"--batch_size {self.batch_size} must be at least 1: give a number of texts.")
+            raise ValueError(f"--batch_size={self.batch_size} must be at least 1: give a number of texts.")
 
 
 def run_settings(arguments: EncodeArguments, model: BiEncoderModel, texts: IdentifiedTexts) -> dict[str, Any]:

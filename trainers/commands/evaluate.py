@@ -6,15 +6,16 @@ Several processes share the work under `accelerate launch` or `torchrun`.
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal, cast
 
+from ..jobs.parts import check_output
 from ..jobs.processes import start_processes
+from ..jobs.whole_files import written_whole
 from ..models.load import load_biencoder
 from ..retrieval.evaluator import DEFAULT_KS, RetrievalEvaluator
 from ..retrieval.metrics import DEFAULT_METRICS, check_metrics
 from ..retrieval.sets import MEAN, load_evaluators, means
-from .parsing import EmbedderArguments, check_suffix, parse_arguments
+from .parsing import EmbedderArguments, parse_arguments
 
 Results = dict[str, dict[str, float]]  # by data set, and the mean
 
@@ -50,7 +51,8 @@ class EvaluateArguments:
 
     def __post_init__(self) -> None:
         check_metrics(self.metrics, self.ks)
-        check_suffix("output", self.output, ".json")
+        if self.output is not None:
+            check_output(self.output, ".json")
 
 
 def load_data(arguments: EvaluateArguments) -> dict[str, RetrievalEvaluator]:
@@ -107,7 +109,8 @@ def write_results(
     if baseline is not None:
         written["bm25"] = baseline
     text = json.dumps(written, indent=2, ensure_ascii=False) + "\n"
-    Path(cast(str, arguments.output)).write_text(text, encoding="utf-8")
+    with written_whole(cast(str, arguments.output)) as new:
+        new.write_text(text, encoding="utf-8")
 
 
 def main(argv: list[str]) -> None:

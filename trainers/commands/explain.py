@@ -43,7 +43,7 @@ def main(argv: list[str]) -> None:
     types = [ExplainArguments, LoadingArguments]
     arguments, loading, given = parse_arguments(argv, types, "explain", __doc__ or "", positional)
     if not given.texts:
-        raise ValueError('give one text or more: lookback explain "a text" --model folder.')
+        raise ValueError('there is no text and must be one or more: lookback explain "a text" --model folder.')
     stop_words = load_stop_words(arguments.stop_words)
     model: Any = load_llara(arguments.model, **loading.keywords())
     model.to("cuda" if torch.cuda.is_available() else "cpu")

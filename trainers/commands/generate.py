@@ -54,7 +54,7 @@ def read_prompt(arguments: GenerateArguments) -> str:
     else:
         file = Path(str(arguments.prompt_file))
         if not file.is_file():
-            raise ValueError(f"--prompt_file {str(file)!r} must be a file and is none: correct the path.")
+            raise ValueError(f"--prompt_file={str(file)!r} must be a file and is none: correct the path.")
         text = file.read_text(encoding="utf-8")
     if not text:
         raise ValueError("the prompt is empty and must have one token or more: give a text.")

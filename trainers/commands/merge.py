@@ -30,7 +30,7 @@ class MergeArguments:
     def __post_init__(self) -> None:
         if (Path(self.output) / ADAPTER_CONFIG_NAME).exists():
             raise ValueError(
-                f"--output {self.output!r} holds an adapter, which would be applied to the merged weights again: "
+                f"--output={self.output!r} holds an adapter, which would be applied to the merged weights again: "
                 "name another folder."
             )
 

@@ -38,8 +38,8 @@ class EmbedderArguments(LoadingArguments):
 
 
 @dataclass
-class LookbackArguments(LoadingArguments):
-    """A language model that looks back: keywords of `load_srlm`. What is not given is that of the model's repo."""
+class RetrieverArguments(LoadingArguments):
+    """A language model that looks back, as it is trained. What is not given is that of the model's repo."""
 
     retriever: str | None = field(default=None, metadata={"help": "Hub id or folder of a bi-encoder, for 'dense'."})
     retriever_revision: str | None = field(
@@ -48,6 +48,12 @@ class LookbackArguments(LoadingArguments):
     context_window_size: int | None = field(default=None, metadata={"help": "Tokens of the window."})
     chunk_size: int | None = field(default=None, metadata={"help": "Tokens of a chunk, the unit of retrieval."})
     key_num: int | None = field(default=None, metadata={"help": "Chunks retrieved for each target chunk."})
+
+
+@dataclass
+class LookbackArguments(RetrieverArguments):
+    """The same as it is used: keywords of `load_srlm`."""
+
     target_size: int | None = field(
         default=None, metadata={"help": "Tokens that are scored, or generated, against one window."}
     )
@@ -65,12 +71,6 @@ def given(arguments: Any, *left_out: str) -> dict[str, Any]:
     """The fields of a dataclass that are not None, without those `left_out`."""
     values = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(arguments)}
     return {name: value for name, value in values.items() if value is not None and name not in left_out}
-
-
-def check_suffix(name: str, path: str | None, suffix: str) -> None:
-    """ValueError for a file to write whose name has another suffix; None is no file."""
-    if path is not None and Path(path).suffix != suffix:
-        raise ValueError(f"--{name} {path!r} must end in {suffix}: that is what is written.")
 
 
 def parse_arguments(
@@ -108,18 +108,20 @@ def _take_config(argv: list[str]) -> tuple[str | None, list[str]]:
 
 def _file_arguments(path: str, names: set[str]) -> list[str]:
     if not Path(path).is_file():
-        raise ValueError(f"--config {path!r} must be a file and is none: correct the path.")
+        raise ValueError(f"--config={path!r} must be a file and is none: correct the path.")
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
     except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {error}") from error
+        raise ValueError(f"--config={path!r} must be YAML: correct it. {error}") from error
     if not isinstance(values, dict):
-        raise ValueError(f"{path} holds a {type(values).__name__}; it must be a mapping of argument names to values.")
+        raise ValueError(
+            f"--config={path!r} holds a {type(values).__name__} and must hold a mapping: write `name: value` lines."
+        )
     arguments = []
     for name, value in values.items():
         if name not in names:
             nearest = difflib.get_close_matches(str(name), sorted(names), n=1, cutoff=0.0)[0]
-            raise ValueError(f"{path}: {name!r} is not an argument; did you mean {nearest!r}?")
+            raise ValueError(f"{path}: {name!r} is not an argument: did you mean {nearest!r}?")
         if value is not None:
             arguments += [f"--{name}", *_as_text(value)]
     return arguments

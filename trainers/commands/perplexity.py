@@ -56,14 +56,15 @@ class PerplexityArguments:
         for name in ("max_documents", "max_length"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ValueError(f"--{name} {value} must be at least 1: leave it out for all.")
+                raise ValueError(f"--{name}={value} must be at least 1: leave it out for all.")
         if self.data is not None:
             check_source(self.data)
         elif self.task == "chat":
-            raise ValueError("--task chat needs --data: rows with 'history', 'query' and 'answers'.")
+            raise ValueError("--task='chat' needs --data: give rows with 'history', 'query' and 'answers'.")
         if self.task == "chat" and (self.scored_tokens, self.max_length) != (None, None):
             raise ValueError(
-                "--scored_tokens and --max_length are for documents; of a chat the whole answer is scored."
+                "--scored_tokens and --max_length are for documents, and of a chat the whole answer is scored: leave "
+                "them out."
             )
         if self.report is not None:
             check_report_file(self.report)

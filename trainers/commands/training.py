@@ -84,26 +84,31 @@ class LoraArguments:
 
     def __post_init__(self) -> None:
         if self.lora_rank is not None and self.lora_rank < 1:
-            raise ValueError(f"lora_rank={self.lora_rank} must be 1 or more.")
+            raise ValueError(f"lora_rank={self.lora_rank} must be at least 1: give a rank such as 16.")
         if self.adapter is not None and (self.lora_rank is not None or self.use_dora or self.use_rslora):
             raise ValueError(
                 f"adapter={self.adapter!r} brings its own configuration: leave out lora_rank, use_dora and use_rslora "
                 "or merge the adapter first (lookback merge) and train a new one."
             )
         if self.lora_rank is None and (self.use_dora or self.use_rslora or self.lora_modules_to_save):
-            raise ValueError("use_dora, use_rslora and lora_modules_to_save are of a LoRA: give a lora_rank too.")
+            raise ValueError(
+                "lora_rank=None must be a rank where use_dora, use_rslora or lora_modules_to_save is given: give a "
+                "lora_rank too, or leave them out."
+            )
         self._check_quantization()
 
     def _check_quantization(self) -> None:
         if not (self.load_in_4bit or self.load_in_8bit):
             return
         if self.load_in_4bit and self.load_in_8bit:
-            raise ValueError("load_in_4bit and load_in_8bit are both set: choose one.")
+            raise ValueError("load_in_4bit=True and load_in_8bit=True exclude each other: choose one.")
         if self.lora_rank is None and self.adapter is None:
-            raise ValueError("Quantised weights cannot train themselves: give a lora_rank or an adapter.")
+            raise ValueError(
+                "lora_rank=None must be a rank, as quantised weights cannot train themselves: give one, or an adapter."
+            )
         for name, choices in (("bnb_4bit_compute_dtype", COMPUTE_DTYPES), ("bnb_4bit_quant_type", QUANT_TYPES)):
             if getattr(self, name) not in choices:
-                raise ValueError(f"{name}={getattr(self, name)!r} must be one of {', '.join(choices)}.")
+                raise ValueError(f"{name}={getattr(self, name)!r} must be one of {', '.join(choices)}: choose one.")
         check_quantization(4 if self.load_in_4bit else 8)
 
     def peft_config(self) -> LoraConfig | None:

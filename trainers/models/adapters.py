@@ -57,7 +57,9 @@ def add_adapter(
     and for a model that has an adapter already.
     """
     if not isinstance(peft_config, PeftConfig):
-        raise TypeError(f"peft_config is a {type(peft_config).__name__}; pass a PeftConfig such as peft.LoraConfig().")
+        raise TypeError(
+            f"peft_config is a {type(peft_config).__name__} and must be a PeftConfig: pass peft.LoraConfig()."
+        )
     if has_adapters(model):
         raise ValueError("The model has an adapter already: merge it first, or leave peft_config out to train it on.")
     _check_kind(peft_config)
@@ -160,7 +162,7 @@ def load_adapter_weights(
     Raises ValueError where the folder or repo has none, or weights of another adapter configuration or model.
     """
     if source is None:
-        raise ValueError("There is no checkpoint to load the adapter from.")
+        raise ValueError("source=None must be a checkpoint of the adapter: save one first, or give its folder.")
     try:
         file = find_file(source, ADAPTER_SAFE_WEIGHTS_NAME, place or {}, needed=True)
     except OSError as error:

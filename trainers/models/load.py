@@ -39,7 +39,8 @@ def load_biencoder(source: str, pooling: str | None = None, **loading: Any) -> B
         return BiEncoderModel.from_backbone(source, pooling=pooling, **_of_backbone(found, loading)).eval()
     if pooling is not None:
         raise ValueError(
-            f"--pooling is for a plain backbone; {source!r} is a {kind} and brings its own: leave it out."
+            f"--pooling={pooling!r} is for a plain backbone, and {source!r} is a {kind}, which brings its own: leave "
+            "it out."
         )
     model = build_found(found) if kind == BiEncoderConfig.model_type else _biencoder_of_llara(found)
     return model.eval()
@@ -93,11 +94,11 @@ def load_llara(source: str, **loading: Any) -> LlaraForPreTraining:
     try:
         found = look(source, **loading)
     except OSError as error:
-        raise ValueError(f"--model {source!r} is no folder or Hub repo of a model: {error}") from error
+        raise ValueError(f"--model={source!r} is no folder or Hub repo of a model: {error}") from error
     if found.model_type != LlaraConfig.model_type:
         raise ValueError(
-            f"--model {source!r} is of type {found.model_type!r}, without the prompts that are read here; it must be "
-            f"a LLaRA model, such as `lookback pretrain --model {source} --train_data ...` makes of a decoder."
+            f"--model={source!r} is of type {found.model_type!r} and must be a LLaRA model, with the prompts that are "
+            f"read here: take one, such as `lookback pretrain --model {source} --train_data ...` makes of a decoder."
         )
     return build_found(found)
 
@@ -129,8 +130,8 @@ def load_srlm(
         return build_srlm(source, None, retriever_revision=retriever_revision, **place, **complete)
     if retriever is not None:
         raise ValueError(
-            f"--retriever {retriever!r} is for a plain causal LM; {source!r} is a SelfRetrievalLM and brings its own: "
-            "leave it out."
+            f"--retriever={retriever!r} is for a plain causal LM, and {source!r} is a SelfRetrievalLM, which brings "
+            "its own: leave it out."
         )
     loaded = build_found(found)
     for name, value in settings.items():

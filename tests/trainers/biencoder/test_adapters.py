@@ -281,7 +281,7 @@ def test_flags_make_the_configuration() -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"lora_rank": 0}, "lora_rank=0 must be 1 or more"),
+        ({"lora_rank": 0}, "lora_rank=0 must be at least 1"),
         ({"adapter": "x", "lora_rank": 4}, "brings its own configuration"),
         ({"use_dora": True}, "give a lora_rank too"),
         ({"load_in_4bit": True}, "cannot train themselves"),
