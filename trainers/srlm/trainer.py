@@ -55,7 +55,7 @@ class SelfRetrievalTrainer(FamilyTrainer):
             self.add_callback(IndexRefreshCallback(self.model, self.args.index_refresh_steps))
 
     def build_model(
-        self, backbone: ModelSource, tokenizer: PreTrainedTokenizerBase | None, kwargs: dict[str, Any]
+        self, backbone: ModelSource, tokenizer: PreTrainedTokenizerBase | None, kwargs: dict[str, Any], kind: str
     ) -> PreTrainedModel:
         """A self-retrieval LM with BM25 unless `kwargs` say otherwise; `revision` is the backbone's."""
         return build_srlm(backbone, tokenizer, **kwargs)

@@ -21,7 +21,7 @@ from tests.support.loopback_hub.fixtures import commit
 from tests.support.loopback_hub.fixtures import hub as hub
 from tests.support.tiny import tiny_backbone, tiny_tokenizer
 from tests.support.training import PAIRS
-from trainers import SelfRetrievalTrainer, add_adapter, load_adapted, load_adapter
+from trainers import BiEncoderTrainer, LlaraTrainer, SelfRetrievalTrainer, add_adapter, load_adapted, load_adapter
 from trainers.commands import mine
 from trainers.models.kind import look
 from trainers.models.load import load_as_biencoder, load_biencoder, load_llara, load_srlm
@@ -98,17 +98,10 @@ def wrapped(source: str, **loading: Any) -> SelfRetrievalLM:
     return load_srlm(source, SIZES, "user/retriever", first, **loading)
 
 
-def in_training(source: str, **loading: Any) -> SelfRetrievalLM:
-    trainer = object.__new__(SelfRetrievalTrainer)
-    return trainer.build_model(
-        source, None, {**SIZES, "retrieval_method": "dense", "retriever": "user/retriever", **loading}
-    )
-
-
-def adapter_alone(source: str, revision: str, **loading: Any) -> BiEncoderModel:
-    model = BiEncoderModel.from_pretrained("user/biencoder", **loading)
-    load_adapter(model, source, revision=revision, **loading)
-    return model
+def in_training(trainer_class: type, source: str, retriever_revision: str | None = None, **loading: Any) -> Any:
+    settings = {"retrieval_method": "dense", "retriever": "user/retriever", "retriever_revision": retriever_revision}
+    trainer = object.__new__(trainer_class)
+    return trainer._load(source, None, {**loading, **({**SIZES, **settings} if retriever_revision else {})})
 
 
 LOADS: dict[tuple[str, str], Callable[..., Any]] = {
@@ -118,7 +111,9 @@ LOADS: dict[tuple[str, str], Callable[..., Any]] = {
     **{("explain", kind): load_llara for kind in ("llara", "adapted_llara")},
     **{("generate", kind): partial(load_srlm, settings={}) for kind in ("srlm", "adapted_srlm")},
     ("wrap", "backbone"): wrapped,
-    ("train-lm", "backbone"): in_training,
+    ("train-lm", "backbone"): partial(in_training, SelfRetrievalTrainer),
+    **{("finetune", kind): partial(in_training, BiEncoderTrainer) for kind in ("backbone", "biencoder", "llara")},
+    **{("pretrain", kind): partial(in_training, LlaraTrainer) for kind in ("backbone", "llara")},
     **{("merge", kind): load_adapted for kind in ADAPTED},
 }  # fmt: skip
 
@@ -146,6 +141,16 @@ def test_where_a_repo_lies_reaches_every_step(hub, firsts, folders, tmp_path, mo
     # AutoModel notes that there is no adapter in the cache that it knows (5.23), and stores nothing there.
     assert [file for file in home.rglob("*.json") if ".no_exist" not in file.parts] == []
     assert list(cache.rglob("*.safetensors"))
+
+
+def test_an_adapter_for_a_model_that_is_there_is_found_where_it_lies(hub, firsts, tmp_path, monkeypatch):
+    in_process(hub, monkeypatch, tmp_path / "home")  # not logged in
+    model = build("biencoder", 0)
+    load_adapter(model, "user/adapted", revision=firsts["adapted"], token="hf_read", cache_dir=str(tmp_path / "cache"))
+    adapted = build("biencoder", 0)
+    load_adapter(adapted, tmp_path / "adapted")
+    assert torch.equal(model.encode(["a text"]), adapted.encode(["a text"]))
+    assert not (tmp_path / "home").exists() and list((tmp_path / "cache").rglob("*.safetensors"))
 
 
 @pytest.mark.parametrize("kind", ["backbone", "biencoder", "llara", "adapted", "adapted_plain", "adapted_llara"])
