@@ -39,7 +39,11 @@ def check_positive_int(what: str, value: object, fix: str = "give a whole number
 
 
 def check_number(
-    what: str, value: object, least: float | None = None, above: float | None = None, fix: str = "give such a number"
+    what: str,
+    value: object,
+    least: float | None = None,
+    above: float | None = None,
+    fix: str = "give one in that range",
 ) -> None:
     """Raise TypeError or ValueError unless `value` is a finite number, `least` or more, or more than `above`."""
     rule = "a finite number" + ("" if least is None else f" of at least {least:g}")
@@ -53,7 +57,7 @@ def check_number(
 def check_bool(what: str, value: object) -> None:
     """Raise TypeError unless `value` is True or False."""
     if not isinstance(value, bool):
-        raise TypeError(f"{what}={value!r} must be True or False, not {type(value).__name__}: give {bool(value)}.")
+        raise TypeError(f"{what}={value!r} must be True or False, not {type(value).__name__}: give one of the two.")
 
 
 def check_token_ids(what: str, values: object) -> None:

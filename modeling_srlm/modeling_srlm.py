@@ -74,7 +74,8 @@ class SelfRetrievalLM(ChatMixin, DialogueMixin, FeedbackMixin, LookbackGeneratio
             tokenizer: the LM's own; default: the one beside `model` when that is an id or a folder.
             retriever: a BiEncoderModel, a SentenceTransformer or a bi-encoder's Hub id or folder (saved inside this
                 model's repo), or any object with `encode(list[str]) -> (n, d)` (given anew after loading).
-            model_kwargs, retriever_kwargs: passed to the `from_pretrained` of either (`revision`, `dtype`, ...).
+            model_kwargs, retriever_kwargs: passed to the `from_pretrained` of either (`revision`, `dtype`, ...). Where
+                they do not say so, no code of a repo is run and no pickle is read.
             config: settings of [`SelfRetrievalConfig`].
         """
         if isinstance(model, str | Path):
