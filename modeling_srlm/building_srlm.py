@@ -9,8 +9,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from .components_srlm import is_nestable, load_retriever, take_apart
 from .configuration_srlm import SelfRetrievalConfig
-from .loading_srlm import HUB_KEYWORDS, commit_of
-from .retriever_srlm import TextEncoder, without_pooler
+from .loading_srlm import backbone_keywords, commit_of, tokenizer_keywords
+from .pooling_srlm import drop_pooler
+from .retriever_srlm import TextEncoder
 
 if TYPE_CHECKING:
     from .modeling_srlm import SelfRetrievalLM
@@ -27,7 +28,8 @@ def build(
 ) -> "SelfRetrievalLM":
     """What `SelfRetrievalLM.from_components` returns."""
     if isinstance(model, str | Path):
-        tokenizer = load_tokenizer(model, model_kwargs) if tokenizer is None else tokenizer
+        if tokenizer is None:
+            tokenizer = AutoTokenizer.from_pretrained(model, **tokenizer_keywords(model_kwargs))
         model = load_language_model(model, model_kwargs)
     if isinstance(retriever, str | Path):
         retriever = load_retriever(str(retriever), **retriever_kwargs)
@@ -47,24 +49,16 @@ def build(
 
 def load_language_model(source: str | Path, model_kwargs: dict[str, Any]) -> PreTrainedModel:
     """The causal LM of a Hub id or folder; its configuration knows its commit."""
-    # use_safetensors=False in model_kwargs is the caller's word that a pickle of theirs may be read
-    loading = {"use_safetensors": True, **model_kwargs}
+    loading = backbone_keywords(model_kwargs)
     model = AutoModelForCausalLM.from_pretrained(source, **loading)
     model.config._commit_hash = commit_of(source, loading)  # for the card, which names its base
     return model
-
-
-def load_tokenizer(source: str | Path, model_kwargs: dict[str, Any]) -> PreTrainedTokenizerBase:
-    """The tokenizer beside the causal LM of a Hub id or folder."""
-    hub_kwargs = {name: value for name, value in model_kwargs.items() if name in HUB_KEYWORDS}
-    # Without a word on trust, transformers would ask at the terminal.
-    trust = bool(model_kwargs.get("trust_remote_code"))
-    return AutoTokenizer.from_pretrained(source, trust_remote_code=trust, **hub_kwargs)
 
 
 def _attach_retriever(model: "SelfRetrievalLM", retriever: TextEncoder | None, nested: tuple | None) -> None:
     if nested is None:
         model.retriever = retriever
         return
-    model.retriever.backbone, model.retriever.tokenizer = without_pooler(nested[0]), nested[1]
+    drop_pooler(nested[0])
+    model.retriever.backbone, model.retriever.tokenizer = nested[0], nested[1]
     model.retriever.requires_grad_(False)

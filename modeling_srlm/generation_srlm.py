@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import GenerationConfig
 
-from .checks_srlm import check_inputs
 from .configuration_srlm import SelfRetrievalConfig
 from .generation_state_srlm import RetrievalState
+from .inputs_srlm import check_inputs
 from .lookup_srlm import MAX_GUESSES
 from .planning_srlm import Plan
 

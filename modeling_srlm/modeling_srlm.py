@@ -20,12 +20,12 @@ from transformers import (
 
 from .building_srlm import build
 from .chat_srlm import ChatReply, Message, answer_chat
-from .checks_srlm import check_inputs
 from .configuration_srlm import SelfRetrievalConfig
 from .dialogue_srlm import score_answers, score_continuations
 from .documents_srlm import perplexity, run_documents
 from .encoding_srlm import EmbeddingCache
 from .generation_srlm import RetrievalState, prepare_generation
+from .inputs_srlm import check_inputs
 from .oracle_srlm import score_candidates
 from .output_srlm import SelfRetrievalOutput
 from .planning_srlm import Plan
@@ -74,7 +74,8 @@ class SelfRetrievalLM(TwoTokenizers, GenerationMixin):
             tokenizer: the LM's own; default: the one beside `model` when that is an id or a folder.
             retriever: a BiEncoderModel, a SentenceTransformer or a bi-encoder's Hub id or folder (saved inside this
                 model's repo), or any object with `encode(list[str]) -> (n, d)` (given anew after loading).
-            model_kwargs, retriever_kwargs: passed to the `from_pretrained` of either (`revision`, `dtype`, ...).
+            model_kwargs, retriever_kwargs: passed to the `from_pretrained` of either (`revision`, `dtype`, ...). Where
+                they do not say so, no code of a repo is run and no pickle is read.
             config: settings of [`SelfRetrievalConfig`].
         """
         return build(cls, model, tokenizer, retriever, model_kwargs or {}, retriever_kwargs or {}, config)
