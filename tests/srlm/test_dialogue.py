@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from modeling_srlm import SelfRetrievalLM
-from tests.srlm.test_golden import ByteCounter
+from tests.support.srlm import ByteCounter
 from tests.support.tiny import tiny_backbone, tiny_tokenizer
 
 METHODS = ("no", "recent", "random", "bm25", "dense", "self", "hybrid", "oracle")
