@@ -19,11 +19,10 @@ from hub_cards import inspect, pull
 from hub_cards.inspection.code_checks import packaged_code
 from hub_cards.inspection.file_checks import hidden_pickle
 from hub_cards.inspection.safetensors_headers import read_shapes
-from tests.hub_cards.test_card_code import build
 from tests.support import FIXTURES
+from tests.support.families import build
 from tests.support.loopback_hub import LoopbackHub
 from tests.support.loopback_hub.fixtures import commit
-from tests.support.loopback_hub.fixtures import hub as hub
 from tests.support.loopback_hub.repos import Blob
 from trainers import cli
 

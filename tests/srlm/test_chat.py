@@ -5,7 +5,7 @@ import torch
 
 from modeling_srlm import SelfRetrievalLM
 from modeling_srlm.chat_srlm import first_recent, split_turns
-from tests.srlm.test_golden import ByteCounter
+from tests.support.srlm import ByteCounter
 from tests.support.tiny import tiny_backbone, tiny_tokenizer
 
 TEMPLATE = (

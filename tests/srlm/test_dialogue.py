@@ -6,7 +6,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 from modeling_srlm import SelfRetrievalLM
-from tests.srlm.test_golden import ByteCounter
+from tests.support.srlm import ByteCounter
 from tests.support.tiny import tiny_backbone, tiny_tokenizer
 
 METHODS = ("no", "recent", "random", "bm25", "dense", "self", "hybrid", "oracle")

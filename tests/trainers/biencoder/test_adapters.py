@@ -14,8 +14,7 @@ from transformers import AutoModel, BitsAndBytesConfig
 
 from modeling_biencoder import BiEncoderModel
 from modeling_llara import LlaraForPreTraining
-from tests.biencoder.test_bidirectional import backbone as other_backbone
-from tests.support.loopback_hub.fixtures import hub as hub
+from tests.support.decoders import backbone as other_backbone
 from tests.support.loopback_hub.fixtures import read
 from tests.support.tiny import tiny_backbone, tiny_tokenizer
 from tests.support.training import PAIRS, SENTENCES, arguments, assert_same_weights, weights

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from modeling_llara import LlaraConfig, LlaraForPreTraining
 from modeling_llara.loss_llara import weigh_by_uncertainty
-from tests.llara.test_gradients import batch_of
+from tests.support.llara import batch_of
 from tests.support.tiny import DECODERS, tiny_backbone, tiny_tokenizer
 from tests.support.training import PASSAGES, arguments, assert_moved, assert_same_weights, logged, weights
 from trainers import LlaraTrainer, LlaraTrainingArguments

@@ -4,7 +4,8 @@ import datasets
 import pytest
 import torch
 
-from tests.support.mining import PASSAGES, ROWS, biencoder, dense_scores, write_rows
+from tests.support.files import write_rows
+from tests.support.mining import PASSAGES, ROWS, biencoder, dense_scores
 from trainers import load_biencoder_rows, mine_hard_negatives
 from trainers.data.sources import load_rows
 from trainers.mining.corpus import Corpus, load_corpus, text_key

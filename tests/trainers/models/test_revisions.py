@@ -9,7 +9,6 @@ from peft import LoraConfig
 from modeling_biencoder import BiEncoderModel
 from modeling_llara import LlaraForPreTraining
 from tests.support.loopback_hub.fixtures import commit
-from tests.support.loopback_hub.fixtures import hub as hub
 from tests.support.tiny import tiny_backbone, tiny_tokenizer
 from tests.support.training import PAIRS
 from trainers import add_adapter, load_adapted

@@ -7,27 +7,15 @@ import pytest
 import torch
 
 from modeling_srlm import SelfRetrievalLM
-from tests.srlm.test_golden import ByteCounter
+from tests.support.files import write_rows
+from tests.support.perplexity import ROWS, SETTINGS
+from tests.support.srlm import ByteCounter
 from tests.support.tiny import tiny_backbone, tiny_tokenizer
 from trainers.commands.perplexity import main
 from trainers.perplexity.data import read_chats
 from trainers.perplexity.measure import compare_chats
 
-SETTINGS = {"context_window_size": 128, "chunk_size": 16, "key_num": 2, "retrieval_method": "bm25"}
 METHODS = ["no", "recent", "random", "bm25", "dense", "self", "hybrid", "oracle"]
-ROWS = [
-    {"history": ["the candle", "the copper lantern on the island", "hammer"], "query": "where is the copper lantern?",
-     "answers": ["on the island", "elsewhere"]},
-    {"history": [], "query": "who reads?", "answers": ["the library reads long documents and looks back at them"]},
-    {"history": ["a query", "a passage"], "query": "what answers a query?", "answers": ["the passage"]},
-    {"history": ["one"], "query": "the hammer?", "answers": ["next to it"]},
-    {"history": ["the island", "long documents", "a candle", "answers"], "query": "which ones?", "answers": ["long"]},
-]  # fmt: skip
-
-
-def write_rows(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
 
 
 def build(family="llama"):
