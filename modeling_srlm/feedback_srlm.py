@@ -4,8 +4,8 @@ from typing import Any
 
 import torch
 
-from .checks_srlm import check_inputs
 from .chunking_srlm import Block, Document, split_rows
+from .inputs_srlm import check_inputs
 from .oracle_srlm import score_keys
 
 

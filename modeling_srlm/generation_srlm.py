@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, GenerationMixin
 
-from .checks_srlm import check_inputs
 from .chunking_srlm import half_window
 from .generation_state_srlm import RetrievalState
+from .inputs_srlm import check_inputs
 from .lookup_srlm import MAX_GUESSES
 from .output_srlm import SelfRetrievalOutput
 

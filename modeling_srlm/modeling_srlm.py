@@ -17,7 +17,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.utils.logging import tqdm
 
 from .chat_srlm import ChatMixin
-from .checks_srlm import check_inputs
 from .chunking_srlm import split_rows
 from .components_srlm import is_nestable, load_retriever, take_apart
 from .configuration_srlm import SelfRetrievalConfig
@@ -25,10 +24,12 @@ from .dialogue_srlm import DialogueMixin
 from .encoding_srlm import EmbeddingCache
 from .feedback_srlm import FeedbackMixin
 from .generation_srlm import LookbackGenerationMixin, RetrievalState
-from .loading_srlm import HUB_KEYWORDS, commit_of
+from .inputs_srlm import check_inputs
+from .loading_srlm import backbone_keywords, commit_of, tokenizer_keywords
 from .output_srlm import LogitsBuffer, Row, SelfRetrievalOutput, pad_rows, retrieval_fields
 from .planning_srlm import PlanningMixin
-from .retriever_srlm import NestedRetriever, TextEncoder, without_pooler
+from .pooling_srlm import drop_pooler
+from .retriever_srlm import NestedRetriever, TextEncoder
 from .scoring_srlm import run_inputs, sum_dtype, token_losses
 from .tokenizers_srlm import TwoTokenizers
 
@@ -73,17 +74,14 @@ class SelfRetrievalLM(ChatMixin, DialogueMixin, FeedbackMixin, LookbackGeneratio
             tokenizer: the LM's own; default: the one beside `model` when that is an id or a folder.
             retriever: a BiEncoderModel, a SentenceTransformer or a bi-encoder's Hub id or folder (saved inside this
                 model's repo), or any object with `encode(list[str]) -> (n, d)` (given anew after loading).
-            model_kwargs, retriever_kwargs: passed to the `from_pretrained` of either (`revision`, `dtype`, ...).
+            model_kwargs, retriever_kwargs: passed to the `from_pretrained` of either (`revision`, `dtype`, ...). Where
+                they do not say so, no code of a repo is run and no pickle is read.
             config: settings of [`SelfRetrievalConfig`].
         """
         if isinstance(model, str | Path):
             if tokenizer is None:
-                hub_kwargs = {k: v for k, v in (model_kwargs or {}).items() if k in HUB_KEYWORDS}
-                # Without a word on trust, transformers would ask at the terminal.
-                trust = bool((model_kwargs or {}).get("trust_remote_code"))
-                tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=trust, **hub_kwargs)
-            # use_safetensors=False in model_kwargs is the caller's word that a pickle of theirs may be read
-            source, loading = model, {"use_safetensors": True, **(model_kwargs or {})}
+                tokenizer = AutoTokenizer.from_pretrained(model, **tokenizer_keywords(model_kwargs or {}))
+            source, loading = model, backbone_keywords(model_kwargs or {})
             model = AutoModelForCausalLM.from_pretrained(source, **loading)
             model.config._commit_hash = commit_of(source, loading)  # for the card, which names its base
         if isinstance(retriever, str | Path):
@@ -107,7 +105,8 @@ class SelfRetrievalLM(ChatMixin, DialogueMixin, FeedbackMixin, LookbackGeneratio
         if nested is None:
             self.retriever = retriever
             return
-        self.retriever.backbone, self.retriever.tokenizer = without_pooler(nested[0]), nested[1]
+        drop_pooler(nested[0])
+        self.retriever.backbone, self.retriever.tokenizer = nested[0], nested[1]
         self.retriever.requires_grad_(False)
 
     def get_input_embeddings(self) -> nn.Module:

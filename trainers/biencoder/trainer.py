@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from modeling_biencoder import BiEncoderConfig, BiEncoderModel, BiEncoderOutput
-from modeling_biencoder.checks_biencoder import check_max_length
+from modeling_biencoder.inputs_biencoder import check_max_length
 from modeling_biencoder.objectives_biencoder import LOSSES
 
 from ..base.cards import data_facts

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
 from modeling_biencoder import BiEncoderModel
-from modeling_biencoder.checks_biencoder import check_truncate_dim
+from modeling_biencoder.inputs_biencoder import check_truncate_dim
 
 from ..data.texts import IdentifiedTexts
 from ..jobs.parts import PartFiles, check_output
