@@ -1,7 +1,6 @@
 """Several data sets to train on: how they are given, and what holds for each."""
 
 import dataclasses
-import difflib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any, TypeAlias, TypeGuard
 import datasets
 import yaml
 
+from hub_cards.travelling.checks import nearest
 from modeling_biencoder import BiEncoderConfig
 from modeling_biencoder.encoding_biencoder import instruction_prompt
 
@@ -194,10 +194,9 @@ def _entry_of_mapping(mapping: dict[str, Any]) -> DataSetEntry:
     names = [field.name for field in dataclasses.fields(DataSetEntry)]
     for name in mapping:
         if name not in names:
-            nearest = difflib.get_close_matches(str(name), names, n=1, cutoff=0.0)[0]
             raise ValueError(
-                f"A data set's {name!r} is not known; did you mean {nearest!r}? (Rows that have a column 'data' load "
-                f"from a file or a datasets.Dataset, not from a list.)"
+                f"A data set's {name!r} is not known; did you mean {nearest(name, names)}? (Rows that have a column "
+                "'data' load from a file or a datasets.Dataset, not from a list.)"
             )
     return DataSetEntry(**mapping)
 
