@@ -23,8 +23,8 @@ def tokenize_documents(
     """
     if not 0 < target_size < document_length:
         raise ValueError(
-            f"target_size={target_size} and document_length={document_length}: the target must be 1 token or more and "
-            f"shorter than the document, which has to hold context too."
+            f"target_size={target_size} must be at least 1 and less than document_length={document_length}, which has "
+            f"to hold context too: give other sizes."
         )
     cut = partial(_cut_documents, tokenizer=tokenizer, document_length=document_length, target_size=target_size)
     features = datasets.Features(dict.fromkeys(("input_ids", "labels"), datasets.List(datasets.Value("int64"))))

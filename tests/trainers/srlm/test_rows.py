@@ -36,7 +36,7 @@ def test_bad_rows_and_sizes_are_named():
     ]:
         with pytest.raises(ValueError, match=message):
             tokenize_documents(load_rows(rows)[0], tokenizer, 8, 2)
-    with pytest.raises(ValueError, match="target_size=8 and document_length=8"):
+    with pytest.raises(ValueError, match="target_size=8 must be at least 1 and less than document_length=8"):
         tokenize_documents(load_rows([{"text": "a"}])[0], tokenizer, 8, 8)
 
 
