@@ -78,7 +78,8 @@ LAYERS = (
 )  # fmt: skip
 RANKS = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
 METHODS = LAYERS[3]
-MINING_READS = "trainers.biencoder.rows"  # the rows that mining writes are those that the bi-encoder's Trainer reads
+# Rows are read by the method that they are for: mining's by the bi-encoder's, the chats of a perplexity by the LM's.
+READS = {("mining", "trainers.biencoder.rows"), ("perplexity", "trainers.srlm.rows")}
 
 
 def imports(path: Path) -> set[str]:
@@ -102,7 +103,7 @@ def is_downward(room: str, name: str) -> bool:
     """Whether a file of this room may import this module."""
     other = name.split(".")[1] if name.startswith("trainers.") else room
     if other in METHODS and room in LAYERS[2]:
-        return room == "mining" and name == MINING_READS
+        return (room, name) in READS
     return other == room or RANKS.get(other, -1) > RANKS[room]
 
 

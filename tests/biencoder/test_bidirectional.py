@@ -9,7 +9,7 @@ from peft import LoraConfig
 from transformers import CONFIG_MAPPING
 
 from modeling_biencoder import BiEncoderConfig, BiEncoderModel
-from modeling_biencoder.bidirectional_biencoder import BIDIRECTIONAL_DECODERS as DECODERS
+from modeling_biencoder.backbone_biencoder import BIDIRECTIONAL_DECODERS as DECODERS
 from tests.support.decoders import WINDOW, backbone
 from tests.support.tiny import random_ids, tiny_backbone, tiny_tokenizer
 from trainers import add_adapter

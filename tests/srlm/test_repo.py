@@ -76,7 +76,7 @@ def test_nested_retriever_is_the_biencoder(pooling, separate_prompts):
     family = "bert" if pooling == "cls" else "gpt2"
     encoder = BiEncoderModel.from_backbone(
         tiny_backbone(family, lm_head=family != "bert"), tiny_tokenizer(), pooling=pooling, pooling_k=3,
-        prompts=PROMPTS, separate_prompts=separate_prompts, max_length=24, append_eos=True, normalize=False,
+        prompts=PROMPTS, separate_prompts=separate_prompts, max_length=16, append_eos=True, normalize=False,
     )  # fmt: skip
     texts = ["a", "the library reads long documents and looks back at what came before it", "", "copper lantern"]
     wanted = {role: encoder.encode(texts, role=role) for role in ("query", "passage")}

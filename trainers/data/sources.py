@@ -1,24 +1,15 @@
-"""Data sets as rows: from a file, a folder, a Hub id or a `datasets` object, made into features as they are read.
+"""Data sets as rows: from a file, a folder, a Hub id or a `datasets` object."""
 
-The original rows stay in the `datasets` object (memory-mapped or streamed); a `transform` makes token ids of a row
-only when a batch needs it. It is told the row number and the epoch, so that what it draws at random (negatives)
-is the same after a resume, on every process and in every worker.
-"""
-
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import datasets
-import torch
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 Row = dict[str, Any]
-# (row, row number, epoch) -> token ids of one example.
-Transform = Callable[[Row, int, int], Row]
 RowSource: TypeAlias = str | Path | tuple[Path, ...] | list[Row] | datasets.Dataset | datasets.IterableDataset
 
 _BUILDERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
+DATA_SUFFIXES = tuple(_BUILDERS)  # files that end otherwise are plain text, where that is taken
 
 
 def load_rows(
@@ -41,7 +32,7 @@ def load_rows(
         return [_load_file(file, streaming) for file in source]
     if isinstance(source, list):
         if not source:
-            raise ValueError("The list of rows is empty; a data set needs one row or more.")
+            raise ValueError("The list of rows is empty, and a data set needs one row or more: give some.")
         # Dataset.from_list would take the columns from the first row alone.
         names = dict.fromkeys(name for row in source for name in row)
         rows = datasets.Dataset.from_dict({name: [row.get(name) for row in source] for name in names})
@@ -58,7 +49,7 @@ def load_rows(
         return [_load_file(path, streaming)]
     repo_id, pinned = split_revision(str(source))
     if Path(repo_id).suffix or path.is_absolute():
-        raise ValueError(f"There is no file or folder {str(source)!r}; give a path that exists or a Hub id user/name.")
+        raise ValueError(f"There is no file or folder {str(source)!r}: give a path that exists or a Hub id user/name.")
     if revision is not None and pinned not in (None, revision):
         raise ValueError(f"{str(source)!r} names another revision than revision={revision!r}: leave one of them out.")
     return [datasets.load_dataset(repo_id, subset, split=split, streaming=streaming, revision=revision or pinned)]
@@ -74,15 +65,19 @@ def data_files(folder: Path) -> list[Path]:
     """The data files of a folder, by name; ValueError where it has none."""
     files = sorted(file for file in folder.iterdir() if file.suffix in _BUILDERS)
     if not files:
-        raise ValueError(f"Folder {str(folder)!r} holds no data files; they end in {', '.join(_BUILDERS)}.")
+        raise ValueError(
+            f"Folder {str(folder)!r} holds no data files: give some whose names end in {', '.join(DATA_SUFFIXES)}."
+        )
     return files
 
 
 def _load_file(path: Path, streaming: bool) -> datasets.Dataset | datasets.IterableDataset:
     if path.suffix not in _BUILDERS:
-        raise ValueError(f"{path.name!r} is not a data file that loads; its name must end in {', '.join(_BUILDERS)}.")
+        raise ValueError(
+            f"{path.name!r} is no data file, as names of these must end in {', '.join(DATA_SUFFIXES)}: rename it."
+        )
     if path.stat().st_size == 0:
-        raise ValueError(f"Data file {str(path)!r} is empty; it needs one row or more.")
+        raise ValueError(f"Data file {str(path)!r} is empty, and needs one row or more: give another.")
     try:
         return datasets.load_dataset(_BUILDERS[path.suffix], data_files=str(path), split="train", streaming=streaming)
     except datasets.exceptions.DatasetGenerationError as error:
@@ -101,85 +96,3 @@ def text_field(row: Row, field: str, number: int) -> str:
         found = "is missing" if value is None else f"is {value!r}"
         raise ValueError(f"Row {number} (the first is 0): field {field!r} {found}; it must be a non-empty text.")
     return value
-
-
-class TransformedRows(torch.utils.data.Dataset):
-    """A map-style data set whose item i is `transform(rows[i], i, epoch)`."""
-
-    def __init__(self, rows: datasets.Dataset, transform: Transform):
-        if len(rows) == 0:
-            raise ValueError("The data set is empty; it needs one row or more.")
-        self.rows = rows
-        self.transform = transform
-        # Shared, so that the persistent workers of a data loader see the epoch change.
-        self._epoch = torch.zeros((), dtype=torch.long).share_memory_()
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> Row:
-        return self.transform(self.rows[index], index, self.epoch)
-
-    @property
-    def epoch(self) -> int:
-        """The epoch that `set_epoch` told."""
-        return int(self._epoch)
-
-    def set_epoch(self, epoch: int) -> None:
-        self._epoch.fill_(epoch)
-
-
-class StreamedRows(torch.utils.data.IterableDataset):
-    """The streaming counterpart of `TransformedRows`; the row number counts the rows as they come."""
-
-    def __init__(self, rows: datasets.IterableDataset, transform: Transform):
-        self.rows = rows
-        self.transform = transform
-        self._epoch = torch.zeros((), dtype=torch.long).share_memory_()
-        self._num_rows = torch.zeros((), dtype=torch.long).share_memory_()
-
-    def __iter__(self) -> Iterator[Row]:
-        count = 0
-        for index, row in enumerate(self.rows):
-            yield self.transform(row, index, self.epoch)
-            count = index + 1
-        self._num_rows.fill_(count)
-
-    @property
-    def num_rows(self) -> int:
-        """Rows of the last pass that reached the end."""
-        return int(self._num_rows)
-
-    @property
-    def epoch(self) -> int:
-        """The epoch that `set_epoch` told."""
-        return int(self._epoch)
-
-    def set_epoch(self, epoch: int) -> None:
-        self._epoch.fill_(epoch)
-        self.rows.set_epoch(epoch)
-
-
-def transform_rows(
-    rows: datasets.Dataset | datasets.IterableDataset, transform: Transform
-) -> TransformedRows | StreamedRows:
-    """The rows with `transform` applied as they are read."""
-    if isinstance(rows, datasets.IterableDataset):
-        return StreamedRows(rows, transform)
-    return TransformedRows(rows, transform)
-
-
-class EpochCallback(TrainerCallback):
-    """Tells a map-style data set the epoch.
-
-    The data loader of accelerate does so too, but not with more than one process: it stops at the sampler there.
-    """
-
-    def __init__(self, dataset: TransformedRows):
-        self.dataset = dataset
-
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        # The state's epoch is a float that grows by steps: 1.9999999 is the start of epoch 2.
-        self.dataset.set_epoch(int(state.epoch + 1e-6))

@@ -1,18 +1,15 @@
 """Texts with ids, read by number from a file that may be larger than the memory."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import datasets
 from tqdm.auto import tqdm
 
-from ..retrieval.data import passage_text
 from .faithful import ParsedRows, load_faithful_rows
-from .sources import Row
-
-_DATA_FILES = (".jsonl", ".json", ".parquet", ".csv")
+from .sources import DATA_SUFFIXES, Row
 
 
 class IdentifiedTexts(Sequence[str]):
@@ -28,7 +25,7 @@ class IdentifiedTexts(Sequence[str]):
     def __init__(self, source: str, field: str = "text", show_progress: bool = False):
         path = Path(source)
         self.source, self.field = source, field
-        self.is_text = path.is_file() and path.suffix not in _DATA_FILES
+        self.is_text = path.is_file() and path.suffix not in DATA_SUFFIXES
         self.rows = _load_lines(source) if self.is_text else load_faithful_rows(source)
         digest = hashlib.sha256()
         for number in tqdm(range(len(self)), desc="Reading texts", unit="text", disable=not show_progress):
@@ -62,9 +59,17 @@ class IdentifiedTexts(Sequence[str]):
 
 def _load_lines(source: str) -> ParsedRows:
     if Path(source).stat().st_size == 0:
-        raise ValueError(f"{source!r} is empty; it needs one line or more.")
+        raise ValueError(f"{source!r} is empty, and needs one line or more: give another.")
     lines = datasets.load_dataset("text", data_files=source, split="train")
     kept = [number for number, line in enumerate(lines["text"]) if line.strip()]
     if not kept:
-        raise ValueError(f"{source!r} holds blank lines only; it needs one text or more.")
+        raise ValueError(f"{source!r} holds blank lines only, and needs one text or more: give another.")
     return ParsedRows(lines.add_column("id", list(range(len(lines)))).select(kept), lambda row, number: row)
+
+
+def passage_text(row: Mapping[str, Any], where: str) -> str:
+    """`title` and `text` of a row with a blank between, as BEIR has it; ValueError, naming `where`, without a text."""
+    text, title = row.get("text"), row.get("title") or ""
+    if not isinstance(text, str) or not isinstance(title, str):
+        raise ValueError(f"{where}: field 'text' is {text!r}, 'title' {title!r}; both must be texts.")
+    return f"{title} {text}".strip() if title else text

@@ -17,8 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from modeling_llara import LlaraConfig, build_row
 
 from ..data.documents import read_text_files, text_files
-from ..data.sources import Row, RowSource, column_names, load_rows, text_field
-from ..srlm.rows import DATA_SUFFIXES
+from ..data.sources import DATA_SUFFIXES, Row, RowSource, column_names, load_rows, text_field
 from .passages import cut_passages
 from .stop_words import without_stop_words
 

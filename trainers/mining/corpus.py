@@ -11,9 +11,8 @@ from tqdm.auto import tqdm
 
 from ..biencoder.rows import normalize_row
 from ..data.faithful import faithful_rows
-from ..data.sources import Row
+from ..data.sources import DATA_SUFFIXES, Row
 
-_DATA_FILES = (".jsonl", ".json", ".parquet", ".csv")
 # Texts, rows with `text` or `passage` (and `title`), a path or a Hub id.
 CorpusSource: TypeAlias = str | Path | list[str] | list[Row] | datasets.Dataset
 _Passage = tuple[str, str]  # with its title, and without
@@ -63,7 +62,7 @@ class Corpus:
             bare_keys.append(key if bare == text else text_key(bare))
             digest.update(text.encode(errors="surrogatepass") + b"\0")
         if not self.texts:
-            raise ValueError("The corpus holds no passage that is not blank; it needs one or more.")
+            raise ValueError("The corpus holds no passage that is not blank, and needs one or more: give another.")
         self.digest = digest.hexdigest()
         self._tables = [KeyTable(keys)] if keys == bare_keys else [KeyTable(keys), KeyTable(bare_keys)]
 
@@ -103,7 +102,7 @@ def _passages(source: CorpusSource) -> Iterator[_Passage]:
         for file in sorted(Path(source).iterdir()):
             if file.is_file() and not file.name.startswith("."):
                 yield from _passages(file)
-    elif isinstance(source, str | Path) and Path(source).is_file() and Path(source).suffix not in _DATA_FILES:
+    elif isinstance(source, str | Path) and Path(source).is_file() and Path(source).suffix not in DATA_SUFFIXES:
         with Path(source).open(encoding="utf-8") as lines:
             yield from ((line.strip(), line.strip()) for line in lines)
     else:

@@ -7,9 +7,10 @@ import datasets
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from ..data.documents import load_documents
 from ..data.sources import load_rows, text_field
 from ..embedded.corpus import standard_library
-from ..srlm.rows import load_chats, load_documents
+from ..srlm.rows import load_chats
 from .measure import tokenize_texts
 
 
@@ -54,4 +55,4 @@ def _first(rows: datasets.Dataset, count: int | None) -> datasets.Dataset:
 def check_source(source: str) -> None:
     """Raises ValueError for a path that is not there."""
     if not Path(source).exists():
-        raise ValueError(f"--data {source!r} is neither a file nor a folder.")
+        raise ValueError(f"--data={source!r} is neither a file nor a folder: name one that is there.")

@@ -1,56 +1,12 @@
 """Documents for the self-retrieval LM: cut into token blocks whose last tokens are scored; and chat rows."""
 
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import datasets
 from transformers import PreTrainedTokenizerBase
 
-from ..data.documents import text_files
-from ..data.sources import Row, RowSource, column_names, load_rows, text_field
-
-DATA_SUFFIXES = {".jsonl", ".json", ".parquet", ".csv"}
-ROW_SUFFIXES = {".jsonl", ".parquet"}
-
-
-def load_documents(
-    source: RowSource, split: str = "train", streaming: bool = False
-) -> datasets.Dataset | datasets.IterableDataset:
-    """Rows with `text`: of a data file or Hub id with that column, or of plain text. (Other rows load as they are.)
-
-    A text file is one document. Of a folder (read recursively, hidden files left out) every UTF-8 file is a document;
-    `name` is its path below the folder. A folder that holds .jsonl or .parquet files alone is a folder of rows.
-    Raises ValueError for a path that does not exist or holds no text.
-    """
-    path = Path(source) if isinstance(source, str | Path) else None
-    if path is not None and path.is_dir():
-        files = text_files(path)
-        if files and all(file.suffix in ROW_SUFFIXES for file in files):
-            return datasets.concatenate_datasets(load_rows(source, split, streaming))
-        return _as_dataset(_read_documents(files, path), f"Folder {str(path)!r}", streaming)
-    if path is not None and path.is_file() and path.suffix not in DATA_SUFFIXES:
-        return _as_dataset(_read_documents([path], path.parent), f"File {str(path)!r}", streaming)
-    return load_rows(source, split, streaming)[0]
-
-
-def _read_documents(files: list[Path], folder: Path) -> list[Row]:
-    documents = []
-    for file in files:
-        try:
-            text = file.read_text(encoding="utf-8")
-        except UnicodeDecodeError:
-            continue
-        if text.strip():
-            documents.append({"name": file.relative_to(folder).as_posix(), "text": text})
-    return documents
-
-
-def _as_dataset(documents: list[Row], where: str, streaming: bool) -> datasets.Dataset | datasets.IterableDataset:
-    if not documents:
-        raise ValueError(f"{where} holds no text; it needs one UTF-8 text or more that is not empty.")
-    rows = datasets.Dataset.from_list(documents)
-    return rows.to_iterable_dataset() if streaming else rows
+from ..data.sources import Row, column_names, text_field
 
 
 def tokenize_documents(

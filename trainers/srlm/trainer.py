@@ -1,23 +1,32 @@
 """SelfRetrievalTrainer: trains a language model on documents that it looks back into."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import datasets
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from modeling_srlm import SelfRetrievalLM, SelfRetrievalOutput
+from modeling_srlm.encoding_srlm import EmbeddingCache
 
-from ..base.arguments import SelfRetrievalTrainingArguments
 from ..base.trainer import FamilyTrainer
-from ..data.padding import SelfRetrievalCollator
-from ..data.sources import Row, RowSource, Transform, column_names
-from ..data.tokens import pad_id
+from ..data.documents import load_documents
+from ..data.padding import pad_id
+from ..data.sources import Row, RowSource, column_names
+from ..data.transforms import Transform
 from ..models.kind import ModelSource
-from .index_refresh import IndexRefreshCallback
-from .rows import load_chats, load_documents, tokenize_documents
+from ..models.load import build_srlm
+from .arguments import SelfRetrievalTrainingArguments
+from .collator import SelfRetrievalCollator
+from .rows import load_chats, tokenize_documents
 
 
 class SelfRetrievalTrainer(FamilyTrainer):
@@ -46,18 +55,10 @@ class SelfRetrievalTrainer(FamilyTrainer):
             self.add_callback(IndexRefreshCallback(self.model, self.args.index_refresh_steps))
 
     def build_model(
-        self, backbone: ModelSource, tokenizer: PreTrainedTokenizerBase | None, kwargs: dict[str, Any]
+        self, backbone: ModelSource, tokenizer: PreTrainedTokenizerBase | None, kwargs: dict[str, Any], kind: str
     ) -> PreTrainedModel:
         """A self-retrieval LM with BM25 unless `kwargs` say otherwise; `revision` is the backbone's."""
-        source = str(backbone) if isinstance(backbone, Path) else backbone
-        settings = {"retrieval_method": "bm25", **kwargs}
-        loading = {name: settings.pop(name) for name in ("quantization_config", "revision") if name in settings}
-        if loading:
-            settings["model_kwargs"] = {**settings.get("model_kwargs", {}), **loading}
-        if "retriever_revision" in settings:
-            pin = {"revision": settings.pop("retriever_revision")}
-            settings["retriever_kwargs"] = {**settings.get("retriever_kwargs", {}), **pin}
-        return SelfRetrievalLM.from_components(source, tokenizer, **settings)
+        return build_srlm(backbone, tokenizer, **kwargs)
 
     def load_rows(self, source: RowSource) -> datasets.Dataset | datasets.IterableDataset:
         """Documents as blocks of tokens, rows with `history` as chats, rows with `input_ids` as they are."""
@@ -102,3 +103,38 @@ class SelfRetrievalTrainer(FamilyTrainer):
 
 def _unchanged(row: Row, number: int, epoch: int) -> Row:
     return row
+
+
+class IndexRefreshCallback(TrainerCallback):
+    """Gives the model a cache of embeddings while it trains, and empties it every `steps` steps.
+
+    It is emptied at a checkpoint too: a resumed run begins with an empty one, and has to end in the same weights.
+    """
+
+    def __init__(self, model: SelfRetrievalLM, steps: int):
+        self.model, self.steps = model, steps
+        self.cache = EmbeddingCache()
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """The model uses the cache from now on."""
+        self.cache.clear()
+        self.model.embedding_cache = self.cache
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Every `steps` steps the embeddings are made anew."""
+        if state.global_step % self.steps == 0:
+            self.cache.clear()
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """See the class."""
+        self.cache.clear()
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """The model no longer uses the cache."""
+        self.model.embedding_cache = None

@@ -75,15 +75,15 @@ def test_train_lm(folder):
 
 def test_a_misspelt_key_of_the_file_is_named(folder):
     (folder / "config.yaml").write_text("model: x\ntrain_data: y\nlearning_rat: 0.1\n")
-    with pytest.raises(ValueError, match="'learning_rat' is not an argument; did you mean 'learning_rate'"):
+    with pytest.raises(ValueError, match="'learning_rat' is not an argument: did you mean 'learning_rate'"):
         finetune.main(["--config", str(folder / "config.yaml")])
     (folder / "config.yaml").write_text("- model\n")
-    with pytest.raises(ValueError, match="must be a mapping"):
+    with pytest.raises(ValueError, match="must hold a mapping"):
         finetune.main([f"--config={folder / 'config.yaml'}"])
     (folder / "config.yaml").write_text("model: [")
-    with pytest.raises(ValueError, match=r"config.yaml is not YAML"):
+    with pytest.raises(ValueError, match=r"config.yaml' must be YAML"):
         finetune.main(["--config", str(folder / "config.yaml")])
-    with pytest.raises(ValueError, match=r"there is no file 'none.yaml'"):
+    with pytest.raises(ValueError, match=r"--config='none.yaml' must be a file and is none"):
         finetune.main(["--config", "none.yaml"])
     required = ["--model", "x", "--train_data", "y", "--output_dir", str(folder / "none")]
     with pytest.raises(ValueError, match=r"prompts='{bad' is not JSON"):

@@ -3,7 +3,8 @@ import json
 import datasets
 import pytest
 
-from trainers.data.sources import StreamedRows, TransformedRows, load_rows, transform_rows
+from trainers.data.sources import load_rows
+from trainers.data.transforms import StreamedRows, TransformedRows, transform_rows
 
 ROWS = [{"text": "one"}, {"text": "two"}, {"text": "three"}]
 

@@ -152,9 +152,9 @@ def test_predict_sees_summarize_is_plain_causal_attention(family):
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
-        ({"loss_weighting": "learned"}, ValueError, "loss_weighting is 'learned' but must be one of"),
-        ({"loss_weighting": "uncertainty", "bow_loss_weight": 0}, ValueError, "bow_loss_weight is 0 but"),
-        ({"predict_sees_summarize": 1}, TypeError, "predict_sees_summarize is 1 but must be True or False"),
+        ({"loss_weighting": "learned"}, ValueError, "loss_weighting='learned' is not known: it must be one of"),
+        ({"loss_weighting": "uncertainty", "bow_loss_weight": 0}, ValueError, "bow_loss_weight=0 must be above 0"),
+        ({"predict_sees_summarize": 1}, TypeError, "predict_sees_summarize=1 must be True or False"),
     ],
 )
 def test_bad_settings(settings, error, message):

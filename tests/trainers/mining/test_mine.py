@@ -9,7 +9,8 @@ from tests.support.mining import PASSAGES, ROWS, biencoder, dense_scores
 from trainers import load_biencoder_rows, mine_hard_negatives
 from trainers.data.sources import load_rows
 from trainers.mining.corpus import Corpus, load_corpus, text_key
-from trainers.mining.settings import RETRIEVERS
+from trainers.mining.mine import mine_to_file
+from trainers.mining.settings import RETRIEVERS, MiningSettings
 from trainers.retrieval.bm25 import bm25_matrix
 
 FORBIDDEN = [[3, 8], [5, 6], [3, 8], [10, 11], [20]]  # passages that are a positive or the query
@@ -159,17 +160,17 @@ def test_a_title_does_not_hide_a_positive():
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"retriever": "tfidf"}, "retriever is 'tfidf'; it must be one of bm25, dense, both"),
-        ({"sampling": "best"}, "sampling is 'best'"),
-        ({"existing": "drop"}, "existing is 'drop'"),
-        ({"index": "annoy"}, "index is 'annoy'"),
-        ({"rank_from": 5, "rank_to": 5}, "no rank lies between"),
-        ({"rank_from": -1}, "rank_from is -1"),
-        ({"num_negatives": 0}, "num_negatives is 0"),
-        ({"block_size": 0}, "block_size is 0"),
-        ({"margin": -0.1}, r"margin is -0.1; it must be 0 or more"),
-        ({"relative_margin": 1.5}, "relative_margin is 1.5; it must lie between 0 and 1"),
-        ({"min_score": 0.9, "max_score": 0.1}, "min_score 0.9 is above max_score 0.1"),
+        ({"retriever": "tfidf"}, "retriever='tfidf' must be one of bm25, dense, both"),
+        ({"sampling": "best"}, "sampling='best' must"),
+        ({"existing": "drop"}, "existing='drop' must"),
+        ({"index": "annoy"}, "index='annoy' must be one of"),
+        ({"rank_from": 5, "rank_to": 5}, "rank_to=5 must be above rank_from=5"),
+        ({"rank_from": -1}, "rank_from=-1 must be at least 0"),
+        ({"num_negatives": 0}, "num_negatives=0 must be at least 1"),
+        ({"block_size": 0}, "block_size=0 must be at least 1"),
+        ({"margin": -0.1}, r"margin=-0.1 must be at least 0"),
+        ({"relative_margin": 1.5}, "relative_margin=1.5 must lie between 0 and 1"),
+        ({"min_score": 0.9, "max_score": 0.1}, "min_score=0.9 must not be above max_score=0.1"),
         ({"rank_from": 40}, "40 different passages, and rank_from=40 skips them all"),
         ({"corpus": [" "]}, "no passage that is not blank"),
         ({"corpus": [{"title": "T"}]}, "Corpus: row 0 .* has no text; .* 'text' or 'passage'"),
@@ -183,10 +184,12 @@ def test_bad_input(settings, message):
 
 
 def test_models_that_do_not_fit():
-    with pytest.raises(ValueError, match="retriever 'both' needs a model"):
+    with pytest.raises(ValueError, match="retriever='both' needs a model"):
         mine_hard_negatives(ROWS, retriever="both")
-    with pytest.raises(ValueError, match="retriever 'bm25' does not use"):
+    with pytest.raises(ValueError, match="retriever='bm25' does not use"):
         mine_hard_negatives(ROWS, model=biencoder(), retriever="bm25")
+    with pytest.raises(ValueError, match="retriever='dense' needs a model"):
+        mine_to_file(ROWS, None, None, MiningSettings(), "never_written.jsonl")
     with pytest.raises(TypeError, match="cannot be read by row number"):
         mine("bm25", datasets.Dataset.from_list([{"query": "q", "pos": ["p"]}]).to_iterable_dataset())
     with pytest.raises(TypeError, match="num_negative'"):
@@ -194,5 +197,5 @@ def test_models_that_do_not_fit():
 
 
 def test_an_empty_corpus():
-    with pytest.raises(ValueError, match="it needs one or more"):
+    with pytest.raises(ValueError, match="needs one or more: give another"):
         Corpus([])

@@ -1,4 +1,4 @@
-"""The page of `lookback perplexity --report`: its data, escaping and writing. See test_report_browser."""
+"""The page of `lookback perplexity --report`: its data, escaping and writing. See test_page_in_browser."""
 
 import math
 import re
