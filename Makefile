@@ -19,14 +19,14 @@ demo: install
 
 # tests/trainers/perplexity/test_page_in_browser.py is skipped without a browser: apt-get install chromium chromium-driver
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist worksteal
+	$(BIN)/python -m pytest -q -n auto --dist worksteal
 
 test-slow: install
-	$(BIN)/python -m pytest -q -m slow
+	$(BIN)/python -m pytest -q -m slow -n auto --dist worksteal
 
 # The same suite on the oldest versions that pyproject.toml allows.
 test-min: $(VENV_MIN)/.installed
-	$(VENV_MIN)/bin/python -m pytest -q
+	$(VENV_MIN)/bin/python -m pytest -q -n auto --dist worksteal
 
 $(VENV_MIN)/.installed: pyproject.toml constraints-min.txt
 	$(PYTHON) -m venv $(VENV_MIN)

@@ -35,8 +35,7 @@ class BiEncoderOutput(ModelOutput):
         contrastive_loss: InfoNCE over `scores`.
         distillation_loss: cross entropy from the teacher's to the student's distribution over each own group.
         losses: {name: loss} of all that the batch was trained for; those of a narrower width end in `_<width>`.
-        scores: similarities / temperature, (B, B * G) in-batch (all processes' passages in a distributed run) or
-            (B, G) own-group.
+        scores: similarities / temperature, (B, B * G) in-batch (of all processes, if distributed) or (B, G) own-group.
         q_reps: (B, d) query embeddings.
         p_reps: (B * G, d) passage embeddings.
         embeddings: (batch, d), when token ids were given rather than queries and passages.

@@ -4,6 +4,7 @@ import ast
 import re
 import sys
 import tomllib
+from pathlib import Path
 
 import pytest
 from transformers.dynamic_module_utils import get_imports, get_relative_imports
@@ -13,11 +14,7 @@ from tests.support import ROOT
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 MODEL_FOLDERS = ("modeling_biencoder", "modeling_llara", "modeling_srlm")
 MODEL_FILES = [path for folder in MODEL_FOLDERS for path in sorted((ROOT / folder).glob("*.py"))]
-SOURCES = [
-    path
-    for folder in (*MODEL_FOLDERS, "trainers", "hub_cards", "benchmarks")
-    for path in sorted((ROOT / folder).rglob("*.py"))
-]
+ELSEWHERE = ("benchmarks", "tests", "examples", "docs")  # where a file may be longer
 # What the code of a repo on the Hub may import where it stands, and what every user of transformers has besides.
 # transformers itself cannot be imported without safetensors.
 AT_THE_TOP = {"torch", "transformers", "safetensors", *sys.stdlib_module_names}
@@ -74,6 +71,73 @@ def test_names_of_model_files_are_unique():
         assert path.name == "__init__.py" or path.stem.endswith(path.parent.name.removeprefix("modeling"))
 
 
-def test_no_file_is_longer_than_400_lines():
-    lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in SOURCES}
-    assert {name: length for name, length in lengths.items() if length > 400} == {}
+# What may import what in trainers/: a room its own files and the rooms of every later line.
+LAYERS = (
+    ("demo",), ("commands",), ("mining", "feedback", "perplexity"), ("biencoder", "llara", "srlm"), ("base",),
+    ("models", "retrieval"), ("jobs",), ("data", "embedded", "metric_modules"),
+)  # fmt: skip
+RANKS = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
+METHODS = LAYERS[3]
+# Rows are read by the method that they are for: mining's by the bi-encoder's, the chats of a perplexity by the LM's.
+READS = {("mining", "trainers.biencoder.rows"), ("perplexity", "trainers.srlm.rows")}
+
+
+def imports(path: Path) -> set[str]:
+    """The modules that a file imports, inside functions too, relative ones by their whole names."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            package = path.relative_to(ROOT).parent.parts
+            base = [*package[: len(package) - node.level + 1]] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            # `from ..base import cards` imports base.cards, `from .cards import x` nothing that is a file
+            below = (f"{module}.{alias.name}" for alias in node.names)
+            modules = {name for name in below if (ROOT / Path(*name.split("."))).with_suffix(".py").is_file()}
+            found |= modules or {module}
+    return found
+
+
+def is_downward(room: str, name: str) -> bool:
+    """Whether a file of this room may import this module."""
+    other = name.split(".")[1] if name.startswith("trainers.") else room
+    if other in METHODS and room in LAYERS[2]:
+        return (room, name) in READS
+    return other == room or RANKS.get(other, -1) > RANKS[room]
+
+
+def test_the_layers_of_trainers_go_one_way():
+    paths = [path.relative_to(ROOT) for path in (ROOT / "trainers").glob("*/**/*.py")]
+    upward = {
+        f"{path}: {name}" for path in paths for name in imports(ROOT / path) if not is_downward(path.parts[1], name)
+    }
+    assert upward == set()
+
+
+def test_every_module_of_trainers_lies_in_a_room_of_the_layers():
+    assert {path.name for path in (ROOT / "trainers").glob("*.py")} == {"__init__.py", "cli.py"}
+    assert {path.parent.name for path in (ROOT / "trainers").glob("*/__init__.py")} == set(RANKS)
+
+
+def test_hub_cards_is_the_ground_floor_and_no_family_imports_another():
+    for folder in ("hub_cards", *MODEL_FOLDERS):
+        others = {*MODEL_FOLDERS, "trainers", "benchmarks", "tests"} - {folder}
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            assert not {name.split(".")[0] for name in imports(path)} & others, path
+
+
+def test_no_test_file_imports_another():
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        if "fixtures" not in path.relative_to(ROOT / "tests").parts:
+            ours = {name for name in imports(path) if name.split(".")[0] == "tests"}
+            assert all(f"{name}.".startswith("tests.support.") for name in ours), f"{path}: {ours}"
+
+
+@pytest.mark.parametrize(("folders", "limit"), [((*MODEL_FOLDERS, "trainers", "hub_cards"), 250), (ELSEWHERE, 400)])
+def test_no_file_holds_two_things(folders, limit):
+    """By its length, as nothing else is measured so easily."""
+    paths = [path for folder in folders for path in (ROOT / folder).rglob("*.py") if "fixtures" not in path.parts]
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in paths}
+    assert len(lengths) > 5
+    assert {name: length for name, length in lengths.items() if length > limit} == {}

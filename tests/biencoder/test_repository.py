@@ -118,7 +118,7 @@ def test_an_adapter_is_saved_alone_and_loads_onto_its_base(tmp_path: Path) -> No
     model.add_adapter(LoraConfig(task_type="FEATURE_EXTRACTION", target_modules=["q_proj"], init_lora_weights=False))
     model.save_pretrained(adapter)
     weights = load_file(adapter / "adapter_model.safetensors")
-    assert all("lora_" in name for name in weights)
+    assert weights and all("lora_" in name for name in weights)
     loaded = BiEncoderModel.from_pretrained(base)
     assert (loaded.encode(TEXTS) - model.encode(TEXTS)).abs().max() > 1e-3
     loaded.load_adapter(str(adapter))

@@ -42,6 +42,10 @@ BAD_BATCHES = {
     "only padding": (lambda m, r: {"input_ids": r, "attention_mask": r * 0}, ValueError, "row 0 .* has no token"),
     "too long": (lambda m, r: {"input_ids": words(*range(10, 110), *range(10, 110))}, ValueError, "outside 0..127"),
     "prompt cut off": (lambda m, r: {"input_ids": r[:, :-1]}, ValueError, "special tokens of the predict prompt"),
+    "a special token twice": (
+        lambda m, r: {"input_ids": torch.cat([words(m.config.predict_token_ids[0]), r], 1)},
+        ValueError, "special tokens of the predict prompt",
+    ),
     "token after the prompts": (
         lambda m, r: {"input_ids": torch.cat([r, words(1)], 1)}, ValueError, "does not end with",
     ),

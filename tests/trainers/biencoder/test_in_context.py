@@ -138,11 +138,12 @@ def make_trainer(folder, rows, prompts=PROMPTS, **settings):
 def test_training_puts_examples_before_queries_and_evaluation_does_not(tmp_path, workers):
     trainer = make_trainer(tmp_path, PAIRS, max_steps=2, dataloader_num_workers=workers)
     answers = [row["pos"][0] for row in PAIRS]
-    for batch in trainer.get_train_dataloader():
-        for text in TOKENIZER.batch_decode(batch["query"]["input_ids"], skip_special_tokens=True):
-            assert sum(answer in text for answer in answers) == 2
-    for batch in trainer.get_eval_dataloader():
-        assert all("\n\n" not in text for text in TOKENIZER.batch_decode(batch["query"]["input_ids"]))
+    trained, evaluated = (
+        [text for batch in loader for text in TOKENIZER.batch_decode(batch["query"]["input_ids"])]
+        for loader in (trainer.get_train_dataloader(), trainer.get_eval_dataloader())
+    )
+    assert [sum(answer in text for answer in answers) for text in trained] == [2] * len(PAIRS)
+    assert len(evaluated) == 3 and not [text for text in evaluated if "\n\n" in text]
     trainer.train()
     assert trainer.state.global_step == 2
 

@@ -9,6 +9,7 @@ import torch
 
 from modeling_srlm import SelfRetrievalLM
 from tests.support.tiny import random_ids, tiny_backbone, tiny_tokenizer
+from trainers import cli
 from trainers.commands.perplexity import main
 from trainers.perplexity.measure import compare_methods, format_results
 from trainers.retrieval.bm25 import bm25_matrix
@@ -63,18 +64,24 @@ def test_bad_input(tmp_path, text_folder):
         main(["--model", str(tmp_path / "m"), "--data", str(text_folder), "--methods", "bm26"])
 
 
-def test_the_command_line_names_what_is_wrong(tmp_path):
-    command = [sys.executable, "-m", "trainers.cli"]
-    listed = subprocess.run([*command, "--help"], capture_output=True, text=True, check=True).stdout
-    assert all(name in listed for name in ("demo", "pretrain", "finetune", "train-lm", "perplexity"))
-    wrong = subprocess.run([*command, "perplexty"], capture_output=True, text=True, check=False)
-    assert wrong.returncode != 0
-    assert "perplexty" in wrong.stderr
-    missing = subprocess.run(
-        [*command, "perplexity", "--data", str(tmp_path / "none")], capture_output=True, text=True, check=False
-    )
-    assert missing.returncode == 2
-    assert "neither a file nor a folder" in missing.stderr
+def test_the_command_line_names_what_is_wrong(tmp_path, monkeypatch, capsys):
+    def lookback(*arguments: str) -> None:
+        monkeypatch.setattr(sys, "argv", ["lookback", *arguments])
+        cli.main()
+
+    lookback("--help")
+    assert {*cli.COMMANDS, "perplexity"} <= set(capsys.readouterr().out.split())
+    with pytest.raises(SystemExit, match="'perplexty' is no command"):
+        lookback("perplexty")
+    with pytest.raises(SystemExit) as stopped:
+        lookback("perplexity", "--data", str(tmp_path / "none"))
+    assert stopped.value.code == 2
+    assert "neither a file nor a folder" in capsys.readouterr().err
+
+
+def test_the_command_line_is_a_program_that_fails_with_a_message():
+    wrong = subprocess.run([sys.executable, "-m", "trainers.cli", "perplexty"], capture_output=True, text=True)
+    assert wrong.returncode == 1 and "perplexty" in wrong.stderr
 
 
 def test_bm25_ranks_the_shared_words_first():

@@ -137,8 +137,17 @@ def test_the_callers_configuration_stays_as_it_was_and_its_choices_hold():
     add_adapter(model, config, new_token_ids=[5, 6])
     assert config.task_type is None
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    assert all("q_proj" in name or "embed_tokens" in name for name in trained)
+    assert {"q_proj" if "q_proj" in name else name.rsplit(".", 4)[1] for name in trained} == {"q_proj", "embed_tokens"}
     assert model.get_input_embeddings().token_adapter.token_indices["default"] == [3]
+
+
+def test_embeddings_that_train_whole_get_no_rows_of_their_own():
+    model = llara_model()
+    config = LoraConfig(r=4, target_modules=["q_proj"], modules_to_save=["embed_tokens"])
+    add_adapter(model, config, new_token_ids=[5, 6])
+    assert model.peft_config["default"].trainable_token_indices is None
+    (whole,) = {name for name, value in model.named_parameters() if value.requires_grad and "lora_" not in name}
+    assert "embed_tokens" in whole and model.get_parameter(whole).ndim == 2
 
 
 @pytest.mark.parametrize("tied", [False, True])
