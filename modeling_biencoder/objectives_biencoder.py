@@ -1,7 +1,7 @@
 """What a bi-encoder is trained for: which objectives, with which weights and temperatures."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 
 from .checks_biencoder import check_bool, check_choice, check_number
 
@@ -10,45 +10,70 @@ MARGINS = ("absolute", "relative")
 LOSSES = ("contrastive_loss", "symmetric_loss", "distillation_loss", "margin_mse_loss", "pair_ranking_loss")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Objectives:
     """The terms of the loss. A weight of 0 leaves one out; each is added where a batch has what it needs.
 
-    Args:
-        contrastive_weight: of InfoNCE from each query over the passages.
-        symmetric_weight: of InfoNCE from each positive over the queries (in-batch only).
-        distillation_weight: of the distillation from teacher scores over each query's own passages.
-        distillation: `kl` (`distillation_loss`), or `ranked` (`ranked_distillation_loss`).
-        student_temperature, teacher_temperature: scores are divided by them in the distillation; the student's are
-            divided by the model's temperature before.
-        margin_mse_weight: of margin-MSE against teacher scores.
-        pair_ranking_weight: of `pair_ranking_loss` on scored pairs: batches with one passage a query, a score for each
-            and no in-batch negatives.
-        mask_false_negatives: leave known positives out of the negatives, where the batch says which texts are equal.
-        false_negative_margin: leave passages out that are more similar to the query than its positive less this
-            margin; None leaves none out.
-        false_negative_margin_kind: `absolute`, or `relative` to the positive's similarity.
-        matryoshka_weights: one for each of the model's `embedding_dims`, in their order (arXiv:2205.13147, c_m of
-            eq. 1); by default 1 each. The full width counts 1 where it is not among them.
+    What a field means stands in its `help`, which `lookback finetune` shows.
 
     Raises TypeError or ValueError for a value that makes no sense.
     """
 
-    contrastive_weight: float = 1.0
-    symmetric_weight: float = 0.0
-    distillation_weight: float = 1.0
-    distillation: str = "kl"
-    student_temperature: float = 1.0
-    teacher_temperature: float = 1.0
-    margin_mse_weight: float = 0.0
-    pair_ranking_weight: float = 1.0
-    mask_false_negatives: bool = True
-    false_negative_margin: float | None = None
-    false_negative_margin_kind: str = "absolute"
-    matryoshka_weights: Sequence[float] | None = None
+    contrastive_weight: float = field(
+        default=1.0, metadata={"help": "Weight of InfoNCE from each query over the passages."}
+    )
+    symmetric_weight: float = field(
+        default=0.0, metadata={"help": "Weight of InfoNCE from each positive over the queries (in-batch only)."}
+    )
+    distillation_weight: float = field(
+        default=1.0,
+        metadata={"help": "Weight of the distillation from teacher scores over each query's own passages."},
+    )
+    distillation: str = field(
+        default="kl", metadata={"help": "kl, or ranked: each passage against those that the teacher ranks below it."}
+    )
+    student_temperature: float = field(
+        default=1.0, metadata={"help": "Scores are divided by it in the distillation, beside the model's temperature."}
+    )
+    teacher_temperature: float = field(
+        default=1.0, metadata={"help": "Teacher scores are divided by it in the distillation."}
+    )
+    margin_mse_weight: float = field(default=0.0, metadata={"help": "Weight of margin-MSE against teacher scores."})
+    pair_ranking_weight: float = field(
+        default=1.0,
+        metadata={
+            "help": "Weight of the ranking loss (CoSENT) on scored pairs: batches with one passage a query, a score "
+            "for each and no in-batch negatives."
+        },
+    )
+    mask_false_negatives: bool = field(
+        default=True,
+        metadata={
+            "help": "A text known to be a positive of a query is no negative of it, where the batch says which texts "
+            "are equal."
+        },
+    )
+    false_negative_margin: float | None = field(
+        default=None,
+        metadata={
+            "help": "Passages more similar to the query than its positive less this are no negatives. Default: no "
+            "limit."
+        },
+    )
+    false_negative_margin_kind: str = field(
+        default="absolute", metadata={"help": "absolute, or relative to the positive's similarity."}
+    )
+    matryoshka_weights: list[float] | None = field(
+        default=None,
+        metadata={
+            "help": "One for each of the model's embedding_dims, in their order (arXiv:2205.13147, c_m of eq. 1); 1 "
+            "each by default. The full width counts 1 where it is not among them."
+        },
+    )
 
     def __post_init__(self) -> None:
-        weights = {name: value for name, value in vars(self).items() if name.endswith("_weight")}
+        names = [entry.name for entry in fields(Objectives)]  # a subclass may have more
+        weights = {name: getattr(self, name) for name in names if name.endswith("_weight")}
         for name, value in weights.items():
             check_number(name, value, least=0.0)
         if not any(weights.values()):

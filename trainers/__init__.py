@@ -1,11 +1,13 @@
 """Trainers of the three model families, their data, metrics and command line."""
 
-from .base.arguments import BiEncoderTrainingArguments, LlaraTrainingArguments, SelfRetrievalTrainingArguments
+from .biencoder.arguments import BiEncoderTrainingArguments
+from .biencoder.collator import BiEncoderCollator
 from .biencoder.entries import DataSetEntry
 from .biencoder.rows import load_biencoder_rows
 from .biencoder.trainer import BiEncoderTrainer
 from .data.documents import load_documents
-from .data.padding import BiEncoderCollator, LlaraCollator, SelfRetrievalCollator, collate_dialogues
+from .llara.arguments import LlaraTrainingArguments
+from .llara.collator import LlaraCollator
 from .llara.explain import explain
 from .llara.rows import load_llara_rows
 from .llara.trainer import LlaraTrainer
@@ -30,6 +32,8 @@ from .retrieval.metrics import (
 )
 from .retrieval.search import top_k_passages
 from .retrieval.sets import load_evaluators
+from .srlm.arguments import SelfRetrievalTrainingArguments
+from .srlm.collator import SelfRetrievalCollator, collate_dialogues
 from .srlm.rows import tokenize_documents
 from .srlm.trainer import SelfRetrievalTrainer
 

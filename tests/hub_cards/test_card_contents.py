@@ -28,7 +28,8 @@ from trainers import (
     add_adapter,
     merge_adapter,
 )
-from trainers.base.card_data import data_facts
+from trainers.base.cards import data_facts
+from trainers.biencoder.entries import plain_sources
 
 CARD = {"license": "other", "license_name": "its-own", "license_link": "LICENSE"}
 
@@ -221,17 +222,20 @@ def test_a_run_on_files_names_them_and_no_folder(tmp_path):
 
 
 def test_data_in_words(tmp_path):
+    def facts(source):
+        return data_facts(plain_sources(source))
+
     (tmp_path / "mix.yaml").write_text("- data: user/one\n  revision: v2\n- data: user/two\n")
     entry = DataSetEntry("user/pairs", revision="abc")
-    assert data_facts(entry) == {"data": ["user/pairs, revision abc"], "datasets": ["user/pairs"]}
-    assert data_facts(str(tmp_path / "mix.yaml")) == {
+    assert facts(entry) == {"data": ["user/pairs, revision abc"], "datasets": ["user/pairs"]}
+    assert facts(str(tmp_path / "mix.yaml")) == {
         "data": ["user/one, revision v2", "user/two"], "datasets": ["user/one", "user/two"],
     }  # fmt: skip
-    assert data_facts({"a": tmp_path / "a.jsonl", "b": "user/b"}) == {
+    assert facts({"a": tmp_path / "a.jsonl", "b": "user/b"}) == {
         "data": ["a.jsonl", "user/b"],
         "datasets": ["user/b"],
     }
-    assert data_facts(PAIRS) == data_facts(None) == data_facts(Dataset.from_list([{"a": 1}])) == {}
+    assert facts(PAIRS) == facts(None) == facts(Dataset.from_list([{"a": 1}])) == {}
     from_hub = Dataset.from_list([{"a": 1}])
     from_hub.info.download_checksums = {"hf://datasets/user/c@0123abc/data/train.parquet": {}}
-    assert data_facts(from_hub) == {"data": ["user/c, revision 0123abc"], "datasets": ["user/c"]}
+    assert facts(from_hub) == {"data": ["user/c, revision 0123abc"], "datasets": ["user/c"]}

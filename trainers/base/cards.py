@@ -1,17 +1,24 @@
 """What a run of a Trainer has to say in the model's card."""
 
 import dataclasses
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import datasets
 from transformers import PreTrainedModel, TrainerState, TrainingArguments
 
 from hub_cards.cards.origin import hub_id
+
+from ..data.sources import split_revision
 
 SETTINGS = (
     "learning_rate", "lr_scheduler_type", "warmup_steps", "optim", "weight_decay", "max_grad_norm",
     "per_device_train_batch_size", "gradient_accumulation_steps", "bf16", "fp16", "seed",
 )  # fmt: skip
+# How a data set from the Hub names its files in its checksums.
+_HUB_FILE = re.compile(r"hf://datasets/(?P<repo>[^@]+)@(?P<commit>[0-9a-f]+)/")
 _SPEED = ("runtime", "_per_second", "preparation_time")
 
 
@@ -67,3 +74,30 @@ def evaluation_facts(args: TrainingArguments, state: TrainerState) -> dict[str, 
         log = [entry for entry in log if entry["step"] == state.best_global_step]
     metrics = {name: value for entry in log for name, value in entry.items() if name.startswith("eval_")}
     return {name.removeprefix("eval_"): float(value) for name, value in metrics.items() if not name.endswith(_SPEED)}
+
+
+def data_facts(sources: Iterable[Any]) -> dict[str, Any]:
+    """`datasets` and `data`: what was trained on, Hub ids with their revisions, files by their names alone.
+
+    Args:
+        sources: the data sets, each as `data.sources.load_rows` takes it.
+    """
+    found = dict.fromkeys(pair for source in sources for pair in _describe(source))
+    if not found:
+        return {}
+    repos = dict.fromkeys(repo for repo, _ in found if repo)
+    return {"data": [text for _, text in found], **({"datasets": list(repos)} if repos else {})}
+
+
+def _describe(source: Any) -> Iterator[tuple[str | None, str]]:
+    """(repo id, in words) of each data set."""
+    if isinstance(source, str | Path):
+        name, revision = split_revision(str(source))
+        repo = None if Path(source).exists() else hub_id(name)
+        yield repo, (f"{repo}, revision {revision}" if revision else repo) if repo else Path(source).name
+    elif isinstance(source, datasets.Dataset | datasets.IterableDataset):
+        for file in source.info.download_checksums or {}:
+            if found := _HUB_FILE.match(str(file)):
+                yield found["repo"], f"{found['repo']}, revision {found['commit']}"
+    elif isinstance(source, tuple):
+        yield from (pair for file in source for pair in _describe(file))

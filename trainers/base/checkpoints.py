@@ -13,7 +13,6 @@ from transformers.trainer_utils import rotate_checkpoints
 from hub_cards.travelling.saving import flush_folder
 
 PARTIAL = ".writing"  # in the output folder: the checkpoint that is being written
-PUSHING = ".pushing-"  # and so on: a checkpoint that is being sent
 _REPLACED = "replaced"
 _SENTINEL = "checkpoint-is-incomplete.txt"  # of transformers' checkpoint at SIGTERM
 
@@ -34,8 +33,6 @@ class WholeCheckpoints(Trainer):
         """As in transformers."""
         if self.args.should_save:
             tidy(Path(self.args.output_dir))
-            for path in Path(self.args.output_dir).glob(f"{PUSHING}*"):
-                shutil.rmtree(path, ignore_errors=True)
         self.accelerator.wait_for_everyone()
         return super().train(*args, **kwargs)
 
@@ -59,17 +56,11 @@ class WholeCheckpoints(Trainer):
         finally:
             self._writing = None
         self.accelerator.wait_for_everyone()
-        if self.args.push_to_hub:
-            self._push_from_checkpoint(str(run / f"checkpoint-{self.state.global_step}"))
         if self.args.should_save:
             rotate_checkpoints(
                 output_dir=str(run), save_total_limit=self.args.save_total_limit,
                 best_model_checkpoint=self.state.best_model_checkpoint, use_mtime=True,
             )  # fmt: skip
-
-    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        if self._writing is None:  # Trainer calls this before the checkpoint is in its place
-            super()._push_from_checkpoint(checkpoint_folder)
 
     def _complete(self, run: Path) -> None:
         """Bring the checkpoint that was written into its place, with the right path of the best one in its state."""

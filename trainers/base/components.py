@@ -6,15 +6,18 @@ that the gradient is that of the same rows in one batch, however the items are s
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
+from accelerate import Accelerator
+from accelerate.data_loader import IterableDatasetShard
 from torch.utils.data import DataLoader
 from transformers import Trainer
+from transformers.trainer_pt_utils import find_batch_size
 from transformers.trainer_utils import EvalLoopOutput
 
-from .padding_rows import drop_padding_rows
+from ..data.transforms import StreamedRows
 
 
 class ComponentMeans:
@@ -132,12 +135,18 @@ class ComponentTrainer(Trainer):
     ) -> EvalLoopOutput:
         """Trainer's loop, with the components' means over the whole data set as `eval_<component>`."""
         with self._separate_means():
-            output = super().evaluation_loop(
-                dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
-            )
+            with self.measuring(metric_key_prefix) as measured:
+                output = super().evaluation_loop(
+                    dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
+                )
             means = self._read_means()
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in means.items()}
-        return output._replace(metrics={**(output.metrics or {}), **metrics})
+        return output._replace(metrics={**(output.metrics or {}), **metrics, **measured})
+
+    @contextlib.contextmanager
+    def measuring(self, prefix: str) -> Iterator[dict[str, float]]:
+        """Around each loop over evaluation data; what the dictionary then holds, by full names, is logged too."""
+        yield {}
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Trainer's log; with a training loss come the components' means since the last one."""
@@ -169,3 +178,46 @@ def _take(iterator: Iterator, count: int) -> Iterator:
             yield next(iterator)
         except StopIteration:
             return
+
+
+# accelerate gives every process batches of one size: it fills the last ones of an evaluation up with rows from the
+# start of the data. What a batch's loss is a mean over cannot be taken off again afterwards, so such rows leave the
+# batch before the model sees it.
+def drop_padding_rows(batch: dict[str, Any], accelerator: Accelerator) -> tuple[dict[str, Any], bool]:
+    """The batch without rows that only fill it up, and whether a row of it counts.
+
+    A process that has nothing but such rows keeps one, so that it takes part in what the processes do together. To be
+    called while the data loader is at this batch.
+    """
+    rows = find_batch_size(batch)
+    real = _count_real(accelerator, rows)
+    return (batch if real == rows else first_rows(batch, max(real, 1), rows)), real > 0
+
+
+def first_rows(batch: Any, count: int, rows: int) -> Any:
+    """The first `count` of the `rows` rows of tensors and lists in nested dictionaries.
+
+    What has several entries for each row (the passages of a query) keeps those of the rows that are kept.
+
+    >>> first_rows({"query": [1, 2], "passage": {"ids": [1, 1, 2, 2]}, "flag": True}, count=1, rows=2)
+    {'query': [1], 'passage': {'ids': [1, 1]}, 'flag': True}
+    """
+    if isinstance(batch, Mapping):
+        return {name: first_rows(value, count, rows) for name, value in batch.items()}
+    return batch[: len(batch) * count // rows] if hasattr(batch, "__len__") else batch
+
+
+def _count_real(accelerator: Accelerator, rows: int) -> int:
+    if not accelerator.gradient_state.end_of_dataloader:
+        return rows
+    loader: Any = accelerator.gradient_state.active_dataloader
+    sharded = isinstance(loader.dataset, IterableDatasetShard)
+    stream = loader.dataset.dataset if sharded else loader.dataset
+    if isinstance(stream, StreamedRows) and loader.num_workers <= 1:
+        # Known now that it has ended; accelerate's truncation of the gathered losses needs it, too.
+        loader.remainder = stream.num_rows % (loader.batch_size * accelerator.num_processes)
+    filled_up = accelerator.num_processes > 1 and (sharded or accelerator.even_batches)
+    # `remainder` is the number of rows of the last joint batch, the first process's first; 0: it is full, -1: unknown.
+    if not filled_up or loader.remainder <= 0:
+        return rows
+    return min(max(loader.remainder - accelerator.process_index * rows, 0), rows)

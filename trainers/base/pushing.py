@@ -16,8 +16,7 @@ from hub_cards import push
 from hub_cards.transfer.retries import retried
 from hub_cards.transfer.transfer import BYPRODUCTS, PICKLES
 
-from .checkpoints import PUSHING
-
+PUSHING = ".pushing-"  # and so on, in the output folder: a checkpoint that is being sent
 _RESUMING = (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS)
 # Of DeepSpeed and FSDP, beside the pickles.
 _SHARDED = ("global_step*", "pytorch_model_fsdp*", "optimizer_*", "latest", "zero_to_fp32.py")
@@ -82,7 +81,23 @@ class PushingTrainer(Trainer):
         )  # fmt: skip
         return send() if blocking else HfApi().run_as_future(send)
 
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As in transformers."""
+        if self.is_world_process_zero():
+            for path in Path(self.args.output_dir).glob(f"{PUSHING}*"):  # of a process that was ended
+                shutil.rmtree(path, ignore_errors=True)
+        return super().train(*args, **kwargs)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        # Here rather than in a callback's on_save, which transformers does not call for the checkpoint at SIGTERM.
+        if self.args.push_to_hub:
+            self._push_checkpoint(Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}")
+
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Nothing: transformers calls this before the checkpoint is in its place."""
+
+    def _push_checkpoint(self, checkpoint: Path) -> None:
         """Send the model of a checkpoint, in the background; with a strategy for resuming, all of it."""
         if not self.is_world_process_zero() or self.args.hub_strategy == HubStrategy.END:
             return
@@ -92,7 +107,6 @@ class PushingTrainer(Trainer):
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
         # Links, so that the checkpoint may be deleted while it is being sent.
         copy = Path(tempfile.mkdtemp(prefix=PUSHING, dir=self.args.output_dir))
-        checkpoint = Path(checkpoint_folder)
         files = [path.relative_to(checkpoint).as_posix() for path in checkpoint.rglob("*") if path.is_file()]
         left_out = [*PICKLES, *BYPRODUCTS, *_SHARDED]
         model = list(filter_repo_objects(files, ignore_patterns=left_out))

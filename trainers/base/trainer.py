@@ -22,8 +22,7 @@ from ..data.sources import Row, RowSource
 from ..data.transforms import EpochCallback, StreamedRows, Transform, TransformedRows, transform_rows
 from ..models.adapters import add_adapter, check_not_wrapped, has_adapters, load_adapter_weights
 from ..models.kind import ModelSource, model_type
-from .card_data import data_facts
-from .cards import evaluation_facts, loss_facts, origin_facts, training_facts
+from .cards import data_facts, evaluation_facts, loss_facts, origin_facts, training_facts
 from .checkpoints import WholeCheckpoints
 from .components import ComponentTrainer
 from .pushing import PushingTrainer
@@ -31,7 +30,7 @@ from .pushing import PushingTrainer
 Prepared = TransformedRows | StreamedRows
 
 
-class FamilyTrainer(WholeCheckpoints, PushingTrainer, ComponentTrainer):
+class FamilyTrainer(PushingTrainer, WholeCheckpoints, ComponentTrainer):
     """Base of the Trainers: a subclass says how to make its model, its rows and its batches.
 
     Args:
@@ -74,15 +73,16 @@ class FamilyTrainer(WholeCheckpoints, PushingTrainer, ComponentTrainer):
         self.args = args
         self.model = self._load(model, processing_class, model_kwargs or {})
         self.processing_class = self.model.tokenizer
-        self.card_facts = {**origin_facts(self.model, args.hub_model_id), **data_facts(train_dataset)}
+        self.card_facts = {**origin_facts(self.model, args.hub_model_id), **self.data_facts(train_dataset)}
         eval_dataset = self.take_evaluators(eval_dataset)
         if peft_config is not None:
             add_adapter(self.model, peft_config, self.new_token_ids(), self.trained_modules())
+        train_dataset = self.prepare_training(train_dataset)
         super().__init__(
             model=self.model,
             args=args,
             data_collator=self.make_collator(),
-            train_dataset=self.prepare_training(train_dataset),
+            train_dataset=train_dataset,
             eval_dataset=self._prepare_evaluation(eval_dataset),
             processing_class=self.processing_class,
             callbacks=callbacks,
@@ -118,8 +118,12 @@ class FamilyTrainer(WholeCheckpoints, PushingTrainer, ComponentTrainer):
         raise NotImplementedError
 
     def make_collator(self) -> Callable[[list[Row]], Row]:
-        """What makes padded tensors of token ids."""
+        """What makes padded tensors of token ids; called when the training data are prepared."""
         raise NotImplementedError
+
+    def data_facts(self, source: Any) -> dict[str, Any]:
+        """`datasets` and `data` of the card, for training data in any form; see `cards.data_facts`."""
+        return data_facts([source])
 
     def prepare(self, source: RowSource | Prepared | None) -> Prepared | None:
         """The data set as the data loader reads it; None and data sets that are prepared stay as they are."""

@@ -1,7 +1,7 @@
 """Which columns of a table are query, positive, negatives and scores: every layout becomes rows of one form.
 
 A layout is found by column names. It turns a row into `query`, `pos`, `neg` and, where a teacher or a person gave
-scores, `teacher_scores` (positives first), which `data_biencoder.normalize_row` checks.
+scores, `teacher_scores` (positives first), which `rows.normalize_row` checks.
 """
 
 import re

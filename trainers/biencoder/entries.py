@@ -3,9 +3,10 @@
 import dataclasses
 import difflib
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 import datasets
 import yaml
@@ -13,7 +14,7 @@ import yaml
 from modeling_biencoder import BiEncoderConfig
 from modeling_biencoder.encoding_biencoder import instruction_prompt
 
-from ..data.sources import RowSource, data_files
+from ..data.sources import RowSource, data_files, split_revision
 
 _SHARD = re.compile(r"-\d{5}-of-\d{5}$")
 
@@ -56,7 +57,7 @@ class DataSetEntry:
         type: retrieval, sts (or symmetric), classification or clustering; by default what the rows' field `type` says.
             All but retrieval take `symmetric_group_size` and `symmetric_batch_size` of the arguments; sts and
             clustering are `symmetric`; classification and clustering have no in-batch negatives.
-        weight: factor of the data set's share of the batches (see `batch_sampler.mixture_shares`).
+        weight: factor of the data set's share of the batches (see `batches.mixture_shares`).
         group_size: passages for each query; 1 for pairs, else the arguments' train_group_size.
         batch_size: queries of a batch on each device.
         in_batch_negatives: False scores a query with its own passages only.
@@ -116,7 +117,7 @@ def mixture_entries(source: TrainSource) -> list[DataSetEntry]:
             dictionary {name: any of these}, or a .yaml file with such a list or dictionary. A list of mappings
             without `data` is a list of rows.
     """
-    if isinstance(source, str | Path) and Path(source).suffix in (".yaml", ".yml"):
+    if _is_yaml(source):
         return _read_yaml(Path(source))
     if isinstance(source, dict) and not isinstance(source, datasets.DatasetDict):
         if "data" in source:
@@ -130,6 +131,24 @@ def mixture_entries(source: TrainSource) -> list[DataSetEntry]:
                 )
         return [entry for item in source for entry in mixture_entries(item)]
     return _files(source if isinstance(source, DataSetEntry) else DataSetEntry(source))
+
+
+def plain_sources(source: TrainSource | None) -> Iterator[Any]:
+    """The data sets that `source` names, as `load_rows` takes them, for what a card says of them.
+
+    Nothing is read but a .yaml file, and a folder stays one; an entry's revision stands behind its Hub id.
+    """
+    if isinstance(source, DataSetEntry):
+        pinned = source.revision is not None
+        yield f"{split_revision(str(source.data))[0]}@{source.revision}" if pinned else source.data
+    elif _is_yaml(source) or (isinstance(source, dict) and "data" in source):
+        yield from (plain for entry in mixture_entries(source) for plain in plain_sources(entry))
+    elif isinstance(source, dict):
+        yield from (plain for one in source.values() for plain in plain_sources(one))
+    elif isinstance(source, list) and any(_is_data_set(item) for item in source):
+        yield from (plain for item in source for plain in plain_sources(item))
+    else:
+        yield source
 
 
 def settle_prompts(config: BiEncoderConfig, entries: list[DataSetEntry]) -> None:
@@ -151,6 +170,10 @@ def settle_prompts(config: BiEncoderConfig, entries: list[DataSetEntry]) -> None
                 f"Data set {entry.name!r}: task={task!r} has no prompt; the model's tasks are "
                 f"{sorted(config.prompts)}. Give it one of these, an instruction, or prompts to the model."
             )
+
+
+def _is_yaml(source: Any) -> TypeGuard[str | Path]:
+    return isinstance(source, str | Path) and Path(source).suffix in (".yaml", ".yml")
 
 
 def _is_data_set(item: Any) -> bool:

@@ -42,8 +42,7 @@ class InContextExamples:
     fixed: bool = False
     max_length: int = 256
 
-    def check(self) -> None:
-        """The ValueErrors of the class."""
+    def __post_init__(self) -> None:
         tasks = [task for task, prompt in self.config.prompts.items() if prompt.get("query_suffix")]
         if not tasks:
             raise ValueError(

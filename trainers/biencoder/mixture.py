@@ -13,7 +13,6 @@ from transformers.utils import logging
 from ..data.sources import Row, column_names, load_rows
 from ..data.transforms import StreamedRows, Transform, TransformedRows
 from .entries import RETRIEVAL, TASK_TYPES, DataSetEntry, TaskType
-from .mixture_checks import check_objectives
 from .rows import check_layouts, normalize_rows
 
 logger = logging.get_logger(__name__)
@@ -21,7 +20,7 @@ logger = logging.get_logger(__name__)
 
 @dataclass(frozen=True)
 class MixturePart:
-    """A data set's rows (of `data_biencoder.FEATURES`) and what holds for it; None: as the arguments say."""
+    """A data set's rows (of `rows.FEATURES`) and what holds for it; None: as the arguments say."""
 
     name: str
     rows: Any
@@ -57,7 +56,7 @@ def load_part(entry: DataSetEntry, args: Any, streaming: bool = False) -> Mixtur
             f"Data set {part.name!r} has a group size of 1 and in_batch_negatives=False, which leaves no negatives: "
             f"give negatives, or in_batch_negatives=True."
         )
-    check_objectives(part, args)
+    _check_objectives(part, args)
     return part
 
 
@@ -100,6 +99,38 @@ def _type_of(rows: datasets.Dataset | datasets.IterableDataset, name: str) -> Ta
             f"it by type, or give the data set one type."
         )
     return next((kind for kind in kinds.values() if kind is not None), RETRIEVAL)
+
+
+def _check_objectives(part: MixturePart, args: Any) -> None:
+    """ValueError for a data set, or the first of its rows, that no loss with a weight above 0 is there for.
+
+    An error now, before training, rather than at the batch that has none. Of a stream the rows are not looked at.
+    """
+    objectives = args.objectives()
+    in_batch = args.in_batch_negatives if part.in_batch_negatives is None else part.in_batch_negatives
+    in_batch = in_batch and not part.scored
+    taught = part.scored or (args.use_teacher_scores and part.group_size > 1)
+    try:
+        objectives.present(part.group_size, in_batch, taught)
+    except ValueError as error:
+        raise ValueError(f"Data set {part.name!r}: {error}") from error
+    try:
+        objectives.present(part.group_size, in_batch, False)
+    except ValueError as error:
+        row = _first_without_scores(part.rows)
+        if row is not None:
+            raise ValueError(
+                f"Data set {part.name!r}: row {row} (the first is 0) has no teacher scores, and no loss without them "
+                f"has a weight above 0: score it, leave it out, or raise contrastive_weight."
+            ) from error
+
+
+def _first_without_scores(rows: Any) -> int | None:
+    if not isinstance(rows, datasets.Dataset):
+        return None
+    missing = rows.select_columns("pos_scores").with_format("arrow")[:].column(0).is_null()
+    found = missing.index(True).as_py()
+    return None if found < 0 else found
 
 
 class MixedRows(TransformedRows):

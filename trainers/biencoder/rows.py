@@ -3,7 +3,7 @@
 Accepted as they are (see `normalize_row`): rows with `query`, `pos`, `neg` and optionally `teacher_scores` (aligned
 with the positives, then the negatives) or `pos_scores` and `neg_scores`; rows without a positive whose best-scored
 candidate stands in for it; chat rows whose candidates are the turns of `history`. Pairs, triplets, scored pairs and
-lists with labels load by their column names (see `data_columns`).
+lists with labels load by their column names (see `columns`).
 """
 
 import hashlib

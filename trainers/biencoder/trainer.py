@@ -1,7 +1,8 @@
 """BiEncoderTrainer: contrastive fine-tuning of a bi-encoder, with distillation from a teacher's scores."""
 
+import contextlib
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property, partial
 from typing import Any
 
@@ -13,14 +14,16 @@ from modeling_biencoder import BiEncoderConfig, BiEncoderModel, BiEncoderOutput
 from modeling_biencoder.checks_biencoder import check_max_length
 from modeling_biencoder.objectives_biencoder import LOSSES
 
-from ..base.arguments import BiEncoderTrainingArguments
-from ..data.padding import BiEncoderCollator
+from ..base.cards import data_facts
+from ..base.trainer import FamilyTrainer
+from ..data.padding import pad_id
 from ..data.sources import Row
-from ..data.tokens import pad_id
 from ..data.transforms import StreamedRows, Transform, TransformedRows, transform_rows
 from ..models.convert import build_biencoder
 from ..models.kind import ModelSource
-from .entries import DataSetEntry, mixture_entries, settle_prompts
+from .arguments import BiEncoderTrainingArguments
+from .collator import BiEncoderCollator
+from .entries import DataSetEntry, mixture_entries, plain_sources, settle_prompts
 from .evaluation import RetrievalEvaluation
 from .in_context import InContextExamples
 from .loader import stream_shares, training_loader
@@ -28,7 +31,7 @@ from .mixture import MixedRows, MixedStream, MixturePart, load_part, mix
 from .rows import biencoder_example
 
 
-class BiEncoderTrainer(RetrievalEvaluation):
+class BiEncoderTrainer(FamilyTrainer):
     """Trains a `BiEncoderModel`; see `FamilyTrainer` for the arguments, `RetrievalEvaluation` for `eval_dataset`.
 
     A LLaRA model (or its folder) as `model` gives a bi-encoder with LLaRA's prompts and pooling. Logged beside `loss`
@@ -50,6 +53,9 @@ class BiEncoderTrainer(RetrievalEvaluation):
 
     arguments_class = BiEncoderTrainingArguments
     model_class = BiEncoderModel
+    retrieval: RetrievalEvaluation
+    _in_context: InContextExamples | None = None  # of the training data
+    _retrieved: dict[str, float] | None = None  # metrics that are to be logged with the next losses
 
     @cached_property
     def loss_weights(self) -> dict[str, float]:
@@ -68,6 +74,16 @@ class BiEncoderTrainer(RetrievalEvaluation):
         """A bi-encoder on a backbone; one that LLaRA adapted brings its prompts and pooling."""
         return build_biencoder(backbone, tokenizer, **kwargs)
 
+    def take_evaluators(self, source: Any) -> Any:
+        """Keeps the retrieval data among the evaluation data, and returns the rest: rows."""
+        self.retrieval = RetrievalEvaluation(self.args, self.model, source)
+        # Trainer takes None for no evaluation at all.
+        return {} if self.retrieval.rows is None and self.retrieval.evaluators else self.retrieval.rows
+
+    def data_facts(self, source: Any) -> dict[str, Any]:
+        """`datasets` and `data` of the card, for one or several data sets."""
+        return data_facts(plain_sources(source))
+
     def prepare(self, source: Any) -> Any:
         """One data set as a data loader reads it; None and data sets that are prepared stay as they are."""
         if source is None or isinstance(source, TransformedRows | StreamedRows | MixedStream):
@@ -79,13 +95,15 @@ class BiEncoderTrainer(RetrievalEvaluation):
 
     def prepare_training(self, source: Any) -> Any:
         """One or several data sets (see `mixture_entries`), which give a batch in turn."""
-        if source is None or isinstance(source, TransformedRows | StreamedRows | MixedStream):
+        if source is None:
             return source
-        entries = mixture_entries(source)
+        prepared = isinstance(source, TransformedRows | StreamedRows | MixedStream)
+        entries = [] if prepared else mixture_entries(source)
         settle_prompts(self.model.config, entries)
-        if (in_context := self._in_context()) is not None:
-            in_context.check()
-        mixed = mix(entries, self.args, partial(self.part_transform, in_context=in_context is not None))
+        self._in_context = self._make_in_context()
+        if prepared:
+            return source
+        mixed = mix(entries, self.args, partial(self.part_transform, in_context=self._in_context is not None))
         if isinstance(mixed, MixedStream):
             stream_shares(mixed, self.args.mixture)
         return mixed
@@ -107,7 +125,7 @@ class BiEncoderTrainer(RetrievalEvaluation):
             in_context=in_context and not part.scored,  # a pair that may be unlike is no example of an answer
         )
 
-    def _in_context(self) -> InContextExamples | None:
+    def _make_in_context(self) -> InContextExamples | None:
         args = self.args
         if not args.max_examples:
             return None
@@ -134,7 +152,7 @@ class BiEncoderTrainer(RetrievalEvaluation):
     def make_collator(self) -> Callable[[list[Row]], Row]:
         """Padding on the tokenizer's side; the model takes either."""
         tokenizer = self.processing_class
-        return BiEncoderCollator(pad_id(tokenizer), tokenizer.padding_side, self._in_context())
+        return BiEncoderCollator(pad_id(tokenizer), tokenizer.padding_side, self._in_context)
 
     def run_model(self, model: torch.nn.Module, inputs: dict[str, Any]) -> BiEncoderOutput:
         """The forward pass of a batch, with the negatives that it or the arguments ask for."""
@@ -160,3 +178,33 @@ class BiEncoderTrainer(RetrievalEvaluation):
     def combine(self, components: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
         """Their weighted sum."""
         return (components * components.new_tensor(list(self.loss_weights.values()))).sum()
+
+    def evaluate(
+        self,
+        eval_dataset: Any = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
+        """Losses and retrieval metrics; `eval_dataset` as in the constructor, or the name of one of its parts."""
+        rows, evaluators = self.retrieval.chosen(eval_dataset, self.eval_dataset)
+        if not evaluators:
+            return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+        with self.accelerator.autocast():
+            metrics = self.retrieval.measure(evaluators, self.model, metric_key_prefix)
+        if not rows:
+            self.log(metrics)
+            self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+            return metrics
+        # One entry of the log, and one call of the callbacks: early stopping has to see the metric that it watches.
+        self._retrieved = metrics
+        try:
+            losses = super().evaluate(None if eval_dataset is None else rows, ignore_keys, metric_key_prefix)
+        finally:
+            self._retrieved = None
+        return {**losses, **metrics}
+
+    @contextlib.contextmanager
+    def measuring(self, prefix: str) -> Iterator[dict[str, float]]:
+        """The retrieval metrics that stand beside these losses."""
+        measured, self._retrieved = self._retrieved, None
+        yield measured or {}

@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..base.arguments import BiEncoderTrainingArguments
+from ..biencoder.arguments import BiEncoderTrainingArguments
 from ..biencoder.trainer import BiEncoderTrainer
 from .parsing import parse_arguments
 from .training import LoraArguments, MixtureDataArguments, given, run_training

@@ -5,7 +5,7 @@
 
 from dataclasses import dataclass, field
 
-from ..base.arguments import LlaraTrainingArguments
+from ..llara.arguments import LlaraTrainingArguments
 from ..llara.trainer import LlaraTrainer
 from .parsing import parse_arguments
 from .training import DataArguments, LoraArguments, given, run_training

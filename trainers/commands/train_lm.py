@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from ..base.arguments import SelfRetrievalTrainingArguments
+from ..srlm.arguments import SelfRetrievalTrainingArguments
 from ..srlm.trainer import SelfRetrievalTrainer
 from .parsing import parse_arguments
 from .training import DataArguments, LoraArguments, given, run_training

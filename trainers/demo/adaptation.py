@@ -9,8 +9,8 @@ from transformers import PreTrainedTokenizerBase
 
 from modeling_llara import LlaraForPreTraining
 
-from ..base.arguments import LlaraTrainingArguments
 from ..embedded.corpus import Document
+from ..llara.arguments import LlaraTrainingArguments
 from ..llara.trainer import LlaraTrainer
 from .settings import DemoArguments, show_loss, training_arguments
 

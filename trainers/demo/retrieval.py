@@ -7,7 +7,7 @@ from typing import Any
 from modeling_biencoder import BiEncoderModel
 from modeling_llara import LlaraForPreTraining
 
-from ..base.arguments import BiEncoderTrainingArguments
+from ..biencoder.arguments import BiEncoderTrainingArguments
 from ..biencoder.trainer import BiEncoderTrainer
 from ..embedded.corpus import CodePair
 from ..models.convert import biencoder_from_llara

@@ -1,24 +1,23 @@
 """LlaraTrainer: adapts a decoder language model to text embedding, without labels (Llama2Vec, arXiv 2312.15503)."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 import datasets
 import torch
-from torch.utils.data import DataLoader
-from transformers.trainer_utils import EvalLoopOutput
 
 from modeling_llara import LlaraForPreTraining
 from modeling_llara.loss_llara import weigh_by_uncertainty
 
-from ..base.arguments import LlaraTrainingArguments
 from ..base.trainer import FamilyTrainer
-from ..data.padding import LlaraCollator
+from ..data.padding import pad_id
 from ..data.sources import Row, RowSource
-from ..data.tokens import pad_id
 from ..data.transforms import Transform
-from .probe import WordPrecision
+from .arguments import LlaraTrainingArguments
+from .collator import LlaraCollator
+from .explain import WordPrecision
 from .rows import llara_example, load_llara_rows, passage_room
 
 LOSS_WEIGHTING = "loss_weighting"  # the module of the model that holds learned weights
@@ -91,25 +90,17 @@ class LlaraTrainer(FamilyTrainer):
             self._precision.add(self._precision.of_rows(outputs.hidden_states[-1], inputs))
         return outputs
 
-    def evaluation_loop(
-        self,
-        dataloader: DataLoader,
-        description: str,
-        prediction_loss_only: bool | None = None,
-        ignore_keys: list[str] | None = None,
-        metric_key_prefix: str = "eval",
-    ) -> EvalLoopOutput:
-        """The components' means, and of each prompt the mean precision@k over the rows with a target."""
+    @contextlib.contextmanager
+    def measuring(self, prefix: str) -> Iterator[dict[str, float]]:
+        """Of each prompt the mean precision@k over the rows with a target."""
         precision = self._precision = WordPrecision(self.model, self.args.precision_k)
+        measured: dict[str, float] = {}
         try:
-            output = super().evaluation_loop(
-                dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
-            )
+            yield measured
         finally:
             self._precision = None
         precision.sums = self.accelerator.reduce(precision.sums, "sum")
-        means = {f"{metric_key_prefix}_{name}": value for name, value in precision.means().items()}
-        return output._replace(metrics={**(output.metrics or {}), **means})
+        measured |= {f"{prefix}_{name}": value for name, value in precision.means().items()}
 
     def components(self, outputs: Any) -> list[torch.Tensor | None]:
         """The three losses, not weighted."""

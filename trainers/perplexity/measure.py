@@ -50,7 +50,7 @@ def compare_chats(
     """The perplexity of the chats' answers under each method, the model's own setting restored afterwards.
 
     Args:
-        chats: rows with `query`, `history` and `answer`, as `data_srlm.load_chats` gives them.
+        chats: rows with `query`, `history` and `answer`, as `srlm.rows.load_chats` gives them.
         batch_size: rows that go through `forward_with_history_retrieval` at once. It does not change the result.
 
     Perplexity is exp of the mean over rows of the row's mean token loss. The outputs are one a batch, rows in order.

@@ -6,19 +6,26 @@ from typing import Any
 
 import datasets
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from modeling_srlm import SelfRetrievalLM, SelfRetrievalOutput
+from modeling_srlm.encoding_srlm import EmbeddingCache
 
-from ..base.arguments import SelfRetrievalTrainingArguments
 from ..base.trainer import FamilyTrainer
 from ..data.documents import load_documents
-from ..data.padding import SelfRetrievalCollator
+from ..data.padding import pad_id
 from ..data.sources import Row, RowSource, column_names
-from ..data.tokens import pad_id
 from ..data.transforms import Transform
 from ..models.kind import ModelSource
-from .index_refresh import IndexRefreshCallback
+from .arguments import SelfRetrievalTrainingArguments
+from .collator import SelfRetrievalCollator
 from .rows import load_chats, tokenize_documents
 
 
@@ -104,3 +111,38 @@ class SelfRetrievalTrainer(FamilyTrainer):
 
 def _unchanged(row: Row, number: int, epoch: int) -> Row:
     return row
+
+
+class IndexRefreshCallback(TrainerCallback):
+    """Gives the model a cache of embeddings while it trains, and empties it every `steps` steps.
+
+    It is emptied at a checkpoint too: a resumed run begins with an empty one, and has to end in the same weights.
+    """
+
+    def __init__(self, model: SelfRetrievalLM, steps: int):
+        self.model, self.steps = model, steps
+        self.cache = EmbeddingCache()
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """The model uses the cache from now on."""
+        self.cache.clear()
+        self.model.embedding_cache = self.cache
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Every `steps` steps the embeddings are made anew."""
+        if state.global_step % self.steps == 0:
+            self.cache.clear()
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """See the class."""
+        self.cache.clear()
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """The model no longer uses the cache."""
+        self.model.embedding_cache = None

@@ -26,7 +26,7 @@ from trainers import (
     SelfRetrievalTrainer,
     SelfRetrievalTrainingArguments,
 )
-from trainers.base import padding_rows
+from trainers.base import components
 
 # Kind -> number of rows; the joint batches hold 4. Of 5 rows the last one is with the first process, the second has
 # nothing but filling; of 3 all batches are the last.
@@ -74,9 +74,9 @@ def test_two_processes_evaluate_as_one_does(tmp_path):
 
 
 def test_what_has_several_entries_a_row_is_cut_with_its_rows():
-    assert not doctest.testmod(padding_rows).failed
+    assert not doctest.testmod(components).failed
     batch = {"ids": torch.arange(12).view(6, 2), "history": [["a"], ["b"], ["c"]], "flag": False}
-    kept = padding_rows.first_rows(batch, count=2, rows=3)
+    kept = components.first_rows(batch, count=2, rows=3)
     assert kept["ids"].tolist() == batch["ids"][:4].tolist()
     assert kept["history"] == [["a"], ["b"]] and kept["flag"] is False
 

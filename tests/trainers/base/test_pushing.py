@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 from peft import LoraConfig
+from transformers import TrainerCallback
+from transformers.trainer_jit_checkpoint import CheckpointManager
 
 from hub_cards import TransferError, pull
 from modeling_biencoder import BiEncoderModel
@@ -103,3 +105,33 @@ def test_a_push_in_the_background_that_fails_does_not_end_the_training(hub, tmp_
     hub.faults = []
     trainer.push_to_hub()
     assert "model.safetensors" in pushed(hub)
+
+
+def test_the_checkpoint_at_a_sigterm_is_sent_when_it_is_in_its_place(hub, tmp_path):
+    places = []
+
+    class AtSigterm(TrainerCallback):
+        def on_push_begin(self, args, state, control, **kwargs):
+            places.append(sorted(path.name for path in (tmp_path / "out").iterdir()))
+
+        def on_step_end(self, args, state, control, **kwargs):
+            CheckpointManager(trainer).execute_jit_checkpoint()
+            control.should_training_stop = True
+
+    trainer = make_trainer(tmp_path / "out", save_strategy="no", hub_strategy="checkpoint")
+    trainer.add_callback(AtSigterm())
+    trainer.train()
+    trainer._finish_current_push()
+    assert places == [["checkpoint-1"]]
+    sent = {f"last-checkpoint/{path.name}" for path in (tmp_path / "out" / "checkpoint-1").iterdir()}
+    assert len(hub.repos["user/repo"].history()) == 2  # the repo's making and the push
+    assert {"model.safetensors", *sent} - {"last-checkpoint/training_args.json"} <= pushed(hub)
+    assert "last-checkpoint/optimizer.pt" in sent
+
+
+def test_what_a_killed_run_was_sending_is_removed(hub, tmp_path):
+    left = tmp_path / "out" / ".pushing-1"
+    left.mkdir(parents=True)
+    (left / "model.safetensors").touch()
+    make_trainer(tmp_path / "out", max_steps=1, hub_strategy="end").train()
+    assert not left.exists() and (tmp_path / "out" / "checkpoint-1").is_dir()

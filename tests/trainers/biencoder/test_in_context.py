@@ -35,7 +35,6 @@ def batch_of(rows, epoch=0, length=64):
 def queries(rows, epoch=0, length=64, **settings):
     """The queries of a batch as texts."""
     examples = InContextExamples(TOKENIZER, config(length), **{"max_examples": 3, **settings})
-    examples.check()
     return [TOKENIZER.decode(example["query_ids"]) for example in examples(batch_of(rows, epoch, length))]
 
 
@@ -126,7 +125,7 @@ def test_prompts_without_a_suffix_take_none_and_whole_characters_stay():
 )
 def test_bad_settings(prompts, max_length, message):
     with pytest.raises(ValueError, match=message):
-        InContextExamples(TOKENIZER, config(prompts=prompts), 2, max_length=max_length).check()
+        InContextExamples(TOKENIZER, config(prompts=prompts), 2, max_length=max_length)
 
 
 def make_trainer(folder, rows, prompts=PROMPTS, **settings):

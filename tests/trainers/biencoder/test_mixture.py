@@ -265,7 +265,7 @@ def test_every_way_to_give_data_sets(tmp_path):
         ({"a": PAIRS, "b": QUESTIONS}, {"streaming": True, "max_steps": -1}, "needs max_steps"),
         (PAIRS, {"mixture": "even"}, "mixture='even' must be one of"),
         (PAIRS, {"mixture_temperature": 0}, "mixture_temperature=0 must be more than 0"),
-        (PAIRS, {"max_examples": -1}, "max_examples=-1 must be 0 or more"),
+        (PAIRS, {"max_examples": -1}, "max_examples=-1 must be at least 0"),
     ],
 )  # fmt: skip
 def test_bad_input(tmp_path, source, settings, message):

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from transformers import HfArgumentParser
 
-from modeling_biencoder import BiEncoderModel
+from modeling_biencoder import BiEncoderModel, Objectives
 from tests.support.tiny import tiny_backbone, tiny_tokenizer
 from tests.support.training import PAIRS, SENTENCES, arguments, logged
 from trainers import BiEncoderTrainer, BiEncoderTrainingArguments, DataSetEntry
@@ -58,3 +59,16 @@ def test_an_equal_positive_is_no_negative(tmp_path):
     # Four positives that are one: log 4, whatever the model.
     expected = torch.tensor(4.0).log().item()
     assert plain.run_model(plain.model, batch_of(plain)).loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_arguments_have_the_objectives_fields_and_rules(tmp_path):
+    settings = {"distillation": "ranked", "margin_mse_weight": 0.5, "matryoshka_weights": [1.0, 0.5]}
+    args = arguments(BiEncoderTrainingArguments, tmp_path, **settings)
+    assert args.objectives() == Objectives(**settings) != Objectives()
+    assert arguments(BiEncoderTrainingArguments, tmp_path).objectives() == Objectives()
+    with pytest.raises(ValueError, match="teacher_temperature=0 must be"):
+        arguments(BiEncoderTrainingArguments, tmp_path, teacher_temperature=0)
+    (parsed,) = HfArgumentParser(BiEncoderTrainingArguments).parse_args_into_dataclasses(
+        ["--output_dir", str(tmp_path), "--matryoshka_weights", "1", "0.5", "--no_mask_false_negatives"]
+    )
+    assert parsed.objectives() == Objectives(matryoshka_weights=[1.0, 0.5], mask_false_negatives=False)

@@ -15,7 +15,7 @@ from tests.support.tiny import tiny_backbone, tiny_tokenizer
 from tests.support.training import PASSAGES, SENTENCES, arguments, assert_same_weights, logged, weights
 from trainers import LlaraTrainer, LlaraTrainingArguments, add_adapter, explain
 from trainers.commands import explain as command
-from trainers.llara.probe import PROMPTS, precision_at_k, prompt_token_ids
+from trainers.llara.explain import PROMPTS, precision_at_k, prompt_token_ids
 from trainers.llara.stop_words import STOP_WORDS
 
 FAMILIES = ("llama", "gemma", "gpt2", "opt")
@@ -61,7 +61,7 @@ def test_precision_closed_form():
     assert precision_at_k(words, targets, 2).tolist() == [1.0, 0.0, 0.0, 0.5]
     torch.testing.assert_close(precision_at_k(words, targets, 5), torch.tensor([0.6, 0.2, 0.0, 0.4]))
     for k in (0, 6):
-        with pytest.raises(ValueError, match=f"k={k} of 5 words"):
+        with pytest.raises(ValueError, match=f"k={k} must be from 1 to 5"):
             precision_at_k(words, targets, k)
 
 
@@ -153,7 +153,7 @@ def test_bad_input():
         explain(tiny_backbone(), ["a"])
     with pytest.raises(ValueError, match=r"Text 1 .* is ' '"):
         explain(model, ["a", " "])
-    with pytest.raises(ValueError, match="k=0 words"):
+    with pytest.raises(ValueError, match="k=0 must be at least 1"):
         explain(model, ["a"], k=0)
     with pytest.raises(ValueError, match="max_length is 5 but prefix and prompts alone take"):
         explain(model, ["a"], max_length=5)

@@ -54,5 +54,5 @@ def test_arguments(tmp_path):
     assert both == LANGUAGES["german"] | LANGUAGES["french"]
     with pytest.raises(ValueError, match="'klingon' is neither"):
         LlaraTrainingArguments(str(tmp_path), stop_words=["klingon"])
-    with pytest.raises(ValueError, match="precision_k=0 must be 1 or more"):
+    with pytest.raises(ValueError, match="precision_k=0 must be at least 1"):
         LlaraTrainingArguments(str(tmp_path), precision_k=0)

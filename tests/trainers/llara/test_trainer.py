@@ -125,7 +125,7 @@ def test_bad_input(tmp_path):
         LlaraTrainer(torch.nn.Linear(1, 1), args, PASSAGES)
     with pytest.raises(ValueError, match=r"model_kwargs \['ar_loss_weight'\]"):
         LlaraTrainer(model, args, PASSAGES, model_kwargs={"ar_loss_weight": 1.0})
-    with pytest.raises(ValueError, match="max_length=0 must be 1 or more"):
+    with pytest.raises(ValueError, match="max_length=0 must be at least 1"):
         LlaraTrainingArguments(str(tmp_path), max_length=0)
     with pytest.raises(ValueError, match="remove_unused_columns"):
         LlaraTrainingArguments(str(tmp_path), remove_unused_columns=True)

@@ -231,7 +231,7 @@ def test_texts_longer_than_the_backbones_positions_are_an_error():
 
 
 def test_retrieval_data_is_given_once(tmp_path):
-    with pytest.raises(ValueError, match="put both into it"):
+    with pytest.raises(ValueError, match="put both into eval_dataset"):
         make_trainer(tmp_path, evaluator(), eval_retrieval=str(write_beir(tmp_path / "nano")))
     with pytest.raises(ValueError, match="called 'mean'"):
         make_trainer(tmp_path, {"mean": evaluator(), "other": evaluator()}).evaluate()

@@ -14,6 +14,11 @@ TEXTS = [{"text": " ".join(SENTENCES[i:] + SENTENCES[:i]) * 3} for i in range(4)
 CHATS = [
     {"history": list(SENTENCES[: i + 1]), "query": "and then?", "answers": [SENTENCES[-1] * (i + 1)]} for i in range(3)
 ]
+# Documents as blocks, with unequal numbers of tokens that are scored.
+UNEQUAL = [
+    {"input_ids": row, "labels": [-100] * (64 - scored) + row[64 - scored :]}
+    for row, scored in zip(random_ids(4, 64).tolist(), (16, 3, 8, 11), strict=True)
+]
 
 
 def make_trainer(folder, family="llama", rows=TEXTS, evaluation=None, method="bm25", peft_config=None, **settings):
@@ -45,12 +50,7 @@ def test_loss_falls_and_every_parameter_moves(tmp_path, family):
 
 
 def test_accumulation_equals_the_big_batch_for_unequal_targets(tmp_path):
-    ids = random_ids(4, 64).tolist()
-    rows = [
-        {"input_ids": row, "labels": [-100] * (64 - scored) + row[64 - scored :]}
-        for row, scored in zip(ids, (16, 3, 8, 11), strict=True)
-    ]
-    settings = {"rows": rows, "optim": "sgd", "max_grad_norm": 0.0, "max_steps": 2, "learning_rate": 0.5}
+    settings = {"rows": UNEQUAL, "optim": "sgd", "max_grad_norm": 0.0, "max_steps": 2, "learning_rate": 0.5}
     whole = make_trainer(tmp_path / "whole", **settings)
     whole.train()
     parts = make_trainer(tmp_path / "parts", **settings, per_device_train_batch_size=1, gradient_accumulation_steps=4)
@@ -59,25 +59,40 @@ def test_accumulation_equals_the_big_batch_for_unequal_targets(tmp_path):
     assert logged(parts, "perplexity") == pytest.approx(logged(whole, "perplexity"), rel=1e-4)
 
 
-def test_evaluation_is_the_models_perplexity(tmp_path):
+@pytest.mark.parametrize("batch_size", [1, 3, 4])
+def test_evaluation_is_the_perplexity_of_all_scored_tokens(tmp_path, batch_size):
+    trainer = make_trainer(tmp_path, evaluation=UNEQUAL, per_device_eval_batch_size=batch_size)
+    trainer.model.eval()
+    total, tokens = 0.0, 0
+    for row in UNEQUAL:
+        with torch.no_grad():
+            output = trainer.model(**{name: torch.tensor([ids]) for name, ids in row.items()})
+        assert output.num_scored_tokens == sum(label >= 0 for label in row["labels"])
+        total += output.loss.item() * output.num_scored_tokens
+        tokens += output.num_scored_tokens
+    assert trainer.evaluate()["eval_perplexity"] == pytest.approx(math.exp(total / tokens), rel=1e-5)
+
+
+def test_evaluation_of_equal_targets_is_the_models_perplexity(tmp_path):
     trainer = make_trainer(tmp_path, evaluation=TEXTS, max_steps=1, eval_strategy="steps", eval_steps=1)
     trainer.train()
-    trainer.args.per_device_eval_batch_size = 1
     metrics = trainer.evaluate()
-    (whole,) = logged(trainer, "eval_perplexity")[:1]
-    assert metrics["eval_perplexity"] == pytest.approx(whole, rel=1e-4)
-    scored = sum(sum(label >= 0 for label in row["labels"]) for row in trainer.eval_dataset.rows)
-    equal = scored == 16 * len(trainer.eval_dataset)
+    assert [metrics["eval_perplexity"]] == pytest.approx(logged(trainer, "eval_perplexity")[:1], rel=1e-6)
+    # The model's is a mean over batches: the same where each batch has as many rows, and each row as many targets.
+    trainer.args.per_device_eval_batch_size = 4
+    assert len(trainer.eval_dataset) == 12
+    assert all(sum(label >= 0 for label in row["labels"]) == 16 for row in trainer.eval_dataset.rows)
     expected = trainer.model.compute_perplexity(trainer.get_eval_dataloader(), show_progress=False)
-    assert not equal or metrics["eval_perplexity"] == pytest.approx(expected, rel=1e-4)
+    assert metrics["eval_perplexity"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_chats_train_and_are_weighed_by_their_answers_tokens(tmp_path):
     trainer = make_trainer(tmp_path, rows=CHATS, evaluation=CHATS, method="recent", max_steps=2)
     before = trainer.evaluate()
     tokens, total = 0, 0.0
-    for row in CHATS:
+    for row, example in zip(CHATS, trainer.eval_dataset, strict=True):
         output = trainer.model.forward_with_history_retrieval([row["query"]], [row["history"]], row["answers"])
+        assert trainer.count_items(trainer.data_collator([example])).tolist() == [output.num_scored_tokens]
         tokens += output.num_scored_tokens
         total += output.loss.item() * output.num_scored_tokens
     assert before["eval_perplexity"] == pytest.approx(math.exp(total / tokens), rel=1e-4)
