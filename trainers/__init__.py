@@ -17,7 +17,7 @@ from .models.adapters import add_adapter, load_adapter
 from .models.merging import merge_adapter
 from .retrieval.beir import load_retrieval_data
 from .retrieval.data import RetrievalData
-from .retrieval.embedding_files import load_embeddings
+from .retrieval.embeddings import load_embeddings
 from .retrieval.evaluator import RetrievalEvaluator
 from .retrieval.metrics import (
     load_metric,

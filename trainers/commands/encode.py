@@ -17,8 +17,7 @@ from ..data.texts import IdentifiedTexts
 from ..jobs.parts import PartFiles
 from ..jobs.processes import on_main_process, start_processes
 from ..models.load import encoding_settings, load_biencoder
-from ..retrieval.embedding_files import ids_path, write_embeddings
-from ..retrieval.embeddings import EmbeddingFiles
+from ..retrieval.embeddings import EmbeddingFiles, ids_path, write_embeddings
 from .parsing import parse_arguments
 
 

@@ -17,8 +17,6 @@ from .parsing import parse_arguments
 def main(argv: list[str]) -> None:
     """Mines, writes the rows and prints how many there are, and how many lack negatives."""
     arguments, settings = parse_arguments(argv, [MineArguments, MiningSettings], "mine", __doc__ or "")
-    arguments.check()
-    settings.check()
     settings.check_model(arguments.model is not None)
     state, model = start_processes(), None
     if arguments.model is not None:

@@ -74,7 +74,6 @@ def run_settings(arguments: ScoreArguments, lm: SelfRetrievalLM, data: str) -> d
 def main(argv: list[str]) -> None:
     """Scores, writes the rows and prints how many there are."""
     (arguments,) = parse_arguments(argv, [ScoreArguments], "score", __doc__ or "")
-    arguments.check()
     state = start_processes()
     lm = load_scorer(arguments).to(state.device)
     feedback = make_feedback(arguments, lm, state.is_main_process)

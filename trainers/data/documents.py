@@ -34,7 +34,7 @@ def read_text_files(files: list[Path], streaming: bool) -> datasets.Dataset | da
     if not any(True for _ in _read(stamped)):
         names = [str(file) for file in files[:3]]
         raise ValueError(
-            f"None of {len(files)} files ({names} ...) holds text; give one UTF-8 file that is not blank."
+            f"None of {len(files)} files ({names} ...) holds text: give one UTF-8 file that is not blank."
         )
     # The files' sizes and times make the cache's key; a list of files is what `datasets` shares among workers.
     keywords: dict[str, Any] = {"features": FEATURES, "gen_kwargs": {"files": stamped}}
@@ -94,6 +94,6 @@ def _read_documents(files: list[Path], folder: Path) -> list[Row]:
 
 def _as_dataset(documents: list[Row], where: str, streaming: bool) -> datasets.Dataset | datasets.IterableDataset:
     if not documents:
-        raise ValueError(f"{where} holds no text; it needs one UTF-8 text or more that is not empty.")
+        raise ValueError(f"{where} holds no text: give one UTF-8 text or more that is not blank.")
     rows = datasets.Dataset.from_list(documents)
     return rows.to_iterable_dataset() if streaming else rows

@@ -35,7 +35,7 @@ def faithful_rows(source: RowSource) -> Sequence[Row]:
     if isinstance(source, str | Path):
         return load_faithful_rows(str(source))
     if isinstance(source, datasets.IterableDataset):
-        raise TypeError("An IterableDataset cannot be read by row number; give its file, folder or Hub id.")
+        raise TypeError("An IterableDataset cannot be read by row number: give its file, folder or Hub id.")
     if isinstance(source, list) and source:
         return source
     (rows,) = load_rows(source)  # which names what is wrong with any other source
@@ -51,7 +51,7 @@ def load_faithful_rows(source: str) -> ParsedRows:
         lines = datasets.load_dataset("text", data_files=names, split="train")
         kept = [number for number, line in enumerate(lines["text"]) if line.strip()]
         if not kept:
-            raise ValueError(f"{source!r} is empty; it needs one row or more.")
+            raise ValueError(f"{source!r} is empty, and needs one row or more: give another.")
         return ParsedRows(lines if len(kept) == len(lines) else lines.select(kept), _parse_line)
     return ParsedRows(datasets.concatenate_datasets(load_rows(source)), _leave_out_none)
 

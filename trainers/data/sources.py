@@ -32,7 +32,7 @@ def load_rows(
         return [_load_file(file, streaming) for file in source]
     if isinstance(source, list):
         if not source:
-            raise ValueError("The list of rows is empty; a data set needs one row or more.")
+            raise ValueError("The list of rows is empty, and a data set needs one row or more: give some.")
         # Dataset.from_list would take the columns from the first row alone.
         names = dict.fromkeys(name for row in source for name in row)
         rows = datasets.Dataset.from_dict({name: [row.get(name) for row in source] for name in names})
@@ -49,7 +49,7 @@ def load_rows(
         return [_load_file(path, streaming)]
     repo_id, pinned = split_revision(str(source))
     if Path(repo_id).suffix or path.is_absolute():
-        raise ValueError(f"There is no file or folder {str(source)!r}; give a path that exists or a Hub id user/name.")
+        raise ValueError(f"There is no file or folder {str(source)!r}: give a path that exists or a Hub id user/name.")
     if revision is not None and pinned not in (None, revision):
         raise ValueError(f"{str(source)!r} names another revision than revision={revision!r}: leave one of them out.")
     return [datasets.load_dataset(repo_id, subset, split=split, streaming=streaming, revision=revision or pinned)]
@@ -65,15 +65,19 @@ def data_files(folder: Path) -> list[Path]:
     """The data files of a folder, by name; ValueError where it has none."""
     files = sorted(file for file in folder.iterdir() if file.suffix in _BUILDERS)
     if not files:
-        raise ValueError(f"Folder {str(folder)!r} holds no data files; they end in {', '.join(_BUILDERS)}.")
+        raise ValueError(
+            f"Folder {str(folder)!r} holds no data files: give some whose names end in {', '.join(DATA_SUFFIXES)}."
+        )
     return files
 
 
 def _load_file(path: Path, streaming: bool) -> datasets.Dataset | datasets.IterableDataset:
     if path.suffix not in _BUILDERS:
-        raise ValueError(f"{path.name!r} is not a data file that loads; its name must end in {', '.join(_BUILDERS)}.")
+        raise ValueError(
+            f"{path.name!r} is no data file, as names of these must end in {', '.join(DATA_SUFFIXES)}: rename it."
+        )
     if path.stat().st_size == 0:
-        raise ValueError(f"Data file {str(path)!r} is empty; it needs one row or more.")
+        raise ValueError(f"Data file {str(path)!r} is empty, and needs one row or more: give another.")
     try:
         return datasets.load_dataset(_BUILDERS[path.suffix], data_files=str(path), split="train", streaming=streaming)
     except datasets.exceptions.DatasetGenerationError as error:

@@ -59,11 +59,11 @@ class IdentifiedTexts(Sequence[str]):
 
 def _load_lines(source: str) -> ParsedRows:
     if Path(source).stat().st_size == 0:
-        raise ValueError(f"{source!r} is empty; it needs one line or more.")
+        raise ValueError(f"{source!r} is empty, and needs one line or more: give another.")
     lines = datasets.load_dataset("text", data_files=source, split="train")
     kept = [number for number, line in enumerate(lines["text"]) if line.strip()]
     if not kept:
-        raise ValueError(f"{source!r} holds blank lines only; it needs one text or more.")
+        raise ValueError(f"{source!r} holds blank lines only, and needs one text or more: give another.")
     return ParsedRows(lines.add_column("id", list(range(len(lines)))).select(kept), lambda row, number: row)
 
 

@@ -23,7 +23,7 @@ class TransformedRows(torch.utils.data.Dataset):
 
     def __init__(self, rows: datasets.Dataset, transform: Transform):
         if len(rows) == 0:
-            raise ValueError("The data set is empty; it needs one row or more.")
+            raise ValueError("The data set is empty, and needs one row or more: give some.")
         self.rows = rows
         self.transform = transform
         # Shared, so that the persistent workers of a data loader see the epoch change.

@@ -75,7 +75,7 @@ def _find_prompt(row: Row, number: int, task: str | None) -> Prompt:
     if name == "tool":
         raise ValueError(
             f"Row {number} (the first is 0): rows of the task 'tool' have no answer for a language model to "
-            f"score; they train as they are, by their positives."
+            f"score: train on them as they are, by their positives."
         )
     raise ValueError(
         f"Row {number} (the first is 0): field 'task' is {name!r}; it must be one of {', '.join(PROMPTS)}. Give "

@@ -1,9 +1,9 @@
 """What `lookback score` is told."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from ..embedded import BACKBONE_FOLDER
+from ..jobs.parts import check_output
 from .formats import PROMPTS, TARGETS
 
 DOCUMENT = "document"
@@ -11,7 +11,10 @@ DOCUMENT = "document"
 
 @dataclass
 class ScoreArguments:
-    """What to score, with what, and where the rows go. A setting that is not given is that of the model's repo."""
+    """What to score, with what, and where the rows go. A setting that is not given is that of the model's repo.
+
+    Raises ValueError for values that are no choice or do not fit.
+    """
 
     data: str = field(metadata={"help": "Rows: a data file, a folder or a Hub id. Documents: text files as well."})
     output: str = field(metadata={"help": "The .jsonl file to write."})
@@ -58,25 +61,16 @@ class ScoreArguments:
         default=False, metadata={"help": "Run code from the model's repo; ours and transformers' need none."}
     )
 
-    def check(self) -> None:
-        """Raises ValueError for values that are no choice or do not fit."""
+    def __post_init__(self) -> None:
         choices = {"task": (None, *PROMPTS, DOCUMENT), "target": TARGETS, "score": ("mean", "sum")}
         for name, allowed in {**choices, "candidates": ("some", "all")}.items():
-            if getattr(self, name) not in allowed:
+            if (value := getattr(self, name)) not in allowed:
                 named = ", ".join(choice for choice in allowed if choice is not None)
-                raise ValueError(f"--{name} is {getattr(self, name)!r}; it must be one of {named}.")
+                raise ValueError(f"--{name}={value!r} must be one of {named}: take one of them.")
         for name, least in {"batch_size": 1, "cuts": 1, "bm25_candidates": 0, "random_candidates": 0}.items():
-            if getattr(self, name) is not None and getattr(self, name) < least:
-                raise ValueError(f"--{name} is {getattr(self, name)}; it must be {least} or more.")
+            if (value := getattr(self, name)) is not None and value < least:
+                raise ValueError(f"--{name}={value} must be at least {least}: raise it.")
         if self.bm25_candidates + self.random_candidates < 2:
-            raise ValueError(
-                "--bm25_candidates and --random_candidates are below 2 together; one key teaches nothing."
-            )
-        self._check_output()
-
-    def _check_output(self) -> None:
-        output, data = Path(self.output).resolve(), Path(self.data).resolve()
-        if output.suffix != ".jsonl":
-            raise ValueError(f"--output is {self.output!r}; its name must end in .jsonl.")
-        if output == data or (data.is_dir() and data in output.parents):
-            raise ValueError(f"--output {self.output!r} lies in --data {self.data!r}; name a file outside of it.")
+            pair = f"--bm25_candidates={self.bm25_candidates} and --random_candidates={self.random_candidates}"
+            raise ValueError(f"{pair} must be at least 2 together, as one key teaches nothing: raise one of them.")
+        check_output(self.output, data=self.data)

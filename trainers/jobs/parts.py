@@ -8,13 +8,14 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..data.sources import Row
+from .whole_files import written_whole
 
 
 class PartFiles:
@@ -36,7 +37,7 @@ class PartFiles:
         if overwrite:
             shutil.rmtree(self.folder, ignore_errors=True)
         elif self.output.exists() and not self.folder.exists():
-            raise ValueError(f"{self.output} is there already; name another output, or give --overwrite.")
+            raise ValueError(f"{self.output} is there already: name another output, or give --overwrite.")
         if self._settings.exists():
             self._compare(settings)
         else:
@@ -88,7 +89,7 @@ class PartFiles:
         """
         where = {group: (part, start) for part in self._parts() for group, start, _ in _lines(part)}
         if missing := sorted(set(range(num_groups)) - where.keys()):
-            raise RuntimeError(f"{self.folder} lacks the groups {missing[:5]}; run the command again to do them.")
+            raise RuntimeError(f"{self.folder} lacks the groups {missing[:5]}: run the command again to do them.")
         count = _write(self.output, self._rows([where[group] for group in range(num_groups)]))
         shutil.rmtree(self.folder)
         return count
@@ -99,6 +100,17 @@ class PartFiles:
                 file.seek(start)
                 for row in json.loads(file.readline())[1]:
                     yield json.dumps(row, ensure_ascii=False)
+
+
+def check_output(output: str, **sources: str | None) -> None:
+    """Raises ValueError for an output that is no .jsonl, or lies in what is read: options' values by their names."""
+    path = Path(output).resolve()
+    if path.suffix != ".jsonl":
+        raise ValueError(f"--output={output!r} must end in .jsonl: give it such a name.")
+    for name, value in sources.items():
+        source = None if value is None else Path(value).resolve()
+        if source is not None and (path == source or (source.is_dir() and source in path.parents)):
+            raise ValueError(f"--output={output!r} lies in --{name}={value!r}: name a file outside of it.")
 
 
 def weights_digest(model: torch.nn.Module) -> str:
@@ -124,15 +136,11 @@ def _lines(part: Path) -> Iterator[tuple[int, int, int]]:
             start += len(line)
 
 
-def _write(path: Path, lines: Any) -> int:
-    """Writes lines so that `path` is there as a whole or not at all; returns how many."""
-    temporary = path.with_name(path.name + ".tmp")
+def _write(path: Path, lines: Iterable[str]) -> int:
+    """Writes lines, and returns how many; `path` is there as a whole or not at all."""
     count = 0
-    with temporary.open("w", encoding="utf-8", newline="\n") as file:
+    with written_whole(path) as new, new.open("w", encoding="utf-8", newline="\n") as file:
         for line in lines:
             file.write(line + "\n")
             count += 1
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
     return count

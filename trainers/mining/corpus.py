@@ -62,7 +62,7 @@ class Corpus:
             bare_keys.append(key if bare == text else text_key(bare))
             digest.update(text.encode(errors="surrogatepass") + b"\0")
         if not self.texts:
-            raise ValueError("The corpus holds no passage that is not blank; it needs one or more.")
+            raise ValueError("The corpus holds no passage that is not blank, and needs one or more: give another.")
         self.digest = digest.hexdigest()
         self._tables = [KeyTable(keys)] if keys == bare_keys else [KeyTable(keys), KeyTable(bare_keys)]
 

@@ -65,7 +65,6 @@ def mine_hard_negatives(
     [{'query': 'blue bird', 'pos': ['a bluebird'], 'neg': ['a blue fish']}]
     """
     checked = MiningSettings(**settings)
-    checked.check()
     checked.check_model(model is not None)
     loaded: Any = load_biencoder(str(model)) if isinstance(model, str | Path) else model
     if loaded is not model:
@@ -93,6 +92,7 @@ def mine_to_file(
 
     The file does not depend on either, to the last digit where every process has as many threads.
     """
+    settings.check_model(model is not None)
     state = start_processes()
     show = show_progress and state.is_main_process
     table, passages = _read(faithful_rows(rows), corpus, settings, show)
@@ -152,7 +152,7 @@ def _read(
     passages = corpus_of_rows(rows, show_progress) if corpus is None else load_corpus(corpus, show_progress)
     if len(passages) <= settings.rank_from:
         raise ValueError(
-            f"The corpus has {len(passages)} different passages, and rank_from={settings.rank_from} skips them all; "
+            f"The corpus has {len(passages)} different passages, and rank_from={settings.rank_from} skips them all: "
             f"lower rank_from, or give a larger corpus."
         )
     return table, passages

@@ -1,8 +1,8 @@
 """What `lookback mine` is told."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
+from ..jobs.parts import check_output
 from ..retrieval.search import check_index
 
 RETRIEVERS = ("bm25", "dense", "both")
@@ -12,7 +12,10 @@ EXISTING = ("replace", "keep")
 
 @dataclass
 class MineArguments:
-    """The rows, where to look for negatives and with what model, and where the rows go."""
+    """The rows, where to look for negatives and with what model, and where the rows go.
+
+    Raises ValueError for an output that is no .jsonl or lies in the data or the corpus.
+    """
 
     data: str = field(metadata={"help": "Rows with query and pos: a data file, a folder or a Hub id."})
     output: str = field(metadata={"help": "The .jsonl file to write."})
@@ -33,20 +36,16 @@ class MineArguments:
     )
     overwrite: bool = field(default=False, metadata={"help": "Start anew over a finished or interrupted output."})
 
-    def check(self) -> None:
-        """Raises ValueError for an output that is no .jsonl or lies in the data or the corpus."""
-        output = Path(self.output).resolve()
-        if output.suffix != ".jsonl":
-            raise ValueError(f"--output is {self.output!r}; its name must end in .jsonl.")
-        for name, value in (("data", self.data), ("corpus", self.corpus)):
-            source = None if value is None else Path(value).resolve()
-            if source is not None and (output == source or (source.is_dir() and source in output.parents)):
-                raise ValueError(f"--output {self.output!r} lies in --{name} {value!r}; name a file outside of it.")
+    def __post_init__(self) -> None:
+        check_output(self.output, data=self.data, corpus=self.corpus)
 
 
 @dataclass
 class MiningSettings:
-    """How negatives are found. Scores are the retriever's: BM25's, else the bi-encoder's similarity."""
+    """How negatives are found. Scores are the retriever's: BM25's, else the bi-encoder's similarity.
+
+    Raises ValueError for values that are no choice or do not fit.
+    """
 
     retriever: str = field(
         default="dense", metadata={"help": "bm25, dense, or both: reciprocal rank fusion, dense scores."}
@@ -78,34 +77,40 @@ class MiningSettings:
     batch_size: int = field(default=32, metadata={"help": "Texts that go through the model at once."})
     block_size: int = field(default=512, metadata={"help": "Rows that are searched for at once."})
 
-    def check(self) -> None:
-        """Raises ValueError for values that are no choice or do not fit."""
+    def __post_init__(self) -> None:
         choices = {"retriever": RETRIEVERS, "sampling": SAMPLINGS, "existing": EXISTING}
         for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}.")
+            if (value := getattr(self, name)) not in allowed:
+                raise ValueError(f"{name}={value!r} must be one of {', '.join(allowed)}: take one of them.")
         for name, least in {"rank_from": 0, "num_negatives": 1, "batch_size": 1, "block_size": 1}.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be {least} or more.")
+            if (value := getattr(self, name)) < least:
+                raise ValueError(f"{name}={value} must be at least {least}: raise it.")
         if self.rank_to <= self.rank_from:
-            raise ValueError(f"rank_from is {self.rank_from} and rank_to {self.rank_to}; no rank lies between them.")
+            raise ValueError(
+                f"rank_to={self.rank_to} must be above rank_from={self.rank_from}: raise it, or lower that."
+            )
         self._check_scores()
         check_index(self.index)
 
     def _check_scores(self) -> None:
         if self.margin is not None and self.margin < 0:
-            raise ValueError(f"margin is {self.margin}; it must be 0 or more, or negatives could beat the positive.")
+            raise ValueError(f"margin={self.margin} must be at least 0: with less, negatives could beat the positive.")
         if self.relative_margin is not None and not 0 <= self.relative_margin <= 1:
-            raise ValueError(f"relative_margin is {self.relative_margin}; it must lie between 0 and 1, such as 0.05.")
+            raise ValueError(
+                f"relative_margin={self.relative_margin} must lie between 0 and 1: give one such as 0.05."
+            )
         if self.min_score is not None and self.max_score is not None and self.min_score > self.max_score:
-            raise ValueError(f"min_score {self.min_score} is above max_score {self.max_score}; no score fits both.")
+            raise ValueError(
+                f"min_score={self.min_score} must not be above max_score={self.max_score}, or no score fits both: "
+                "lower it."
+            )
 
     def check_model(self, has_model: bool) -> None:
         """Raises ValueError for a model that is missing, or that BM25 would not use."""
         if self.retriever != "bm25" and not has_model:
-            raise ValueError(f"retriever {self.retriever!r} needs a model: name a bi-encoder, or take 'bm25'.")
+            raise ValueError(f"retriever={self.retriever!r} needs a model: name a bi-encoder, or take 'bm25'.")
         if self.retriever == "bm25" and has_model:
-            raise ValueError("A model is given, which retriever 'bm25' does not use; take 'dense' or 'both'.")
+            raise ValueError("retriever='bm25' does not use a model, and one is given: take 'dense' or 'both'.")
 
     @property
     def has_margin(self) -> bool:

@@ -55,4 +55,4 @@ def _first(rows: datasets.Dataset, count: int | None) -> datasets.Dataset:
 def check_source(source: str) -> None:
     """Raises ValueError for a path that is not there."""
     if not Path(source).exists():
-        raise ValueError(f"--data {source!r} is neither a file nor a folder.")
+        raise ValueError(f"--data={source!r} is neither a file nor a folder: name one that is there.")

@@ -80,7 +80,7 @@ def _compare(
         for method in methods:
             _check_method(model, method)
         if not total:
-            raise ValueError(f"there are no {unit}s; perplexity needs at least one.")
+            raise ValueError(f"There are no {unit}s, and perplexity needs at least one: give more data.")
         model.eval()
         with tqdm(total=total * len(methods), desc="Perplexity", unit=unit) as progress, torch.no_grad():
             return [_run_method(model, method, batches, score, progress) for method in methods]
@@ -92,7 +92,7 @@ def _check_method(model: SelfRetrievalLM, method: str) -> None:
     model.config.retrieval_method = method
     model.config.check()
     if method in RETRIEVER_METHODS and model.retriever is None:
-        raise ValueError(f"the method {method!r} needs a retriever and the model has none; give one, or leave it out.")
+        raise ValueError(f"The method {method!r} needs a retriever and the model has none: give one, or leave it out.")
 
 
 def _run_method(
@@ -123,7 +123,7 @@ def _score(model: SelfRetrievalLM, tokens: torch.Tensor, scored_tokens: int | No
 
 def _check_size(name: str, value: int | None) -> None:
     if value is not None and value < 1:
-        raise ValueError(f"{name} is {value}; it must be at least 1.")
+        raise ValueError(f"{name}={value} must be at least 1: raise it, or leave it out.")
 
 
 def tokenize_texts(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[torch.Tensor]:

@@ -1,11 +1,12 @@
 """`lookback perplexity --report`: one self-contained page of what was looked back at, and what it was worth."""
 
-import os
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import jinja2
+
+from ..jobs.whole_files import written_whole
 
 # JSON in a <script>: jinja2's `tojson` escapes <, >, & and ' there; `allow_nan` because browsers do not read NaN.
 _TEMPLATES = jinja2.Environment(
@@ -21,16 +22,16 @@ def check_report_file(file: str | Path) -> None:
     file = Path(file)
     if file.is_dir():
         raise ValueError(
-            f"--report {str(file)!r} is a folder; name a file in it, such as {str(file / 'report.html')!r}."
+            f"--report={str(file)!r} is a folder: name a file in it, such as {str(file / 'report.html')!r}."
         )
     if not file.parent.is_dir():
-        raise ValueError(f"--report {str(file)!r}: there is no folder {str(file.parent)!r}; make it first.")
+        raise ValueError(f"--report={str(file)!r}: there is no folder {str(file.parent)!r}: make it first.")
     try:
         with tempfile.TemporaryFile(dir=file.parent):
             pass
     except OSError as error:
         raise ValueError(
-            f"--report {str(file)!r} cannot be written ({error.strerror}); choose another folder."
+            f"--report={str(file)!r} cannot be written ({error.strerror}): choose another folder."
         ) from error
 
 
@@ -41,10 +42,5 @@ def render_report(page: dict[str, Any]) -> str:
 
 def write_report(file: str | Path, page: dict[str, Any]) -> None:
     """Renders the page into `file`, which is either the whole page or what it was before."""
-    file = Path(file)
-    part = file.with_name(f".{file.name}.{os.getpid()}.part")
-    try:
-        part.write_text(render_report(page), encoding="utf-8")
-        part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)
+    with written_whole(file) as new:
+        new.write_text(render_report(page), encoding="utf-8")

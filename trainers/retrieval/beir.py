@@ -10,17 +10,29 @@ each of them also as .jsonl, .parquet, .csv or .tsv, or as a folder of such file
 NanoBEIR repo has. On the Hub, corpus, queries and qrels are configurations of a data set.
 """
 
+import csv
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import datasets
 
-from ..data.sources import Row
+from ..data.sources import Row, load_rows
 from ..data.texts import passage_text
-from .beir_tables import Table, choose_split, has_table, read_table
 from .data import RetrievalData, make_retrieval_data
 
 TABLES = ("corpus", "queries", "qrels")
+TABLE_SUFFIXES = (".jsonl", ".parquet", ".csv", ".tsv")  # BEIR's own, not those of training rows
+
+
+@dataclass
+class _Table:
+    """Rows, to be read once, and the file or folder that an error about them names."""
+
+    where: str
+    rows: Iterable[Row]
 
 
 def is_retrieval_source(source: Any) -> bool:
@@ -50,18 +62,20 @@ def load_retrieval_data(
     folder = Path(source)
     if not folder.is_dir():
         if folder.exists() or folder.is_absolute() or str(source).count("/") != 1:
-            raise ValueError(f"There is no folder {str(source)!r}; give a path that exists or a Hub id user/name.")
+            raise ValueError(f"There is no folder {str(source)!r}: give a path that exists or a Hub id user/name.")
         return {folder.name: _load_hub(str(source), split, revision)}
     if revision is not None:
-        raise ValueError(f"revision={revision!r} is for a Hub id; {str(source)!r} is a folder.")
+        raise ValueError(f"revision={revision!r} is for a Hub id, and {str(source)!r} is a folder: leave it out.")
     parts = [folder] if _is_one(folder) else _parts(folder)
     if not parts:
-        raise ValueError(f"Folder {str(source)!r} holds no corpus, queries and qrels, and no folder that does.")
+        raise ValueError(
+            f"Folder {str(source)!r} holds no corpus, queries and qrels, and no folder that does: put them there."
+        )
     return {part.resolve().name: _load_folder(part, split) for part in parts}
 
 
 def _is_one(folder: Path) -> bool:
-    return any(has_table(folder, name) for name in TABLES)
+    return any(_has_table(folder, name) for name in TABLES)
 
 
 def _parts(folder: Path) -> list[Path]:
@@ -69,7 +83,7 @@ def _parts(folder: Path) -> list[Path]:
 
 
 def _load_folder(folder: Path, split: str | None) -> RetrievalData:
-    return _combine(*(read_table(folder, name, split if name == "qrels" else None) for name in TABLES))
+    return _combine(*(_read_table(folder, name, split if name == "qrels" else None) for name in TABLES))
 
 
 def _load_hub(repo_id: str, split: str | None, revision: str | None) -> RetrievalData:
@@ -78,17 +92,19 @@ def _load_hub(repo_id: str, split: str | None, revision: str | None) -> Retrieva
     if "qrels" not in configurations and "default" in configurations:
         names["qrels"] = "default"  # repos of MTEB
     if missing := sorted(set(names.values()) - set(configurations)):
-        raise ValueError(f"{repo_id!r} lacks the configuration {missing[0]!r}; it has {', '.join(configurations)}.")
+        raise ValueError(
+            f"{repo_id!r} lacks the configuration {missing[0]!r}, it has {', '.join(configurations)}: take another."
+        )
     tables = []
     for name, configuration in names.items():
         splits = datasets.load_dataset(repo_id, configuration, revision=revision)
-        chosen = choose_split(list(splits), split, f"{repo_id}, {name}") if name == "qrels" else list(splits)
+        chosen = _choose_split(list(splits), split, f"{repo_id}, {name}") if name == "qrels" else list(splits)
         rows = datasets.concatenate_datasets([splits[part] for part in chosen])
-        tables.append(Table(f"{repo_id}, {configuration}", rows))
+        tables.append(_Table(f"{repo_id}, {configuration}", rows))
     return _combine(*tables)
 
 
-def _combine(corpus: Table, queries: Table, qrels: Table) -> RetrievalData:
+def _combine(corpus: _Table, queries: _Table, qrels: _Table) -> RetrievalData:
     judged: dict[str, dict[str, float]] = {}
     for number, row in enumerate(qrels.rows):
         query = _field(row, ("query-id", "query_id"), number, qrels.where)
@@ -98,12 +114,14 @@ def _combine(corpus: Table, queries: Table, qrels: Table) -> RetrievalData:
     return make_retrieval_data(_texts(queries), _texts(corpus), judged, where)
 
 
-def _texts(table: Table) -> dict[str, str]:
+def _texts(table: _Table) -> dict[str, str]:
     texts: dict[str, str] = {}
     for number, row in enumerate(table.rows):
         identifier = _field(row, ("_id", "id"), number, table.where)
         if identifier in texts:
-            raise ValueError(f"{table.where}: the id {identifier!r} stands twice (row {number}, the first is 0).")
+            raise ValueError(
+                f"{table.where}: the id {identifier!r} stands twice (row {number}, the first is 0): remove one."
+            )
         texts[identifier] = passage_text(row, f"{table.where}, row {number} (the first is 0)")
     return texts
 
@@ -124,3 +142,76 @@ def _grade(row: Row, number: int, where: str) -> float:
         raise ValueError(
             f"{where}, row {number} (the first is 0): field 'score' is {value!r}; it must be a number."
         ) from None
+
+
+def _has_table(folder: Path, name: str) -> bool:
+    """Whether `folder` holds `name` as a file or a folder of files."""
+    return bool(_files(folder, name))
+
+
+def _read_table(folder: Path, name: str, split: str | None) -> _Table:
+    """The table `name`; of judgements (`qrels`) those of a split, of other tables all files.
+
+    Raises ValueError for a table that is not there, and for a split that is not.
+    """
+    files = _files(folder, name)
+    if not files:
+        raise ValueError(f"{str(folder)!r} lacks {name}: put {name}.jsonl there, or a folder {name} of data files.")
+    if name == "qrels" and (len(files) > 1 or split is not None):
+        files = _of_split(files, split, folder)
+    where = str(files[0]) if len(files) == 1 else str(folder / name)
+    return _Table(where, (row for file in files for row in _read(file)))
+
+
+def _choose_split(splits: Iterable[str], wanted: str | None, where: str) -> list[str]:
+    """The split of the judgements: the one that is wanted, "test", or the only one; ValueError where none is that."""
+    splits = list(splits)
+    name = "test" if wanted is None and "test" in splits else wanted
+    if name is None and len(splits) == 1:
+        return splits
+    if name not in splits:
+        asked = "several splits" if name is None else f"no split {name!r}"
+        raise ValueError(f"{where} has {asked}: name one of {', '.join(sorted(splits))}.")
+    return [name]
+
+
+def _files(folder: Path, name: str) -> list[Path]:
+    single = [path for suffix in TABLE_SUFFIXES if (path := folder / f"{name}{suffix}").is_file()]
+    if single or not (folder / name).is_dir():
+        return single[:1]
+    return sorted(path for path in (folder / name).iterdir() if path.suffix in TABLE_SUFFIXES)
+
+
+def _of_split(files: list[Path], wanted: str | None, folder: Path) -> list[Path]:
+    # test.tsv, or test-00000-of-00002.parquet
+    splits = {file: file.stem.split("-")[0] for file in files}
+    (chosen,) = _choose_split(dict.fromkeys(splits.values()), wanted, str(folder / "qrels"))
+    return [file for file, split in splits.items() if split == chosen]
+
+
+def _read(file: Path) -> Iterator[Row]:
+    if file.suffix == ".jsonl":
+        return _read_lines(file)
+    if file.suffix == ".tsv":
+        return _read_tabs(file)
+    return (row for rows in load_rows(file) for row in rows)
+
+
+def _read_lines(file: Path) -> Iterator[Row]:
+    # Not through a table: the `metadata` of BEIR's rows have all kinds of fields.
+    with file.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise ValueError(f"{file}, line {number} is no JSON: {error}.") from error
+            if not isinstance(row, dict):
+                raise ValueError(f"{file}, line {number} is a {type(row).__name__}; it must be an object with fields.")
+            yield row
+
+
+def _read_tabs(file: Path) -> Iterator[Row]:
+    with file.open(encoding="utf-8", newline="") as lines:
+        yield from csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)

@@ -44,7 +44,7 @@ def make_retrieval_data(
     """
     for name, texts in (("queries", queries), ("corpus", corpus)):
         if not texts:
-            raise ValueError(f"{where[name]} is empty; it needs one row or more.")
+            raise ValueError(f"{where[name]} is empty, and needs one row or more: give some.")
     passages = {
         key: text if isinstance(text, str) else passage_text(text, f"{where['corpus']}, {key!r}")
         for key, text in corpus.items()
@@ -56,7 +56,7 @@ def make_retrieval_data(
         query: text for query, text in queries.items() if any(grade > 0 for grade in qrels.get(query, {}).values())
     }
     if not kept:
-        raise ValueError(f"{where['qrels']}: no query has a relevant passage; grades above 0 are relevant.")
+        raise ValueError(f"{where['qrels']}: no query has a relevant passage: give some of them a grade above 0.")
     left_out = len(queries) - len(kept)
     if left_out:
         counts = (where["queries"], left_out, len(queries))
@@ -67,4 +67,5 @@ def make_retrieval_data(
 def _check_known(kind: str, named: Any, known: Any, where: str, there: str) -> None:
     unknown = [key for key in named if key not in known]
     if unknown:
-        raise ValueError(f"{where} names {len(unknown)} {kind} ids that {there} lacks, the first is {unknown[0]!r}.")
+        found = f"{where} names {len(unknown)} {kind} ids that {there} lacks"
+        raise ValueError(f"{found}, the first is {unknown[0]!r}: add or remove them.")

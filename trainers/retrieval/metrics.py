@@ -72,7 +72,9 @@ def push_metric(repo_id: str, private: bool | None = None, token: str | bool | N
     from huggingface_hub import HfApi
 
     if repo_id.count("/") != 1 or repo_id.split("/")[1] != _MODULE:
-        raise ValueError(f"repo_id is {repo_id!r}; evaluate finds the module only if it is 'user/{_MODULE}'.")
+        raise ValueError(
+            f"repo_id={repo_id!r} must be 'user/{_MODULE}', or evaluate does not find the module: rename it."
+        )
     api = HfApi(token=token)
     api.create_repo(repo_id, repo_type="space", space_sdk="static", private=private, exist_ok=True)
     commit = api.upload_folder(
@@ -85,6 +87,8 @@ def push_metric(repo_id: str, private: bool | None = None, token: str | bool | N
 def rank_passages(scores: torch.Tensor, k: int) -> list[list[int]]:
     """The k best columns of each row of `scores` (queries, passages), best first; equal scores by column number."""
     if scores.ndim != 2:
-        raise ValueError(f"scores has shape {tuple(scores.shape)}; it must be (queries, passages).")
+        raise ValueError(
+            f"scores of shape {tuple(scores.shape)} must be (queries, passages): give a row for each query."
+        )
     order = scores.argsort(dim=1, descending=True, stable=True)
     return order[:, :k].tolist()

@@ -46,9 +46,9 @@ def top_k_passages(
 def check_index(index: str) -> None:
     """Raises ValueError for an unknown index, and for faiss where it is not installed."""
     if index not in INDEXES:
-        raise ValueError(f"index is {index!r}; it must be one of {', '.join(INDEXES)}.")
+        raise ValueError(f"index={index!r} must be one of {', '.join(INDEXES)}: take one of them.")
     if index == "faiss" and find_spec("faiss") is None:
-        raise ValueError("index is 'faiss', which is not installed: pip install faiss-cpu, or take 'torch' or 'auto'.")
+        raise ValueError("index='faiss' is not installed: pip install faiss-cpu, or take 'torch' or 'auto'.")
 
 
 class PassageIndex:
@@ -73,7 +73,8 @@ class PassageIndex:
         self.passages, self.passage_block = passage_embeddings, passage_block
         self.device = passage_embeddings.device if device is None else torch.device(device)
         if passage_embeddings.ndim != 2 or 0 in passage_embeddings.shape:
-            raise ValueError(f"passage_embeddings has shape {tuple(passage_embeddings.shape)}; it must be (N, d).")
+            shape = tuple(passage_embeddings.shape)
+            raise ValueError(f"passage_embeddings of shape {shape} must be (N, d): give a passage or more.")
         self.largest_norm = max(float(_finite_norms("passage", block).max()) for _, block in self._blocks())
         fits = self.device.type == "cpu" and find_spec("faiss") is not None
         self.uses_faiss = index == "faiss" or (index == "auto" and fits)
@@ -92,8 +93,8 @@ class PassageIndex:
         _check_size("query_block", query_block)
         if query_embeddings.ndim != 2 or query_embeddings.shape[1] != self.passages.shape[1]:
             raise ValueError(
-                f"query_embeddings has shape {tuple(query_embeddings.shape)}; for passages of shape "
-                f"{tuple(self.passages.shape)} it must be (Q, {self.passages.shape[1]})."
+                f"query_embeddings of shape {tuple(query_embeddings.shape)} must be (Q, {self.passages.shape[1]}) for "
+                f"passages of shape {tuple(self.passages.shape)}: embed both with one model."
             )
         k = min(k, len(self.passages))
         found = [(torch.zeros(0, k), torch.zeros(0, k, dtype=torch.long))]
@@ -159,10 +160,12 @@ def _sort(scores: torch.Tensor, ids: torch.Tensor, k: int) -> _Best:
 def _finite_norms(name: str, embeddings: torch.Tensor) -> torch.Tensor:
     norms = embeddings.float().norm(dim=1)
     if not torch.isfinite(norms).all():
-        raise ValueError(f"{name}_embeddings hold numbers that are not finite; the model that made them diverged.")
+        raise ValueError(
+            f"{name}_embeddings must hold finite numbers alone: the model that made them diverged; take another."
+        )
     return norms
 
 
 def _check_size(name: str, value: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} is {value!r}; it must be an integer of 1 or more.")
+        raise ValueError(f"{name}={value!r} must be an integer of at least 1: give one.")

@@ -32,7 +32,7 @@ def evaluate_all(
     A single evaluator under the name "" keeps its metrics' names. Raises ValueError for one called "mean".
     """
     if MEAN in evaluators:
-        raise ValueError(f"A data set is called {MEAN!r}, which is the name of the means over all; call it otherwise.")
+        raise ValueError(f"A data set is called {MEAN!r}, which is the name of the means over all: call it otherwise.")
     found = {name: evaluate(evaluator) for name, evaluator in evaluators.items()}
     if len(found) > 1:
         found[MEAN] = means(found)

@@ -99,7 +99,7 @@ def test_an_interrupted_encoding_goes_on_to_the_same_file(run, monkeypatch):
     die_in(monkeypatch, mine.EmbeddingFiles, "load", 0, run)
     parts = sorted((whole.parent / "out.jsonl.parts").glob("*.safetensors"))
     assert len(parts) == 3
-    parts[1].rename(parts[1].with_name(parts[1].name + ".tmp"))  # as if killed while writing it
+    parts[1].rename(parts[1].with_name(f".{parts[1].name}.part"))  # as if killed while writing it
     encoded = []
     encode = BiEncoderModel.encode
     monkeypatch.setattr(BiEncoderModel, "encode", lambda *a, **k: (encoded.append(len(a[1])), encode(*a, **k))[1])

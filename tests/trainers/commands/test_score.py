@@ -173,11 +173,11 @@ def test_a_finished_output_is_kept(run):
 @pytest.mark.parametrize(
     "extra, message",
     [
-        (["--task", "tools"], "--task is 'tools'; it must be one of qa"),
-        (["--score", "max"], "--score is 'max'"),
-        (["--target", "pos"], "--target is 'pos'"),
-        (["--candidates", "none"], "--candidates is 'none'"),
-        (["--batch_size", "0"], "--batch_size is 0; it must be 1 or more"),
+        (["--task", "tools"], "--task='tools' must be one of qa"),
+        (["--score", "max"], "--score='max' must"),
+        (["--target", "pos"], "--target='pos' must"),
+        (["--candidates", "none"], "--candidates='none' must"),
+        (["--batch_size", "0"], "--batch_size=0 must be at least 1"),
         (["--bm25_candidates", "1", "--random_candidates", "0"], "one key teaches nothing"),
         (["--output", "out.json"], "must end in .jsonl"),
         (["--context_window_size", "1000"], "chunk_size 32 must divide it"),

@@ -158,17 +158,17 @@ def test_a_title_does_not_hide_a_positive():
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"retriever": "tfidf"}, "retriever is 'tfidf'; it must be one of bm25, dense, both"),
-        ({"sampling": "best"}, "sampling is 'best'"),
-        ({"existing": "drop"}, "existing is 'drop'"),
-        ({"index": "annoy"}, "index is 'annoy'"),
-        ({"rank_from": 5, "rank_to": 5}, "no rank lies between"),
-        ({"rank_from": -1}, "rank_from is -1"),
-        ({"num_negatives": 0}, "num_negatives is 0"),
-        ({"block_size": 0}, "block_size is 0"),
-        ({"margin": -0.1}, r"margin is -0.1; it must be 0 or more"),
-        ({"relative_margin": 1.5}, "relative_margin is 1.5; it must lie between 0 and 1"),
-        ({"min_score": 0.9, "max_score": 0.1}, "min_score 0.9 is above max_score 0.1"),
+        ({"retriever": "tfidf"}, "retriever='tfidf' must be one of bm25, dense, both"),
+        ({"sampling": "best"}, "sampling='best' must"),
+        ({"existing": "drop"}, "existing='drop' must"),
+        ({"index": "annoy"}, "index='annoy' must be one of"),
+        ({"rank_from": 5, "rank_to": 5}, "rank_to=5 must be above rank_from=5"),
+        ({"rank_from": -1}, "rank_from=-1 must be at least 0"),
+        ({"num_negatives": 0}, "num_negatives=0 must be at least 1"),
+        ({"block_size": 0}, "block_size=0 must be at least 1"),
+        ({"margin": -0.1}, r"margin=-0.1 must be at least 0"),
+        ({"relative_margin": 1.5}, "relative_margin=1.5 must lie between 0 and 1"),
+        ({"min_score": 0.9, "max_score": 0.1}, "min_score=0.9 must not be above max_score=0.1"),
         ({"rank_from": 40}, "40 different passages, and rank_from=40 skips them all"),
         ({"corpus": [" "]}, "no passage that is not blank"),
         ({"corpus": [{"title": "T"}]}, "Corpus: row 0 .* has no text; .* 'text' or 'passage'"),
@@ -182,9 +182,9 @@ def test_bad_input(settings, message):
 
 
 def test_models_that_do_not_fit():
-    with pytest.raises(ValueError, match="retriever 'both' needs a model"):
+    with pytest.raises(ValueError, match="retriever='both' needs a model"):
         mine_hard_negatives(ROWS, retriever="both")
-    with pytest.raises(ValueError, match="retriever 'bm25' does not use"):
+    with pytest.raises(ValueError, match="retriever='bm25' does not use"):
         mine_hard_negatives(ROWS, model=biencoder(), retriever="bm25")
     with pytest.raises(TypeError, match="cannot be read by row number"):
         mine("bm25", datasets.Dataset.from_list([{"query": "q", "pos": ["p"]}]).to_iterable_dataset())
@@ -193,5 +193,5 @@ def test_models_that_do_not_fit():
 
 
 def test_an_empty_corpus():
-    with pytest.raises(ValueError, match="it needs one or more"):
+    with pytest.raises(ValueError, match="needs one or more: give another"):
         Corpus([])

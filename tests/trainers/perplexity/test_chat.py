@@ -100,7 +100,7 @@ def test_bad_arguments(tmp_path):
     chats = read_chats(data, model.tokenizer, None)
     with pytest.raises(ValueError, match="'dense' needs a retriever"):
         compare_chats(model, chats, ["no", "dense"])
-    with pytest.raises(ValueError, match="batch_size is 0"):
+    with pytest.raises(ValueError, match="batch_size=0 must be at least 1"):
         compare_chats(model, chats, ["no"], batch_size=0)
     with pytest.raises(ValueError, match="no rows"):
         compare_chats(model, chats.select([]), ["no"])

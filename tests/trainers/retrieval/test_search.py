@@ -92,15 +92,15 @@ def test_auto_is_faiss_only_on_the_cpu(monkeypatch):
 @pytest.mark.parametrize(
     "queries, passages, settings, message",
     [
-        (embeddings(2, 4), embeddings(3, 5), {}, r"\(2, 4\); for passages of shape \(3, 5\) it must be \(Q, 5\)"),
-        (embeddings(2, 4), embeddings(0, 4), {}, r"passage_embeddings has shape \(0, 4\)"),
-        (embeddings(2, 4), embeddings(3), {}, r"passage_embeddings has shape \(3,\)"),
-        (embeddings(2, 4), embeddings(3, 4), {"k": 0}, "k is 0; it must be an integer of 1"),
-        (embeddings(2, 4), embeddings(3, 4), {"query_block": 0}, "query_block is 0"),
-        (embeddings(2, 4), embeddings(3, 4), {"passage_block": -1}, "passage_block is -1"),
-        (embeddings(2, 4), embeddings(3, 4), {"index": "annoy"}, "index is 'annoy'; it must be one of auto"),
-        (embeddings(2, 4), embeddings(3, 4) / 0, {}, "passage_embeddings hold numbers that are not finite"),
-        (embeddings(2, 4) / 0, embeddings(3, 4), {}, "query_embeddings hold numbers that are not finite"),
+        (embeddings(2, 4), embeddings(3, 5), {}, r"\(2, 4\) must be \(Q, 5\) for passages of shape \(3, 5\)"),
+        (embeddings(2, 4), embeddings(0, 4), {}, r"passage_embeddings of shape \(0, 4\)"),
+        (embeddings(2, 4), embeddings(3), {}, r"passage_embeddings of shape \(3,\)"),
+        (embeddings(2, 4), embeddings(3, 4), {"k": 0}, "k=0 must be an integer of at least 1"),
+        (embeddings(2, 4), embeddings(3, 4), {"query_block": 0}, "query_block=0 must"),
+        (embeddings(2, 4), embeddings(3, 4), {"passage_block": -1}, "passage_block=-1 must"),
+        (embeddings(2, 4), embeddings(3, 4), {"index": "annoy"}, "index='annoy' must be one of auto"),
+        (embeddings(2, 4), embeddings(3, 4) / 0, {}, "passage_embeddings must hold finite numbers alone"),
+        (embeddings(2, 4) / 0, embeddings(3, 4), {}, "query_embeddings must hold finite numbers alone"),
     ],
 )
 def test_bad_input(queries, passages, settings, message):
