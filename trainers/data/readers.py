@@ -51,13 +51,26 @@ def read_rows(path: Path, numbers: tuple[str, ...] = ()) -> Iterator[tuple[str, 
         try:
             yield from _table(stream, path, numbers) if reader is None else reader(stream, path)
         except UnicodeDecodeError as error:
-            raise ValueError(
-                f"{path} is not UTF-8 (byte {error.object[error.start]:#04x}): save it as UTF-8."
-            ) from None
+            raise _no_utf8(path, error) from None
         except (EOFError, OSError) as error:  # of a compressed file that is cut off or damaged
             if path.suffix not in COMPRESSIONS:
                 raise
             raise ValueError(f"{path} cannot be unpacked ({error}): fetch or pack it again.") from error
+
+
+def read_lines(path: Path) -> Iterator[tuple[str, Row]]:
+    """(where it stands, {"text", "id"}) for each line that is not blank; the id is the line's number, from 0."""
+    with _opened(path) as stream:
+        try:
+            for number, line in enumerate(stream):
+                if line.strip():
+                    yield f"{path}, line {number + 1}", {"text": line.rstrip("\r\n"), "id": number}
+        except UnicodeDecodeError as error:
+            raise _no_utf8(path, error) from None
+
+
+def _no_utf8(path: Path, error: UnicodeDecodeError) -> ValueError:
+    return ValueError(f"{path} is not UTF-8 (byte {error.object[error.start]:#04x}): save it as UTF-8.")
 
 
 @contextmanager

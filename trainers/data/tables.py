@@ -5,7 +5,7 @@ all processes; a file that changed is read anew. Rows of a `datasets` object, of
 """
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,8 @@ from typing import Any, TypeAlias
 
 import datasets
 
-from .readers import Row, read_rows
+from .features import TEXT, feature_of, fit_row, join_features, kind_of, kind_of_feature
+from .readers import Row, read_lines, read_rows
 
 Rows: TypeAlias = datasets.Dataset | datasets.IterableDataset
 # (row, its number) -> what becomes of it; with a batch size, ({column: values}, numbers) -> {column: values}.
@@ -27,16 +28,6 @@ class RowError(ValueError):
     def __init__(self, number: int, problem: str):
         super().__init__(f"Row {number} (the first is 0): {problem}")
         self.number, self.problem = number, problem
-
-
-def kind_of(value: Any) -> str:
-    """ "text", "texts", "number", "numbers", "other" or "none": what a cell holds."""
-    if isinstance(value, list):
-        inner = next((kind_of(part) for part in value if part is not None), "none")
-        return {"text": "texts", "number": "numbers", "none": "none"}.get(inner, "other")
-    if value is None:
-        return "none"
-    return "text" if isinstance(value, str) else "number" if isinstance(value, int | float) else "other"
 
 
 @dataclass(frozen=True)
@@ -72,10 +63,23 @@ class ReadTable:
                     kinds[name] = kind_of(value)
         return kinds
 
+    def classes(self, column: str) -> list[str]:
+        """The names of a column's classes; files have none."""
+        return []
+
     def values(self, column: str) -> set[Any]:
         """The distinct texts of a column; of a stream's first row."""
         rows = itertools.islice(self, 1 if self.streaming else None)
         return {row.get(column) for _, row in rows if isinstance(row.get(column), str)}
+
+    def dataset(self) -> Rows:
+        """The rows as they are; cells of a column that holds several kinds of values as their JSON."""
+        features: dict[str, Any] = {}
+        for _, row in itertools.islice(self, _HEAD if self.streaming else None):
+            for name, value in row.items():
+                features[name] = join_features(features.get(name), feature_of(value))
+        filled = datasets.Features({name: found or TEXT for name, found in features.items()})
+        return self.map(partial(fit_row, features=filled), filled)
 
     def map(self, make: Make, features: datasets.Features, batch_size: int | None = None) -> Rows:
         """`make` of each row, or batch of rows, as a data set of `features`.
@@ -103,12 +107,22 @@ class TypedTable:
     rows: Rows
     name: str | None = None
 
+    @property
+    def streaming(self) -> bool:
+        """Whether rows are made while they are read."""
+        return isinstance(self.rows, datasets.IterableDataset)
+
     def __iter__(self) -> Iterator[tuple[str, Row]]:
         """(where it stands, row) for each row."""
-        return ((self._where(number), row) for number, row in enumerate(self.rows))
+        return ((self.where(number), row) for number, row in enumerate(self.rows))
 
-    def _where(self, number: int) -> str:
+    def where(self, number: int) -> str:
+        """The file and the row, for people."""
         return f"{self.name}, row {number + 1}" if self.name else f"Row {number} (the first is 0)"
+
+    def dataset(self) -> Rows:
+        """The rows as they are."""
+        return self.rows
 
     def first(self, limit: int | None) -> "TypedTable":
         """The table's first rows alone."""
@@ -121,32 +135,69 @@ class TypedTable:
     def kinds(self) -> dict[str, str]:
         """{column: what it holds} by its type, else by the first row; see `kind_of`."""
         if self.rows.features is not None:
-            return {name: _kind_of_feature(feature) for name, feature in self.rows.features.items()}
+            return {name: kind_of_feature(feature) for name, feature in self.rows.features.items()}
         return {name: kind_of(value) for name, value in next(iter(self.rows), {}).items()}
+
+    def classes(self, column: str) -> list[str]:
+        """The names of a column's classes, where it has any."""
+        feature: Any = (self.rows.features or {}).get(column)
+        return feature.names if isinstance(feature, datasets.ClassLabel) else []
 
     def values(self, column: str) -> set[Any]:
         """The distinct texts of a column; of a stream's first row."""
-        found = (
-            self.rows.unique(column) if isinstance(self.rows, datasets.Dataset) else [next(iter(self.rows))[column]]
-        )
+        if isinstance(self.rows, datasets.Dataset):
+            found = self.rows.unique(column) if column in self.rows.column_names else []
+        else:
+            first: Row = next(iter(self.rows), {})
+            found = [first.get(column)]
         return {value for value in found if isinstance(value, str)}
+
+    def streamed(self) -> "TypedTable":
+        """The same rows, made while they are read."""
+        rows = self.rows
+        return replace(self, rows=rows.to_iterable_dataset()) if isinstance(rows, datasets.Dataset) else self
 
     def map(self, make: Make, features: datasets.Features, batch_size: int | None = None) -> Rows:
         """`make` of each row, or batch of rows, as a data set of `features`; ValueError where it raises RowError."""
         batched = {} if batch_size is None else {"batched": True, "batch_size": batch_size}
         columns = self.rows.column_names or list(next(iter(self.rows), {}))
-        made = partial(_placed, make=make, where=self._where)
+        made = partial(_placed, make=make, where=self.where)
         return self.rows.map(made, with_indices=True, remove_columns=columns, features=features, **batched)
 
 
 Table: TypeAlias = ReadTable | TypedTable
 
 
+def joined(tables: Sequence[Table]) -> Table:
+    """The rows of tables of one form, one behind the other."""
+    if len(tables) == 1:
+        return tables[0]
+    if all(isinstance(table, ReadTable) for table in tables):
+        stamps = tuple(table.stamp for table in tables if isinstance(table, ReadTable))
+        return ReadTable(partial(_chained, tables), stamps, tables[0].streaming)
+    return TypedTable(datasets.concatenate_datasets([table.dataset() for table in tables]))
+
+
+def _chained(tables: Sequence[Table]) -> Iterator[tuple[str, Row]]:
+    return itertools.chain.from_iterable(tables)
+
+
 def file_table(path: Path, streaming: bool = False, numbers: tuple[str, ...] = ()) -> ReadTable:
     """The rows of a .jsonl, .json, .csv or .tsv file, see `read_rows`."""
+    return ReadTable(partial(read_rows, path, numbers), _stamp(path), streaming)
+
+
+def _stamp(path: Path) -> tuple[Any, ...]:
     status = path.stat()
-    stamp = (str(path.absolute()), status.st_size, status.st_mtime_ns)
-    return ReadTable(partial(read_rows, path, numbers), stamp, streaming)
+    return str(path.absolute()), status.st_size, status.st_mtime_ns
+
+
+def lines_table(path: Path) -> ReadTable:
+    """The lines of a text file that are not blank, see `read_lines`; ValueError where there is none."""
+    table = ReadTable(partial(read_lines, path), _stamp(path))
+    if next(iter(table), None) is None:
+        raise ValueError(f"{str(path)!r} holds no line that is not blank and needs one or more: give another.")
+    return table
 
 
 def list_table(rows: list[Row], streaming: bool = False) -> ReadTable:
@@ -180,14 +231,3 @@ def _placed(row: Any, number: Any, make: Make, where: Callable[[int], str]) -> R
         return make(row, number)
     except RowError as error:
         raise ValueError(f"{where(error.number)}: {error.problem}") from None
-
-
-def _kind_of_feature(feature: Any) -> str:
-    if isinstance(feature, datasets.List | datasets.LargeList):
-        return {"text": "texts", "number": "numbers"}.get(_kind_of_feature(feature.feature), "other")
-    if isinstance(feature, datasets.ClassLabel):
-        return "number"
-    dtype = str(getattr(feature, "dtype", "other"))
-    if dtype in ("string", "large_string", "null"):
-        return "none" if dtype == "null" else "text"
-    return "number" if dtype.startswith(("int", "uint", "float", "bool")) else "other"
