@@ -10,16 +10,24 @@ from pathlib import Path
 from .travelling import FAMILIES
 
 SOURCES = Path(__file__).parent / "travelling"
+# (file without its suffix, the family whose method it is, the family that carries a copy)
+FROM_A_FAMILY = (("pooling", "biencoder", "srlm"), ("prompting", "biencoder", "srlm"))
 _SIBLING = re.compile(r"^from \.(\w+) import", re.MULTILINE)
 
 
 def copies() -> dict[Path, str]:
     """{file in a family's folder: what it has to hold}."""
     root = SOURCES.parents[1]
-    return {
+    shared = {
         root / f"modeling_{family}" / f"{source.stem}_{family}.py": _copy(source, family)
         for source in sorted(SOURCES.glob("[a-z]*.py"))
         for family in FAMILIES
+    }
+    return shared | {
+        root / f"modeling_{family}" / f"{name}_{family}.py": _copy(
+            root / f"modeling_{owner}" / f"{name}_{owner}.py", family, f"_{owner}"
+        )
+        for name, owner, family in FROM_A_FAMILY
     }
 
 
@@ -28,9 +36,13 @@ def stale() -> list[Path]:
     return [path for path, text in copies().items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
 
 
-def _copy(source: Path, family: str) -> str:
-    note = f'# Copied from hub_cards/travelling/{source.name} by "make copies": edit that one.\n'
-    return note + _SIBLING.sub(rf"from .\1_{family} import", source.read_text(encoding="utf-8"))
+def _copy(source: Path, family: str, suffix: str = "") -> str:
+    """The text of `source` for a family; `suffix` is that of the source's siblings."""
+    name = source.relative_to(SOURCES.parents[1]).as_posix()
+    note = f'# Copied from {name} by "make copies": edit that one.\n'
+    return note + _SIBLING.sub(
+        lambda found: f"from .{found[1].removesuffix(suffix)}_{family} import", source.read_text(encoding="utf-8")
+    )
 
 
 def main() -> None:

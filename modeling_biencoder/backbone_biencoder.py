@@ -1,27 +1,26 @@
-"""The backbone of a new bi-encoder: from the Hub, a folder or memory, as a base model without heads."""
+"""The backbone of a new bi-encoder: from the Hub, a folder or memory, as a base model; and which see both ways."""
 
 import os
 from typing import Any
 
 from transformers import AutoModel, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
-from .checks_biencoder import check_keywords
-from .loading_biencoder import commit_of
+from .loading_biencoder import backbone_keywords, commit_of
 
-# What AutoModel.from_pretrained takes; everything else given to from_backbone must be a field of the configuration.
-LOADING_KEYWORDS = (
-    "attn_implementation", "cache_dir", "code_revision", "device_map", "dtype", "experts_implementation",
-    "force_download", "key_mapping", "local_files_only", "low_cpu_mem_usage", "max_memory", "offload_buffers",
-    "offload_folder", "proxies", "quantization_config", "revision", "subfolder", "token", "tp_plan",
-    "trust_remote_code", "use_safetensors", "variant",
+# Which decoders see both ways where `bidirectional=True` asks for it, by `config.model_type`. transformers reads
+# `config.is_causal=False` where it makes the attention mask, but not every family's code goes through there: some stay
+# causal without a word (GPT-Neo, the recurrent ones), StableLM and Nemotron do so only where nothing is padded, MPT
+# fails. So they are named here, each verified by tests/biencoder/test_bidirectional.py: a later token changes an
+# earlier state, and padding is never seen. Bloom, CodeGen, Gemma 2, GPT-J, gpt-oss and XGLM run under eager attention
+# alone.
+BIDIRECTIONAL_DECODERS = (
+    "apertus", "arcee", "biogpt", "bitnet", "bloom", "codegen", "cohere", "cohere2", "deepseek_v3", "diffllama",
+    "doge", "ernie4_5", "exaone4", "falcon", "gemma", "gemma2", "gemma3_text", "glm", "glm4", "gpt2", "gpt_bigcode",
+    "gpt_neox", "gpt_oss", "gptj", "granite", "granitemoe", "llama", "ministral3", "mistral", "mixtral", "nanochat",
+    "olmo", "olmo2", "olmo3", "olmoe", "opt", "persimmon", "phi", "phi3", "phimoe", "qwen2", "qwen2_moe", "qwen3",
+    "qwen3_moe", "seed_oss", "smollm3", "starcoder2", "xglm",
 )  # fmt: skip
-
-
-def split_keywords(keywords: dict[str, Any], config_names: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(fields of the configuration, loading keywords); ValueError for a keyword that is neither."""
-    check_keywords(keywords, [*config_names, *LOADING_KEYWORDS], "from_backbone")
-    config = {name: value for name, value in keywords.items() if name in config_names}
-    return config, {name: value for name, value in keywords.items() if name not in config_names}
 
 
 def load_backbone(backbone: str | os.PathLike | PreTrainedModel, loading: dict[str, Any]) -> PreTrainedModel:
@@ -39,7 +38,7 @@ def load_backbone(backbone: str | os.PathLike | PreTrainedModel, loading: dict[s
             )
         model = backbone
     elif isinstance(backbone, str | os.PathLike):
-        model = AutoModel.from_pretrained(backbone, **{"use_safetensors": True, **loading})
+        model = AutoModel.from_pretrained(backbone, **backbone_keywords(loading))
         model.config._commit_hash = commit_of(backbone, loading)  # for an adapter, which names its base
     else:
         raise TypeError(
@@ -56,7 +55,10 @@ def load_backbone(backbone: str | os.PathLike | PreTrainedModel, loading: dict[s
     return model
 
 
-def drop_pooler(backbone: PreTrainedModel) -> None:
-    """Take away BERT's pooler: it serves next-sentence prediction, and DDP waits for gradients it never gets."""
-    if "pooler" in dict(backbone.named_children()):
-        backbone.register_module("pooler", None)
+def check_bidirectional(model_type: str) -> None:
+    """ValueError for a decoder that `bidirectional=True` is not known to open; encoders are bidirectional already."""
+    if model_type not in BIDIRECTIONAL_DECODERS and model_type not in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
+        raise ValueError(
+            f"bidirectional=True is not known to take effect on a {model_type!r} backbone, which might silently stay "
+            f"causal: leave it False, or use a backbone of one of {', '.join(BIDIRECTIONAL_DECODERS)}."
+        )

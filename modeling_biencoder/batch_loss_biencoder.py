@@ -1,5 +1,6 @@
 """From a batch's embeddings to its losses: scores, positives and false negatives, over all processes."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf
 
@@ -7,7 +8,8 @@ import torch
 
 from .configuration_biencoder import BiEncoderConfig
 from .false_negatives_biencoder import Identity, known_own_positives, known_positives, known_queries, too_similar
-from .gather_biencoder import gather_rows, gather_sizes
+from .gather_biencoder import gather_rows, gather_sizes, is_distributed
+from .inputs_biencoder import check_group, check_teacher_scores
 from .loss_biencoder import (
     all_scores,
     contrastive_loss,
@@ -95,6 +97,29 @@ def _gather_identity(identity: Identity, sizes: list[int], group_size: int) -> I
     positives = torch.nn.functional.pad(identity.positives, (0, most - identity.positives.shape[1]))
     passages = gather_rows(identity.passage[:, None], [size * group_size for size in sizes])
     return Identity(gather_rows(identity.query[:, None], sizes)[:, 0], passages[:, 0], gather_rows(positives, sizes))
+
+
+def weighted_loss(
+    queries: torch.Tensor,
+    passages: torch.Tensor,
+    teacher_scores: torch.Tensor | None,
+    in_batch_negatives: bool,
+    identity: Mapping[str, torch.Tensor] | None,
+    objectives: Objectives | None,
+    config: BiEncoderConfig,
+) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor]:
+    """(the loss, {name: its parts}, scores), as `BiEncoderModel.compute_loss` explains them."""
+    objectives = Objectives() if objectives is None else objectives
+    check_teacher_scores(teacher_scores, len(queries), check_group(len(queries), len(passages)), queries.device)
+    numbers = Identity.of(identity, len(queries), len(passages))
+    across = config.negatives_cross_device and is_distributed()
+    # Autocast would take the scores in half precision, and the temperature makes its rounding errors large.
+    with torch.autocast(queries.device.type, enabled=False):
+        batch = joint_batch(queries, passages, teacher_scores, numbers, across, in_batch_negatives)
+        losses, scores = batch_losses(batch, objectives, config, in_batch_negatives)
+        weights = objectives.names(config.embedding_dims, queries.shape[1])
+        loss = torch.stack([weights[name] * value for name, value in losses.items()]).sum()
+    return loss * batch.share, losses, scores
 
 
 def batch_losses(

@@ -1,36 +1,26 @@
 """What a bi-encoder is, beside its weights: backbone, pooling, normalisation, temperature, prompts, lengths."""
 
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
 
-from .bidirectional_biencoder import check_bidirectional
-from .checks_biencoder import (
-    POOLINGS,
-    SIMILARITIES,
-    check_bool,
-    check_choice,
-    check_embedding_dims,
-    check_keywords,
-    check_max_length,
-    check_number,
-    check_positive_int,
-    check_prompts,
-)
+from .backbone_biencoder import check_bidirectional
+from .checks_biencoder import check_bool, check_choice, check_keywords, check_number, check_positive_int
 from .format_biencoder import check_format
+from .inputs_biencoder import check_max_length
+from .loading_biencoder import CONFIG_KEYWORDS
+from .pooling_biencoder import POOLINGS
+from .prompting_biencoder import PROMPT_KEYS
 
+SIMILARITIES = ("cosine", "dot")
 DEFAULT_MAX_LENGTH = 512
 # Their first token's position is the one behind the padding token's id, as in fairseq: those before it go unused.
 COUNTED_FROM_PADDING = {
     "camembert", "data2vec-text", "ibert", "longformer", "luke", "mpnet", "roberta", "roberta-prelayernorm",
     "xlm-roberta", "xlm-roberta-xl", "xmod",
 }  # fmt: skip
-# Keywords that transformers itself takes beside the declared fields.
-_TRANSFORMERS_KEYWORDS = (
-    "attn_implementation", "auto_map", "experts_implementation", "lookback_format", "name_or_path", "num_labels",
-    "output_attentions", "per_layer_config", "quantization_config", "torch_dtype",
-)  # fmt: skip
 
 
 class BiEncoderConfig(PreTrainedConfig):
@@ -45,7 +35,7 @@ class BiEncoderConfig(PreTrainedConfig):
         temperature: scores in the loss are divided by it; read it as `score_temperature`, which is 1 where the
             embeddings are not normalised.
         bidirectional: every token of a decoder backbone sees every other one (within its window, in layers that slide
-            one); for the families of `bidirectional_biencoder.BIDIRECTIONAL_DECODERS`, and encoders as they are.
+            one); for the families of `backbone_biencoder.BIDIRECTIONAL_DECODERS`, and encoders as they are.
         embedding_dims: widths the embeddings were trained to be cut to (Matryoshka, arXiv:2205.13147), if any.
         similarity: `cosine` or `dot`; by default `cosine` where the embeddings are normalised, else `dot`.
         prompts: {task: {"query": prefix, "passage": prefix, "query_suffix": ..., "passage_suffix": ...}}, any of the
@@ -82,7 +72,7 @@ class BiEncoderConfig(PreTrainedConfig):
         kwargs["lookback_format"] = check_format(kwargs.get("lookback_format"))
         # Only a saved configuration names its model type: whatever else it holds, it must load.
         if "model_type" not in kwargs:
-            check_keywords(kwargs, [*self.keywords(), *_TRANSFORMERS_KEYWORDS], type(self).__name__)
+            check_keywords(kwargs, [*self.keywords(), *CONFIG_KEYWORDS], type(self).__name__)
         self.text_config = _as_config(self.text_config)
         self.prompts = {} if self.prompts is None else self.prompts
         if self.similarity is None:
@@ -100,16 +90,16 @@ class BiEncoderConfig(PreTrainedConfig):
     def _check(self) -> None:
         check_choice("pooling", self.pooling, POOLINGS)
         check_choice("similarity", self.similarity, SIMILARITIES)
-        check_positive_int("pooling_k", self.pooling_k)
+        check_positive_int("pooling_k", self.pooling_k, "give the number of tokens to average")
         check_max_length("max_length", self.max_length, self.max_positions)
         for name in ("normalize", "bidirectional", "append_eos", "separate_prompts", "negatives_cross_device"):
             check_bool(name, getattr(self, name))
         check_number("temperature", self.temperature, above=0.0)
-        check_prompts(self.prompts)
+        _check_prompts(self.prompts)
         if self.bidirectional:
             check_bidirectional(self.text_config.model_type)
         if self.embedding_dims is not None:
-            check_embedding_dims(self.embedding_dims, self.hidden_size)
+            _check_embedding_dims(self.embedding_dims, self.hidden_size)
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
@@ -157,6 +147,34 @@ def _as_config(text_config: dict | PreTrainedConfig | None) -> PreTrainedConfig:
             "AutoConfig.from_pretrained(...) gives one."
         )
     return AutoConfig.for_model(**text_config)
+
+
+def _check_prompts(prompts: object) -> None:
+    """Raise TypeError or ValueError unless `prompts` is {task: {prompt key: text}}."""
+    if not isinstance(prompts, Mapping):
+        raise TypeError(
+            f"prompts must be a dict {{task: {{'query': prefix, ...}}}}, not {type(prompts).__name__}: "
+            "the task used when none is named is 'default'."
+        )
+    for task, prompt in prompts.items():
+        if not isinstance(prompt, Mapping):
+            raise TypeError(f"prompts[{task!r}]={prompt!r} must be a dict with keys among {list(PROMPT_KEYS)}.")
+        check_keywords(prompt, PROMPT_KEYS, f"prompts[{task!r}]")
+        for key, text in prompt.items():
+            if not isinstance(text, str):
+                raise TypeError(f"prompts[{task!r}][{key!r}]={text!r} must be a string.")
+
+
+def _check_embedding_dims(dims: object, width: int) -> None:
+    """Raise TypeError or ValueError unless `dims` is a non-empty list of whole numbers from 1 to `width`."""
+    if not isinstance(dims, list | tuple) or not dims:
+        raise TypeError(f"embedding_dims={dims!r} must be None or a non-empty list of widths, such as [64, {width}].")
+    for dim in dims:
+        check_positive_int("embedding_dims", dim)
+        if dim > width:
+            raise ValueError(f"embedding_dims={list(dims)}: {dim} is wider than the backbone's {width} dimensions.")
+    if len(set(dims)) < len(dims):
+        raise ValueError(f"embedding_dims={list(dims)} names a width twice: name each once.")
 
 
 BiEncoderConfig.register_for_auto_class()

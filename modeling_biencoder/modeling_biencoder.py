@@ -3,38 +3,26 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from torch.nn import functional as F
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import ModelOutput, can_return_tuple
-from transformers.utils.logging import tqdm
 
-from .backbone_biencoder import drop_pooler, load_backbone, split_keywords
-from .batch_loss_biencoder import batch_losses, joint_batch
-from .checks_biencoder import (
-    check_bool,
-    check_group,
-    check_positive_int,
-    check_teacher_scores,
-    check_texts,
-    check_tokens,
-    check_truncate_dim,
-)
+from .backbone_biencoder import load_backbone
+from .batch_loss_biencoder import weighted_loss
+from .checks_biencoder import check_bool
 from .configuration_biencoder import BiEncoderConfig
-from .encoding_biencoder import pad_rows, prompt_affixes, split_by_tokens, tokenize
+from .encoding_biencoder import encode, tokenize
 from .export_biencoder import export_sentence_transformers
-from .false_negatives_biencoder import Identity
-from .gather_biencoder import is_distributed
+from .inputs_biencoder import check_batch, check_tokens, check_vectors
+from .loading_biencoder import split_keywords, tokenizer_keywords
 from .objectives_biencoder import Objectives
-from .pooling_biencoder import finish, pack_left, pool
+from .pooling_biencoder import drop_pooler, finish, pack_left, pool
+from .prompting_biencoder import pad_rows
 from .repository_biencoder import CompleteRepository
-from .subbatch_biencoder import embed_in_parts
-
-_SHORT_JOB_SECONDS = 2.0  # no progress bar before that
-_CPU_TOKENS = 1024  # embedded at once on a CPU: the states of more fall out of its cache
+from .subbatch_biencoder import embed_texts, shape_of
 
 
 @dataclass
@@ -78,10 +66,7 @@ class BiEncoderModel(CompleteRepository):
     base_model_prefix = "backbone"
     supports_gradient_checkpointing = True
     accepts_loss_kwargs = False  # the loss is a mean over queries: Trainer must not scale it by accumulation steps
-    _supports_sdpa = True
-    _supports_flash_attn = True
-    _supports_flex_attn = True
-    _supports_attention_backend = True
+    _supports_sdpa = _supports_flash_attn = _supports_flex_attn = _supports_attention_backend = True
     # transformers looks for experts in this file, but they are the backbone's; without this it refuses to load any
     _can_set_experts_implementation_cached_value = True
 
@@ -110,15 +95,14 @@ class BiEncoderModel(CompleteRepository):
 
         Raises ValueError or TypeError for a wrong value or keyword.
         """
-        fields, loading = split_keywords(
-            config, [name for name in BiEncoderConfig.keywords() if name != "text_config"]
-        )
+        names = [name for name in BiEncoderConfig.keywords() if name != "text_config"]
+        fields, loading = split_keywords(config, names, "from_backbone")
         base = load_backbone(backbone, loading)
         source = backbone if isinstance(backbone, str | os.PathLike) else base.config.name_or_path
         model = cls(BiEncoderConfig(text_config=base.config, **fields), backbone=base)
         model.train(base.training)
         if isinstance(tokenizer, str | os.PathLike):
-            trust = bool(loading.get("trust_remote_code"))  # without a word, transformers would ask at the terminal
+            trust = tokenizer_keywords(loading)["trust_remote_code"]  # the rest says where the backbone is
             model.tokenizer = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=trust)
         elif tokenizer is not None:
             model.tokenizer = tokenizer
@@ -160,40 +144,14 @@ class BiEncoderModel(CompleteRepository):
         kwargs = {name: value for name, value in kwargs.items() if value is not None}  # PEFT names all it knows
         if input_ids is not None and query is None and passage is None:
             return BiEncoderOutput(embeddings=self.embed(input_ids, attention_mask, **kwargs))
-        if input_ids is not None or query is None or passage is None:
-            raise ValueError("give either input_ids, or both query and passage: " + _given(input_ids, query, passage))
+        weight = self.get_input_embeddings().weight
+        query, passage = check_batch(input_ids, query, passage, teacher_scores, weight)
         check_bool("in_batch_negatives", in_batch_negatives)
-        self._check_batch(query, passage, teacher_scores)
-        q_reps = self._embed_texts(query, sub_batch_size, False, kwargs)
-        p_reps = self._embed_texts(passage, sub_batch_size, True, kwargs)
+        q_reps = embed_texts(self.embed, query, sub_batch_size, False, kwargs)
+        p_reps = embed_texts(self.embed, passage, sub_batch_size, True, kwargs)
         if not return_loss:
             return BiEncoderOutput(q_reps=q_reps, p_reps=p_reps)
         return self.compute_loss(q_reps, p_reps, teacher_scores, in_batch_negatives, identity, objectives)
-
-    def _embed_texts(
-        self, tokens: Mapping[str, Any], size: int | None, keep_last: bool, kwargs: dict[str, Any]
-    ) -> torch.Tensor:
-        if size is None:
-            return self.embed(**tokens, **kwargs)
-        check_positive_int("sub_batch_size", size)
-        ids = tokens["input_ids"]
-        mask = tokens.get("attention_mask")
-        rows = {**tokens, "attention_mask": torch.ones_like(ids) if mask is None else mask}
-        rows |= {name: value for name, value in kwargs.items() if _shape(value) == ids.shape}
-        embed = partial(self.embed, **{name: value for name, value in kwargs.items() if name not in rows})
-        return embed_in_parts(embed, rows, size, keep_last)
-
-    def _check_batch(self, query: Any, passage: Any, teacher_scores: Any) -> None:
-        weight = self.get_input_embeddings().weight
-        for name, tokens in (("query", query), ("passage", passage)):
-            if not isinstance(tokens, Mapping) or "input_ids" not in tokens:
-                raise TypeError(
-                    f"{name} must be a dict with input_ids and attention_mask, not {type(tokens).__name__}."
-                )
-            check_tokens(tokens["input_ids"], tokens.get("attention_mask"), weight, f"{name} ")
-        queries = len(query["input_ids"])
-        group_size = check_group(queries, len(passage["input_ids"]))
-        check_teacher_scores(teacher_scores, queries, group_size, query["input_ids"].device)
 
     def embed(
         self,
@@ -206,7 +164,7 @@ class BiEncoderModel(CompleteRepository):
         check_tokens(input_ids, attention_mask, self.get_input_embeddings().weight)
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         rows = {"input_ids": input_ids, "attention_mask": mask, **kwargs}
-        by_token = {name: value for name, value in rows.items() if _shape(value) == input_ids.shape}
+        by_token = {name: value for name, value in rows.items() if shape_of(value) == input_ids.shape}
         rows.update(pack_left(by_token, mask))
         hidden = self.backbone(**rows)[0]  # (batch, length, d)
         pooled = pool(hidden, rows["attention_mask"], self.config.pooling, self.config.pooling_k)
@@ -227,18 +185,11 @@ class BiEncoderModel(CompleteRepository):
         process must call it. Its loss is then scaled so that the mean over processes, which DDP takes of the
         gradients, is the loss of the joint batch, of unequal shares too.
         """
-        objectives = Objectives() if objectives is None else objectives
-        check_teacher_scores(teacher_scores, len(q_reps), check_group(len(q_reps), len(p_reps)), q_reps.device)
-        numbers = Identity.of(identity, len(q_reps), len(p_reps))
-        across = self.config.negatives_cross_device and is_distributed()
-        # Autocast would take the scores in half precision, and the temperature makes its rounding errors large.
-        with torch.autocast(q_reps.device.type, enabled=False):
-            batch = joint_batch(q_reps, p_reps, teacher_scores, numbers, across, in_batch_negatives)
-            losses, scores = batch_losses(batch, objectives, self.config, in_batch_negatives)
-            weights = objectives.names(self.config.embedding_dims, q_reps.shape[1])
-            loss = torch.stack([weights[name] * value for name, value in losses.items()]).sum()
+        loss, losses, scores = weighted_loss(
+            q_reps, p_reps, teacher_scores, in_batch_negatives, identity, objectives, self.config
+        )
         return BiEncoderOutput(
-            loss=loss * batch.share,
+            loss=loss,
             contrastive_loss=losses.get("contrastive_loss"),
             distillation_loss=losses.get("distillation_loss"),
             losses=losses,
@@ -280,45 +231,11 @@ class BiEncoderModel(CompleteRepository):
             truncate_dim: keep the first numbers only (Matryoshka), normalised anew.
             show_progress: a progress bar; None shows it for jobs of more than two seconds.
         """
-        check_texts(texts)
-        check_positive_int("batch_size", batch_size)
-        width = self.config.hidden_size
-        check_truncate_dim(truncate_dim, self.config.embedding_dims, width)
-        prompt_affixes(self.config.prompts, role, task, examples)  # checked for an empty list too
-        if not texts:
-            return torch.zeros(0, truncate_dim or width)
-        # Longest first: little padding, and a batch too large for the memory fails at once.
-        order = sorted(range(len(texts)), key=lambda i: len(texts[i]), reverse=True)
-        starts = range(0, len(order), batch_size)
-        delay = _SHORT_JOB_SECONDS if show_progress is None else 0.0
-        was_training, parts = self.training, []
-        self.eval()
-        try:
-            for start in tqdm(starts, desc="encode", disable=show_progress is False, delay=delay):
-                batch = [texts[i] for i in order[start : start + batch_size]]
-                rows = tokenize(batch, self.tokenizer, self.config, role, task, examples)
-                parts.append(self._embed_rows(rows, truncate_dim))
-        finally:
-            self.train(was_training)
-        return torch.cat(parts)[torch.tensor(order).argsort()]
-
-    def _embed_rows(self, rows: Sequence[Sequence[int]], truncate_dim: int | None) -> torch.Tensor:
-        """(len(rows), d) float32 on the CPU, in the order given; the model is in eval mode."""
-        parts = split_by_tokens(rows, _CPU_TOKENS if self.device.type == "cpu" else None)
-        embedded = []
-        for part in parts:
-            padded = pad_rows([rows[number] for number in part], self.tokenizer)
-            on_device = {name: tensor.to(self.device) for name, tensor in padded.items()}
-            embedded.append(self.embed(**on_device, truncate_dim=truncate_dim).float().cpu())
-        return torch.cat(embedded)[torch.tensor([number for part in parts for number in part]).argsort()]
+        return encode(self, texts, role, task, examples, batch_size, truncate_dim, show_progress)
 
     def similarity(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         """(n, d) and (m, d) -> (n, m): cosine or dot product, as `config.similarity` says."""
-        for name, value in (("a", a), ("b", b)):
-            if not isinstance(value, torch.Tensor):
-                raise TypeError(f"{name} must be a tensor (n, d), not {type(value).__name__}.")
-        if a.dim() != 2 or b.dim() != 2 or a.shape[1] != b.shape[1]:
-            raise ValueError(f"a {tuple(a.shape)} and b {tuple(b.shape)} must be (n, d) and (m, d) of one width d.")
+        check_vectors(a, b)
         if self.config.similarity == "cosine":
             a, b = F.normalize(a, dim=-1), F.normalize(b, dim=-1)
         return a @ b.T
@@ -329,15 +246,6 @@ class BiEncoderModel(CompleteRepository):
         Raises ValueError for what sentence-transformers cannot express, such as `mean_last_k` or suffix prompts.
         """
         export_sentence_transformers(self, folder)
-
-
-def _shape(value: Any) -> torch.Size | None:
-    return value.shape if isinstance(value, torch.Tensor) else None
-
-
-def _given(input_ids: Any, query: Any, passage: Any) -> str:
-    named = {"input_ids": input_ids, "query": query, "passage": passage}
-    return f"got {[name for name, value in named.items() if value is not None] or 'none of them'}."
 
 
 BiEncoderModel.register_for_auto_class("AutoModel")

@@ -1,7 +1,16 @@
 """From token states to one vector for each text: pooling for any padding, truncation and normalisation."""
 
 import torch
+from torch import nn
 from torch.nn import functional as F
+
+POOLINGS = ("last_token", "cls", "mean", "mean_last_k")
+
+
+def drop_pooler(backbone: nn.Module) -> None:
+    """Take away BERT's pooler: it serves next-sentence prediction, and DDP waits for gradients it never gets."""
+    if "pooler" in dict(backbone.named_children()):
+        backbone.register_module("pooler", None)
 
 
 def pack_left(tensors: dict[str, torch.Tensor], attention_mask: torch.Tensor) -> dict[str, torch.Tensor]:

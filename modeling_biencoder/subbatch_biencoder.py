@@ -7,14 +7,40 @@ gradient checkpointing inside the backbone see nothing but a model that runs sev
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch.utils.checkpoint import checkpoint
 
+from .checks_biencoder import check_positive_int
 from .pooling_biencoder import pack_left
 
 Embed = Callable[..., torch.Tensor]
+
+
+def embed_texts(
+    embed: Embed, tokens: Mapping[str, Any], size: int | None, keep_last: bool, backbone: Mapping[str, Any]
+) -> torch.Tensor:
+    """(rows, d) embeddings of the rows of `tokens`, all at once, or with a `size` in parts (see `embed_in_parts`).
+
+    Args:
+        backbone: further keywords of the backbone; those of (rows, length) go in parts as well.
+    """
+    if size is None:
+        return embed(**tokens, **backbone)
+    check_positive_int("sub_batch_size", size, "give the number of texts to embed at a time")
+    ids = tokens["input_ids"]
+    mask = tokens.get("attention_mask")
+    rows = {**tokens, "attention_mask": torch.ones_like(ids) if mask is None else mask}
+    rows |= {name: value for name, value in backbone.items() if shape_of(value) == ids.shape}
+    rest = {name: value for name, value in backbone.items() if name not in rows}
+    return embed_in_parts(partial(embed, **rest), rows, size, keep_last)
+
+
+def shape_of(value: object) -> torch.Size | None:
+    """The shape of a tensor, None for what is none."""
+    return value.shape if isinstance(value, torch.Tensor) else None
 
 
 def embed_in_parts(embed: Embed, tokens: Mapping[str, torch.Tensor], size: int, keep_last: bool) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """What LLaRA asks of a backbone: loading it, its logits at chosen rows, new token rows, and a proof that it fits."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,31 +14,57 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from .loading_llara import HUB_KEYWORDS, commit_of
-from .masking_llara import PREDICT, SUMMARIZE, check_attention, two_stream_mask, two_stream_positions
+from .configuration_llara import LlaraConfig
+from .loading_llara import backbone_keywords, commit_of, split_keywords, tokenizer_keywords
+from .masking_llara import (
+    PREDICT,
+    SUMMARIZE,
+    check_attention,
+    check_implementation,
+    two_stream_mask,
+    two_stream_positions,
+)
+from .prompts_llara import add_prompts
+from .saving_llara import saved_whole
 
-# Keywords of from_backbone that go to `AutoModelForCausalLM.from_pretrained`; HUB_KEYWORDS also to the tokenizer.
-LOADING_KEYWORDS = {
-    *HUB_KEYWORDS,
-    *(
-        "trust_remote_code",
-        "attn_implementation",
-        "code_revision",
-        "device_map",
-        "dtype",
-        "max_memory",
-        "offload_folder",
-    ),
-    *("quantization_config", "torch_dtype", "use_safetensors", "variant", "low_cpu_mem_usage", "key_mapping"),
-}
+
+def adopt_backbone(
+    backbone: str | Path | PreTrainedModel, tokenizer: PreTrainedTokenizerBase | str | None, keywords: dict[str, Any]
+) -> tuple[LlaraConfig, PreTrainedModel, PreTrainedTokenizerBase | None]:
+    """(configuration, causal LM, tokenizer) of a new model; arguments and errors as in `from_backbone`."""
+    given, loading = split_keywords(keywords, LlaraConfig.keywords(), "from_backbone")
+    check_implementation(loading.get("attn_implementation"))  # before transformers asks for its package
+    source = str(backbone) if isinstance(backbone, Path) else backbone
+    own_prompts = _has_prompts(given)
+    settings = LlaraConfig(**given)  # wrong values raise before anything is loaded
+    words = None if own_prompts and tokenizer is None else load_tokenizer(tokenizer, source, loading)
+    decoder = load_backbone(source, **loading)
+    if words is not None and not own_prompts:
+        num_known = len(words)
+        words, prompts = add_prompts(words, settings.num_summary_tokens, settings.num_predict_tokens)
+        add_token_rows(decoder, list(range(num_known, len(words))), num_known)
+        given = {**prompts, **given}
+    check_backbone(decoder)
+    attention = decoder.config._attn_implementation
+    config = LlaraConfig(text_config=decoder.config, dtype=decoder.dtype, attn_implementation=attention, **given)
+    return config, decoder, words
+
+
+def _has_prompts(given: dict[str, Any]) -> bool:
+    """Whether the prompts' ids are given; ValueError for those of one alone."""
+    names = [name for name in ("summarize_prompt_ids", "predict_prompt_ids") if name in given]
+    if len(names) == 1:
+        raise ValueError(
+            "only one of summarize_prompt_ids and predict_prompt_ids is given: pass both (an empty list for a "
+            "prompt that is not used), or neither to have them made."
+        )
+    return bool(names)
 
 
 def load_backbone(backbone: str | PreTrainedModel, **loading: Any) -> PreTrainedModel:
     """The causal LM of a repo id or path, or the one given; ValueError unless it is a decoder with an LM head."""
     if not isinstance(backbone, PreTrainedModel):
-        # use_safetensors=False is the caller's word that a pickle of theirs may be read
-        loading = {"use_safetensors": True, **loading}
-        source, backbone = backbone, AutoModelForCausalLM.from_pretrained(backbone, **loading)
+        source, backbone = backbone, AutoModelForCausalLM.from_pretrained(backbone, **backbone_keywords(loading))
         backbone.config._commit_hash = commit_of(source, loading)  # for an adapter, which names its base
     elif loading:
         raise ValueError(
@@ -64,9 +91,10 @@ def load_tokenizer(
             "tokenizer is None but the prompts are made with it: pass tokenizer=AutoTokenizer.from_pretrained(...), "
             "or summarize_prompt_ids and predict_prompt_ids."
         )
-    hub = {name: loading[name] for name in HUB_KEYWORDS if tokenizer is None and name in loading}
-    # Without a word on trust, transformers would ask at the terminal.
-    return AutoTokenizer.from_pretrained(source, trust_remote_code=bool(loading.get("trust_remote_code")), **hub)
+    keywords = tokenizer_keywords(loading)
+    if tokenizer is not None:  # the rest says where the backbone is
+        keywords = {"trust_remote_code": keywords["trust_remote_code"]}
+    return AutoTokenizer.from_pretrained(source, **keywords)
 
 
 @torch.no_grad()
@@ -166,3 +194,18 @@ def run_decoder(
     return decoder(
         input_ids=input_ids, attention_mask=attention_mask, position_ids=positions, use_cache=False, **outputs
     )
+
+
+def save_backbone(model: Any, folder: Path, state_dict: dict[str, torch.Tensor] | None) -> None:
+    """What `LlaraForPreTraining.save_backbone` does."""
+    if any("lora_" in name for name, _ in model.named_parameters()) or model._hf_peft_config_loaded:
+        raise ValueError(
+            "the model carries adapters, which a plain checkpoint cannot hold: merge them first, with "
+            "get_peft_model(...).merge_and_unload()."
+        )
+    prefix = f"{model.base_model_prefix}."
+    given = {name: value for name, value in (state_dict or {}).items() if name.startswith(prefix)}
+    weights = {name.removeprefix(prefix): value for name, value in given.items()}
+    with saved_whole(folder) as place:
+        model.backbone.save_pretrained(place, state_dict=None if state_dict is None else weights)
+        model._save_tokenizer(place)

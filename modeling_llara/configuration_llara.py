@@ -1,21 +1,21 @@
 """Configuration of LLaRA pretraining: the backbone, the two prompts and the weights of the losses."""
 
-import dataclasses
-import difflib
 import inspect
-import math
 from collections.abc import Sequence
 from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
 
+from .checks_llara import (
+    check_bool,
+    check_choice,
+    check_keywords,
+    check_number,
+    check_positive_int,
+    check_token_ids,
+)
 from .format_llara import check_format
-
-# Keywords that every transformers configuration takes besides its dataclass fields.
-_COMMON_KEYWORDS = {field.name for field in dataclasses.fields(PreTrainedConfig)} | {
-    *("attn_implementation", "auto_map", "experts_implementation", "lookback_format", "model_type", "name_or_path"),
-    *("num_labels", "output_attentions", "quantization_config", "tie_word_embeddings", "torch_dtype", "_name_or_path"),
-}
+from .loading_llara import CONFIG_KEYWORDS
 
 LOSS_WEIGHTINGS = ("fixed", "uncertainty")
 
@@ -65,7 +65,7 @@ class LlaraConfig(PreTrainedConfig):
         kwargs["lookback_format"] = check_format(kwargs.get("lookback_format"))
         # A saved config.json carries transformers_version, and whatever keys the version that wrote it knew.
         if "transformers_version" not in kwargs:
-            reject_unknown(kwargs, _COMMON_KEYWORDS, "LlaraConfig")
+            check_keywords(kwargs, [*self.keywords(), *CONFIG_KEYWORDS], type(self).__name__)
         if text_config is None:
             text_config = AutoConfig.for_model("llama")
         elif isinstance(text_config, dict):
@@ -73,15 +73,15 @@ class LlaraConfig(PreTrainedConfig):
         self.text_config = text_config
         # transformers sets this one on the sub-config, too, so a loaded backbone would lose what it runs with.
         kwargs.setdefault("attn_implementation", text_config._attn_implementation)
-        self.num_summary_tokens = _positive_int("num_summary_tokens", num_summary_tokens)
-        self.num_predict_tokens = _positive_int("num_predict_tokens", num_predict_tokens)
-        self.summarize_prompt_ids = _ids("summarize_prompt_ids", summarize_prompt_ids)
-        self.predict_prompt_ids = _ids("predict_prompt_ids", predict_prompt_ids)
-        self.bow_loss_weight = _weight("bow_loss_weight", bow_loss_weight)
-        self.ar_loss_weight = _weight("ar_loss_weight", ar_loss_weight)
+        self.num_summary_tokens = num_summary_tokens
+        self.num_predict_tokens = num_predict_tokens
+        self.bow_loss_weight = bow_loss_weight
+        self.ar_loss_weight = ar_loss_weight
         self.loss_weighting = loss_weighting
         self.predict_sees_summarize = predict_sees_summarize
         self._check_options()
+        self.summarize_prompt_ids = _ids("summarize_prompt_ids", summarize_prompt_ids)
+        self.predict_prompt_ids = _ids("predict_prompt_ids", predict_prompt_ids)
         self.ignored_target_ids = _ids("ignored_target_ids", ignored_target_ids)
         self.prefix_ids = _ids("prefix_ids", prefix_ids)
         self.passage_prefix = passage_prefix
@@ -102,18 +102,24 @@ class LlaraConfig(PreTrainedConfig):
         """Ids of the predict prompt's special tokens, in order."""
         return self.predict_prompt_ids[-self.num_predict_tokens :]
 
+    @classmethod
+    def keywords(cls) -> list[str]:
+        """Names of the settings that belong to LLaRA itself."""
+        return [name for name in inspect.signature(cls.__init__).parameters if name not in ("self", "kwargs")]
+
     def _check_options(self) -> None:
-        if self.loss_weighting not in LOSS_WEIGHTINGS:
-            raise ValueError(f"loss_weighting is {self.loss_weighting!r} but must be one of {LOSS_WEIGHTINGS}.")
-        weights = {"ar_loss_weight": self.ar_loss_weight, "bow_loss_weight": self.bow_loss_weight}
-        for name, weight in weights.items():
-            if self.loss_weighting == "uncertainty" and weight == 0:
+        for name in ("num_summary_tokens", "num_predict_tokens"):
+            check_positive_int(name, getattr(self, name), "give the number of the prompt's special tokens")
+        check_choice("loss_weighting", self.loss_weighting, LOSS_WEIGHTINGS)
+        check_bool("predict_sees_summarize", self.predict_sees_summarize)
+        for name in ("bow_loss_weight", "ar_loss_weight"):
+            check_number(name, getattr(self, name), least=0.0, fix="give 0 to switch the loss off")
+            setattr(self, name, float(getattr(self, name)))
+            if self.loss_weighting == "uncertainty" and getattr(self, name) == 0:
                 raise ValueError(
-                    f"{name} is 0 but with loss_weighting='uncertainty' a learned weight starts there: pass a "
-                    "positive number, and leave a loss out by giving no labels or targets for it."
+                    f"{name}=0 must be above 0 with loss_weighting='uncertainty', as a learned weight starts there: "
+                    "give a positive number, and leave a loss out by giving no labels or targets for it."
                 )
-        if not isinstance(self.predict_sees_summarize, bool):
-            raise TypeError(f"predict_sees_summarize is {self.predict_sees_summarize!r} but must be True or False.")
 
     def _check_prompts(self) -> None:
         prompts = {
@@ -122,7 +128,7 @@ class LlaraConfig(PreTrainedConfig):
         }
         for name, (ids, count) in prompts.items():
             if ids and len(ids) < count:
-                raise ValueError(f"{name} has {len(ids)} ids but must end with {count} special tokens: add them.")
+                raise ValueError(f"{name} has {len(ids)} ids, and must end with {count} special tokens: add them.")
             if any(ids.count(token) > 1 for token in ids[-count:]):
                 raise ValueError(
                     f"the last {count} ids of {name}, {ids[-count:]}, are its special tokens and must each occur "
@@ -139,39 +145,8 @@ class LlaraConfig(PreTrainedConfig):
                 )
 
 
-def reject_unknown(given: dict[str, Any], extra: set[str], where: str) -> None:
-    """Raise ValueError for the first keyword that neither LlaraConfig nor `extra` knows, naming the nearest one."""
-    own = set(inspect.signature(LlaraConfig.__init__).parameters) - {"self", "kwargs"}
-    for name in given:
-        if name not in own | extra:
-            nearest = difflib.get_close_matches(name, sorted(own | extra), n=1, cutoff=0.0)
-            raise ValueError(f"{where} has no keyword {name!r}: did you mean {nearest[0]!r}? It takes {sorted(own)}.")
-
-
-def _positive_int(name: str, value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} is {value!r} ({type(value).__name__}) but must be an int: pass a whole number.")
-    if value < 1:
-        raise ValueError(f"{name} is {value} but must be at least 1: pass a positive number.")
-    return value
-
-
-def _weight(name: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} is {value!r} ({type(value).__name__}) but must be a number: pass a float.")
-    if not math.isfinite(value) or value < 0:
-        raise ValueError(f"{name} is {value} but must be finite and not negative: pass 0 to switch the loss off.")
-    return float(value)
-
-
 def _ids(name: str, values: Sequence[int]) -> list[int]:
-    if isinstance(values, str) or not isinstance(values, Sequence):
-        raise TypeError(f"{name} is {values!r} but must be a list or tuple of token ids: tokenize the text first.")
-    for value in values:
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise TypeError(f"{name} holds {value!r} but must hold ints: pass token ids, not tokens or tensors.")
-        if value < 0:
-            raise ValueError(f"{name} holds {value} but token ids are not negative: remove it.")
+    check_token_ids(name, values)
     return list(values)
 
 

@@ -1,12 +1,55 @@
-"""Checks of a batch before any compute: shapes, types and devices first, then what the rows hold (one device sync)."""
+"""A batch as it is read, checked before any compute: shapes, types and devices, then the rows (one device sync)."""
+
+from typing import NamedTuple
 
 import torch
+from transformers import PreTrainedConfig
 
 from .configuration_llara import LlaraConfig
 from .loss_llara import IGNORED_LABEL
-from .masking_llara import Span, layout_error
+from .masking_llara import Span, check_attention, find_span, find_streams, layout_error, two_stream_positions
 
 INTEGERS = (torch.int64, torch.int32)
+
+
+class Rows(NamedTuple):
+    """Checked rows of a batch and where their prompts are; B rows of L tokens."""
+
+    input_ids: torch.Tensor  # (B, L) int64
+    mask: torch.Tensor  # (B, L) bool
+    streams: torch.Tensor  # (B, L) which stream a token belongs to
+    positions: torch.Tensor  # (B, L) at which position it stands
+    spans: dict[str, Span]  # of the summarize and of the predict prompt
+
+
+def read_batch(
+    config: LlaraConfig,
+    backbone: PreTrainedConfig,
+    input_ids: torch.Tensor | None,
+    attention_mask: torch.Tensor | None,
+    position_ids: torch.Tensor | None,
+    labels: torch.Tensor | None,
+    targets: dict[str, torch.Tensor | None],
+) -> Rows:
+    """The rows of a batch; TypeError or ValueError where a tensor or a row does not fit, or the backbone's attention.
+
+    Args:
+        backbone: the configuration of the backbone as it runs.
+        targets: {"output_summarize_ids": (B, T), "output_predict_ids": (B, T)} of each prompt, or None.
+    """
+    check_attention(backbone)
+    ids = check_shapes(input_ids, attention_mask, position_ids, labels, targets).long()
+    mask = torch.ones_like(ids).bool() if attention_mask is None else attention_mask.bool()
+    spans = {
+        "summarize": find_span(ids, mask, config.summarize_prompt_ids, config.num_summary_tokens),
+        "predict": find_span(ids, mask, config.predict_prompt_ids, config.num_predict_tokens),
+    }
+    streams = find_streams(ids.shape[1], spans["summarize"], spans["predict"])
+    if config.predict_sees_summarize:
+        streams = torch.zeros_like(streams)  # one stream: plain causal attention
+    positions = two_stream_positions(mask, streams) if position_ids is None else position_ids
+    check_rows(config, ids, mask, positions, labels, spans, targets)
+    return Rows(ids, mask, streams, positions, spans)
 
 
 def check_shapes(
@@ -86,3 +129,18 @@ def check_rows(
     for rows, (_, message) in zip(failed, checks, strict=True):
         if rows.any():
             raise ValueError(f"row {int(rows.long().argmax())} of the batch {message}.")
+
+
+def check_vocabulary(config: LlaraConfig) -> None:
+    """Raise ValueError where an id is not of the backbone's vocabulary, or no prompt has ids."""
+    size = config.text_config.vocab_size
+    for name in ("summarize_prompt_ids", "predict_prompt_ids", "ignored_target_ids", "prefix_ids"):
+        if (largest := max([-1, *getattr(config, name)])) >= size:
+            raise ValueError(
+                f"{name} holds {largest}, and the backbone's vocabulary ends at {size - 1}: resize the backbone's "
+                "embeddings first, or correct the ids."
+            )
+    if not config.summarize_prompt_ids and not config.predict_prompt_ids:
+        raise ValueError(
+            "summarize_prompt_ids and predict_prompt_ids are both empty: give them, or a tokenizer to from_backbone."
+        )

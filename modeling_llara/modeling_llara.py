@@ -11,29 +11,13 @@ from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel,
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
-from .backbone_llara import (
-    LOADING_KEYWORDS,
-    add_token_rows,
-    check_backbone,
-    load_backbone,
-    load_tokenizer,
-    logits_head,
-    run_decoder,
-)
-from .configuration_llara import LlaraConfig, reject_unknown
-from .inputs_llara import check_rows, check_shapes
-from .loss_llara import (
-    IGNORED_LABEL,
-    LossWeighting,
-    autoregressive_loss,
-    bag_of_words_loss,
-    combine_losses,
-    weigh_by_uncertainty,
-)
-from .masking_llara import Span, check_attention, check_implementation, find_span, find_streams, two_stream_positions
-from .prompts_llara import add_prompts, biencoder_keywords
+from .backbone_llara import adopt_backbone, logits_head, run_decoder, save_backbone
+from .batch_loss_llara import batch_losses
+from .configuration_llara import LlaraConfig
+from .inputs_llara import check_vocabulary, read_batch
+from .loss_llara import LossWeighting
+from .prompts_llara import biencoder_keywords
 from .repository_llara import CompleteRepository
-from .saving_llara import saved_whole
 
 AUTO_CLASSES = ("AutoModel", "AutoModelForCausalLM", "AutoModelForPreTraining")
 
@@ -86,7 +70,7 @@ class LlaraForPreTraining(CompleteRepository, GenerationMixin):
 
     def __init__(self, config: LlaraConfig, backbone: PreTrainedModel | None = None) -> None:
         super().__init__(config)
-        _check_ids(config)
+        check_vocabulary(config)
         if backbone is None:
             self.backbone = AutoModelForCausalLM.from_config(config.text_config)
         else:
@@ -123,27 +107,7 @@ class LlaraForPreTraining(CompleteRepository, GenerationMixin):
             ValueError: for an unknown keyword, a missing tokenizer, or a backbone that the two-stream mask or the
                 losses cannot serve.
         """
-        reject_unknown(kwargs, LOADING_KEYWORDS, "from_backbone")
-        loading = {name: kwargs.pop(name) for name in list(kwargs) if name in LOADING_KEYWORDS}
-        check_implementation(loading.get("attn_implementation"))  # before transformers asks for its package
-        source = str(backbone) if isinstance(backbone, Path) else backbone
-        given = ("summarize_prompt_ids" in kwargs, "predict_prompt_ids" in kwargs)
-        if any(given) != all(given):
-            raise ValueError(
-                "only one of summarize_prompt_ids and predict_prompt_ids is given: pass both (an empty list for a "
-                "prompt that is not used), or neither to have them made."
-            )
-        settings = LlaraConfig(**kwargs)  # wrong values raise before anything is loaded
-        words = None if all(given) and tokenizer is None else load_tokenizer(tokenizer, source, loading)
-        decoder = load_backbone(source, **loading)
-        if words is not None and not all(given):
-            num_known = len(words)
-            words, prompts = add_prompts(words, settings.num_summary_tokens, settings.num_predict_tokens)
-            add_token_rows(decoder, list(range(num_known, len(words))), num_known)
-            kwargs = {**prompts, **kwargs}
-        check_backbone(decoder)
-        attention = decoder.config._attn_implementation
-        config = LlaraConfig(text_config=decoder.config, dtype=decoder.dtype, attn_implementation=attention, **kwargs)
+        config, decoder, words = adopt_backbone(backbone, tokenizer, kwargs)
         model = cls(config, backbone=decoder)
         model._tokenizer = words
         return model
@@ -180,73 +144,20 @@ class LlaraForPreTraining(CompleteRepository, GenerationMixin):
         if inputs_embeds is not None:
             raise ValueError("inputs_embeds is given but the prompts are found by their ids: pass input_ids.")
         targets = {"output_summarize_ids": output_summarize_ids, "output_predict_ids": output_predict_ids}
-        check_attention(self.backbone.config)
-        input_ids = check_shapes(input_ids, attention_mask, position_ids, labels, targets).long()
-        mask = torch.ones_like(input_ids).bool() if attention_mask is None else attention_mask.bool()
-        spans = self._find_spans(input_ids, mask)
-        streams = find_streams(input_ids.shape[1], spans["summarize"], spans["predict"])
-        if self.config.predict_sees_summarize:
-            streams = torch.zeros_like(streams)  # one stream: plain causal attention
-        positions = two_stream_positions(mask, streams) if position_ids is None else position_ids
-        check_rows(self.config, input_ids, mask, positions, labels, spans, targets)
+        rows = read_batch(self.config, self.backbone.config, input_ids, attention_mask, position_ids, labels, targets)
         states = run_decoder(
-            self.backbone, input_ids, mask, streams, positions,
+            self.backbone, rows.input_ids, rows.mask, rows.streams, rows.positions,
             output_hidden_states=bool(output_hidden_states), output_attentions=bool(output_attentions),
         )  # fmt: skip
-        output = self._losses(states.last_hidden_state, labels, spans, targets)
+        head = logits_head(self.backbone)
+        losses = batch_losses(
+            states.last_hidden_state, labels, rows.spans, targets, head, self.config, self.loss_weighting
+        )
+        output = LlaraOutput(**losses)
         if output_logits:
-            output.logits = logits_head(self.backbone)(states.last_hidden_state)
+            output.logits = head(states.last_hidden_state)
         output.hidden_states, output.attentions = states.hidden_states, states.attentions
         return output.to_tuple() if return_dict is False else output
-
-    def _find_spans(self, input_ids: torch.Tensor, mask: torch.Tensor) -> dict[str, Span]:
-        config = self.config
-        return {
-            "summarize": find_span(input_ids, mask, config.summarize_prompt_ids, config.num_summary_tokens),
-            "predict": find_span(input_ids, mask, config.predict_prompt_ids, config.num_predict_tokens),
-        }
-
-    def _losses(
-        self,
-        states: torch.Tensor,
-        labels: torch.Tensor | None,
-        spans: dict[str, Span],
-        targets: dict[str, torch.Tensor | None],
-    ) -> LlaraOutput:
-        output, head = LlaraOutput(), logits_head(self.backbone)
-        if labels is not None:
-            output.ar_loss = autoregressive_loss(states, labels.long(), head)
-        counts = {"summarize": self.config.num_summary_tokens, "predict": self.config.num_predict_tokens}
-        ignored = torch.tensor(self.config.ignored_target_ids, dtype=torch.long, device=states.device)
-        rows = {}  # how many have a target, for each prompt
-        for name, span in spans.items():
-            ids = targets[f"output_{name}_ids"]
-            if ids is not None:
-                indices = span.special_token_indices(counts[name])  # (B, n)
-                special = states.gather(1, indices[..., None].expand(-1, -1, states.shape[-1]))  # (B, n, d)
-                output[f"bow_{name}_loss"], rows[name] = bag_of_words_loss(head(special), ids.long(), ignored)
-        output.loss = self._weigh(output, labels, rows)
-        return output
-
-    def _weigh(
-        self, output: LlaraOutput, labels: torch.Tensor | None, rows: dict[str, torch.Tensor]
-    ) -> torch.Tensor | None:
-        if self.loss_weighting is None:
-            words = [(output[f"bow_{name}_loss"], count) for name, count in rows.items()]
-            return combine_losses(output.ar_loss, words, self.config.ar_loss_weight, self.config.bow_loss_weight)
-        output.log_variances = self.loss_weighting()
-        tokens = None if labels is None else (labels[:, 1:] != IGNORED_LABEL).sum()
-        parts = [
-            (output.ar_loss, tokens),
-            (output.bow_summarize_loss, rows.get("summarize")),
-            (output.bow_predict_loss, rows.get("predict")),
-        ]
-        terms = [
-            weigh_by_uncertainty(loss, log_variance) * (count > 0)  # a loss over nothing has no term
-            for (loss, count), log_variance in zip(parts, output.log_variances, strict=True)
-            if loss is not None and count is not None
-        ]
-        return torch.stack(terms).sum() if terms else None
 
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, LossWeighting):
@@ -277,17 +188,7 @@ class LlaraForPreTraining(CompleteRepository, GenerationMixin):
         Raises:
             ValueError: while adapters are on the model, as a plain checkpoint has no place for them.
         """
-        if any("lora_" in name for name, _ in self.named_parameters()) or self._hf_peft_config_loaded:
-            raise ValueError(
-                "the model carries adapters, which a plain checkpoint cannot hold: merge them first, with "
-                "get_peft_model(...).merge_and_unload()."
-            )
-        prefix = f"{self.base_model_prefix}."
-        given = {name: value for name, value in (state_dict or {}).items() if name.startswith(prefix)}
-        weights = {name.removeprefix(prefix): value for name, value in given.items()}
-        with saved_whole(Path(folder)) as place:
-            self.backbone.save_pretrained(place, state_dict=None if state_dict is None else weights)
-            self._save_tokenizer(place)
+        save_backbone(self, Path(folder), state_dict)
 
     def to_biencoder(self) -> dict[str, Any]:
         """Keywords for `BiEncoderModel.from_backbone(folder_of_save_backbone, **keywords)`: both prompts and pooling.
@@ -319,20 +220,6 @@ class LlaraForPreTraining(CompleteRepository, GenerationMixin):
     def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
         """As in transformers, on the backbone, whose configuration is this one's `text_config`."""
         return self.backbone.resize_token_embeddings(*args, **kwargs)
-
-
-def _check_ids(config: LlaraConfig) -> None:
-    size = config.text_config.vocab_size
-    for name in ("summarize_prompt_ids", "predict_prompt_ids", "ignored_target_ids", "prefix_ids"):
-        if (largest := max([-1, *config.to_dict()[name]])) >= size:
-            raise ValueError(
-                f"{name} holds {largest} but the backbone's vocabulary ends at {size - 1}: resize the backbone's "
-                "embeddings first, or correct the ids."
-            )
-    if not config.summarize_prompt_ids and not config.predict_prompt_ids:
-        raise ValueError(
-            "summarize_prompt_ids and predict_prompt_ids are both empty: pass them, or a tokenizer to from_backbone."
-        )
 
 
 LlaraForPreTraining.register_for_auto_class("AutoModelForPreTraining")

@@ -11,7 +11,14 @@ from safetensors import SafetensorError
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from .loading_llara import HUB_KEYWORDS, commit_of, damaged_files, refuse_pickled_adapter, refuse_pickles
+from .loading_llara import (
+    commit_of,
+    damaged_files,
+    hub_keywords,
+    refuse_pickled_adapter,
+    refuse_pickles,
+    tokenizer_keywords,
+)
 from .saving_llara import finish_save, saved_whole
 
 # What is sent without Lookback: files of the model, and no pickle that a training left beside them.
@@ -55,16 +62,14 @@ class CompleteRepository(PreTrainedModel):
             raise ValueError(f"no tokenizer could be loaded from {where}: set model.tokenizer.") from error
 
     def _remember_source(self, source: str | os.PathLike, keywords: dict[str, Any]) -> None:
-        # Code in the repo runs only where the caller said so; without a word, transformers would ask at the terminal.
-        trust = bool(keywords.get("trust_remote_code"))
-        kept = {name: keywords[name] for name in HUB_KEYWORDS if name in keywords}
+        kept = tokenizer_keywords(keywords)
         commit = commit_of(source, kept)
         if commit:  # the branch may move on before the tokenizer is needed
             kept["revision"] = commit
         if self.name_or_path:
             self.config._commit_hash = commit
             self._compare_base()
-        self._tokenizer_source = (str(source), {**kept, "trust_remote_code": trust})
+        self._tokenizer_source = (str(source), kept)
 
     @classmethod
     def from_pretrained(
@@ -78,7 +83,7 @@ class CompleteRepository(PreTrainedModel):
         source = pretrained_model_name_or_path
         if source is not None and os.path.isdir(source):
             finish_save(Path(source))
-        keywords = {name: kwargs[name] for name in HUB_KEYWORDS if name in kwargs}  # transformers takes them out
+        keywords = hub_keywords(kwargs)  # transformers takes them out
         try:
             loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         except (SafetensorError, OSError, RuntimeError) as error:

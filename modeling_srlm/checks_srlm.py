@@ -1,54 +1,71 @@
-"""Checks of a forward call's tensors: every error names the value, the rule and the fix, before any compute."""
+# Copied from hub_cards/travelling/checks.py by "make copies": edit that one.
+"""Checks of settings and keywords. Each raises before any compute and names the value, the rule and the fix."""
 
-import torch
+import math
+from collections.abc import Collection, Iterable, Sequence
+from difflib import get_close_matches
 
 
-def check_inputs(
-    input_ids: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    labels: torch.Tensor | None,
-    vocab_size: int,
-    device: torch.device,
+def nearest(name: object, names: Iterable[str]) -> str:
+    """The valid name closest to `name`, quoted: `'pooling'`."""
+    return repr(get_close_matches(str(name), list(names), n=1, cutoff=0.0)[0])
+
+
+def check_choice(what: str, value: object, choices: Collection[str]) -> None:
+    """Raise ValueError unless `value` is one of `choices`."""
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(
+            f"{what}={value!r} is not known: it must be one of {list(choices)}. "
+            f"Did you mean {nearest(value, choices)}?"
+        )
+
+
+def check_keywords(names: Iterable[str], valid: Collection[str], owner: str) -> None:
+    """Raise ValueError at the first keyword that `owner` does not take."""
+    for name in names:
+        if name not in valid:
+            raise ValueError(
+                f"{owner} has no keyword {name!r}: did you mean {nearest(name, valid)}? "
+                f"Remove it or use one of {sorted(valid)}."
+            )
+
+
+def check_positive_int(what: str, value: object, fix: str = "give a whole number such as 1") -> None:
+    """Raise TypeError or ValueError unless `value` is a whole number of at least 1."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{what}={value!r} must be a whole number of at least 1, not {type(value).__name__}: {fix}.")
+    if value < 1:
+        raise ValueError(f"{what}={value} must be at least 1: {fix}.")
+
+
+def check_number(
+    what: str,
+    value: object,
+    least: float | None = None,
+    above: float | None = None,
+    fix: str = "give one in that range",
 ) -> None:
-    """Raises TypeError or ValueError unless all are integer (B, L) tensors on the model's device with real tokens."""
-    _check_tensor("input_ids", input_ids, input_ids)
-    if input_ids.device != device:
-        raise ValueError(f"input_ids is on {input_ids.device}, the model on {device}; move one with .to(device).")
-    if attention_mask is not None:
-        _check_tensor("attention_mask", attention_mask, input_ids)
-        _check_mask(attention_mask.bool())
-    if labels is not None:
-        _check_tensor("labels", labels, input_ids)
-        if not (labels != -100).any():
-            raise ValueError("labels are all -100: nothing can be scored. Give at least one token its label.")
-    highest = int(input_ids.max())
-    if highest >= vocab_size or int(input_ids.min()) < 0:
-        raise ValueError(
-            f"input_ids run from {int(input_ids.min())} to {highest}; the backbone has {vocab_size} tokens. "
-            f"Use its own tokenizer, or resize_token_embeddings."
-        )
+    """Raise TypeError or ValueError unless `value` is a finite number, `least` or more, or more than `above`."""
+    rule = "a finite number" + ("" if least is None else f" of at least {least:g}")
+    rule += "" if above is None else f" above {above:g}"
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise TypeError(f"{what}={value!r} must be {rule}, not {type(value).__name__}: {fix}.")
+    if not math.isfinite(value) or (least is not None and value < least) or (above is not None and value <= above):
+        raise ValueError(f"{what}={value} must be {rule}: {fix}.")
 
 
-def _check_tensor(name: str, tensor: torch.Tensor, like: torch.Tensor) -> None:
-    if not isinstance(tensor, torch.Tensor):
-        raise TypeError(f"{name} is a {type(tensor).__name__}; it must be a torch.Tensor of shape (batch, length).")
-    if tensor.is_floating_point() or tensor.is_complex():
-        raise TypeError(f"{name} has dtype {tensor.dtype}; it must be an integer tensor: use {name}.long().")
-    if tensor.ndim != 2 or not tensor.numel():
-        raise ValueError(f"{name} has shape {tuple(tensor.shape)}; it must be (batch, length), neither of them 0.")
-    if tensor.shape != like.shape:
-        raise ValueError(
-            f"{name} has shape {tuple(tensor.shape)}; it must have that of input_ids {tuple(like.shape)}."
-        )
-    if tensor.device != like.device:
-        raise ValueError(f"{name} is on {tensor.device}, input_ids on {like.device}; move it there with .to().")
+def check_bool(what: str, value: object) -> None:
+    """Raise TypeError unless `value` is True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{what}={value!r} must be True or False, not {type(value).__name__}: give one of the two.")
 
 
-def _check_mask(mask: torch.Tensor) -> None:
-    if not mask.any(dim=1).all():
-        row = int((~mask.any(dim=1)).nonzero()[0])
-        raise ValueError(f"row {row} of attention_mask is all 0: an empty document. Leave the row out.")
-    runs = mask[:, 0].long() + (mask[:, 1:] & ~mask[:, :-1]).sum(dim=1)
-    if (runs > 1).any():
-        row = int((runs > 1).nonzero()[0])
-        raise ValueError(f"row {row} of attention_mask has holes; padding must stand before or behind the document.")
+def check_token_ids(what: str, values: object) -> None:
+    """Raise TypeError or ValueError unless `values` is a sequence of token ids: whole numbers, none negative."""
+    if isinstance(values, str) or not isinstance(values, Sequence):
+        raise TypeError(f"{what}={values!r} must be a list of token ids: tokenize the text first.")
+    for value in values:
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise TypeError(f"{what} holds {value!r}, which must be a whole number: give token ids, not tokens.")
+        if value < 0:
+            raise ValueError(f"{what} holds {value}, and token ids must not be negative: remove it.")

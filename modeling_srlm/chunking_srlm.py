@@ -99,13 +99,18 @@ def cut_blocks(document: Document, window_size: int, size: int, replace: bool) -
     return blocks[::-1]
 
 
-def make_block(first_target: int, end: int, window_chunks: int, replace: bool) -> Block:
-    """The block of these target chunks, with its keys.
+def chunks_without_keys(window_chunks: int, replace: bool) -> int:
+    """Chunks at the end of a document, cut after a block, that are no keys of the block.
 
     Keys are the chunks before the window that have a continuation before it as well; with `replace` the window's
     oldest chunks compete, too: chunks[: -W/C - 1] and chunks[: -W/C + 1] of the prefix.
     """
-    return Block(first_target, end, max(end - window_chunks - (-1 if replace else 1), 0))
+    return window_chunks + (-1 if replace else 1)
+
+
+def make_block(first_target: int, end: int, window_chunks: int, replace: bool) -> Block:
+    """The block of these target chunks, with its keys."""
+    return Block(first_target, end, max(end - chunks_without_keys(window_chunks, replace), 0))
 
 
 def _labelled_chunks(document: Document) -> tuple[int, int]:

@@ -5,7 +5,7 @@ from typing import Any
 from torch import nn
 from transformers import AutoModel, PreTrainedConfig, PreTrainedTokenizerBase
 
-from .loading_srlm import refuse_pickles
+from .loading_srlm import backbone_keywords, refuse_pickles
 from .retriever_srlm import SETTING_NAMES, TextEncoder
 
 _SENTENCE_TRANSFORMER_POOLINGS = {"cls": "cls", "mean": "mean", "lasttoken": "last_token"}
@@ -27,7 +27,7 @@ def take_apart(retriever: Any) -> tuple[nn.Module, PreTrainedTokenizerBase, dict
 def load_retriever(repo: str, **kwargs: Any) -> TextEncoder:
     """The bi-encoder of a Hub id or folder, `trust_remote_code`, `revision` and the rest passed on; no pickles."""
     refuse_pickles(kwargs)
-    retriever = AutoModel.from_pretrained(repo, **kwargs)
+    retriever = AutoModel.from_pretrained(repo, **backbone_keywords(kwargs))
     if not _is_biencoder(retriever):
         raise ValueError(
             f"{repo!r} is a {retriever.config.model_type!r} model, which says nothing of pooling and prompts. Give a "

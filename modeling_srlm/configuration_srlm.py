@@ -1,24 +1,26 @@
 """Configuration of the self-retrieval language model."""
 
 import dataclasses
-import difflib
 from typing import Any, ClassVar
 
 from transformers import AutoConfig, PreTrainedConfig
 
+from .checks_srlm import (
+    check_bool,
+    check_choice,
+    check_keywords,
+    check_number,
+    check_positive_int,
+    check_token_ids,
+)
 from .format_srlm import check_format
+from .loading_srlm import CONFIG_KEYWORDS
 
 RETRIEVAL_METHODS = ("no", "recent", "random", "bm25", "dense", "self", "hybrid", "oracle")
 RETRIEVER_METHODS = ("dense", "hybrid")  # they need a retriever
 ORACLE_SEARCHES = ("single", "greedy")
 ORDER_METHODS = ("sequential", "relevance")
 INTEGRATE_METHODS = ("concat", "replace")
-# Keys that transformers itself puts into a config or takes out of its keyword arguments.
-_TRANSFORMERS_KEYWORDS = {
-    "_attn_implementation", "_attn_implementation_internal", "_commit_hash", "_experts_implementation_internal",
-    "_name_or_path", "attn_implementation", "auto_map", "experts_implementation", "lookback_format", "model_type",
-    "name_or_path", "num_labels", "output_attentions", "tie_word_embeddings", "torch_dtype", "use_cache",
-}  # fmt: skip
 
 
 class SelfRetrievalConfig(PreTrainedConfig):
@@ -78,7 +80,8 @@ class SelfRetrievalConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         kwargs["lookback_format"] = check_format(kwargs.get("lookback_format"))
-        _check_keywords(kwargs, [field.name for field in dataclasses.fields(self)])
+        names = [field.name for field in dataclasses.fields(self)]
+        check_keywords(kwargs, [*names, *CONFIG_KEYWORDS], type(self).__name__)
         for name in self.sub_configs:
             if isinstance(settings := getattr(self, name), dict):
                 setattr(self, name, AutoConfig.for_model(**settings))
@@ -91,21 +94,26 @@ class SelfRetrievalConfig(PreTrainedConfig):
         self.check()
 
     def check(self) -> None:
-        """Raises ValueError where a value, or two values together, make no sense. Call it after changing one."""
-        _check_choice("retrieval_method", self.retrieval_method, RETRIEVAL_METHODS)
-        _check_choice("order_method", self.order_method, ORDER_METHODS)
-        _check_choice("integrate_method", self.integrate_method, INTEGRATE_METHODS)
-        _check_choice("oracle_search", self.oracle_search, ORACLE_SEARCHES)
-        sizes = ("context_window_size", "chunk_size", "key_num", "chunk_batch_size", "target_size", "fusion_constant")
-        for name in sizes:
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}; it must be at least 1.")
+        """Raises TypeError or ValueError where a value, or two together, make no sense. Call it after changing one."""
+        check_choice("retrieval_method", self.retrieval_method, RETRIEVAL_METHODS)
+        check_choice("order_method", self.order_method, ORDER_METHODS)
+        check_choice("integrate_method", self.integrate_method, INTEGRATE_METHODS)
+        check_choice("oracle_search", self.oracle_search, ORACLE_SEARCHES)
+        for name in ("context_window_size", "chunk_size", "key_num", "chunk_batch_size", "fusion_constant"):
+            check_positive_int(name, getattr(self, name))
+        if self.target_size is not None:
+            check_positive_int("target_size", self.target_size, "give a multiple of chunk_size, or None")
+        for name in ("add_key_continuation", "add_bos"):
+            check_bool(name, getattr(self, name))
+        for name in ("bm25_k1", "bm25_b"):
+            check_number(name, getattr(self, name), least=0.0)
         for name in ("context_window_size", "target_size"):
             value = getattr(self, name)
             if value is not None and value % self.chunk_size:
-                nearest = max(1, round(value / self.chunk_size)) * self.chunk_size
-                raise ValueError(f"{name} is {value}; chunk_size {self.chunk_size} must divide it: try {nearest}.")
+                fitting = max(1, round(value / self.chunk_size)) * self.chunk_size
+                raise ValueError(
+                    f"{name}={value} must divide into chunks of chunk_size={self.chunk_size}: try {fitting}."
+                )
         self._check_prefixes()
         self._check_room()
 
@@ -126,24 +134,24 @@ class SelfRetrievalConfig(PreTrainedConfig):
         return self.context_window_size - self.chunk_size - retrieved
 
     def _check_prefixes(self) -> None:
-        if self.add_sep is not None and not 0 < len(self.add_sep) < self.value_size:
-            raise ValueError(
-                f"add_sep has {len(self.add_sep)} token ids; it must have at least 1 and fewer than a value's "
-                f"{self.value_size} tokens (two chunks)."
-            )
+        if self.add_sep is not None:
+            check_token_ids("add_sep", self.add_sep)
+            if not 0 < len(self.add_sep) < self.value_size:
+                raise ValueError(
+                    f"add_sep has {len(self.add_sep)} token ids, and must have at least 1 and fewer than a value's "
+                    f"{self.value_size} tokens (two chunks): give such a list, or None."
+                )
         if self.instruction is not None and set(self.instruction) != {"query", "key"}:
-            raise ValueError(f"instruction has the keys {sorted(self.instruction)}; give 'query' and 'key'.")
+            raise ValueError(f"instruction={self.instruction!r} must have the keys 'query' and 'key': give both.")
         if self.add_bos and self.bos_id is None:
-            raise ValueError(
-                "add_bos is True and the backbone's config has no bos_token_id; set it, or add_bos=False."
-            )
+            raise ValueError("add_bos=True, but the backbone's config has no bos_token_id: set it, or add_bos=False.")
 
     def _check_room(self) -> None:
         if (self.target_size or self.chunk_size) > self.max_target_size:
             raise ValueError(
-                f"target_size {self.target_size or self.chunk_size} does not fit: a window of "
+                f"target_size={self.target_size or self.chunk_size} does not fit: a window of "
                 f"{self.context_window_size} tokens scores at most {self.max_target_size} ({self.integrate_method}, "
-                f"key_num {self.key_num}, chunk_size {self.chunk_size}). Enlarge context_window_size or lower key_num."
+                f"key_num {self.key_num}, chunk_size {self.chunk_size}): enlarge context_window_size or lower key_num."
             )
         positions = getattr(self.text_config, "max_position_embeddings", None)
         added = 0 if self.retrieval_method == "no" or self.integrate_method == "replace" else self.key_num
@@ -154,20 +162,6 @@ class SelfRetrievalConfig(PreTrainedConfig):
                 f"{self.value_size} tokens need {needed} positions; the backbone has {positions}. "
                 f"Lower context_window_size, key_num or chunk_size, or use integrate_method='replace'."
             )
-
-
-def _check_keywords(kwargs: dict[str, Any], fields: list[str]) -> None:
-    for name in kwargs.keys() - _TRANSFORMERS_KEYWORDS:
-        nearest = difflib.get_close_matches(name, fields, n=1)
-        hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
-        raise ValueError(f"{name!r} is no setting of SelfRetrievalConfig.{hint}")
-
-
-def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        nearest = difflib.get_close_matches(str(value), choices, n=1)
-        hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
-        raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(choices)}.{hint}")
 
 
 SelfRetrievalConfig.register_for_auto_class()

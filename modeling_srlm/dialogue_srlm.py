@@ -1,15 +1,19 @@
 """Dialogue mode: the text of a conversation around retrieved turns, and the choice of turns."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from .assembly_srlm import ModelInput
 from .output_srlm import SelfRetrievalOutput
+from .planning_srlm import check_components
 from .retrieval_srlm import arrange, top_k
 from .scoring_srlm import run_inputs, token_losses
 from .turns_srlm import turn_scores
+
+if TYPE_CHECKING:
+    from .modeling_srlm import SelfRetrievalLM
 
 ANSWER_PREFIX = "\nSpeaker 2: "
 QUERY_PREFIX = "Speaker 1: "
@@ -56,89 +60,67 @@ def continuation_input(
     return ModelInput(row, tokens, scored - 1, scored), tokens[scored]
 
 
-def choose(scores: torch.Tensor, turn_indices: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """(k,) indices into the whole history, -1 where there are fewer turns, and their scores."""
-    indices, ranked = top_k(scores[None], k)
-    chosen = torch.where(indices[0] >= 0, turn_indices[indices[0].clamp(min=0)], -1)
-    return chosen, ranked[0]
+def score_answers(
+    model: "SelfRetrievalLM",
+    query: list[str],
+    history: list[list[str]],
+    answer: list[str],
+    history_mask: torch.Tensor | None,
+) -> SelfRetrievalOutput:
+    """What `SelfRetrievalLM.forward_with_history_retrieval` returns."""
+    mask = check_dialogue(query, history, answer, history_mask)
+    check_components(model)
+    chosen = [
+        _choose_turns(model, query[row], history[row], answer[row], mask[row].nonzero().flatten())
+        for row in range(len(query))
+    ]
+    order = model.config.order_method
+    prompts = [
+        conversation_prompt([history[row][i] for i in arrange(turns.tolist(), order)], query[row])
+        for row, (turns, _) in enumerate(chosen)
+    ]
+    losses = _continuation_losses(model, prompts, answer)
+    count = sum(len(row) for row in losses)
+    return SelfRetrievalOutput(
+        loss=torch.cat(losses).sum() / count,
+        retrieved_indices=torch.stack([indices for indices, _ in chosen])[:, None],
+        retrieved_scores=torch.stack([scores for _, scores in chosen])[:, None],
+        target_losses=torch.stack([row.detach().mean().cpu() for row in losses])[:, None],
+        num_scored_tokens=count,
+    )
 
 
-class DialogueMixin:
-    """Scoring of answers behind turns retrieved from the history; mixed into [`SelfRetrievalLM`]."""
+@torch.no_grad()
+def score_continuations(model: "SelfRetrievalLM", prompts: list[str], continuations: list[str]) -> torch.Tensor:
+    """(n,) as `SelfRetrievalLM.score_continuations` returns them."""
+    return -torch.stack([losses.sum().cpu() for losses in _continuation_losses(model, prompts, continuations)])
 
-    config: Any
-    language_model: Any
-    retriever: Any
-    tokenizer: PreTrainedTokenizerBase
-    device: torch.device
-    _check_components: Any
 
-    def forward_with_history_retrieval(
-        self,
-        query: list[str],
-        history: list[list[str]],
-        answer: list[str],
-        history_mask: torch.Tensor | None = None,
-    ) -> SelfRetrievalOutput:
-        """Scores each answer behind its query and the k turns of the history that it retrieves.
+def _continuation_losses(model: "SelfRetrievalLM", prompts: list[str], continuations: list[str]) -> list[torch.Tensor]:
+    """Of each continuation the losses of its tokens, (m,)."""
+    window_size = model.config.context_window_size
+    pairs = enumerate(zip(prompts, continuations, strict=True))
+    prepared = [continuation_input(model.tokenizer, *pair, window_size, row) for row, pair in pairs]
+    inputs = [ModelInput(item.row, *(tensor.to(model.device) for tensor in item[1:])) for item, _ in prepared]
+    inputs.sort(key=lambda item: len(item.tokens))
+    results = run_inputs(model.language_model, inputs, model.config.chunk_batch_size)
+    losses = {item.row: token_losses(logits, prepared[item.row][1].to(model.device)) for item, logits in results}
+    return [losses[row] for row in range(len(prompts))]
 
-        Args:
-            query, answer: B texts. history: B lists of turns, the oldest first.
-            history_mask: (B, N), 0 for turns that are padding; they are never retrieved.
 
-        Returns the output with `retrieved_indices` (B, 1, k), turn numbers most relevant first.
-        """
-        mask = check_dialogue(query, history, answer, history_mask)
-        self._check_components()
-        chosen = [
-            self._choose_turns(query[row], history[row], answer[row], mask[row].nonzero().flatten())
-            for row in range(len(query))
-        ]
-        prompts = [
-            conversation_prompt(
-                [history[row][i] for i in arrange(turns.tolist(), self.config.order_method)], query[row]
-            )
-            for row, (turns, _) in enumerate(chosen)
-        ]
-        losses = self._continuation_losses(prompts, answer)
-        count = sum(len(row) for row in losses)
-        return SelfRetrievalOutput(
-            loss=torch.cat(losses).sum() / count,
-            retrieved_indices=torch.stack([indices for indices, _ in chosen])[:, None],
-            retrieved_scores=torch.stack([scores for _, scores in chosen])[:, None],
-            target_losses=torch.stack([row.detach().mean().cpu() for row in losses])[:, None],
-            num_scored_tokens=count,
-        )
-
-    @torch.no_grad()
-    def score_continuations(self, prompts: list[str], continuations: list[str]) -> torch.Tensor:
-        """(n,) log-likelihood of each continuation's tokens behind its prompt, summed, in nats.
-
-        Of prompt and continuation together the last `context_window_size` tokens count.
-        """
-        return -torch.stack([losses.sum().cpu() for losses in self._continuation_losses(prompts, continuations)])
-
-    def _continuation_losses(self, prompts: list[str], continuations: list[str]) -> list[torch.Tensor]:
-        window_size = self.config.context_window_size
-        pairs = enumerate(zip(prompts, continuations, strict=True))
-        prepared = [continuation_input(self.tokenizer, *pair, window_size, row) for row, pair in pairs]
-        inputs = [ModelInput(item.row, *(tensor.to(self.device) for tensor in item[1:])) for item, _ in prepared]
-        inputs.sort(key=lambda item: len(item.tokens))
-        results = run_inputs(self.language_model, inputs, self.config.chunk_batch_size)
-        losses = {item.row: token_losses(logits, prepared[item.row][1].to(self.device)) for item, logits in results}
-        return [losses[row] for row in range(len(prompts))]
-
-    def _choose_turns(
-        self, query: str, turns: list[str], answer: str, real: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        method, k = self.config.retrieval_method, self.config.key_num
-        if method == "no" or not len(real):
-            return torch.full((k,), -1), torch.full((k,), float("-inf"))
-        kept = [turns[i] for i in real.tolist()]
-        if method == "oracle":
-            prompts = [conversation_prompt([turn], query) for turn in kept]
-            scores = self.score_continuations(prompts, [answer] * len(kept))
-        else:
-            seed = self.config.seed + len(query) + len(answer)  # of the row itself, so that the batch changes nothing
-            scores = turn_scores(self, query, kept, seed)
-        return choose(scores, real, k)
+def _choose_turns(
+    model: "SelfRetrievalLM", query: str, turns: list[str], answer: str, real: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(k,) numbers of the turns to retrieve among those that are `real` (m,), -1 for none, and (k,) their scores."""
+    config = model.config
+    if config.retrieval_method == "no" or not len(real):
+        return torch.full((config.key_num,), -1), torch.full((config.key_num,), float("-inf"))
+    kept = [turns[i] for i in real.tolist()]
+    if config.retrieval_method == "oracle":
+        prompts = [conversation_prompt([turn], query) for turn in kept]
+        scores = score_continuations(model, prompts, [answer] * len(kept))
+    else:
+        seed = config.seed + len(query) + len(answer)  # of the row itself, so that the batch changes nothing
+        scores = turn_scores(model, query, kept, seed)
+    indices, ranked = top_k(scores[None], config.key_num)
+    return torch.where(indices[0] >= 0, real[indices[0].clamp(min=0)], -1), ranked[0]

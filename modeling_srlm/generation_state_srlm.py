@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
-from .assembly_srlm import InputLayout
 from .cache_srlm import BoundedLayer, renew_layers
-from .chunking_srlm import Block, Document, make_block
+from .chunking_srlm import Block, Document
 from .lookup_srlm import MAX_GUESSES, TokenLookup
+from .planning_srlm import Plan
 from .retrieval_srlm import arrange
 from .selection_srlm import KeySelector
 
@@ -22,14 +22,13 @@ class RetrievalState(DynamicCache):
             numbers count from a prompt's first token's chunk.
     """
 
-    def __init__(self, model: Any, prompt_length: int, use_cache: bool, max_guesses: int = MAX_GUESSES):
-        self.model, self.prompt_length, self.use_cache = model, prompt_length, use_cache
-        config = model.config
+    def __init__(self, plan: Plan, prompt_length: int, use_cache: bool, max_guesses: int = MAX_GUESSES):
+        self.plan, self.prompt_length, self.use_cache = plan, prompt_length, use_cache
+        config = plan.config
         retrieved = 0 if config.retrieval_method == "no" else config.key_num * config.value_size
-        super().__init__(config=config.text_config)
+        super().__init__(config=config.get_text_config())
         self.capacity = config.context_window_size + retrieved + 1
-        self.layers = renew_layers(config.text_config, self.capacity, [])
-        self.layout: InputLayout = model._layout()
+        self.layers = renew_layers(config.get_text_config(), self.capacity, [])
         self.selectors: list[KeySelector] = []
         self.inputs: list[tuple[tuple[int, ...], int]] = []  # of each row: its keys, and where its window starts
         self.mask: torch.Tensor | None = None  # (rows, length) of the assembled inputs; None where none is padded
@@ -40,7 +39,7 @@ class RetrievalState(DynamicCache):
         self.guesses: list[int] = []  # tokens that the cache holds and nobody has chosen yet
         self.guessed_logits = torch.empty(0)  # (1, len(guesses), V) logits behind them
         self.num_guessed = 0
-        self.takes_positions = "position_ids" in inspect.signature(model.language_model.forward).parameters
+        self.takes_positions = "position_ids" in inspect.signature(plan.language_model.forward).parameters
 
     def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
         """Rows in the order of beam search."""
@@ -54,7 +53,7 @@ class RetrievalState(DynamicCache):
     def next_logits(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
         """(rows, 1, V) logits of the token that follows the documents so far (rows, length)."""
         new = input_ids.shape[1] - self.prompt_length
-        at_boundary = new % self.model.config.chunk_size == 0
+        at_boundary = new % self.plan.config.chunk_size == 0
         if at_boundary:
             self._drop_guesses()
         if at_boundary or not self.use_cache:
@@ -70,7 +69,7 @@ class RetrievalState(DynamicCache):
 
     def _room(self, new: int) -> int:
         """Tokens before the one with which the next chunk begins to be read."""
-        size = self.model.config.chunk_size
+        size = self.plan.config.chunk_size
         return size - 1 - new % size
 
     def _step_with_guesses(self, token: torch.Tensor, room: int) -> torch.Tensor:
@@ -99,7 +98,7 @@ class RetrievalState(DynamicCache):
 
     def _documents(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> list[Document]:
         """The rows without padding; an unfinished chunk is filled up, so that the grid is the prompt's."""
-        size = self.model.config.chunk_size
+        size = self.plan.config.chunk_size
         missing = (self.prompt_length - input_ids.shape[1]) % size
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         input_ids, mask = (torch.nn.functional.pad(part, (0, missing), value=1) for part in (input_ids, mask))
@@ -108,19 +107,18 @@ class RetrievalState(DynamicCache):
 
     def _block(self, document: Document, new: int) -> Block:
         """The block of the next token."""
-        config = self.model.config
-        target = self._chunks(document) - (0 if new % config.chunk_size == 0 else 1)
-        size = self.model._generation_block() // config.chunk_size
-        first = target - new // config.chunk_size % size
-        window_chunks = config.context_window_size // config.chunk_size
-        return make_block(first, first + size, window_chunks, self.layout.replace)
+        chunk_size = self.plan.config.chunk_size
+        target = self._chunks(document) - (0 if new % chunk_size == 0 else 1)
+        size = self.plan.target_size // chunk_size
+        first = target - new // chunk_size % size
+        return self.plan.block(first, first + size)
 
     def _chunks(self, document: Document) -> int:
         return (len(document.tokens) + document.padding) // document.chunk_size
 
     def _retrieve(self, documents: list[Document], new: int) -> bool:
         """Retrieves for each row's next chunk; whether any input has changed."""
-        order = self.model.config.order_method
+        order = self.plan.config.order_method
         inputs, selections = [], []
         for row, (document, selector) in enumerate(zip(documents, self._own_selectors(documents), strict=True)):
             block = self._block(document, new)
@@ -128,7 +126,7 @@ class RetrievalState(DynamicCache):
             selector.prepare(document, [Block(target, target + 1, block.num_keys)])
             selections.append(selector.select(block, [target]))
             keys = arrange(selections[row][0][0].tolist(), order)
-            inputs.append((keys, self.layout.window_start(document, block, len(keys))))
+            inputs.append((keys, self.plan.layout.window_start(document, block, len(keys))))
         indices, scores = (torch.cat(parts) for parts in zip(*selections, strict=True))
         self.retrievals.append((new, indices, scores))
         changed, self.inputs = inputs != self.inputs, inputs
@@ -137,7 +135,7 @@ class RetrievalState(DynamicCache):
     def _own_selectors(self, documents: list[Document]) -> list[KeySelector]:
         """One selector a row, shared only by rows that are equal so far, such as the beams of a prompt."""
         if not self.selectors:
-            self.selectors = [self.model._selector()] * len(documents)
+            self.selectors = [KeySelector(self.plan)] * len(documents)
         owners: dict[tuple[int, bytes], KeySelector] = {}
         taken: set[int] = set()
         for row, document in enumerate(documents):
@@ -151,18 +149,18 @@ class RetrievalState(DynamicCache):
 
     def _read(self, documents: list[Document], new: int) -> torch.Tensor:
         """Reads the assembled inputs from their beginning, padded on the left."""
-        missing = -new % self.model.config.chunk_size
+        missing = -new % self.plan.config.chunk_size
         rows = []
         for document, (keys, _) in zip(documents, self.inputs, strict=True):
             block = self._block(document, new)
-            tokens = self.layout.tokens(document, block, keys, self._chunks(document))[0]
+            tokens = self.plan.layout.tokens(document, block, keys, self._chunks(document))[0]
             rows.append(tokens[: len(tokens) - missing])
         lengths = torch.tensor([len(row) for row in rows], device=rows[0].device)
         longest = int(lengths.max())
         ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_side="left")
         mask = torch.arange(longest, device=ids.device) >= (longest - lengths)[:, None]
         self.mask = None if mask.all() else mask.long()
-        self.layers = renew_layers(self.model.config.text_config, self.capacity, self.layers)
+        self.layers = renew_layers(self.plan.config.get_text_config(), self.capacity, self.layers)
         if self.can_guess and len(ids) == 1:
             self.lookup.start(ids[0].tolist())
         return self._run(ids)[:, -1:]
@@ -174,4 +172,4 @@ class RetrievalState(DynamicCache):
         if self.use_cache:
             inputs["past_key_values"] = self
         keep = 1 + len(self.guesses)
-        return self.model.language_model(input_ids=ids, use_cache=self.use_cache, logits_to_keep=keep, **inputs).logits
+        return self.plan.language_model(input_ids=ids, use_cache=self.use_cache, logits_to_keep=keep, **inputs).logits

@@ -5,35 +5,35 @@ keys, and the best keys' values (a chunk and the one after it) go into the input
 semantics are those of LLM-Embedder's long-range language modelling (Zhang et al., 2023, arXiv 2310.07554).
 """
 
-import copy
-import math
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils.logging import tqdm
+from transformers import (
+    AutoModelForCausalLM,
+    GenerationConfig,
+    GenerationMixin,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
-from .chat_srlm import ChatMixin
-from .checks_srlm import check_inputs
-from .chunking_srlm import split_rows
-from .components_srlm import is_nestable, load_retriever, take_apart
+from .building_srlm import build
+from .chat_srlm import ChatReply, Message, answer_chat
 from .configuration_srlm import SelfRetrievalConfig
-from .dialogue_srlm import DialogueMixin
+from .dialogue_srlm import score_answers, score_continuations
+from .documents_srlm import perplexity, run_documents
 from .encoding_srlm import EmbeddingCache
-from .feedback_srlm import FeedbackMixin
-from .generation_srlm import LookbackGenerationMixin, RetrievalState
-from .loading_srlm import HUB_KEYWORDS, commit_of
-from .output_srlm import LogitsBuffer, Row, SelfRetrievalOutput, pad_rows, retrieval_fields
-from .planning_srlm import PlanningMixin
-from .retriever_srlm import NestedRetriever, TextEncoder, without_pooler
-from .scoring_srlm import run_inputs, sum_dtype, token_losses
+from .generation_srlm import RetrievalState, prepare_generation
+from .inputs_srlm import check_inputs
+from .oracle_srlm import score_candidates
+from .output_srlm import SelfRetrievalOutput
+from .planning_srlm import Plan
+from .retriever_srlm import NestedRetriever, TextEncoder
 from .tokenizers_srlm import TwoTokenizers
 
 
-class SelfRetrievalLM(ChatMixin, DialogueMixin, FeedbackMixin, LookbackGenerationMixin, PlanningMixin, TwoTokenizers):
+class SelfRetrievalLM(TwoTokenizers, GenerationMixin):
     """A causal LM with a retriever over its own past. Build one with [`~SelfRetrievalLM.from_components`].
 
     Attributes:
@@ -41,6 +41,7 @@ class SelfRetrievalLM(ChatMixin, DialogueMixin, FeedbackMixin, LookbackGeneratio
             next; evaluation does not look at it.
     """
 
+    config: SelfRetrievalConfig
     config_class = SelfRetrievalConfig
     base_model_prefix = "language_model"
     _tied_weights_keys = {}  # noqa: RUF012  (none here; as a dict it sends peft to those of the backbone)
@@ -73,42 +74,11 @@ class SelfRetrievalLM(ChatMixin, DialogueMixin, FeedbackMixin, LookbackGeneratio
             tokenizer: the LM's own; default: the one beside `model` when that is an id or a folder.
             retriever: a BiEncoderModel, a SentenceTransformer or a bi-encoder's Hub id or folder (saved inside this
                 model's repo), or any object with `encode(list[str]) -> (n, d)` (given anew after loading).
-            model_kwargs, retriever_kwargs: passed to the `from_pretrained` of either (`revision`, `dtype`, ...).
+            model_kwargs, retriever_kwargs: passed to the `from_pretrained` of either (`revision`, `dtype`, ...). Where
+                they do not say so, no code of a repo is run and no pickle is read.
             config: settings of [`SelfRetrievalConfig`].
         """
-        if isinstance(model, str | Path):
-            if tokenizer is None:
-                hub_kwargs = {k: v for k, v in (model_kwargs or {}).items() if k in HUB_KEYWORDS}
-                # Without a word on trust, transformers would ask at the terminal.
-                trust = bool((model_kwargs or {}).get("trust_remote_code"))
-                tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=trust, **hub_kwargs)
-            # use_safetensors=False in model_kwargs is the caller's word that a pickle of theirs may be read
-            source, loading = model, {"use_safetensors": True, **(model_kwargs or {})}
-            model = AutoModelForCausalLM.from_pretrained(source, **loading)
-            model.config._commit_hash = commit_of(source, loading)  # for the card, which names its base
-        if isinstance(retriever, str | Path):
-            retriever = load_retriever(str(retriever), **(retriever_kwargs or {}))
-        nested = take_apart(retriever) if is_nestable(retriever) else None
-        if nested is None and retriever is not None and not callable(getattr(retriever, "encode", None)):
-            raise TypeError(
-                f"retriever is a {type(retriever).__name__} without encode(list[str]) -> (n, d) embeddings."
-            )
-        settings = SelfRetrievalConfig(text_config=model.config, **(nested[2] if nested else {}), **config)
-        with torch.device("meta"):
-            self = cls(settings)
-        self.language_model = model
-        self._tokenizer = tokenizer
-        if model.generation_config is not None:
-            self.generation_config = copy.deepcopy(model.generation_config)
-        self._attach_retriever(retriever, nested)
-        return self.train(model.training)
-
-    def _attach_retriever(self, retriever: TextEncoder | None, nested: tuple | None) -> None:
-        if nested is None:
-            self.retriever = retriever
-            return
-        self.retriever.backbone, self.retriever.tokenizer = without_pooler(nested[0]), nested[1]
-        self.retriever.requires_grad_(False)
+        return build(cls, model, tokenizer, retriever, model_kwargs or {}, retriever_kwargs or {}, config)
 
     def get_input_embeddings(self) -> nn.Module:
         return self.language_model.get_input_embeddings()
@@ -156,79 +126,115 @@ class SelfRetrievalLM(ChatMixin, DialogueMixin, FeedbackMixin, LookbackGeneratio
         if input_ids is None:
             raise ValueError("there are no input_ids; give them, or query, history and answer of a dialogue.")
         if past_key_values is not None:
-            return self._continue(input_ids, attention_mask, past_key_values)
-        check_inputs(input_ids, attention_mask, labels, self.config.text_config.vocab_size, self.device)
-        self._check_components()
-        documents = split_rows(input_ids, attention_mask, labels, self.config.chunk_size)
-        rows = [Row(document, self._cut(document, self._replaces), self.config.key_num) for document in documents]
-        logits = LogitsBuffer(input_ids, attention_mask)
-        if labels is None:
-            output = self._all_logits(rows, logits)
-        else:
-            output = self._score(rows, logits if output_logits else None, show_progress)
+            logits = past_key_values.next_logits(input_ids, attention_mask)
+            return SelfRetrievalOutput(logits=logits, past_key_values=past_key_values)
+        check_inputs(input_ids, attention_mask, labels, self.config.get_text_config().vocab_size, self.device)
+        output = run_documents(Plan.of(self), input_ids, attention_mask, labels, output_logits, show_progress)
         return output if return_dict else output.to_tuple()
 
-    def _score(self, rows: list[Row], logits: LogitsBuffer | None, show_progress: bool) -> SelfRetrievalOutput:
-        total, count = torch.zeros((), device=self.device, dtype=sum_dtype(self.device)), 0
-        long = any(len(row.blocks) > 1 for row in rows)
-        bar = tqdm(total=sum(row.document.num_labels for row in rows), unit="token", leave=False,
-                   desc=f"Scoring ({self.config.retrieval_method})", disable=not (show_progress and long))  # fmt: skip
-        for item, item_logits in run_inputs(self.language_model, self._inputs(rows), self.config.chunk_batch_size):
-            losses = token_losses(item_logits, rows[item.row].document.labels[item.targets])
-            rows[item.row].count_losses(item.targets, losses)
-            total, count = total + losses.sum(dtype=total.dtype), count + len(losses)
-            bar.update(len(losses))
-            if logits is not None:
-                logits.add(item, item_logits)
-        bar.close()
-        if not count:
-            raise ValueError(
-                "the only label stands on a row's first token, which nothing predicts; label a later one."
-            )
-        return SelfRetrievalOutput(
-            loss=(total / count).float(),
-            logits=None if logits is None else logits.build(),
-            target_losses=pad_rows([row.loss_sums / row.token_counts for row in rows], float("nan")),
-            num_scored_tokens=count,
-            **retrieval_fields(rows),
-        )
+    def forward_with_history_retrieval(
+        self,
+        query: list[str],
+        history: list[list[str]],
+        answer: list[str],
+        history_mask: torch.Tensor | None = None,
+    ) -> SelfRetrievalOutput:
+        """Scores each answer behind its query and the k turns of the history that it retrieves.
 
-    def _all_logits(self, rows: list[Row], logits: LogitsBuffer) -> SelfRetrievalOutput:
-        for item, item_logits in run_inputs(self.language_model, self._inputs(rows), self.config.chunk_batch_size):
-            logits.add(item, item_logits)
-        return SelfRetrievalOutput(logits=logits.build(), **retrieval_fields(rows))
+        Args:
+            query, answer: B texts. history: B lists of turns, the oldest first.
+            history_mask: (B, N), 0 for turns that are padding; they are never retrieved.
+
+        Returns the output with `retrieved_indices` (B, 1, k), turn numbers most relevant first.
+        """
+        return score_answers(self, query, history, answer, history_mask)
+
+    def score_continuations(self, prompts: list[str], continuations: list[str]) -> torch.Tensor:
+        """(n,) log-likelihood of each continuation's tokens behind its prompt, summed, in nats.
+
+        Of prompt and continuation together the last `context_window_size` tokens count.
+        """
+        return score_continuations(self, prompts, continuations)
 
     @torch.no_grad()
+    def score_candidates(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        candidates: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Log-likelihood of each target chunk under each single candidate key: the LM's feedback on retrieval.
+
+        Args:
+            input_ids, attention_mask, labels: as in `forward`.
+            candidates: (B, c) chunk numbers to try, -1 for none; default: every key.
+
+        Returns (B, n_target, n_candidate) sums over the target's scored tokens, in nats; -inf where a candidate is
+        not a key of the target's window. Without `candidates` the columns are the chunk numbers.
+        """
+        check_inputs(input_ids, attention_mask, labels, self.config.get_text_config().vocab_size, self.device)
+        return score_candidates(Plan.of_candidates(self), input_ids, attention_mask, labels, candidates)
+
     def compute_perplexity(self, dataloader: Iterable[dict[str, Any]], show_progress: bool = True) -> float:
         """exp of the mean over batches of the batch's mean token loss, averaged over processes.
 
         Args:
             dataloader: batches of keyword arguments of `forward`, or of `forward_with_history_retrieval`.
         """
-        training = self.training
-        self.eval()
-        total, batches = torch.zeros((), dtype=torch.float64), 0
-        for batch in tqdm(dataloader, desc=f"Perplexity ({self.config.retrieval_method})", disable=not show_progress):
-            total += self._score_batch(batch, show_progress)["loss"].double().cpu()
-            batches += 1
-        self.train(training)
-        if not batches:
-            raise ValueError("the dataloader gave no batch; perplexity needs at least one document.")
-        return _mean_over_processes(math.exp(total / batches), self.device)
+        return perplexity(self, dataloader, show_progress)
 
-    def _score_batch(self, batch: dict[str, Any], show_progress: bool) -> SelfRetrievalOutput:
-        batch = {
-            name: part.to(self.device) if isinstance(part, torch.Tensor) else part for name, part in batch.items()
-        }
-        return self(**batch, show_progress=show_progress)
+    def generate(  # type: ignore[override]  # transformers' other arguments pass through
+        self,
+        inputs: torch.Tensor | None = None,
+        generation_config: GenerationConfig | None = None,
+        attention_mask: torch.Tensor | None = None,
+        input_ids: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """As in transformers, retrieving anew after every `chunk_size` new tokens, in memory that the window bounds.
 
+        Args:
+            input_ids (or `inputs`): (B, L) prompts of any length. attention_mask: (B, L); prompts that are padded on
+                the right come back padded on the left.
+            generation_config, kwargs: those of transformers' `generate`: sampling, beams, stopping criteria, streamer,
+                `num_return_sequences`, ... `prompt_lookup_num_tokens`: tokens to guess ahead for a single prompt, from
+                what followed the same words in the input before (default 8; 0 for none). It saves time and changes
+                nothing: a guess counts if it is what is then chosen, by whatever way of choosing.
 
-def _mean_over_processes(value: float, device: torch.device) -> float:
-    if not torch.distributed.is_initialized():
-        return value
-    values = torch.tensor(value, dtype=torch.float64, device=device)
-    torch.distributed.all_reduce(values)
-    return float(values) / torch.distributed.get_world_size()
+        Returns what transformers' `generate` returns: (B, L + new) ids, or with `return_dict_in_generate` an output
+        whose `past_key_values.retrievals` says what was retrieved when.
+        Raises ValueError for `retrieval_method` "oracle", which needs the target, and for arguments that work on the
+        backbone's own sequence, such as assisted decoding.
+        """
+        ids = input_ids if inputs is None else inputs
+        ids, arguments = prepare_generation(self, ids, attention_mask, generation_config, kwargs)
+        return super().generate(ids, generation_config, **arguments)  # type: ignore[misc]  # its type of self is private
+
+    def prepare_inputs_for_generation(  # type: ignore[override]
+        self,
+        input_ids: torch.Tensor,
+        past_key_values: RetrievalState | None = None,
+        attention_mask: torch.Tensor | None = None,
+        **_: Any,
+    ) -> dict[str, Any]:
+        """The whole document so far: retrieval looks back at all of it."""
+        return {"input_ids": input_ids, "past_key_values": past_key_values, "attention_mask": attention_mask}
+
+    def chat(self, messages: list[Message], **kwargs: Any) -> ChatReply:
+        """Answers the last message, through the tokenizer's chat template.
+
+        The last turns that fit the window of `context_window_size` tokens stand there; of the older turns the
+        `key_num` most relevant to the last message are put before them, in `value_size` tokens for each on average.
+
+        Args:
+            messages: [{"role": "system" | "user" | "assistant" | ..., "content": text}, ...], the last a user's.
+            kwargs: of the backbone's `generate`, such as `max_new_tokens`, `do_sample` or a `streamer`.
+
+        Raises ValueError where the tokenizer has no chat template, the last message alone fills the window, or
+        `retrieval_method` is "oracle", which needs the answer.
+        """
+        return answer_chat(self, messages, **kwargs)
 
 
 SelfRetrievalLM.register_for_auto_class("AutoModelForCausalLM")

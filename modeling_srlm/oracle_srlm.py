@@ -1,23 +1,56 @@
-"""The oracle: which earlier chunks make a target most likely. An upper bound for retrieval, and its teacher."""
+"""How likely a target is under a key: the oracle, an upper bound for retrieval, and the feedback that teaches it."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import torch
-from torch import nn
 
-from .assembly_srlm import InputLayout, ModelInput
-from .chunking_srlm import Block, Document
+from .assembly_srlm import ModelInput
+from .chunking_srlm import Block, Document, split_rows
+from .planning_srlm import Plan
 from .retrieval_srlm import arrange, top_k
 from .scoring_srlm import evaluating, run_inputs, target_of_token, token_losses
 
 
+def score_candidates(
+    plan: Plan,
+    input_ids: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    labels: torch.Tensor | None,
+    candidates: torch.Tensor | None,
+) -> torch.Tensor:
+    """(B, n_target, n_candidate) as `SelfRetrievalLM.score_candidates` describes them; the tensors are checked."""
+    documents = split_rows(input_ids, attention_mask, labels, plan.config.chunk_size)
+    rows = [
+        _score_document(plan, document, None if candidates is None else candidates[number].tolist())
+        for number, document in enumerate(documents)
+    ]
+    height, width = (max(row.shape[axis] for row in rows) for axis in (0, 1))
+    result = torch.full((len(rows), height, width), float("-inf"))
+    for number, row in enumerate(rows):
+        result[number, : row.shape[0], : row.shape[1]] = row
+    return result
+
+
+def _score_document(plan: Plan, document: Document, candidates: list[int] | None) -> torch.Tensor:
+    blocks = plan.cut(document)
+    width = max((block.num_keys for block in blocks), default=0)
+    columns = list(range(width)) if candidates is None else candidates
+    scores = [_score_block(plan, document, block, columns) for block in blocks]
+    return torch.cat(scores) if scores else torch.empty(0, len(columns))
+
+
+def _score_block(plan: Plan, document: Document, block: Block, columns: list[int]) -> torch.Tensor:
+    known = torch.tensor([0 <= key < block.num_keys for key in columns], dtype=torch.bool)
+    keys = [key for key in columns if 0 <= key < block.num_keys]
+    scores = torch.full((len(block.targets), len(columns)), float("-inf"))
+    scores[:, known] = score_keys(plan, document, block, keys)
+    return scores
+
+
 def score_keys(
-    language_model: nn.Module,
+    plan: Plan,
     document: Document,
     block: Block,
-    config: Any,
-    layout: InputLayout,
     keys: Sequence[int],
     retrieved: Sequence[int] = (),
     targets: Sequence[int] | None = None,
@@ -27,45 +60,35 @@ def score_keys(
     The input does not depend on the target, so one pass a key scores all `targets` (default: those of the block).
     """
     targets = list(block.targets if targets is None else targets)
+    order = plan.config.order_method
     inputs = (
-        layout.assemble(document, block, column, _order([*retrieved, key], config), targets)
+        plan.layout.assemble(document, block, column, arrange([*retrieved, key], order), targets)
         for column, key in enumerate(keys)
     )
     scores = torch.zeros(len(block.targets), len(keys))
-    with evaluating(language_model):
-        _add_likelihoods(language_model, document, block, inputs, config.chunk_batch_size, scores)
+    with evaluating(plan.language_model):
+        _add_likelihoods(plan, document, block, inputs, scores)
     return scores[[target - block.first_target for target in targets]]
 
 
-def _order(keys: list[int], config: Any) -> tuple[int, ...]:
-    return arrange(keys, config.order_method)
-
-
 def _add_likelihoods(
-    language_model: nn.Module,
-    document: Document,
-    block: Block,
-    inputs: Iterable[ModelInput],
-    batch_size: int,
-    scores: torch.Tensor,
+    plan: Plan, document: Document, block: Block, inputs: Iterable[ModelInput], scores: torch.Tensor
 ) -> None:
-    for item, logits in run_inputs(language_model, inputs, batch_size):
+    for item, logits in run_inputs(plan.language_model, inputs, plan.config.chunk_batch_size):
         losses = token_losses(logits, document.labels[item.targets]).float().cpu()
         scores[:, item.row].index_add_(0, target_of_token(document, block, item.targets).cpu(), -losses)
 
 
-def best_sets(
-    language_model: nn.Module, document: Document, block: Block, config: Any, layout: InputLayout
-) -> tuple[torch.Tensor, torch.Tensor]:
+def best_sets(plan: Plan, document: Document, block: Block) -> tuple[torch.Tensor, torch.Tensor]:
     """(indices, scores), both (n_target, k): for each target the best key, then the key that helps most beside it, ...
 
     A key's score is the target's log-likelihood with the set up to that key. A further key joins only where it raises
     that. Targets that have chosen the same set so far share their passes.
     """
-    keys = list(range(block.num_keys))
-    indices, scores = top_k(score_keys(language_model, document, block, config, layout, keys), config.key_num)
+    keys, k = range(block.num_keys), plan.config.key_num
+    indices, scores = top_k(score_keys(plan, document, block, keys), k)
     indices[:, 1:], scores[:, 1:] = -1, float("-inf")
-    for rank in range(1, config.key_num):
+    for rank in range(1, k):
         sets: dict[tuple[int, ...], list[int]] = {}
         for row, chosen in enumerate(indices[:, :rank].tolist()):
             if chosen[-1] >= 0:
@@ -73,7 +96,7 @@ def best_sets(
         for chosen, rows in sets.items():
             others = [key for key in keys if key not in chosen]
             targets = [block.first_target + row for row in rows]
-            found = score_keys(language_model, document, block, config, layout, others, chosen, targets)
+            found = score_keys(plan, document, block, others, chosen, targets)
             _join(indices, scores, rank, rows, others, found)
     return indices, scores
 

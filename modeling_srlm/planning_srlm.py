@@ -1,91 +1,125 @@
-"""From rows to inputs: a document's blocks, what their targets retrieve, and what the language model then reads."""
+"""What a pass goes by: where a document is cut, what stands in an input, and how chunks are embedded."""
 
-from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
-from .assembly_srlm import InputLayout, ModelInput, group_targets
-from .chunking_srlm import Block, Document, block_size, cut_blocks
-from .configuration_srlm import RETRIEVER_METHODS
-from .encoding_srlm import EmbeddingCache, Encode, ignores_role, retriever_encode, state_encode
-from .output_srlm import Row
-from .retrieval_srlm import arrange
+from .assembly_srlm import InputLayout
+from .chunking_srlm import Block, Document, block_size, chunks_without_keys, cut_blocks, half_window, make_block
+from .configuration_srlm import RETRIEVER_METHODS, SelfRetrievalConfig
+from .encoding_srlm import Encode, ignores_role, retriever_encode, state_encode
 from .retriever_srlm import NestedRetriever
-from .selection_srlm import KeySelector
+
+if TYPE_CHECKING:
+    from .modeling_srlm import SelfRetrievalLM
 
 
-class PlanningMixin:
-    """Blocks, selection and inputs of a forward pass; mixed into [`SelfRetrievalLM`]."""
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What a pass over documents goes by: taken from a model once, before the first input is made.
 
-    config: Any
-    language_model: Any
-    retriever: Any
-    retriever_tokenizer: Any
-    tokenizer: PreTrainedTokenizerBase
-    device: torch.device
-    embedding_cache: EmbeddingCache | None
-    training: bool
+    Attributes:
+        layout: what stands where in an input.
+        encode: embeds chunks for the methods that compare embeddings; None for the others.
+        one_role: whether a chunk's embedding is the same as query and as key.
+    """
 
-    def _check_components(self) -> None:
-        self.config.check()
-        method = self.config.retrieval_method
-        if method not in RETRIEVER_METHODS:
-            return
-        if self.retriever is None:
-            raise ValueError(
-                f"retrieval_method is {method!r} and there is no retriever: give from_components(..., retriever=...), "
-                "set model.retriever, or choose another method, such as 'bm25'."
-            )
-        if isinstance(self.retriever, NestedRetriever):
-            self.retriever.tokenizer = self.retriever_tokenizer  # loaded on first need; ValueError if there is none
-        _ = self.tokenizer  # the same for the text of chunks
+    config: SelfRetrievalConfig
+    language_model: PreTrainedModel
+    layout: InputLayout
+    encode: Encode | None = None
+    one_role: bool = True
+
+    @classmethod
+    def of(cls, model: "SelfRetrievalLM") -> "Plan":
+        """The plan of a model as it stands; ValueError where settings or components do not fit each other."""
+        check_components(model)
+        layout = _input_layout(model, replaces(model.config))
+        return cls(model.config, model.language_model, layout, *chunk_encoder(model))
+
+    @classmethod
+    def of_candidates(cls, model: "SelfRetrievalLM") -> "Plan":
+        """The plan for keys that the caller names, whatever the model would retrieve, and with what."""
+        model.config.check()
+        layout = _input_layout(model, model.config.integrate_method == "replace")
+        return cls(model.config, model.language_model, layout)
 
     @property
-    def _replaces(self) -> bool:
-        return self.config.integrate_method == "replace" and self.config.retrieval_method != "no"
-
-    def _layout(self, replace: bool | None = None) -> InputLayout:
-        """How inputs are put together; `replace` as configured unless given."""
+    def room(self) -> int:
+        """Most labels that one window can score."""
         config = self.config
-        separator = None if config.add_sep is None else torch.tensor(config.add_sep, device=self.device)
-        bos = torch.tensor([config.bos_id], device=self.device) if config.add_bos else None
-        return InputLayout(config.context_window_size, self._replaces if replace is None else replace, separator, bos)
+        return config.max_target_size if self.layout.replace else config.context_window_size - config.chunk_size
 
-    def _cut(self, document: Document, replace: bool) -> list[Block]:
+    @property
+    def target_size(self) -> int:
+        """Tokens that one window start serves where it is open how many there will be."""
         config = self.config
-        room = config.max_target_size if replace else config.context_window_size - config.chunk_size
-        size = block_size(document, config.context_window_size, config.target_size, room)
-        return cut_blocks(document, config.context_window_size, size, replace)
+        return config.target_size or half_window(config.context_window_size, config.chunk_size, self.room)
 
-    def _encode(self) -> tuple[Encode | None, bool]:
-        """How chunks are embedded, if the method compares embeddings, and whether query and key are embedded alike."""
-        config, one_role = self.config, True
-        encode: Encode | None = None
-        if config.retrieval_method in RETRIEVER_METHODS:
-            encode = retriever_encode(self.retriever, self.tokenizer, config.instruction)
-            one_role = ignores_role(self.retriever, config.instruction)
-        elif config.retrieval_method == "self":
-            # As many tokens at once as in a scoring pass.
-            batch_size = config.chunk_batch_size * (config.context_window_size // config.chunk_size)
-            encode = state_encode(self.language_model, batch_size, self._layout().bos)
-        if encode is not None and self.embedding_cache is not None and self.training:
-            encode = self.embedding_cache.wrap(encode)
-        return encode, one_role
+    @property
+    def window_chunks(self) -> int:
+        return self.config.context_window_size // self.config.chunk_size
 
-    def _selector(self) -> KeySelector:
-        """A selector for one document."""
-        return KeySelector(self.config, self._layout(), self.language_model, *self._encode())
+    @property
+    def chunks_without_keys(self) -> int:
+        """Chunks at the end of a cut document that are no keys."""
+        return chunks_without_keys(self.window_chunks, self.layout.replace)
 
-    def _inputs(self, rows: list[Row]) -> Iterator[ModelInput]:
-        """The inputs of all rows one after the other, each made when it is needed."""
-        for number, row in enumerate(rows):
-            selector = self._selector()
-            selector.prepare(row.document, row.blocks)
-            for block in row.blocks:
-                indices, scores = selector.select(block, block.targets)
-                row.keep_selection(block, indices, scores)
-                retrieved = [arrange(keys, self.config.order_method) for keys in indices.tolist()]
-                for keys, targets in group_targets(block, retrieved):
-                    yield selector.layout.assemble(row.document, block, number, keys, targets)
+    def cut(self, document: Document) -> list[Block]:
+        """The blocks of a document, in order of position."""
+        window = self.config.context_window_size
+        size = block_size(document, window, self.config.target_size, self.room)
+        return cut_blocks(document, window, size, self.layout.replace)
+
+    def block(self, first_target: int, end: int) -> Block:
+        """The block of the target chunks first_target..end-1."""
+        return make_block(first_target, end, self.window_chunks, self.layout.replace)
+
+
+def replaces(config: SelfRetrievalConfig) -> bool:
+    """Whether retrieved text takes the place of the window's oldest tokens."""
+    return config.integrate_method == "replace" and config.retrieval_method != "no"
+
+
+def check_components(model: "SelfRetrievalLM") -> None:
+    """ValueError for settings that do not fit each other, and where the method lacks a retriever or a tokenizer."""
+    model.config.check()
+    method = model.config.retrieval_method
+    if method not in RETRIEVER_METHODS:
+        return
+    if model.retriever is None:
+        raise ValueError(
+            f"retrieval_method is {method!r} and there is no retriever: give from_components(..., retriever=...), "
+            "set model.retriever, or choose another method, such as 'bm25'."
+        )
+    if isinstance(model.retriever, NestedRetriever):
+        model.retriever.tokenizer = model.retriever_tokenizer  # loaded on first need; ValueError if there is none
+    _ = model.tokenizer  # the same for the text of chunks
+
+
+def chunk_encoder(model: "SelfRetrievalLM") -> tuple[Encode | None, bool]:
+    """How chunks are embedded, if the method compares embeddings, and whether query and key are embedded alike."""
+    config, one_role = model.config, True
+    encode: Encode | None = None
+    if config.retrieval_method in RETRIEVER_METHODS:
+        encode = retriever_encode(model.retriever, model.tokenizer, config.instruction)
+        one_role = ignores_role(model.retriever, config.instruction)
+    elif config.retrieval_method == "self":
+        # As many tokens at once as in a scoring pass.
+        batch_size = config.chunk_batch_size * (config.context_window_size // config.chunk_size)
+        encode = state_encode(model.language_model, batch_size, _bos(model))
+    if encode is not None and model.embedding_cache is not None and model.training:
+        encode = model.embedding_cache.wrap(encode)
+    return encode, one_role
+
+
+def _input_layout(model: "SelfRetrievalLM", replace: bool) -> InputLayout:
+    config = model.config
+    separator = None if config.add_sep is None else torch.tensor(config.add_sep, device=model.device)
+    return InputLayout(config.context_window_size, replace, separator, _bos(model))
+
+
+def _bos(model: "SelfRetrievalLM") -> torch.Tensor | None:
+    return torch.tensor([model.config.bos_id], device=model.device) if model.config.add_bos else None

@@ -7,6 +7,10 @@ import torch
 from torch import nn
 from transformers import AutoModel, PreTrainedConfig, PreTrainedTokenizerBase
 
+from .checks_srlm import check_bool, check_choice, check_keywords, check_positive_int
+from .pooling_srlm import POOLINGS, drop_pooler, finish, pool
+from .prompting_srlm import PROMPT_KEYS, ROLES, check_texts, embed_rows, tokenize_in_prompt
+
 
 class TextEncoder(Protocol):
     """Any object that can serve as the `dense` retriever."""
@@ -28,6 +32,14 @@ class RetrieverSettings:
     max_length: int = 512
     prompts: dict[str, str] = dataclasses.field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        check_choice("pooling", self.pooling, POOLINGS)
+        check_positive_int("pooling_k", self.pooling_k, "give the number of tokens to average")
+        check_positive_int("max_length", self.max_length, "give the longest input in tokens")
+        for name in ("normalize", "bidirectional", "append_eos", "separate_prompts"):
+            check_bool(name, getattr(self, name))
+        check_keywords(self.prompts, PROMPT_KEYS, "prompts")
+
 
 SETTING_NAMES = tuple(field.name for field in dataclasses.fields(RetrieverSettings))
 
@@ -43,7 +55,8 @@ class NestedRetriever(nn.Module):
         self.settings = RetrieverSettings(**(config.retriever_settings or {}))
         if self.settings.bidirectional:
             config.retriever_config.is_causal = False  # transformers' masks and attention read it from there
-        self.backbone = without_pooler(AutoModel.from_config(config.retriever_config))
+        self.backbone = AutoModel.from_config(config.retriever_config)
+        drop_pooler(self.backbone)
         self.tokenizer: PreTrainedTokenizerBase | None = None
         self.requires_grad_(False)
 
@@ -52,66 +65,29 @@ class NestedRetriever(nn.Module):
 
     @torch.no_grad()
     def encode(self, texts: list[str], role: str = "passage", batch_size: int = 64) -> torch.Tensor:
-        """(n, d) float32 embeddings on the CPU of n texts, in the order given; role is "query" or "passage"."""
+        """(n, d) float32 embeddings on the CPU of n texts, in the order given; role is "query" or "passage".
+
+        They are those of the bi-encoder, and what it refuses is refused: a prompt that leaves no room for a text.
+        """
         if self.tokenizer is None:
             raise ValueError("the nested retriever has no tokenizer: set model.retriever.tokenizer to its own.")
-        ids = tokenize_in_prompt(texts, self.tokenizer, self.settings, role)
-        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
-        batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-        embeddings = torch.cat([self._embed([ids[i] for i in batch]) for batch in batches])
-        return torch.empty_like(embeddings).index_copy(0, torch.tensor(order), embeddings)
-
-    def _embed(self, ids: list[list[int]]) -> torch.Tensor:
+        check_texts(texts)
+        check_choice("role", role, ROLES)
+        if not texts:
+            return torch.zeros(0, self.backbone.config.get_text_config().hidden_size)
+        prefix, suffix = (self.settings.prompts.get(key, "") for key in (role, f"{role}_suffix"))
+        rows = tokenize_in_prompt(texts, prefix, suffix, self.tokenizer, self.settings)
+        # By length: little padding.
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i]), reverse=True)
+        batches = [[rows[i] for i in order[start : start + batch_size]] for start in range(0, len(order), batch_size)]
         device = next(self.backbone.parameters()).device
-        lengths = torch.tensor([len(row) for row in ids], device=device)
-        input_ids = nn.utils.rnn.pad_sequence([torch.tensor(row) for row in ids], batch_first=True).to(device)
-        mask = (torch.arange(input_ids.shape[1], device=device) < lengths[:, None]).long()
-        hidden = self.backbone(input_ids=input_ids, attention_mask=mask).last_hidden_state
-        pooled = pool_right_padded(hidden.float(), lengths, self.settings.pooling, self.settings.pooling_k)
-        return (nn.functional.normalize(pooled, dim=-1) if self.settings.normalize else pooled).cpu()
+        embeddings = torch.cat([embed_rows(batch, self._embed, self.tokenizer, device) for batch in batches])
+        return embeddings[torch.tensor(order).argsort()]
 
-
-def without_pooler(backbone: nn.Module) -> nn.Module:
-    """The backbone without BERT's pooler, which serves next-sentence prediction and not embeddings."""
-    if "pooler" in dict(backbone.named_children()):
-        backbone.register_module("pooler", None)
-    return backbone
-
-
-def tokenize_in_prompt(
-    texts: list[str], tokenizer: PreTrainedTokenizerBase, settings: RetrieverSettings, role: str
-) -> list[list[int]]:
-    """Token ids of each text in the role's prompt; where it is too long the text is cut, not what surrounds it."""
-    prefix, suffix = settings.prompts.get(role, ""), settings.prompts.get(f"{role}_suffix", "")
-    bare, full = (tokenizer(".", add_special_tokens=special)["input_ids"] for special in (False, True))
-    start = next(i for i in range(len(full)) if full[i : i + len(bare)] == bare)
-    head, tail = full[:start], full[start + len(bare) :]
-    if settings.append_eos and tail[-1:] != [tokenizer.eos_token_id]:
-        tail = [*tail, tokenizer.eos_token_id]
-    before, after = _ids(tokenizer, [prefix, suffix]) if settings.separate_prompts else ([], [])
-    if not settings.separate_prompts:
-        texts = [prefix + text for text in texts]
-    room = settings.max_length - len(head) - len(tail) - len(before)
-    rows = []
-    for text in texts:
-        ids = _ids(tokenizer, [text])[0]
-        ending = after if settings.separate_prompts else _ids(tokenizer, [text + suffix])[0][len(ids) :]
-        rows.append(head + before + ids[: room - len(ending)] + ending + tail or [tokenizer.eos_token_id or 0])
-    return rows
-
-
-def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
-    return tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
-
-
-def pool_right_padded(hidden: torch.Tensor, lengths: torch.Tensor, pooling: str, k: int) -> torch.Tensor:
-    """(n, d) from the states (n, length, d) of right-padded rows."""
-    if pooling == "cls":
-        return hidden[:, 0]
-    count = {"mean": lengths, "last_token": torch.ones_like(lengths), "mean_last_k": lengths.clamp(max=k)}[pooling]
-    position = torch.arange(hidden.shape[1], device=hidden.device)
-    weight = (position >= (lengths - count)[:, None]) & (position < lengths[:, None])
-    return torch.einsum("nld,nl->nd", hidden, weight.to(hidden)) / count[:, None]
+    def _embed(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        hidden = self.backbone(input_ids=input_ids, attention_mask=attention_mask)[0]  # (n, length, d)
+        pooled = pool(hidden, attention_mask, self.settings.pooling, self.settings.pooling_k)
+        return finish(pooled, self.settings.normalize)
 
 
 def encode_texts(retriever: TextEncoder, texts: list[str], role: str) -> torch.Tensor:

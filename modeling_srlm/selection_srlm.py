@@ -5,32 +5,23 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
 
-from .assembly_srlm import InputLayout
 from .bm25_srlm import Bm25Index
 from .chunking_srlm import Block, Document
-from .encoding_srlm import ChunkTable, Encode
+from .encoding_srlm import ChunkTable
 from .oracle_srlm import best_sets, score_keys
+from .planning_srlm import Plan
 from .retrieval_srlm import dense_scores, relevance, top_k
 
 
 class KeySelector:
-    """Selects keys for the targets of one document, which may grow: each chunk is encoded and counted once.
+    """Selects keys for the targets of one document, which may grow: each chunk is encoded and counted once."""
 
-    Args:
-        layout, language_model: put together and score the inputs of `oracle`.
-        encode: encodes chunks for the methods that compare embeddings; None for the others.
-        one_role: whether a chunk's embedding is the same as query and as key.
-    """
-
-    def __init__(
-        self, config: Any, layout: InputLayout, language_model: nn.Module, encode: Encode | None, one_role: bool
-    ):
-        self.config, self.layout, self.language_model = config, layout, language_model
-        self.encode: Any = encode  # there where a method comes to it: the model checks that before any compute
-        self.key_width = 2 if config.add_key_continuation else 1
-        self.one_role = one_role and self.key_width == 1
+    def __init__(self, plan: Plan):
+        self.plan, self.config = plan, plan.config
+        self.encode: Any = plan.encode  # there where a method comes to it: the plan's maker checks that
+        self.key_width = 2 if self.config.add_key_continuation else 1
+        self.one_role = plan.one_role and self.key_width == 1
         self.document: Any = None
         self.bm25_index: Bm25Index | None = None
         self.tables = {role: ChunkTable(partial(self._embed, role=role)) for role in self._roles}
@@ -41,7 +32,7 @@ class KeySelector:
 
     def copy(self) -> "KeySelector":
         """A selector for a document that has the same beginning as this one's and goes on differently."""
-        other = KeySelector(self.config, self.layout, self.language_model, self.encode, self.one_role)
+        other = KeySelector(self.plan)
         for role, table in self.tables.items():
             other.tables[role].begin_with(table)
         return other
@@ -59,10 +50,9 @@ class KeySelector:
         k = self.config.key_num
         if self.config.retrieval_method != "oracle":
             return top_k(self._relevance(block, targets), k)
-        arguments = (self.language_model, self.document, block, self.config, self.layout)
         if self.config.oracle_search == "greedy" and k > 1:
-            return best_sets(*arguments)
-        return top_k(score_keys(*arguments, list(range(block.num_keys))), k)
+            return best_sets(self.plan, self.document, block)
+        return top_k(score_keys(self.plan, self.document, block, range(block.num_keys)), k)
 
     def _relevance(self, block: Block, targets: Sequence[int]) -> torch.Tensor:
         return relevance(

@@ -8,7 +8,6 @@ import yaml
 
 from modeling_biencoder import BiEncoderModel
 from tests.support import ROOT
-from tests.support.loopback_hub.fixtures import hub as hub
 from tests.support.tiny import TEXT, tiny_backbone, tiny_tokenizer
 from trainers.biencoder.entries import mixture_entries
 from trainers.cli import COMMANDS

@@ -18,6 +18,8 @@ BYPRODUCTS = (
     "_*", "checkpoint-*/*", "last-checkpoint/*", "runs/*", "training_args.*", "trainer_state.json", ".*", "*/.*"
 )  # fmt: skip
 HEAD = 512  # bytes at a file's start that say what it is
+# A pickle is refused whatever it names. (picklescan looks for dangerous names instead: of the first bytes it finds
+# neither torch's archives nor what a pickle names further on, and it takes lists of words for pickles.)
 # Protocols 2 to 5 begin with an opcode and their number; the older ones are text, and name what they call.
 _PICKLE = re.compile(rb"\x80[\x02-\x05]|\(?[ic][\w.]+\n[\w.]+\n(?:p\d+\n|q|\(|\))|\([dlt]p\d+\n")
 

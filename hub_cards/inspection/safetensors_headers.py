@@ -2,6 +2,9 @@
 
 The format is that of https://huggingface.co/docs/safetensors: 8 bytes with the header's length, the header as JSON,
 the tensors one behind the other without holes.
+
+The libraries' readers refuse less: huggingface_hub's takes types, shapes and places as they stand in the header, and
+reads a whole file where a server knows no ranges; safetensors' own takes a name that stands twice, and needs a file.
 """
 
 import json

@@ -1,16 +1,65 @@
-"""Loading: keywords that say where a repo lies, safetensors alone, the commit that was loaded, damaged files."""
+"""Loading: which keyword is whose, safetensors alone, the commit that was loaded, damaged files."""
 
 import hashlib
 import os
 import re
+from collections.abc import Collection
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
+from transformers import PreTrainedConfig
 from transformers.utils import ADAPTER_SAFE_WEIGHTS_NAME, CONFIG_NAME, cached_file
+
+from .checks import check_keywords
 
 # Keywords of from_pretrained that say where a repo is: what finds the model finds its tokenizer.
 HUB_KEYWORDS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
+# All that the from_pretrained of a model takes; what else is given to build one must be a field of its configuration.
+LOADING_KEYWORDS = (
+    *HUB_KEYWORDS, "attn_implementation", "code_revision", "device_map", "dtype", "experts_implementation",
+    "key_mapping", "low_cpu_mem_usage", "max_memory", "offload_buffers", "offload_folder", "quantization_config",
+    "torch_dtype", "tp_plan", "trust_remote_code", "use_safetensors", "variant",
+)  # fmt: skip
+# What transformers itself puts into a configuration, or takes out of its keywords, beside a family's own fields.
+CONFIG_KEYWORDS = (
+    *(field.name for field in fields(PreTrainedConfig)),
+    "_attn_implementation", "_attn_implementation_internal", "_commit_hash", "_experts_implementation_internal",
+    "_name_or_path", "attn_implementation", "auto_map", "experts_implementation", "lookback_format", "model_type",
+    "name_or_path", "num_labels", "output_attentions", "per_layer_config", "quantization_config",
+    "tie_word_embeddings", "torch_dtype", "use_cache",
+)  # fmt: skip
+
+
+def split_keywords(
+    keywords: dict[str, Any], config_names: Collection[str], owner: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(fields of the configuration, loading keywords); ValueError for a keyword that is neither."""
+    check_keywords(keywords, [*config_names, *LOADING_KEYWORDS], owner)
+    config = {name: value for name, value in keywords.items() if name in config_names}
+    return config, {name: value for name, value in keywords.items() if name not in config_names}
+
+
+def hub_keywords(keywords: dict[str, Any]) -> dict[str, Any]:
+    """Those of the keywords that say where a repo is."""
+    return {name: keywords[name] for name in HUB_KEYWORDS if name in keywords}
+
+
+def tokenizer_keywords(keywords: dict[str, Any]) -> dict[str, Any]:
+    """Those for the tokenizer beside a model; its repo's code runs only where the caller said so.
+
+    (Without a word on trust, transformers would ask at the terminal.)
+    """
+    return {**hub_keywords(keywords), "trust_remote_code": bool(keywords.get("trust_remote_code"))}
+
+
+def backbone_keywords(keywords: dict[str, Any]) -> dict[str, Any]:
+    """Those for a backbone: safetensors alone, and no code of its repo, where the caller has no word on it.
+
+    `use_safetensors=False` is the caller's word that a pickle of theirs may be read.
+    """
+    return {"use_safetensors": True, "trust_remote_code": False, **keywords}
 
 
 def refuse_pickles(keywords: dict[str, Any]) -> None:
@@ -24,7 +73,7 @@ def refuse_pickled_adapter(source: str, keywords: dict[str, Any]) -> None:
     # transformers reads adapter_model.bin where there are no safetensors, whatever use_safetensors says (5.23).
     given = {**keywords, **(keywords.get("adapter_kwargs") or {})}
     given |= getattr(keywords.get("load_config"), "download_kwargs", None) or {}
-    hub = {name: given[name] for name in HUB_KEYWORDS if name in given}
+    hub = hub_keywords(given)
     if hub.get("revision") is not None:
         hub["revision"] = str(hub["revision"])  # without the commit of the base's repo that transformers ties to it
 
@@ -68,7 +117,6 @@ def _is_damaged(path: Path) -> bool:
 
 def commit_of(source: str | os.PathLike, keywords: dict[str, Any]) -> str | None:
     """The commit that a repo was just loaded at, by the Hub's cache; None for a folder. (transformers forgets it.)"""
-    hub = {name: keywords[name] for name in HUB_KEYWORDS if name in keywords}
-    file = None if os.path.isdir(source) else _cached_config(source, hub)
+    file = None if os.path.isdir(source) else _cached_config(source, hub_keywords(keywords))
     found = re.search(r"/snapshots/([0-9a-f]{40})/", Path(file).as_posix()) if file else None
     return found[1] if found else None

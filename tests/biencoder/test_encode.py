@@ -5,7 +5,7 @@ import torch
 from tokenizers.processors import TemplateProcessing
 
 from modeling_biencoder import BiEncoderModel, instruction_prompt
-from modeling_biencoder.encoding_biencoder import pad_rows, split_by_tokens
+from modeling_biencoder.prompting_biencoder import pad_rows, split_by_tokens
 from tests.support.tiny import tiny_backbone, tiny_tokenizer
 
 TEXTS = ["the copper lantern", "", "A query finds the passage that answers it. " * 5, "candle", "hammer and candle"]
@@ -46,7 +46,7 @@ def test_encode_gives_each_text_its_own_embedding_in_order(family: str, side: st
 def test_how_many_tokens_go_at_once_changes_no_embedding(most: int | None, monkeypatch) -> None:
     model, sizes = _model(), []
     whole = torch.cat([model.encode([text]) for text in TEXTS])
-    monkeypatch.setattr("modeling_biencoder.modeling_biencoder._CPU_TOKENS", most)
+    monkeypatch.setattr("modeling_biencoder.prompting_biencoder.CPU_TOKENS", most)
     embed = model.embed
     model.embed = lambda **rows: sizes.append(rows["input_ids"].shape) or embed(**rows)
     torch.testing.assert_close(model.encode(TEXTS), whole, rtol=1e-4, atol=1e-5)

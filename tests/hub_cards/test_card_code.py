@@ -6,25 +6,9 @@ import pytest
 from huggingface_hub import ModelCard
 
 from hub_cards import push
-from modeling_biencoder import BiEncoderModel
-from modeling_llara import LlaraForPreTraining
-from modeling_srlm import SelfRetrievalLM
-from tests.support.loopback_hub.fixtures import hub as hub
+from tests.support.families import build
 from tests.support.loopback_hub.fixtures import read
-from tests.support.tiny import tiny_backbone, tiny_tokenizer
 from trainers.demo.fresh_process import run_without_lookback
-
-
-def build(family: str):
-    tokenizer = tiny_tokenizer()
-    if family == "biencoder":
-        return BiEncoderModel.from_backbone(tiny_backbone(lm_head=False), tokenizer, pooling="mean")
-    if family == "llara":
-        return LlaraForPreTraining.from_backbone(tiny_backbone(), tokenizer)
-    return SelfRetrievalLM.from_components(
-        tiny_backbone(), tokenizer, build("biencoder"), context_window_size=256, chunk_size=32, key_num=2
-    )
-
 
 PRINTED = {
     "biencoder": r"tensor\(\[\[",

@@ -13,10 +13,9 @@ from peft import LoraConfig
 from hub_cards import push, render_card, write_card
 from modeling_biencoder import BiEncoderModel
 from modeling_srlm import SelfRetrievalLM
-from tests.hub_cards.test_card_code import build
-from tests.hub_cards.test_cards import PERSON, fake_model
+from tests.support.cards import PERSON, fake_model
+from tests.support.families import build
 from tests.support.loopback_hub.fixtures import commit, read
-from tests.support.loopback_hub.fixtures import hub as hub
 from tests.support.tiny import tiny_backbone, tiny_tokenizer
 from tests.support.training import PAIRS, arguments
 from trainers import (

@@ -14,13 +14,14 @@ def test_no_copy_is_stale(path):
 
 
 def test_a_stale_copy_is_found_and_written(tmp_path, monkeypatch, capsys):
-    (tmp_path / "source").mkdir()
-    (tmp_path / "source" / "one.py").write_text('"""One."""\n\nfrom .two import three\n')
+    sources = tmp_path / "hub_cards" / "travelling"
+    sources.mkdir(parents=True)
+    (sources / "one.py").write_text('"""One."""\n\nfrom .two import three\n')
     for family in copies.FAMILIES:
         (tmp_path / f"modeling_{family}").mkdir()
-    monkeypatch.setattr(copies, "SOURCES", tmp_path / "x" / "source")
-    (tmp_path / "x").mkdir()
-    (tmp_path / "source").rename(tmp_path / "x" / "source")
+    (tmp_path / "modeling_biencoder" / "four_biencoder.py").write_text("from .one_biencoder import three\n")
+    monkeypatch.setattr(copies, "SOURCES", sources)
+    monkeypatch.setattr(copies, "FROM_A_FAMILY", (("four", "biencoder", "srlm"),))
     monkeypatch.setattr("sys.argv", ["copies", "--check"])
     with pytest.raises(SystemExit, match=r"one_biencoder\.py is stale: run \"make copies\""):
         copies.main()
@@ -29,6 +30,9 @@ def test_a_stale_copy_is_found_and_written(tmp_path, monkeypatch, capsys):
     copies.main()
     made = (tmp_path / "modeling_srlm" / "one_srlm.py").read_text()
     assert made.startswith("# Copied from hub_cards/travelling/one.py") and "\nfrom .two_srlm import three\n" in made
+    made = (tmp_path / "modeling_srlm" / "four_srlm.py").read_text()
+    assert made.startswith("# Copied from modeling_biencoder/four_biencoder.py")
+    assert made.endswith("\nfrom .one_srlm import three\n")
     assert copies.stale() == []
 
 

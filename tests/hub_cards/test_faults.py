@@ -9,12 +9,9 @@ from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.errors import HfHubHTTPError
 
 from hub_cards import TransferError, pull, push, write_card
-from tests.hub_cards.test_cards import PERSON, fake_model
-from tests.hub_cards.test_transfer import EMPTY
-from tests.hub_cards.test_transfer import saved as saved
+from tests.support.cards import EMPTY, PERSON, fake_model
 from tests.support.loopback_hub import Fault
 from tests.support.loopback_hub.fixtures import commit, quicken, read
-from tests.support.loopback_hub.fixtures import hub as hub
 
 REPO = "user/name"
 BUSY = {"status": 429, "headers": {"Retry-After": "7"}}

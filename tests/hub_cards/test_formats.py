@@ -12,13 +12,12 @@ from modeling_biencoder import BiEncoderConfig, BiEncoderModel
 from modeling_biencoder.format_biencoder import FORMAT
 from modeling_llara import LlaraConfig, LlaraForPreTraining, build_row
 from modeling_srlm import SelfRetrievalConfig, SelfRetrievalLM
-from tests.hub_cards.test_card_code import build
 
 # Tiny random models; format_1: saved by Lookback 0.1.0; format_1_flat: by the last version whose folders were flat.
 from tests.support import FIXTURES
+from tests.support.families import build
 from tests.support.loopback_hub import environment
 from tests.support.loopback_hub.fixtures import commit
-from tests.support.loopback_hub.fixtures import hub as hub
 from trainers.demo.fresh_process import run_without_lookback
 
 FAMILIES = {"biencoder": BiEncoderModel, "llara": LlaraForPreTraining, "srlm": SelfRetrievalLM}

@@ -8,9 +8,8 @@ from huggingface_hub import ModelCard
 from transformers import PreTrainedModel
 
 from hub_cards import write_card
-from tests.hub_cards.test_card_code import build
+from tests.support.families import build
 from tests.support.loopback_hub.fixtures import commit, read
-from tests.support.loopback_hub.fixtures import hub as hub
 
 FILES = {
     "biencoder": {"modeling_biencoder.py", "repository_biencoder.py", "pooling_biencoder.py"},

@@ -11,7 +11,6 @@ from peft import LoraConfig
 from transformers import AutoModel
 
 from hub_cards import push
-from tests.support.loopback_hub.fixtures import hub as hub
 from tests.support.round_trips import Case, build, fingerprint, load_all
 from tests.support.tiny import tiny_backbone, tiny_tokenizer
 from tests.support.training import PAIRS, PASSAGES, arguments

@@ -16,7 +16,6 @@ from modeling_biencoder import BiEncoderModel
 from modeling_biencoder import repository_biencoder as repository
 from modeling_biencoder import saving_biencoder as saving
 from modeling_llara import LlaraForPreTraining
-from tests.support.loopback_hub.fixtures import hub as hub
 from tests.support.tiny import tiny_backbone, tiny_tokenizer
 
 

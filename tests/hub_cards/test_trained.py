@@ -9,7 +9,6 @@ from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from modeling_srlm import SelfRetrievalLM
-from tests.support.loopback_hub.fixtures import hub as hub
 from tests.support.loopback_hub.fixtures import read
 from tests.support.round_trips import Case, build, fingerprint, load_all
 from tests.support.training import PAIRS, PASSAGES, SENTENCES, arguments

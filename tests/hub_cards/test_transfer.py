@@ -1,6 +1,5 @@
 """Push and pull against the loopback Hub: what is sent and fetched, and what is refused."""
 
-import struct
 from pathlib import Path
 
 import pytest
@@ -9,24 +8,8 @@ from huggingface_hub import ModelCard, constants
 from hub_cards import pull, push, write_card
 from hub_cards.cards.facts import PLACEHOLDER
 from hub_cards.cards.merge import is_generated
-from modeling_biencoder import modeling_biencoder
-from tests.hub_cards.test_cards import PERSON, fake_model
+from tests.support.cards import PERSON, fake_model
 from tests.support.loopback_hub.fixtures import commit, read
-from tests.support.loopback_hub.fixtures import hub as hub
-
-EMPTY = struct.pack("<Q", 2) + b"{}"  # safetensors without a tensor
-
-
-@pytest.fixture
-def saved(tmp_path):
-    folder = tmp_path / "saved"
-    write_card(fake_model(), folder)
-    for name in ("config.json", "model.safetensors", "modeling_biencoder.py", "retriever/tokenizer.json"):
-        (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_text("{}")
-    (folder / "model.safetensors").write_bytes(EMPTY)
-    (folder / "modeling_biencoder.py").write_bytes(Path(modeling_biencoder.__file__).read_bytes())
-    return folder
 
 
 def test_push_sends_the_model_without_what_a_training_left(hub, saved):

@@ -7,10 +7,10 @@ from peft import LoraConfig
 from torch.nn import functional
 from torch.profiler import ProfilerActivity, profile
 
-from modeling_llara import LlaraForPreTraining, build_row
+from modeling_llara import LlaraForPreTraining
 from modeling_llara.loss_llara import CHUNK_SIZE
-from tests.llara.test_losses import plain_bag_of_words
-from tests.support.tiny import FAMILIES, random_ids, tiny_backbone, tiny_tokenizer
+from tests.support.llara import batch_of, plain_bag_of_words
+from tests.support.tiny import FAMILIES, tiny_backbone, tiny_tokenizer
 from trainers import add_adapter
 
 
@@ -21,19 +21,6 @@ def adapted(family: str = "llama", **config) -> LlaraForPreTraining:
     return LlaraForPreTraining.from_backbone(
         transformers.AutoModelForCausalLM.from_config(settings).eval(), tiny_tokenizer()
     )
-
-
-def batch_of(model, lengths: tuple[int, ...]) -> dict[str, torch.Tensor]:
-    rows = [build_row(model.config, (random_ids(n, seed=n) % 250 + 3).tolist()) for n in lengths]
-    longest = max(len(row["input_ids"]) for row in rows)
-    pads = [longest - len(row["input_ids"]) for row in rows]
-    return {
-        "input_ids": torch.tensor([[2] * pad + row["input_ids"] for pad, row in zip(pads, rows, strict=True)]),
-        "attention_mask": torch.tensor([[0] * pad + [1] * (longest - pad) for pad in pads]),
-        "labels": torch.tensor([[-100] * pad + row["labels"] for pad, row in zip(pads, rows, strict=True)]),
-        "output_summarize_ids": random_ids(len(rows), 6, seed=8) % 250 + 3,
-        "output_predict_ids": random_ids(len(rows), 4, seed=9) % 250 + 3,
-    }
 
 
 def plain_loss(model, batch) -> torch.Tensor:

@@ -7,20 +7,10 @@ import torch
 from torch.nn import functional
 
 from modeling_llara.loss_llara import autoregressive_loss, bag_of_words_loss, combine_losses, is_plain
+from tests.support.llara import plain_bag_of_words
 
 VOCABULARY = 50
 IGNORED = torch.tensor([0, 1])
-
-
-def plain_bag_of_words(logits, targets, ignored):
-    """Row by row, as the definition reads."""
-    losses = []
-    for row, ids in zip(logits, targets, strict=True):
-        words = {int(i) for i in ids if i >= 0} - set(ignored.tolist())
-        if words:
-            log_probabilities = row.max(0).values.log_softmax(-1)
-            losses.append(-log_probabilities[sorted(words)].mean())
-    return torch.stack(losses).mean()
 
 
 def test_bag_of_words_is_the_definition():

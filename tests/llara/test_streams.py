@@ -7,7 +7,8 @@ from transformers import masking_utils
 from transformers.integrations import flex_attention as flex
 
 from modeling_llara import LlaraForPreTraining, build_row
-from modeling_llara.masking_llara import find_streams, two_stream_mask, two_stream_positions
+from modeling_llara.inputs_llara import read_batch
+from modeling_llara.masking_llara import two_stream_mask
 from tests.support.tiny import DECODERS, FAMILIES, random_ids, tiny_backbone, tiny_tokenizer
 
 # Wider than a prompt, narrower than a row: the predict prompt sees the end of the passage through the window.
@@ -194,10 +195,10 @@ def test_block_mask_is_the_dense_mask(name, side, uncompiled_flex):
         build_row(model.config, passage(70, 2))["input_ids"],
     ]
     inputs = batch(model, rows, side)
-    mask = inputs["attention_mask"].bool()
-    spans = model._find_spans(inputs["input_ids"], mask)
-    streams = find_streams(mask.shape[1], spans["summarize"], spans["predict"])
-    positions = two_stream_positions(mask, streams)
+    targets = dict.fromkeys(("output_summarize_ids", "output_predict_ids"))
+    _, mask, streams, positions, _ = read_batch(
+        model.config, model.backbone.config, inputs["input_ids"], inputs["attention_mask"], None, None, targets
+    )
     masks = []
     for attention in ("sdpa", "flex_attention"):
         model.backbone.config._attn_implementation = attention

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from modeling_srlm import SelfRetrievalLM
-from modeling_srlm.chat_srlm import split_turns
-from tests.srlm.test_golden import ByteCounter
+from modeling_srlm.chat_srlm import first_recent, split_turns
+from tests.support.srlm import ByteCounter
 from tests.support.tiny import tiny_backbone, tiny_tokenizer
 
 TEMPLATE = (
@@ -42,7 +42,7 @@ def test_the_relevant_turn_stands_before_the_recent_ones(family, order_method):
     assert reply.retrieved_turns[0] == 2
     assert prompt.startswith("<s>system: answer.\n<s>user: ")
     assert prompt.endswith(messages[-1]["content"] + "\n<s>assistant: ")
-    recent = model._first_recent(split_turns(messages))
+    recent = first_recent(model, split_turns(messages))
     assert 2 < recent < 6
     standing = [number for number, place in enumerate(PLACES) if f"thing {number} " in prompt]
     assert standing == sorted({*reply.retrieved_turns, *range(recent, 6)})
@@ -61,7 +61,7 @@ def test_the_relevant_turn_stands_before_the_recent_ones(family, order_method):
 def test_every_method_chats(method, integrate_method):
     model = build(retrieval_method=method, integrate_method=integrate_method, context_window_size=144)
     reply = model.chat(conversation(), max_new_tokens=4)
-    first = model._first_recent(split_turns(conversation()))
+    first = first_recent(model, split_turns(conversation()))
     assert all(turn < first for turn in reply.retrieved_turns)
     assert len(set(reply.retrieved_turns)) == len(reply.retrieved_turns)
     assert bool(reply.retrieved_turns) == (method != "no")

@@ -8,7 +8,7 @@ import torch
 from modeling_srlm import SelfRetrievalConfig, SelfRetrievalLM
 from modeling_srlm.assembly_srlm import ModelInput
 from modeling_srlm.scoring_srlm import _batches
-from tests.srlm.test_golden import ByteCounter
+from tests.support.srlm import ByteCounter
 from tests.support.tiny import DECODERS, random_ids, tiny_backbone, tiny_tokenizer
 
 SETTINGS = {"context_window_size": 64, "chunk_size": 16, "key_num": 2, "chunk_batch_size": 3}

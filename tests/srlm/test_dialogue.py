@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from tokenizers.processors import TemplateProcessing
+from transformers import PreTrainedTokenizerFast
 
 from modeling_srlm import SelfRetrievalLM
-from tests.srlm.test_golden import ByteCounter
+from tests.support.srlm import ByteCounter
 from tests.support.tiny import tiny_backbone, tiny_tokenizer
 
 METHODS = ("no", "recent", "random", "bm25", "dense", "self", "hybrid", "oracle")
@@ -64,6 +66,29 @@ def test_only_the_answer_is_scored_and_the_window_keeps_it():
     expected = torch.nn.functional.cross_entropy(logits, ids[0, -count:])
     assert output.num_scored_tokens == count
     assert output.loss.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def with_bos(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """The tokenizer as Llama's is: a BOS before every text."""
+    template = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", tokenizer.bos_token_id)])
+    tokenizer.backend_tokenizer.post_processor = template
+    assert tokenizer("the")["input_ids"] == [0, *tokenizer("the", add_special_tokens=False)["input_ids"]]
+    return tokenizer
+
+
+def test_the_tokens_of_the_answers_are_counted_and_no_others():
+    model = build(retrieval_method="recent")
+    model.tokenizer = with_bos(tiny_tokenizer())
+    answers = [ANSWERS[0] + ", the hammer", *ANSWERS[1:]]
+    lengths = torch.tensor([len(ids) for ids in model.tokenizer(answers, add_special_tokens=False)["input_ids"]])
+    assert len(set(lengths.tolist())) == 3
+    output = model.forward_with_history_retrieval(QUERIES, HISTORIES, answers, MASK)
+    assert output.num_scored_tokens == lengths.sum()
+    mean = (output.target_losses[:, 0] * lengths).sum() / lengths.sum()
+    assert output.loss.item() == pytest.approx(mean.item(), rel=1e-5)
+    model.config.context_window_size = 64  # an answer that is longer counts as far as something stands before it
+    output = model.forward_with_history_retrieval(QUERIES[:2], HISTORIES[:2], [answers[0], answers[1] * 30], MASK[:2])
+    assert output.num_scored_tokens == lengths[0] + 63
 
 
 def test_score_continuations_is_the_log_likelihood():

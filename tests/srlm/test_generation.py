@@ -7,7 +7,7 @@ from transformers import GenerationConfig, StoppingCriteria, TextStreamer
 from modeling_srlm import SelfRetrievalLM
 from modeling_srlm.cache_srlm import BoundedLayer
 from modeling_srlm.lookup_srlm import TokenLookup
-from tests.srlm.test_golden import ByteCounter
+from tests.support.srlm import ByteCounter
 from tests.support.tiny import DECODERS, random_ids, tiny_backbone, tiny_tokenizer
 
 SETTINGS = {"context_window_size": 64, "chunk_size": 8, "key_num": 2, "target_size": 16}

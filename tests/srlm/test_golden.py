@@ -8,20 +8,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from modeling_srlm import SelfRetrievalLM
 from tests.support import GOLDEN
+from tests.support.srlm import ByteCounter
 
 CHUNK_CASES = json.loads((GOLDEN / "srlm.json").read_text())
 DIALOGUE_CASES = json.loads((GOLDEN / "srlm_dialogue.json").read_text())
-
-
-class ByteCounter:
-    """The stand-in retriever of the golden cases: byte counts modulo 64, L2-normalised."""
-
-    def encode(self, texts: list[str]) -> torch.Tensor:
-        vectors = torch.zeros(len(texts), 64)
-        for row, text in enumerate(texts):
-            for byte in text.encode():
-                vectors[row, byte % 64] += 1
-        return torch.nn.functional.normalize(vectors, dim=-1)
 
 
 def build(case: dict, names: tuple[str, ...], **settings: object) -> SelfRetrievalLM:

@@ -11,7 +11,7 @@ from modeling_srlm import SelfRetrievalLM
 from modeling_srlm.bm25_srlm import Bm25Index
 from modeling_srlm.encoding_srlm import EmbeddingCache
 from modeling_srlm.retrieval_srlm import fuse_ranks, top_k
-from tests.srlm.test_golden import ByteCounter
+from tests.support.srlm import ByteCounter
 from tests.support.tiny import DECODERS, random_ids, tiny_backbone, tiny_tokenizer
 
 SETTINGS = {"context_window_size": 64, "chunk_size": 16, "key_num": 2, "target_size": 32}

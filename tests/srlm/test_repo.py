@@ -8,12 +8,10 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from modeling_biencoder import BiEncoderModel
 from modeling_srlm import SelfRetrievalLM
-from tests.srlm.test_golden import ByteCounter
+from tests.support.srlm import PROMPTS, SETTINGS, ByteCounter, build
 from tests.support.tiny import random_ids, tiny_backbone, tiny_tokenizer
 from trainers.demo.fresh_process import run_without_lookback
 
-SETTINGS = {"context_window_size": 64, "chunk_size": 16, "key_num": 2, "target_size": 32}
-PROMPTS = {"default": {"query": "ask: ", "passage": "text: ", "passage_suffix": " end", "query_suffix": "?"}}
 FRESH = """
 import torch
 from transformers import AutoModelForCausalLM
@@ -29,14 +27,6 @@ torch.testing.assert_close(answer.loss, wanted["dialogue_loss"], rtol=0, atol=1e
 assert torch.equal(model.generate(wanted["input_ids"], max_new_tokens=20), wanted["generated"])
 print("EQUAL")
 """
-
-
-def build(family: str = "llama", retriever: str = "llama", **backbone: object) -> SelfRetrievalLM:
-    encoder = BiEncoderModel.from_backbone(
-        tiny_backbone(retriever, seed=1, lm_head=retriever != "bert"), tiny_tokenizer(),
-        pooling="cls" if retriever == "bert" else "mean_last_k", prompts=PROMPTS,
-    )  # fmt: skip
-    return SelfRetrievalLM.from_components(tiny_backbone(family, **backbone), tiny_tokenizer(), encoder, **SETTINGS)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +76,7 @@ def test_nested_retriever_is_the_biencoder(pooling, separate_prompts):
     family = "bert" if pooling == "cls" else "gpt2"
     encoder = BiEncoderModel.from_backbone(
         tiny_backbone(family, lm_head=family != "bert"), tiny_tokenizer(), pooling=pooling, pooling_k=3,
-        prompts=PROMPTS, separate_prompts=separate_prompts, max_length=24, append_eos=True, normalize=False,
+        prompts=PROMPTS, separate_prompts=separate_prompts, max_length=16, append_eos=True, normalize=False,
     )  # fmt: skip
     texts = ["a", "the library reads long documents and looks back at what came before it", "", "copper lantern"]
     wanted = {role: encoder.encode(texts, role=role) for role in ("query", "passage")}

@@ -1,6 +1,5 @@
 """What the tests of `lookback score` share: rows of every format, a saved model, and the plain computation."""
 
-import json
 from pathlib import Path
 
 import torch
@@ -53,12 +52,3 @@ def save_backbone(folder: Path) -> str:
     tiny_backbone().save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
     return str(folder)
-
-
-def write_rows(path: Path, rows: list[dict]) -> str:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
-
-
-def read_rows(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text().strip("\n").split("\n")]

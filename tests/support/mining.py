@@ -1,8 +1,6 @@
 """What the tests of `lookback mine` share: rows, a small bi-encoder, and the plain search."""
 
-import json
 from functools import lru_cache
-from pathlib import Path
 
 import torch
 
@@ -39,12 +37,3 @@ def biencoder(normalize: bool = True) -> BiEncoderModel:
 
 def dense_scores(model: BiEncoderModel, queries: list[str], passages: list[str]) -> torch.Tensor:
     return model.similarity(model.encode(queries), model.encode(passages, role="passage"))
-
-
-def write_rows(path: Path, rows: list[dict]) -> str:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
-
-
-def read_rows(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text().splitlines()]

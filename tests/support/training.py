@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from transformers import TrainingArguments
 
+from tests.support.tiny import random_ids
+
 SENTENCES = (
     "where did we leave the copper lantern",
     "on the island next to the candle and the hammer",
@@ -32,6 +34,15 @@ PASSAGES = [
         "output_summarize": text,
         "output_predict": None if i % 3 == 0 else text[::-1],
     }
+    for i, text in enumerate(SENTENCES)
+]
+# Rows of unequal numbers of scored tokens.
+DOCUMENTS = [
+    {"input_ids": row, "labels": [-100] * (80 - 2 * number) + row[80 - 2 * number :]}
+    for number, row in enumerate(random_ids(8, 96).tolist())
+]
+CHATS = [
+    {"history": list(SENTENCES[: i + 1]), "query": text, "answers": [SENTENCES[-1] * (i % 3 + 1)]}
     for i, text in enumerate(SENTENCES)
 ]
 

@@ -92,9 +92,9 @@ class FamilyTrainer(PushingTrainer, WholeCheckpoints, ComponentTrainer):
             self.add_callback(EpochCallback(self.train_dataset))
 
     def build_model(
-        self, backbone: ModelSource, tokenizer: PreTrainedTokenizerBase | None, kwargs: dict[str, Any]
+        self, backbone: ModelSource, tokenizer: PreTrainedTokenizerBase | None, kwargs: dict[str, Any], kind: str
     ) -> PreTrainedModel:
-        """The family's model on a backbone that is not of the family."""
+        """The family's model on a backbone that is not of the family, but of the `model_type` `kind`."""
         return self.model_class.from_backbone(backbone, tokenizer=tokenizer, **kwargs)
 
     def new_token_ids(self) -> list[int]:
@@ -158,8 +158,9 @@ class FamilyTrainer(PushingTrainer, WholeCheckpoints, ComponentTrainer):
     ) -> PreTrainedModel:
         if not isinstance(model, str | Path | PreTrainedModel):
             raise TypeError(f"model is a {type(model).__name__}; pass a repo id, a folder or a transformers model.")
-        if model_type(model, kwargs) != self.model_class.config_class.model_type:
-            return self.build_model(model, tokenizer, kwargs)
+        kind = model_type(model, kwargs)
+        if kind != self.model_class.config_class.model_type:
+            return self.build_model(model, tokenizer, kwargs, kind)
         if isinstance(model, PreTrainedModel) and kwargs:
             raise ValueError(f"model_kwargs {sorted(kwargs)} are for a model to load or build; this one is ready.")
         ready: Any = model if isinstance(model, PreTrainedModel) else self.model_class.from_pretrained(model, **kwargs)

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from modeling_biencoder import BiEncoderConfig, BiEncoderModel, BiEncoderOutput
-from modeling_biencoder.checks_biencoder import check_max_length
+from modeling_biencoder.inputs_biencoder import check_max_length
 from modeling_biencoder.objectives_biencoder import LOSSES
 
 from ..base.cards import data_facts
@@ -69,10 +69,10 @@ class BiEncoderTrainer(FamilyTrainer):
         return tuple(self.loss_weights)
 
     def build_model(
-        self, backbone: ModelSource, tokenizer: PreTrainedTokenizerBase | None, kwargs: dict[str, Any]
+        self, backbone: ModelSource, tokenizer: PreTrainedTokenizerBase | None, kwargs: dict[str, Any], kind: str
     ) -> PreTrainedModel:
         """A bi-encoder on a backbone; one that LLaRA adapted brings its prompts and pooling."""
-        return build_biencoder(backbone, tokenizer, **kwargs)
+        return build_biencoder(backbone, tokenizer, kind, **kwargs)
 
     def take_evaluators(self, source: Any) -> Any:
         """Keeps the retrieval data among the evaluation data, and returns the rest: rows."""

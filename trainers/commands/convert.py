@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from ..models.converted import load_as_biencoder
-from .parsing import parse_arguments
-from .training import given
+from ..models.load import load_as_biencoder
+from .parsing import LoadingArguments, given, parse_arguments
 
 
 @dataclass
@@ -18,7 +17,6 @@ class ConvertArguments:
     backbone: str | None = field(
         default=None, metadata={"help": "For a LoRA: the model it was trained on; default: the one it names."}
     )
-    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the model's repo."})
     backbone_revision: str | None = field(
         default=None, metadata={"help": "Branch, tag or commit of the backbone's repo; default: the one it names."}
     )
@@ -28,6 +26,7 @@ class ConvertArguments:
 
 def main(argv: list[str]) -> None:
     """Runs the command with the arguments `argv`, and prints the folder, for `from_pretrained`."""
-    (arguments,) = parse_arguments(argv, [ConvertArguments], "convert", __doc__ or "")
-    load_as_biencoder(arguments.model, **given(arguments, "model", "output")).save_pretrained(arguments.output)
+    arguments, loading = parse_arguments(argv, [ConvertArguments, LoadingArguments], "convert", __doc__ or "")
+    settings = given(arguments, "model", "output")
+    load_as_biencoder(arguments.model, **settings, **loading.keywords()).save_pretrained(arguments.output)
     print(arguments.output)

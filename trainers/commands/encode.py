@@ -7,18 +7,17 @@ given the same command. No more than a block of embeddings is in memory.
 import shutil
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal, cast
 
 from modeling_biencoder import BiEncoderModel
-from modeling_biencoder.checks_biencoder import check_truncate_dim
+from modeling_biencoder.inputs_biencoder import check_truncate_dim
 
 from ..data.texts import IdentifiedTexts
-from ..jobs.parts import PartFiles
+from ..jobs.parts import PartFiles, check_output
 from ..jobs.processes import on_main_process, start_processes
 from ..models.load import encoding_settings, load_biencoder
 from ..retrieval.embeddings import EmbeddingFiles, ids_path, write_embeddings
-from .parsing import parse_arguments
+from .parsing import EmbedderArguments, parse_arguments
 
 
 @dataclass
@@ -39,19 +38,12 @@ class EncodeArguments:
     batch_size: int = field(default=32, metadata={"help": "Texts that are embedded at once."})
     truncate_dim: int | None = field(default=None, metadata={"help": "Keep the first so many numbers (Matryoshka)."})
     dtype: Literal["float32", "float16"] = field(default="float32", metadata={"help": "Numbers of the file."})
-    pooling: str | None = field(default=None, metadata={"help": "For a plain backbone: last_token, cls or mean."})
     overwrite: bool = field(default=False, metadata={"help": "Start anew over a finished or interrupted output."})
-    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the model's repo."})
-    trust_remote_code: bool = field(
-        default=False, metadata={"help": "Run code from the model's repo; ours and transformers' need none."}
-    )
 
-    def check(self) -> None:
-        """Raises ValueError for what cannot work, before a model is loaded."""
-        if Path(self.output).suffix != ".safetensors":
-            raise ValueError(f"--output is {self.output!r}; its name must end in .safetensors.")
+    def __post_init__(self) -> None:
+        check_output(self.output, ".safetensors")
         if self.batch_size < 1:
-            raise ValueError(f"--batch_size is {self.batch_size}; it must be at least 1.")
+            raise ValueError(f"--batch_size={self.batch_size} must be at least 1: give a number of texts.")
 
 
 def run_settings(arguments: EncodeArguments, model: BiEncoderModel, texts: IdentifiedTexts) -> dict[str, Any]:
@@ -63,11 +55,9 @@ def run_settings(arguments: EncodeArguments, model: BiEncoderModel, texts: Ident
 
 def main(argv: list[str]) -> None:
     """Embeds, writes both files and prints what is in them."""
-    (arguments,) = parse_arguments(argv, [EncodeArguments], "encode", __doc__ or "")
-    arguments.check()
+    arguments, loading = parse_arguments(argv, [EncodeArguments, EmbedderArguments], "encode", __doc__ or "")
     state = start_processes()
-    loading = (arguments.revision, arguments.trust_remote_code, arguments.pooling)
-    model = cast(Any, load_biencoder(arguments.model, *loading)).to(state.device)
+    model = cast(Any, load_biencoder(arguments.model, **loading.keywords())).to(state.device)
     check_truncate_dim(arguments.truncate_dim, model.config.embedding_dims, model.config.hidden_size)
     model.encode([], arguments.role, arguments.task)  # an unknown task is an error now
     texts = IdentifiedTexts(arguments.data, arguments.text_field, state.is_main_process)

@@ -6,15 +6,16 @@ Several processes share the work under `accelerate launch` or `torchrun`.
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal, cast
 
+from ..jobs.parts import check_output
 from ..jobs.processes import start_processes
+from ..jobs.whole_files import written_whole
 from ..models.load import load_biencoder
 from ..retrieval.evaluator import DEFAULT_KS, RetrievalEvaluator
 from ..retrieval.metrics import DEFAULT_METRICS, check_metrics
 from ..retrieval.sets import MEAN, load_evaluators, means
-from .parsing import parse_arguments
+from .parsing import EmbedderArguments, parse_arguments
 
 Results = dict[str, dict[str, float]]  # by data set, and the mean
 
@@ -46,18 +47,12 @@ class EvaluateArguments:
     batch_size: int = field(default=32, metadata={"help": "Texts that are embedded at once."})
     query_max_length: int | None = field(default=None, metadata={"help": "Cut queries at so many tokens."})
     passage_max_length: int | None = field(default=None, metadata={"help": "Cut passages at so many tokens."})
-    pooling: str | None = field(default=None, metadata={"help": "For a plain backbone: last_token, cls or mean."})
     data_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the data's repo."})
-    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the model's repo."})
-    trust_remote_code: bool = field(
-        default=False, metadata={"help": "Run code from the model's repo; ours and transformers' need none."}
-    )
 
-    def check(self) -> None:
-        """Raises ValueError for what cannot work, before a model is loaded."""
+    def __post_init__(self) -> None:
         check_metrics(self.metrics, self.ks)
-        if self.output is not None and Path(self.output).suffix != ".json":
-            raise ValueError(f"--output is {self.output!r}; its name must end in .json.")
+        if self.output is not None:
+            check_output(self.output, ".json")
 
 
 def load_data(arguments: EvaluateArguments) -> dict[str, RetrievalEvaluator]:
@@ -114,17 +109,16 @@ def write_results(
     if baseline is not None:
         written["bm25"] = baseline
     text = json.dumps(written, indent=2, ensure_ascii=False) + "\n"
-    Path(cast(str, arguments.output)).write_text(text, encoding="utf-8")
+    with written_whole(cast(str, arguments.output)) as new:
+        new.write_text(text, encoding="utf-8")
 
 
 def main(argv: list[str]) -> None:
     """Prints the table, and writes the metrics where asked to."""
-    (arguments,) = parse_arguments(argv, [EvaluateArguments], "evaluate", __doc__ or "")
-    arguments.check()
+    arguments, loading = parse_arguments(argv, [EvaluateArguments, EmbedderArguments], "evaluate", __doc__ or "")
     evaluators = load_data(arguments)
     state = start_processes()
-    loading = (arguments.revision, arguments.trust_remote_code, arguments.pooling)
-    model = cast(Any, load_biencoder(arguments.model, *loading)).to(state.device)
+    model = cast(Any, load_biencoder(arguments.model, **loading.keywords())).to(state.device)
     for evaluator in evaluators.values():
         evaluator.check(model)
     results = with_mean({name: evaluator(model) for name, evaluator in evaluators.items()})

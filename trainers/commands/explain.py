@@ -5,13 +5,10 @@ from typing import Any
 
 import torch
 
-from modeling_llara import LlaraForPreTraining
-
 from ..llara.explain import Explanation, explain
 from ..llara.stop_words import load_stop_words
-from ..models.adapted import is_adapter, load_adapted
-from ..models.kind import model_type
-from .parsing import parse_arguments
+from ..models.load import load_llara
+from .parsing import LoadingArguments, parse_arguments
 
 
 @dataclass
@@ -29,24 +26,6 @@ class ExplainArguments:
     max_length: int | None = field(
         default=None, metadata={"help": "Cut a text so that it has so many tokens with both prompts."}
     )
-    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the model's repo."})
-
-
-def load_model(name: str, revision: str | None = None) -> LlaraForPreTraining:
-    """The LLaRA model of a Hub id or folder, or of an adapter's; ValueError for another kind of model, or none."""
-    hub = {} if revision is None else {"revision": revision}
-    try:
-        if is_adapter(name, revision):
-            return load_adapted(name, revision=revision)
-        kind = model_type(name, hub)
-        if kind == LlaraForPreTraining.config_class.model_type:
-            return LlaraForPreTraining.from_pretrained(name, **hub)
-    except OSError as error:
-        raise ValueError(f"--model {name!r} is no folder or Hub repo of a model: {error}") from error
-    raise ValueError(
-        f"--model {name!r} is of type {kind!r}, without the prompts that are read here; it must be a LLaRA model, "
-        f"such as `lookback pretrain --model {name} --train_data ...` makes of a decoder."
-    )
 
 
 def format_explanation(text: str, explanation: Explanation) -> str:
@@ -61,11 +40,12 @@ def format_explanation(text: str, explanation: Explanation) -> str:
 def main(argv: list[str]) -> None:
     """Prints the explanations of the texts on the command line."""
     positional = ("texts", "The texts, each in quotes.")
-    arguments, given = parse_arguments(argv, [ExplainArguments], "explain", __doc__ or "", positional)
+    types = [ExplainArguments, LoadingArguments]
+    arguments, loading, given = parse_arguments(argv, types, "explain", __doc__ or "", positional)
     if not given.texts:
-        raise ValueError('give one text or more: lookback explain "a text" --model folder.')
+        raise ValueError('there is no text and must be one or more: lookback explain "a text" --model folder.')
     stop_words = load_stop_words(arguments.stop_words)
-    model: Any = load_model(arguments.model, arguments.revision)
+    model: Any = load_llara(arguments.model, **loading.keywords())
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     explanations = explain(model, given.texts, arguments.top_k, stop_words, arguments.max_length)
     for text, explanation in zip(given.texts, explanations, strict=True):

@@ -6,8 +6,8 @@ from typing import Any
 
 from ..biencoder.arguments import BiEncoderTrainingArguments
 from ..biencoder.trainer import BiEncoderTrainer
-from .parsing import parse_arguments
-from .training import LoraArguments, MixtureDataArguments, given, run_training
+from .parsing import LoadingArguments, given, parse_arguments
+from .training import LoraArguments, MixtureDataArguments, run_training
 
 
 @dataclass
@@ -15,7 +15,6 @@ class FinetuneModelArguments:
     """The model to fine-tune, and how a new bi-encoder makes its embeddings."""
 
     model: str = field(metadata={"help": "Hub id or folder of a bi-encoder, a LLaRA model or any backbone."})
-    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the model's repo."})
     pooling: str | None = field(default=None, metadata={"help": "last_token, cls, mean or mean_last_k."})
     pooling_k: int | None = field(default=None, metadata={"help": "Tokens that mean_last_k averages."})
     normalize: bool | None = field(default=None, metadata={"help": "Divide embeddings by their L2 norm."})
@@ -37,9 +36,9 @@ class FinetuneModelArguments:
 
 def main(argv: list[str]) -> None:
     """Runs the command with the arguments `argv` (without the program's and the command's names)."""
-    types = (FinetuneModelArguments, MixtureDataArguments, LoraArguments, BiEncoderTrainingArguments)
-    model, data, lora, args = parse_arguments(argv, types, "finetune", __doc__)
-    model_kwargs = given(model, "model")
+    types = (FinetuneModelArguments, LoadingArguments, MixtureDataArguments, LoraArguments, BiEncoderTrainingArguments)
+    model, loading, data, lora, args = parse_arguments(argv, types, "finetune", __doc__)
+    model_kwargs = {**given(model, "model"), **loading.keywords()}
     if model.prompts is not None:
         model_kwargs["prompts"] = _read_prompts(model.prompts)
     run_training(BiEncoderTrainer, model.model, model_kwargs, data, lora, args)

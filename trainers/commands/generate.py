@@ -11,40 +11,22 @@ from transformers import GenerationConfig, TextStreamer, set_seed
 from modeling_srlm import SelfRetrievalLM
 
 from ..embedded import BACKBONE_FOLDER
-from ..models.loading_srlm import load_srlm
-from .parsing import parse_arguments
-from .training import given
+from ..models.load import load_srlm
+from .parsing import LookbackArguments, parse_arguments
 
 
 @dataclass
-class GenerateModelArguments:
-    """The language model. A setting that is not given is that of the model's repo."""
+class GenerateArguments:
+    """The model, the prompt, and how to go on from it."""
 
     model: str = field(
         default=str(BACKBONE_FOLDER),
         metadata={"help": "Hub id or folder of a SelfRetrievalLM, or of any causal LM. Default: the embedded one."},
     )
-    retriever: str | None = field(default=None, metadata={"help": "Hub id or folder of a bi-encoder, for 'dense'."})
-    retriever_revision: str | None = field(
-        default=None, metadata={"help": "Branch, tag or commit of the retriever's repo."}
-    )
     retrieval_method: str | None = field(
-        default=None, metadata={"help": "no, recent, random, bm25, dense, self or hybrid."}
+        default=None,
+        metadata={"help": "no, recent, random, bm25, dense, self or hybrid. Default: that of the model's repo."},
     )
-    context_window_size: int | None = field(default=None, metadata={"help": "Tokens of the window."})
-    chunk_size: int | None = field(default=None, metadata={"help": "Tokens of a chunk: retrieval is anew after each."})
-    key_num: int | None = field(default=None, metadata={"help": "Chunks retrieved for each new chunk."})
-    target_size: int | None = field(default=None, metadata={"help": "New tokens that one window start serves."})
-    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the model's repo."})
-    trust_remote_code: bool = field(
-        default=False, metadata={"help": "Run code from the model's repo; ours and transformers' need none."}
-    )
-
-
-@dataclass
-class GenerateArguments:
-    """The prompt, and how to go on from it."""
-
     prompt: str | None = field(default=None, metadata={"help": "The text to continue."})
     prompt_file: str | None = field(default=None, metadata={"help": "A file with it; - reads standard input."})
     max_new_tokens: int = field(default=128, metadata={"help": "Tokens to generate at most."})
@@ -58,11 +40,13 @@ class GenerateArguments:
         default=False, metadata={"help": "Print what each new chunk looked back at, to standard error."}
     )
 
+    def __post_init__(self) -> None:
+        if (self.prompt is None) == (self.prompt_file is None):
+            raise ValueError("give one of --prompt and --prompt_file; --prompt_file - reads standard input.")
+
 
 def read_prompt(arguments: GenerateArguments) -> str:
-    """The text to continue; ValueError unless one source gives one that is not empty."""
-    if (arguments.prompt is None) == (arguments.prompt_file is None):
-        raise ValueError("give one of --prompt and --prompt_file; --prompt_file - reads standard input.")
+    """The text to continue; ValueError where it is empty."""
     if arguments.prompt is not None:
         text = arguments.prompt
     elif arguments.prompt_file == "-":
@@ -70,10 +54,10 @@ def read_prompt(arguments: GenerateArguments) -> str:
     else:
         file = Path(str(arguments.prompt_file))
         if not file.is_file():
-            raise ValueError(f"--prompt_file {str(file)!r} is no file.")
+            raise ValueError(f"--prompt_file={str(file)!r} must be a file and is none: correct the path.")
         text = file.read_text(encoding="utf-8")
     if not text:
-        raise ValueError("the prompt is empty; it needs one token or more.")
+        raise ValueError("the prompt is empty and must have one token or more: give a text.")
     return text
 
 
@@ -105,12 +89,10 @@ def describe_retrievals(model: SelfRetrievalLM, prompt: torch.Tensor, output: An
 
 def main(argv: list[str]) -> None:
     """Streams the continuation to standard output."""
-    types = (GenerateModelArguments, GenerateArguments)
-    loading, arguments = parse_arguments(argv, types, "generate", __doc__ or "")
+    arguments, loading = parse_arguments(argv, [GenerateArguments, LookbackArguments], "generate", __doc__ or "")
     text = read_prompt(arguments)
-    settings = given(loading, "model", "retriever", "retriever_revision", "revision", "trust_remote_code")
-    pins = (loading.revision, loading.trust_remote_code, loading.retriever_revision)
-    model = load_srlm(loading.model, settings, loading.retriever, *pins)
+    method = {} if arguments.retrieval_method is None else {"retrieval_method": arguments.retrieval_method}
+    model = load_srlm(arguments.model, {**method, **loading.settings()}, **loading.keywords())
     model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
     set_seed(arguments.seed)
     ids = model.tokenizer(text, return_tensors="pt", verbose=False)["input_ids"].to(model.device)

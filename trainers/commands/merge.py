@@ -7,8 +7,7 @@ from peft.utils import CONFIG_NAME as ADAPTER_CONFIG_NAME
 
 from ..models.adapted import load_adapted
 from ..models.merging import merge_adapter
-from .parsing import parse_arguments
-from .training import given
+from .parsing import LoadingArguments, given, parse_arguments
 
 
 @dataclass
@@ -20,7 +19,6 @@ class MergeArguments:
     base: str | None = field(
         default=None, metadata={"help": "Folder or Hub id of the model to merge it into; default: the one it names."}
     )
-    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the adapter's repo."})
     base_revision: str | None = field(
         default=None, metadata={"help": "Branch, tag or commit of the base's repo; default: the one it names."}
     )
@@ -29,15 +27,17 @@ class MergeArguments:
         metadata={"help": "Load the base in this type (float32, bfloat16); default: the one it was saved in."},
     )
 
+    def __post_init__(self) -> None:
+        if (Path(self.output) / ADAPTER_CONFIG_NAME).exists():
+            raise ValueError(
+                f"--output={self.output!r} holds an adapter, which would be applied to the merged weights again: "
+                "name another folder."
+            )
+
 
 def main(argv: list[str]) -> None:
     """Runs the command with the arguments `argv`, and prints the folder, for `from_pretrained`."""
-    (arguments,) = parse_arguments(argv, [MergeArguments], "merge", __doc__ or "")
-    if (Path(arguments.output) / ADAPTER_CONFIG_NAME).exists():
-        raise ValueError(
-            f"--output {arguments.output!r} holds an adapter, which would be applied to the merged weights again: "
-            "name another folder."
-        )
-    model = load_adapted(arguments.model, **given(arguments, "model", "output"))
+    arguments, loading = parse_arguments(argv, [MergeArguments, LoadingArguments], "merge", __doc__ or "")
+    model = load_adapted(arguments.model, **given(arguments, "model", "output"), **loading.keywords())
     merge_adapter(model).save_pretrained(arguments.output)
     print(arguments.output)

@@ -11,17 +11,17 @@ from ..jobs.processes import start_processes
 from ..mining.mine import mine_to_file
 from ..mining.settings import MineArguments, MiningSettings
 from ..models.load import load_biencoder
-from .parsing import parse_arguments
+from .parsing import EmbedderArguments, parse_arguments
 
 
 def main(argv: list[str]) -> None:
     """Mines, writes the rows and prints how many there are, and how many lack negatives."""
-    arguments, settings = parse_arguments(argv, [MineArguments, MiningSettings], "mine", __doc__ or "")
+    types = [MineArguments, MiningSettings, EmbedderArguments]
+    arguments, settings, loading = parse_arguments(argv, types, "mine", __doc__ or "")
     settings.check_model(arguments.model is not None)
     state, model = start_processes(), None
     if arguments.model is not None:
-        loading = (arguments.revision, arguments.trust_remote_code, arguments.pooling)
-        model = cast(Any, load_biencoder(arguments.model, *loading)).to(state.device)
+        model = cast(Any, load_biencoder(arguments.model, **loading.keywords())).to(state.device)
     began = time.perf_counter()
     mined = mine_to_file(arguments.data, arguments.corpus, model, settings, arguments.output, arguments.overwrite)
     if state.is_main_process:

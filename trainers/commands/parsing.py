@@ -1,14 +1,76 @@
-"""Command-line arguments from dataclasses, with `--config file.yaml` for any of them."""
+"""Command-line arguments from dataclasses, with `--config file.yaml` for any of them; what several commands take."""
 
 import dataclasses
 import difflib
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 from transformers import HfArgumentParser
+
+
+@dataclass
+class LoadingArguments:
+    """How a model is loaded from its repo."""
+
+    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the model's repo."})
+    trust_remote_code: bool = field(
+        default=False, metadata={"help": "Run code from the model's repo; ours and transformers' need none."}
+    )
+
+    def keywords(self) -> dict[str, Any]:
+        """What the function gets that loads the model."""
+        return {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
+
+
+@dataclass
+class EmbedderArguments(LoadingArguments):
+    """A bi-encoder, for the commands that embed with one: keywords of `load_biencoder`."""
+
+    pooling: str | None = field(default=None, metadata={"help": "For a plain backbone: last_token, cls or mean."})
+
+    def keywords(self) -> dict[str, Any]:
+        """What the function gets that loads the model."""
+        return {"pooling": self.pooling, **super().keywords()}
+
+
+@dataclass
+class RetrieverArguments(LoadingArguments):
+    """A language model that looks back, as it is trained. What is not given is that of the model's repo."""
+
+    retriever: str | None = field(default=None, metadata={"help": "Hub id or folder of a bi-encoder, for 'dense'."})
+    retriever_revision: str | None = field(
+        default=None, metadata={"help": "Branch, tag or commit of the retriever's repo."}
+    )
+    context_window_size: int | None = field(default=None, metadata={"help": "Tokens of the window."})
+    chunk_size: int | None = field(default=None, metadata={"help": "Tokens of a chunk, the unit of retrieval."})
+    key_num: int | None = field(default=None, metadata={"help": "Chunks retrieved for each target chunk."})
+
+
+@dataclass
+class LookbackArguments(RetrieverArguments):
+    """The same as it is used: keywords of `load_srlm`."""
+
+    target_size: int | None = field(
+        default=None, metadata={"help": "Tokens that are scored, or generated, against one window."}
+    )
+
+    def keywords(self) -> dict[str, Any]:
+        """What the function gets that loads the model."""
+        return {"retriever": self.retriever, "retriever_revision": self.retriever_revision, **super().keywords()}
+
+    def settings(self) -> dict[str, Any]:
+        """Fields of `SelfRetrievalConfig` that are given."""
+        return given(self, *self.keywords())
+
+
+def given(arguments: Any, *left_out: str) -> dict[str, Any]:
+    """The fields of a dataclass that are not None, without those `left_out`."""
+    values = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(arguments)}
+    return {name: value for name, value in values.items() if value is not None and name not in left_out}
 
 
 def parse_arguments(
@@ -46,18 +108,20 @@ def _take_config(argv: list[str]) -> tuple[str | None, list[str]]:
 
 def _file_arguments(path: str, names: set[str]) -> list[str]:
     if not Path(path).is_file():
-        raise ValueError(f"--config: there is no file {path!r}.")
+        raise ValueError(f"--config={path!r} must be a file and is none: correct the path.")
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
     except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {error}") from error
+        raise ValueError(f"--config={path!r} must be YAML: correct it. {error}") from error
     if not isinstance(values, dict):
-        raise ValueError(f"{path} holds a {type(values).__name__}; it must be a mapping of argument names to values.")
+        raise ValueError(
+            f"--config={path!r} holds a {type(values).__name__} and must hold a mapping: write `name: value` lines."
+        )
     arguments = []
     for name, value in values.items():
         if name not in names:
             nearest = difflib.get_close_matches(str(name), sorted(names), n=1, cutoff=0.0)[0]
-            raise ValueError(f"{path}: {name!r} is not an argument; did you mean {nearest!r}?")
+            raise ValueError(f"{path}: {name!r} is not an argument: did you mean {nearest!r}?")
         if value is not None:
             arguments += [f"--{name}", *_as_text(value)]
     return arguments

@@ -7,12 +7,12 @@ from typing import Literal
 from modeling_srlm import SelfRetrievalLM
 
 from ..embedded import BACKBONE_FOLDER
-from ..models.loading_srlm import load_srlm
+from ..models.load import load_srlm
 from ..perplexity.data import check_source, read_chats, read_documents
 from ..perplexity.measure import MethodResult, compare_chats, compare_methods, count_scored, format_results
 from ..perplexity.page import check_report_file, write_report
 from ..perplexity.page_data import chat_page, describe, document_page
-from .parsing import parse_arguments
+from .parsing import LookbackArguments, parse_arguments
 
 
 @dataclass
@@ -42,10 +42,6 @@ class PerplexityArguments:
         default=None,
         metadata={"help": "Retrieval methods to compare, such as: no bm25 oracle. The first is the base."},
     )
-    retriever: str | None = field(default=None, metadata={"help": "Hub id or folder of a bi-encoder, for 'dense'."})
-    retriever_revision: str | None = field(
-        default=None, metadata={"help": "Branch, tag or commit of the retriever's repo."}
-    )
     scored_tokens: int | None = field(
         default=None, metadata={"help": "Score the last so many tokens of each document. Default: all of it."}
     )
@@ -53,42 +49,29 @@ class PerplexityArguments:
         default=None, metadata={"help": "Score the first so many documents or chat rows."}
     )
     max_length: int | None = field(default=None, metadata={"help": "Cut each document to its first so many tokens."})
-    context_window_size: int | None = field(default=None, metadata={"help": "Tokens of the window."})
-    chunk_size: int | None = field(default=None, metadata={"help": "Tokens of a chunk, the unit of retrieval."})
-    key_num: int | None = field(default=None, metadata={"help": "Chunks retrieved for each target chunk."})
-    target_size: int | None = field(default=None, metadata={"help": "Tokens scored against one window."})
     chunk_batch_size: int | None = field(default=None, metadata={"help": "Inputs that go through the model at once."})
     batch_size: int = field(default=8, metadata={"help": "Chat rows that are prepared at once."})
-    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the model's repo."})
-    trust_remote_code: bool = field(
-        default=False, metadata={"help": "Run code from the model's repo; ours and transformers' need none."}
-    )
 
+    def __post_init__(self) -> None:
+        for name in ("max_documents", "max_length"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"--{name}={value} must be at least 1: leave it out for all.")
+        if self.data is not None:
+            check_source(self.data)
+        elif self.task == "chat":
+            raise ValueError("--task='chat' needs --data: give rows with 'history', 'query' and 'answers'.")
+        if self.task == "chat" and (self.scored_tokens, self.max_length) != (None, None):
+            raise ValueError(
+                "--scored_tokens and --max_length are for documents, and of a chat the whole answer is scored: leave "
+                "them out."
+            )
+        if self.report is not None:
+            check_report_file(self.report)
 
-SETTINGS = ("context_window_size", "chunk_size", "key_num", "target_size", "chunk_batch_size")
-
-
-def load_model(arguments: PerplexityArguments) -> SelfRetrievalLM:
-    """The SelfRetrievalLM of the arguments; a plain causal LM is wrapped into one."""
-    given = {name: value for name in SETTINGS if (value := getattr(arguments, name)) is not None}
-    pins = (arguments.revision, arguments.trust_remote_code, arguments.retriever_revision)
-    return load_srlm(arguments.model, given, arguments.retriever, *pins)
-
-
-def check_arguments(arguments: PerplexityArguments) -> None:
-    """Raises ValueError for what cannot work, before a model is loaded."""
-    for name in ("max_documents", "max_length"):
-        value = getattr(arguments, name)
-        if value is not None and value < 1:
-            raise ValueError(f"--{name} is {value}; it must be at least 1.")
-    if arguments.data is not None:
-        check_source(arguments.data)
-    elif arguments.task == "chat":
-        raise ValueError("--task chat needs --data: rows with 'history', 'query' and 'answers'.")
-    if arguments.task == "chat" and (arguments.scored_tokens, arguments.max_length) != (None, None):
-        raise ValueError("--scored_tokens and --max_length are for documents; of a chat the whole answer is scored.")
-    if arguments.report is not None:
-        check_report_file(arguments.report)
+    def settings(self) -> dict[str, int]:
+        """Fields of `SelfRetrievalConfig` beside those of `LookbackArguments`."""
+        return {} if self.chunk_batch_size is None else {"chunk_batch_size": self.chunk_batch_size}
 
 
 def print_results(model: SelfRetrievalLM, summary: str, results: Sequence[MethodResult]) -> None:
@@ -123,9 +106,9 @@ def score_chats(model: SelfRetrievalLM, methods: list[str], arguments: Perplexit
 
 def main(argv: list[str]) -> None:
     """Prints the perplexity of each method, the first one's as the base of the comparison, and writes the report."""
-    (arguments,) = parse_arguments(argv, [PerplexityArguments], "perplexity", __doc__ or "")
-    check_arguments(arguments)
-    model = load_model(arguments)
+    types = [PerplexityArguments, LookbackArguments]
+    arguments, loading = parse_arguments(argv, types, "perplexity", __doc__ or "")
+    model = load_srlm(arguments.model, {**arguments.settings(), **loading.settings()}, **loading.keywords())
     methods = arguments.methods or list(dict.fromkeys(["no", model.config.retrieval_method]))
     score = score_chats if arguments.task == "chat" else score_documents
     score(model, methods, arguments)

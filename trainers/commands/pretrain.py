@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from ..llara.arguments import LlaraTrainingArguments
 from ..llara.trainer import LlaraTrainer
-from .parsing import parse_arguments
-from .training import DataArguments, LoraArguments, given, run_training
+from .parsing import LoadingArguments, given, parse_arguments
+from .training import DataArguments, LoraArguments, run_training
 
 
 @dataclass
@@ -16,7 +16,6 @@ class PretrainModelArguments:
     """The model to adapt."""
 
     model: str = field(metadata={"help": "Hub id or folder of a causal LM, or of a LLaRA model to go on with."})
-    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the model's repo."})
     bow_loss_weight: float | None = field(default=None, metadata={"help": "Weight of the bag-of-words losses."})
     ar_loss_weight: float | None = field(default=None, metadata={"help": "Weight of the next-token loss."})
     loss_weighting: str | None = field(
@@ -35,6 +34,6 @@ class PretrainModelArguments:
 
 def main(argv: list[str]) -> None:
     """Runs the command with the arguments `argv` (without the program's and the command's names)."""
-    types = (PretrainModelArguments, DataArguments, LoraArguments, LlaraTrainingArguments)
-    model, data, lora, args = parse_arguments(argv, types, "pretrain", __doc__ or "")
-    run_training(LlaraTrainer, model.model, given(model, "model"), data, lora, args)
+    types = (PretrainModelArguments, LoadingArguments, DataArguments, LoraArguments, LlaraTrainingArguments)
+    model, loading, data, lora, args = parse_arguments(argv, types, "pretrain", __doc__ or "")
+    run_training(LlaraTrainer, model.model, {**given(model, "model"), **loading.keywords()}, data, lora, args)

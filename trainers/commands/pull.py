@@ -28,12 +28,14 @@ class PullArguments:
         default=False, metadata={"help": "Fetch what would be refused, such as code that you have read."}
     )
 
+    def __post_init__(self) -> None:
+        if (self.repo_id is None) == (self.inspect is None):
+            raise ValueError("give one of --repo_id (to fetch) and --inspect (to look alone).")
+
 
 def main(argv: list[str]) -> None:
     """Runs the command with the arguments `argv`, and prints the folder, for `from_pretrained`, or what was seen."""
     (arguments,) = parse_arguments(argv, [PullArguments], "pull", __doc__ or "")
-    if (arguments.repo_id is None) == (arguments.inspect is None):
-        raise ValueError("give one of --repo_id (to fetch) and --inspect (to look alone).")
     try:
         _run(arguments)
     except (HfHubHTTPError, TransferError) as error:

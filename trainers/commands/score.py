@@ -22,11 +22,11 @@ from ..feedback.rows import RowFeedback
 from ..feedback.settings import DOCUMENT, ScoreArguments
 from ..jobs.parts import PartFiles, weights_digest
 from ..jobs.processes import on_main_process, start_processes
-from ..models.loading_srlm import load_srlm, max_positions
-from .parsing import parse_arguments
+from ..models.load import load_srlm, max_positions
+from .parsing import LoadingArguments, parse_arguments
 
 
-def load_scorer(arguments: ScoreArguments) -> SelfRetrievalLM:
+def load_scorer(arguments: ScoreArguments, loading: LoadingArguments) -> SelfRetrievalLM:
     """The language model in eval mode, its window and batches set for the task."""
     names = ("context_window_size", "chunk_size", "target_size")
     given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
@@ -35,7 +35,7 @@ def load_scorer(arguments: ScoreArguments) -> SelfRetrievalLM:
     # The repo's own target size means nothing for rows, and might not fit a small window.
     target = {} if arguments.task == DOCUMENT else {"target_size": None}
     settings = {**method, "chunk_batch_size": arguments.batch_size, **target, **given}
-    lm = load_srlm(arguments.model, settings, None, arguments.revision, arguments.trust_remote_code)
+    lm = load_srlm(arguments.model, settings, **loading.keywords())
     config: Any = lm.config
     if arguments.task != DOCUMENT and arguments.context_window_size is None:
         # A chunk less than there are positions leaves room for a token put before the input.
@@ -61,23 +61,25 @@ def make_feedback(
     return RowFeedback(lm, rows, arguments.task, arguments.target, mean, seed, show_progress)
 
 
-def run_settings(arguments: ScoreArguments, lm: SelfRetrievalLM, data: str) -> dict[str, Any]:
+def run_settings(arguments: ScoreArguments, revision: str | None, lm: SelfRetrievalLM, data: str) -> dict[str, Any]:
     """Whatever the scores depend on: an interrupted run goes on only if all of it is as it was."""
-    left_out = {"data", "output", "overwrite", "trust_remote_code"}
+    left_out = {"data", "output", "overwrite"}
     asked = {name: value for name, value in dataclasses.asdict(arguments).items() if name not in left_out}
     nested = {"sub_configs", *SelfRetrievalConfig.sub_configs}
     configured = {name: getattr(lm.config, name) for name in SelfRetrievalConfig.__annotations__ if name not in nested}
     weights = weights_digest(lm.language_model)
-    return {**asked, **configured, "sha256 of the data": data, "sha256 of the weights": weights}
+    digests = {"sha256 of the data": data, "sha256 of the weights": weights}
+    return {**asked, "revision": revision, **configured, **digests}
 
 
 def main(argv: list[str]) -> None:
     """Scores, writes the rows and prints how many there are."""
-    (arguments,) = parse_arguments(argv, [ScoreArguments], "score", __doc__ or "")
+    arguments, loading = parse_arguments(argv, [ScoreArguments, LoadingArguments], "score", __doc__ or "")
     state = start_processes()
-    lm = load_scorer(arguments).to(state.device)
+    lm = load_scorer(arguments, loading).to(state.device)
     feedback = make_feedback(arguments, lm, state.is_main_process)
-    settings, parts = run_settings(arguments, lm, feedback.digest), PartFiles(arguments.output)
+    settings = run_settings(arguments, loading.revision, lm, feedback.digest)
+    parts = PartFiles(arguments.output)
     done = on_main_process(state, lambda: parts.open(settings, arguments.overwrite))
     left = [group for group in range(feedback.num_groups) if group not in done]
     began = time.perf_counter()

@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from modeling_srlm import SelfRetrievalLM
 from modeling_srlm.bm25_srlm import Bm25Index
+from modeling_srlm.planning_srlm import Plan
 
 from ..data.sources import Row, text_field
 from .rows import DECIMALS
@@ -36,20 +37,9 @@ class Cut(NamedTuple):
     end: int
 
 
-class Layout:
-    """What one cut scores, by the model's configuration; `target_size` and `min_tokens` are tokens."""
-
-    def __init__(self, config: Any):
-        half = max(config.context_window_size // 2 // config.chunk_size, 1) * config.chunk_size
-        self.chunk_size = config.chunk_size
-        self.target_size = config.target_size or min(half, config.max_target_size)
-        replaces = config.integrate_method == "replace"
-        self.chunks_without_keys = config.context_window_size // config.chunk_size + (-1 if replaces else 1)
-
-    @property
-    def min_tokens(self) -> int:
-        """Tokens that it takes for two keys: a single candidate teaches nothing."""
-        return (self.chunks_without_keys + 2) * self.chunk_size
+def least_tokens(plan: Plan) -> int:
+    """Tokens that it takes for two keys: a single candidate teaches nothing."""
+    return (plan.chunks_without_keys + 2) * plan.config.chunk_size
 
 
 def score_prefix(
@@ -62,15 +52,15 @@ def score_prefix(
     """Rows (query, pos, neg, teacher_scores) of the target chunks at the end of a document.
 
     Args:
-        tokens: (length,) ids, `Layout.min_tokens` or more.
+        tokens: (length,) ids, `least_tokens` or more.
         candidates: None tries every key.
         scale: factor on the scores, which are log-likelihoods in nats, summed over the target chunk.
 
     The best candidate is the positive. Chunks of white space alone are left out.
     """
-    layout, config = Layout(lm.config), lm.config
-    chunks = tokens[len(tokens) % layout.chunk_size :].view(-1, layout.chunk_size)
-    first, num_keys = len(chunks) - layout.target_size // layout.chunk_size, len(chunks) - layout.chunks_without_keys
+    plan, config = Plan.of_candidates(lm), lm.config
+    chunks = tokens[len(tokens) % config.chunk_size :].view(-1, config.chunk_size)
+    first, num_keys = len(chunks) - plan.target_size // config.chunk_size, len(chunks) - plan.chunks_without_keys
     width = 2 if config.add_key_continuation else 1
     queries, keys = chunks[first - 1 : -1], [chunks[key : key + width].flatten() for key in range(num_keys)]
     chosen = _choose(queries, keys, candidates, generator, config)
@@ -80,7 +70,7 @@ def score_prefix(
         return []
     input_ids = chunks.reshape(1, -1).to(lm.device)
     labels = input_ids.clone()
-    labels[:, : -layout.target_size] = -100
+    labels[:, : -plan.target_size] = -100
     tried = torch.tensor([[chosen[i] for i in kept]])
     scores = (lm.score_candidates(input_ids, labels=labels, candidates=tried)[0] * scale).tolist()
     query_texts = lm.tokenizer.batch_decode(queries, skip_special_tokens=True)
@@ -142,8 +132,8 @@ class DocumentFeedback:
     ):
         self.lm, self.documents, self.seed = lm, documents, seed
         self.document_length, self.candidates = document_length, candidates
-        self.layout = Layout(lm.config)
-        self.scale = 1 / self.layout.chunk_size if mean else 1.0
+        self.plan = Plan.of_candidates(lm)
+        self.scale = 1 / lm.config.chunk_size if mean else 1.0
         self._tokens: tuple[int, torch.Tensor] = (-1, torch.empty(0))
         self._check_length(document_length, "document_length is", "Give more tokens, or a smaller window.")
         digest, lengths = hashlib.sha256(), []
@@ -158,10 +148,10 @@ class DocumentFeedback:
         self.num_groups = len(self.groups)
 
     def _check_length(self, length: int | None, what: str, fix: str) -> None:
-        if length is not None and length < self.layout.min_tokens:
+        if length is not None and length < least_tokens(self.plan):
             raise ValueError(
                 f"{what} {length} tokens; a window of {self.lm.config.context_window_size} with chunks of "
-                f"{self.layout.chunk_size} has two keys from {self.layout.min_tokens} tokens on. {fix}"
+                f"{self.lm.config.chunk_size} has two keys from {least_tokens(self.plan)} tokens on. {fix}"
             )
 
     def _text(self, number: int) -> str:
@@ -174,9 +164,9 @@ class DocumentFeedback:
         return self._tokens[1]
 
     def _ends(self, document: int, length: int, cuts: int | None) -> list[int]:
-        shortest = self.layout.min_tokens
+        shortest = least_tokens(self.plan)
         if cuts is None:
-            return list(range(length, shortest - 1, -self.layout.target_size))[::-1]
+            return list(range(length, shortest - 1, -self.plan.target_size))[::-1]
         places = range(shortest, length + 1)
         return sorted(random.Random(f"{self.seed}-{document}").sample(places, min(cuts, len(places))))
 

@@ -56,10 +56,6 @@ class ScoreArguments:
     random_candidates: int = field(default=6, metadata={"help": "Of documents: random keys of each block."})
     seed: int = field(default=0, metadata={"help": "Of cuts, random keys, and the answer taken where there are more."})
     overwrite: bool = field(default=False, metadata={"help": "Start anew over a finished or interrupted output."})
-    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the model's repo."})
-    trust_remote_code: bool = field(
-        default=False, metadata={"help": "Run code from the model's repo; ours and transformers' need none."}
-    )
 
     def __post_init__(self) -> None:
         choices = {"task": (None, *PROMPTS, DOCUMENT), "target": TARGETS, "score": ("mean", "sum")}

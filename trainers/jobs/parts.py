@@ -102,11 +102,11 @@ class PartFiles:
                     yield json.dumps(row, ensure_ascii=False)
 
 
-def check_output(output: str, **sources: str | None) -> None:
-    """Raises ValueError for an output that is no .jsonl, or lies in what is read: options' values by their names."""
+def check_output(output: str, suffix: str = ".jsonl", **sources: str | None) -> None:
+    """Raises ValueError for an output of another suffix, or in what is read: options' values by their names."""
     path = Path(output).resolve()
-    if path.suffix != ".jsonl":
-        raise ValueError(f"--output={output!r} must end in .jsonl: give it such a name.")
+    if path.suffix != suffix:
+        raise ValueError(f"--output={output!r} must end in {suffix}: give it such a name.")
     for name, value in sources.items():
         source = None if value is None else Path(value).resolve()
         if source is not None and (path == source or (source.is_dir() and source in path.parents)):

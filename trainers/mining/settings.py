@@ -27,13 +27,6 @@ class MineArguments:
         },
     )
     model: str | None = field(default=None, metadata={"help": "Hub id or folder of a bi-encoder, for dense and both."})
-    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the model's repo."})
-    pooling: str | None = field(
-        default=None, metadata={"help": "Of a plain backbone as the model: last_token, cls or mean."}
-    )
-    trust_remote_code: bool = field(
-        default=False, metadata={"help": "Run code from the model's repo; ours and transformers' need none."}
-    )
     overwrite: bool = field(default=False, metadata={"help": "Start anew over a finished or interrupted output."})
 
     def __post_init__(self) -> None:

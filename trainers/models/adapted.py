@@ -1,20 +1,18 @@
-"""A model from an adapter's folder alone: its base, loaded or built as for the training, and the adapter on it."""
+"""A model of our families as it was found: complete, or an adapter on its base, loaded or built as in the training."""
 
 from pathlib import Path
 from typing import Any
 
-from peft.utils import CONFIG_NAME as ADAPTER_CONFIG_NAME
-from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig
+from transformers import AutoTokenizer
 from transformers.tokenization_utils_base import TOKENIZER_CONFIG_FILE
-from transformers.utils import CONFIG_NAME, cached_file
 
 from modeling_biencoder import BiEncoderConfig, BiEncoderModel
 from modeling_llara import LlaraConfig, LlaraForPreTraining
 from modeling_srlm import SelfRetrievalLM
 
-from .adapters import load_adapter, load_peft_config
+from .adapters import no_adapter, put_adapter
 from .convert import build_biencoder
-from .kind import model_type
+from .kind import Found, find_file, look, other_repo, place_of
 
 FAMILIES: dict[str, Any] = {
     kind.config_class.model_type: kind for kind in (BiEncoderModel, LlaraForPreTraining, SelfRetrievalLM)
@@ -24,11 +22,6 @@ _LLARA_SETTINGS = (
     "num_summary_tokens", "num_predict_tokens", "bow_loss_weight", "ar_loss_weight", "loss_weighting",
     "predict_sees_summarize",
 )  # fmt: skip
-
-
-def is_adapter(source: str | Path, revision: str | None = None) -> bool:
-    """Whether a folder or Hub repo holds an adapter."""
-    return _has_file(source, ADAPTER_CONFIG_NAME, revision)
 
 
 def load_adapted(
@@ -49,59 +42,60 @@ def load_adapted(
         base: folder or Hub id of the base model; default the one that the adapter names, at the commit it names.
         is_trainable: to train the adapter further; otherwise the model is in eval mode.
         base_revision: branch, tag or commit of the base; default the commit that the adapter names with it.
-        settings: loading keywords for the base, such as `dtype`, and settings that replace those of the folder.
+        settings: loading keywords for the base, such as `dtype` (of these `token`, `cache_dir`, `trust_remote_code`
+            and what else does not belong to one repo hold for the adapter, too), and settings that replace those of
+            the folder.
 
     Raises:
         ValueError: for a folder without an adapter, an adapter that names no base, or another base than its own.
     """
-    source, peft_config = str(source), load_peft_config(source, revision)
-    if base is None and not peft_config.base_model_name_or_path:
+    place = place_of(settings)
+    of_base = {**place, "revision": base_revision}
+    found = look(source, base, of_base, revision=revision, **other_repo(place))
+    if found.adapter is None:
+        raise no_adapter(source)
+    return build_found(found, is_trainable, **settings)
+
+
+def build_found(found: Found, is_trainable: bool = False, **settings: Any) -> Any:
+    """The model of one of our families that `found` is, with the adapter on its base.
+
+    Args:
+        is_trainable: to train an adapter further; a complete model comes as `from_pretrained` gives it.
+        settings: keywords of `from_pretrained` beside those of `found`.
+
+    Raises ValueError for another kind of model, and for an adapter of another base than `found.base`.
+    """
+    if found.model_type not in FAMILIES:
         raise ValueError(
-            f"The adapter {source!r} does not name the model that it was trained on (one in memory?): pass base, a "
-            "folder or Hub id (--base, or --model where there is an --adapter)."
+            f"The {'adapter' if found.adapter else 'model'} {found.source!r} is of type {found.model_type!r}, not "
+            f"one of {', '.join(FAMILIES)}: load it with transformers or peft."
         )
-    if base is None or str(base) == peft_config.base_model_name_or_path:
-        base_revision = base_revision or peft_config.revision
-    if base_revision is not None:
-        settings = {"revision": base_revision, **settings}
-    base = str(base or peft_config.base_model_name_or_path)
-    config = _configuration(source, revision, base, settings)
-    model = _base_model(base, config, settings)
-    if _has_file(source, TOKENIZER_CONFIG_FILE, revision):
-        model.tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
-    _check_base(model.config, config, source, base)
-    load_adapter(model, source, is_trainable, revision)
+    if found.base is None:
+        return FAMILIES[found.model_type].from_pretrained(found.source, **{**settings, **found.loading})
+    model = _base_model(found, found.base, settings)
+    if find_file(found.source, TOKENIZER_CONFIG_FILE, found.loading) is not None:
+        model.tokenizer = AutoTokenizer.from_pretrained(found.source, **found.loading)
+    _check_base(model.config, found.config, found.source, found.base.source)
+    put_adapter(model, found, is_trainable)
     return model
 
 
-def _configuration(source: str, revision: str | None, base: str, settings: dict[str, Any]) -> PreTrainedConfig:
-    """The configuration in the adapter's folder, else that of a base that is complete."""
-    if _has_file(source, CONFIG_NAME, revision):
-        config = AutoConfig.from_pretrained(source, revision=revision)
-    else:
-        config = AutoConfig.from_pretrained(base, revision=settings.get("revision"))
-    if config.model_type not in FAMILIES:
-        raise ValueError(
-            f"The adapter {source!r} is of a {config.model_type!r} model, not of {', '.join(FAMILIES)}: load it with "
-            "transformers or peft."
-        )
-    return config
-
-
-def _base_model(base: str, config: Any, settings: dict[str, Any]) -> Any:
-    family = FAMILIES[config.model_type]
+def _base_model(found: Found, base: Found, settings: dict[str, Any]) -> Any:
+    family, settings = FAMILIES[found.model_type], {**settings, **base.loading}
     if family is BiEncoderModel:
         names = [name for name in BiEncoderConfig.keywords() if name != "text_config"]
-        settings = {**{name: getattr(config, name) for name in names}, **settings}
-    if model_type(base, settings) == config.model_type:
-        return family.from_pretrained(base, **settings)
+        settings = {**{name: getattr(found.config, name) for name in names}, **settings}
+    if base.model_type == found.model_type:
+        return family.from_pretrained(base.source, **settings)
     if family is BiEncoderModel:
-        return build_biencoder(base, **settings)
+        return build_biencoder(base.source, kind=base.model_type, **settings)
     if family is LlaraForPreTraining:
-        return family.from_backbone(base, **{**{name: getattr(config, name) for name in _LLARA_SETTINGS}, **settings})
+        fields = {name: getattr(found.config, name) for name in _LLARA_SETTINGS}
+        return family.from_backbone(base.source, **{**fields, **settings})
     raise ValueError(
-        f"The adapter is of a self-retrieval LM, and {base!r} is a language model alone, without its retriever: save "
-        "the self-retrieval LM (save_pretrained) and pass its folder as base."
+        f"The adapter {found.source!r} is of a self-retrieval LM, and {base.source!r} is a language model alone, "
+        "without its retriever: save the self-retrieval LM (save_pretrained) and pass its folder as base."
     )
 
 
@@ -119,12 +113,3 @@ def _check_base(actual: Any, wanted: Any, source: str, base: str) -> None:
                 f"The adapter {source!r} was not trained on {base!r}: {name} is {is_!r} there and was {was!r} in the "
                 "training. Pass the right base."
             )
-
-
-def _has_file(source: str | Path, name: str, revision: str | None) -> bool:
-    found = cached_file(
-        str(source), name, revision=revision,
-        _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_gated_repo=False,
-        _raise_exceptions_for_connection_errors=False,
-    )  # fmt: skip
-    return found is not None

@@ -15,10 +15,11 @@ from peft import (
 from peft.utils import CONFIG_NAME as ADAPTER_CONFIG_NAME
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
-from transformers.utils import ADAPTER_SAFE_WEIGHTS_NAME, cached_file
+from transformers.utils import ADAPTER_SAFE_WEIGHTS_NAME
 
 from modeling_srlm import SelfRetrievalLM
 
+from .kind import Found, find_adapter, find_file, place_of
 from .quantization import prepare_quantized
 
 ADAPTER_NAME = "default"
@@ -56,7 +57,9 @@ def add_adapter(
     and for a model that has an adapter already.
     """
     if not isinstance(peft_config, PeftConfig):
-        raise TypeError(f"peft_config is a {type(peft_config).__name__}; pass a PeftConfig such as peft.LoraConfig().")
+        raise TypeError(
+            f"peft_config is a {type(peft_config).__name__} and must be a PeftConfig: pass peft.LoraConfig()."
+        )
     if has_adapters(model):
         raise ValueError("The model has an adapter already: merge it first, or leave peft_config out to train it on.")
     _check_kind(peft_config)
@@ -108,16 +111,29 @@ def _token_rows(model: PreTrainedModel, token_ids: list[int]) -> dict[str, list[
 
 
 def load_adapter(
-    model: PreTrainedModel, source: str | Path, is_trainable: bool = False, revision: str | None = None
+    model: PreTrainedModel,
+    source: str | Path,
+    is_trainable: bool = False,
+    revision: str | None = None,
+    **loading: Any,
 ) -> None:
     """Put a saved adapter on a model like the one it was trained on; `is_trainable` to train it further.
 
     Args:
         source: folder or Hub id of the adapter; `revision` is its branch, tag or commit.
+        loading: what else says where the repo lies: `token`, `cache_dir`, `subfolder` and so on.
 
     Raises ValueError where there is no adapter, one of a kind that our models do not take, or of another model.
     """
-    config = load_peft_config(source, revision)
+    place = place_of({**loading, "revision": revision})
+    if (adapter := find_adapter(source, place)) is None:
+        raise no_adapter(source)
+    put_adapter(model, Found(str(source), None, place, adapter), is_trainable)
+
+
+def put_adapter(model: PreTrainedModel, found: Found, is_trainable: bool = False) -> None:
+    """`load_adapter` of an adapter that was looked at."""
+    config: Any = copy.deepcopy(found.adapter)
     _check_kind(config)
     if has_adapters(model):
         raise ValueError("The model has an adapter already: merge it first, or load the adapter onto its base.")
@@ -126,31 +142,33 @@ def load_adapter(
     # transformers' own load_adapter loses a DoRA's magnitudes.
     model.add_adapter(config, ADAPTER_NAME)
     _record_base(model)
-    load_adapter_weights(model, source, revision)
+    load_adapter_weights(model, found.source, found.loading)
     if not is_trainable:
         model.eval().requires_grad_(False)
 
 
-def load_peft_config(source: str | Path, revision: str | None = None) -> PeftConfig:
-    """The configuration of a saved adapter; ValueError where the folder or repo has none."""
-    try:
-        return PeftConfig.from_pretrained(str(source), revision=revision)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{str(source)!r} holds no {ADAPTER_CONFIG_NAME}: it is not an adapter. {error}") from error
+def no_adapter(source: str | Path) -> ValueError:
+    """The error for a folder or repo without an adapter."""
+    return ValueError(
+        f"{str(source)!r} holds no {ADAPTER_CONFIG_NAME}: it is not an adapter. Give the folder or Hub id of one."
+    )
 
 
-def load_adapter_weights(model: PreTrainedModel, source: str | Path | None, revision: str | None = None) -> None:
+def load_adapter_weights(
+    model: PreTrainedModel, source: str | Path | None, place: dict[str, Any] | None = None
+) -> None:
     """Load the weights of a checkpoint into the adapter that is on the model.
 
     Raises ValueError where the folder or repo has none, or weights of another adapter configuration or model.
     """
     if source is None:
-        raise ValueError("There is no checkpoint to load the adapter from.")
+        raise ValueError("source=None must be a checkpoint of the adapter: save one first, or give its folder.")
     try:
-        file = cached_file(str(source), ADAPTER_SAFE_WEIGHTS_NAME, revision=revision)
+        file = find_file(source, ADAPTER_SAFE_WEIGHTS_NAME, place or {}, needed=True)
     except OSError as error:
         raise ValueError(
-            f"{str(source)!r} holds no {ADAPTER_SAFE_WEIGHTS_NAME}: it is not a checkpoint of an adapter."
+            f"{str(source)!r} holds no {ADAPTER_SAFE_WEIGHTS_NAME}: it is not a checkpoint of an adapter. Give the "
+            "folder or Hub id of one."
         ) from error
     weights = {name.removeprefix(_PREFIX): value for name, value in load_file(str(file)).items()}
     wanted = get_peft_model_state_dict(model, adapter_name=ADAPTER_NAME, save_embedding_layers=False)

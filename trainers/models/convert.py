@@ -29,15 +29,16 @@ def biencoder_from_llara(
 
 
 def build_biencoder(
-    backbone: ModelSource, tokenizer: PreTrainedTokenizerBase | None = None, **settings: Any
+    backbone: ModelSource, tokenizer: PreTrainedTokenizerBase | None = None, kind: str | None = None, **settings: Any
 ) -> BiEncoderModel:
     """A new bi-encoder on a backbone; a LLaRA model or its repo brings its prompts and pooling.
 
     Args:
         backbone: repo id, folder or model.
+        kind: the backbone's `model_type`, where the caller has looked already.
         settings: fields of `BiEncoderConfig`; for a backbone to load also loading keywords such as `revision`.
     """
-    if model_type(backbone, settings) != LlaraConfig.model_type:
+    if (kind or model_type(backbone, settings)) != LlaraConfig.model_type:
         return BiEncoderModel.from_backbone(backbone, tokenizer=tokenizer, **settings)
     if isinstance(backbone, LlaraForPreTraining):
         return biencoder_from_llara(backbone, tokenizer, **settings)

@@ -1,18 +1,120 @@
-"""What kind of model a folder, a repo or an object holds."""
+"""What kind of model a folder, a repo or an object holds; a folder or repo is looked at once, then built from."""
 
+import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from peft import PeftConfig
+from peft.utils import CONFIG_NAME as ADAPTER_CONFIG_NAME
 from transformers import AutoConfig, PreTrainedModel
+from transformers.utils import cached_file
 
-from hub_cards.travelling.loading import HUB_KEYWORDS
+from hub_cards.travelling.loading import HUB_KEYWORDS, commit_of
 
 ModelSource = str | Path | PreTrainedModel
+PLACE = (*HUB_KEYWORDS, "trust_remote_code")  # keywords that say where a repo lies, and whether its code may run
+_OF_ONE_REPO = ("revision", "subfolder")  # the other keywords hold for an adapter's base and for a retriever, too
 
 
-def model_type(model: ModelSource, kwargs: dict[str, Any]) -> str:
-    """The `model_type` of a model, or of the one in a folder or repo; `kwargs` may say which revision."""
+@dataclass(frozen=True)
+class Found:
+    """What a folder or repo holds, asked once.
+
+    Attributes:
+        source: the folder or Hub id.
+        config: config.json; of an adapter without one, that of its base.
+        loading: `revision`, `token`, `cache_dir`, `trust_remote_code` and the like, for every step that follows. The
+            revision of a repo is the commit that was looked at: a branch may move on before the weights are read.
+        adapter: adapter_config.json, None where a complete model lies.
+        base: what the adapter was trained on, or is put on.
+    """
+
+    source: str
+    config: Any
+    loading: dict[str, Any]
+    adapter: PeftConfig | None = None
+    base: "Found | None" = None
+
+    @property
+    def model_type(self) -> str:
+        """Of config.json, or of the adapter's base."""
+        return self.config.model_type
+
+
+def look(
+    source: str | Path, base: str | Path | None = None, base_loading: dict[str, Any] | None = None, **loading: Any
+) -> Found:
+    """What a folder or Hub repo holds.
+
+    Args:
+        base: of an adapter, the folder or Hub id of its base; default the one that it names, at the commit it names.
+        base_loading: keywords of the base's repo alone, such as `revision`.
+        loading: those of `PLACE`.
+
+    Raises:
+        OSError, ValueError: where there is no model, of a kind that transformers knows.
+        ValueError: for an adapter that names no base, where none is given.
+    """
+    source, place = str(source), {"trust_remote_code": False, **place_of(loading)}
+    try:
+        config, place = _read_config(source, place)
+    except (OSError, ValueError):
+        if (adapter := find_adapter(source, place)) is None:
+            raise
+        config = None  # as peft saves an adapter
+    else:
+        adapter = find_adapter(source, place)
+    if adapter is None:
+        return Found(source, config, place)
+    on = _look_at_base(source, adapter, base, {**other_repo(place), **place_of(base_loading or {})})
+    return Found(source, on.config if config is None else config, place, adapter, on)
+
+
+def _read_config(source: str, place: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The configuration, and the keywords with the commit that it was read at."""
+    config = AutoConfig.from_pretrained(source, **place)
+    commit = commit_of(source, place)
+    return config, {**place, "revision": commit} if commit else place
+
+
+def _look_at_base(source: str, adapter: PeftConfig, base: str | Path | None, place: dict[str, Any]) -> Found:
+    named = adapter.base_model_name_or_path
+    if base is None and not named:
+        raise ValueError(
+            f"The adapter {source!r} does not name the model that it was trained on (one in memory?): pass base, a "
+            "folder or Hub id (--base, or --model where there is an --adapter)."
+        )
+    if base is None or str(base) == named:
+        place = {**place_of({"revision": adapter.revision}), **place}
+    base = str(base or named)
+    return Found(base, *_read_config(base, place))
+
+
+def find_adapter(source: str | Path, place: dict[str, Any]) -> PeftConfig | None:
+    """The configuration of the adapter in a folder or repo, None where there is none."""
+    file = find_file(source, ADAPTER_CONFIG_NAME, place)
+    return None if file is None else PeftConfig.from_pretrained(os.path.dirname(file))
+
+
+def find_file(source: str | Path, name: str, place: dict[str, Any], needed: bool = False) -> str | None:
+    """Where a file of a folder or repo lies here; None, or an OSError where it is `needed`, if there is none."""
+    hub = {key: value for key, value in place.items() if key in HUB_KEYWORDS}
+    return cached_file(str(source), name, _raise_exceptions_for_missing_entries=needed, **hub)
+
+
+def place_of(keywords: dict[str, Any]) -> dict[str, Any]:
+    """Those of the keywords that are of `PLACE`, and given."""
+    return {name: keywords[name] for name in PLACE if keywords.get(name) is not None}
+
+
+def other_repo(place: dict[str, Any]) -> dict[str, Any]:
+    """The keywords for another repo, which has commits of its own."""
+    return {name: value for name, value in place.items() if name not in _OF_ONE_REPO}
+
+
+def model_type(model: ModelSource, keywords: dict[str, Any]) -> str:
+    """The `model_type` of a model, or of the one in a folder or repo; `keywords` may say which revision."""
     if isinstance(model, PreTrainedModel):
         return model.config.model_type
-    hub = {name: kwargs[name] for name in (*HUB_KEYWORDS, "trust_remote_code") if name in kwargs}
-    return AutoConfig.from_pretrained(model, **hub).model_type
+    return AutoConfig.from_pretrained(model, **place_of(keywords)).model_type

@@ -1,43 +1,189 @@
-"""A bi-encoder for a command that embeds: from a repo of one, of a LLaRA model, or around any backbone."""
+"""A model for a command, from whatever form it comes in: looked at once (`kind.look`), then built."""
 
+from pathlib import Path
 from typing import Any
 
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
 from modeling_biencoder import BiEncoderConfig, BiEncoderModel
-from modeling_llara import LlaraConfig
+from modeling_llara import LlaraConfig, LlaraForPreTraining
+from modeling_llara.prompts_llara import adapted_config, biencoder_keywords
+from modeling_srlm import SelfRetrievalConfig, SelfRetrievalLM
 
 from ..jobs.parts import weights_digest
-from .adapted import is_adapter, load_adapted
-from .converted import load_as_biencoder
-from .kind import model_type
+from .adapted import build_found
+from .convert import biencoder_from_llara, check_ends_open
+from .kind import PLACE, Found, ModelSource, look, other_repo, place_of
+from .merging import merge_adapter
 
 
-def load_biencoder(
-    model: str, revision: str | None = None, trust_remote_code: bool = False, pooling: str | None = None
-) -> BiEncoderModel:
-    """The bi-encoder of the Hub id or folder `model`, of its adapter alone, too, in eval mode.
+def load_biencoder(source: str, pooling: str | None = None, **loading: Any) -> BiEncoderModel:
+    """The bi-encoder of a Hub id or folder of one, of a LLaRA model, of an adapter of either, or around a backbone.
 
     Args:
-        trust_remote_code: for a backbone with code of its own; our repos need none.
         pooling: makes a bi-encoder of a plain backbone: `last_token`, `cls` or `mean`, and normalised.
+        loading: where the repo lies (`revision`, `token`, `cache_dir`, ...), and `trust_remote_code` for a backbone
+            with code of its own; our repos need none.
 
-    Raises ValueError for a plain backbone without pooling, and for a pooling where the repo has its own.
+    Returns it in eval mode. Raises ValueError for a plain backbone without pooling, and for a pooling where the repo
+    has its own.
     """
-    hub: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
-    kind = model_type(model, hub)
+    found = look(source, **loading)
+    kind = found.model_type
     if kind not in (BiEncoderConfig.model_type, LlaraConfig.model_type):
         if pooling is None:
             raise ValueError(
-                f"{model!r} is a plain {kind}, no bi-encoder: say how it is pooled with --pooling last_token, cls or "
+                f"{source!r} is a plain {kind}, no bi-encoder: say how it is pooled with --pooling last_token, cls or "
                 f"mean, or make a bi-encoder of it with `lookback finetune` or `lookback convert`."
             )
-        return BiEncoderModel.from_backbone(model, pooling=pooling, **hub).eval()
+        return BiEncoderModel.from_backbone(source, pooling=pooling, **_of_backbone(found, loading)).eval()
     if pooling is not None:
-        raise ValueError(f"--pooling is for a plain backbone; {model!r} is a {kind} and brings its own.")
-    if kind == LlaraConfig.model_type:
-        return load_as_biencoder(model, revision=revision).eval()
-    if is_adapter(model, revision):
-        return load_adapted(model, revision=revision).eval()
-    return BiEncoderModel.from_pretrained(model, revision=revision).eval()
+        raise ValueError(
+            f"--pooling={pooling!r} is for a plain backbone, and {source!r} is a {kind}, which brings its own: leave "
+            "it out."
+        )
+    model = build_found(found) if kind == BiEncoderConfig.model_type else _biencoder_of_llara(found)
+    return model.eval()
+
+
+def load_as_biencoder(
+    source: str, backbone: str | None = None, backbone_revision: str | None = None, **settings: Any
+) -> BiEncoderModel:
+    """A bi-encoder from a repo id or folder of a LLaRA model, of its LoRA, or of a plain backbone that LLaRA adapted.
+
+    A plain backbone is one that `save_backbone` wrote, or a published checkpoint such as BAAI/LLARA-pretrain: its
+    prompts are known by the special tokens of its tokenizer.
+
+    Args:
+        backbone, backbone_revision: for a LoRA, the model that it was trained on; default the one that it names.
+        settings: fields of `BiEncoderConfig`, and where the source's repo lies (`revision`, `token`, ...).
+
+    Raises ValueError for a model that LLaRA did not adapt, and for a LoRA whose backbone is not known.
+    """
+    found = look(source, backbone, {"revision": backbone_revision}, **place_of(settings))
+    fields = {name: value for name, value in settings.items() if name not in PLACE}
+    if found.model_type == LlaraConfig.model_type:
+        return _biencoder_of_llara(found, **fields)
+    if found.adapter is not None:
+        raise ValueError(
+            f"{source!r} is an adapter of a {found.model_type!r} model and must be one of a LLaRA model to be "
+            "converted: merge it into its base with `lookback merge`."
+        )
+    tokenizer = AutoTokenizer.from_pretrained(source, **found.loading)
+    config = adapted_config(tokenizer)
+    if config is None:
+        raise ValueError(
+            f"{source!r} is no LLaRA model and its tokenizer has no special tokens of LLaRA's prompts: adapt it with "
+            "`lookback pretrain`, or fine-tune it as it is with `lookback finetune`."
+        )
+    check_ends_open(tokenizer)
+    fields = {**biencoder_keywords(config), **fields}
+    return BiEncoderModel.from_backbone(source, tokenizer=tokenizer, **found.loading, **fields)
+
+
+def _biencoder_of_llara(found: Found, **fields: Any) -> BiEncoderModel:
+    llara = build_found(found)
+    return biencoder_from_llara(llara if found.adapter is None else merge_adapter(llara), **fields)
+
+
+def load_llara(source: str, **loading: Any) -> LlaraForPreTraining:
+    """The LLaRA model of a Hub id or folder, or of an adapter's.
+
+    Raises ValueError for another kind of model, and where there is none.
+    """
+    try:
+        found = look(source, **loading)
+    except OSError as error:
+        raise ValueError(f"--model={source!r} is no folder or Hub repo of a model: {error}") from error
+    if found.model_type != LlaraConfig.model_type:
+        raise ValueError(
+            f"--model={source!r} is of type {found.model_type!r} and must be a LLaRA model, with the prompts that are "
+            f"read here: take one, such as `lookback pretrain --model {source} --train_data ...` makes of a decoder."
+        )
+    return build_found(found)
+
+
+def load_srlm(
+    source: str,
+    settings: dict[str, Any],
+    retriever: str | None = None,
+    retriever_revision: str | None = None,
+    **loading: Any,
+) -> SelfRetrievalLM:
+    """The SelfRetrievalLM of a Hub id or folder, of its adapter, too; a plain causal LM is wrapped into one.
+
+    Args:
+        settings: of [`SelfRetrievalConfig`]; what is not given is that of the repo, or fits the plain LM's positions.
+        retriever: Hub id or folder of a bi-encoder, for a plain LM and the method 'dense'.
+        retriever_revision: branch, tag or commit of its repo.
+        loading: where the LM's repo lies (`revision`, `token`, `cache_dir`, ...), and `trust_remote_code`; what does
+            not belong to one repo holds for the retriever, too.
+
+    Raises ValueError for a retriever where the repo brings its own.
+    """
+    found = look(source, **loading)
+    if found.model_type != SelfRetrievalConfig.model_type:
+        place = _of_backbone(found, loading)
+        complete = {**_defaults(found.config, settings), **settings}
+        if retriever is not None:
+            complete = {"retrieval_method": "dense", "retriever": retriever, **complete}
+        return build_srlm(source, None, retriever_revision=retriever_revision, **place, **complete)
+    if retriever is not None:
+        raise ValueError(
+            f"--retriever={retriever!r} is for a plain causal LM, and {source!r} is a SelfRetrievalLM, which brings "
+            "its own: leave it out."
+        )
+    loaded = build_found(found)
+    for name, value in settings.items():
+        setattr(loaded.config, name, value)
+    return loaded
+
+
+def build_srlm(
+    backbone: ModelSource,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    retriever_revision: str | None = None,
+    model_kwargs: dict[str, Any] | None = None,
+    retriever_kwargs: dict[str, Any] | None = None,
+    **settings: Any,
+) -> SelfRetrievalLM:
+    """A new SelfRetrievalLM on a causal LM, with BM25 unless the settings say otherwise.
+
+    Args:
+        settings: keywords of `SelfRetrievalLM.from_components`; for a backbone to load also where its repo lies
+            (`revision`, `token`, ...) and `quantization_config`. What does not belong to one repo holds for that of
+            the retriever, too, whose `revision` is `retriever_revision`.
+    """
+    own = {name: value for name, value in settings.items() if name not in (*PLACE, "quantization_config")}
+    place, quantized = place_of(settings), settings.get("quantization_config")
+    loading = place if quantized is None else {"quantization_config": quantized, **place}
+    pin = {} if retriever_revision is None else {"revision": retriever_revision}
+    return SelfRetrievalLM.from_components(
+        str(backbone) if isinstance(backbone, Path) else backbone,
+        tokenizer,
+        model_kwargs={**(model_kwargs or {}), **loading},
+        retriever_kwargs={**other_repo(place), **(retriever_kwargs or {}), **pin},
+        **{"retrieval_method": "bm25", **own},
+    )
+
+
+def _of_backbone(found: Found, loading: dict[str, Any]) -> dict[str, Any]:
+    # transformers finds the base of a plain backbone's adapter by itself, and asks both for one revision.
+    return found.loading if found.adapter is None else place_of(loading)
+
+
+def max_positions(config: Any) -> int:
+    """Positions of a causal LM; families without a limit of their own (ALiBi's, such as BLOOM) name none."""
+    return getattr(config, "max_position_embeddings", 8192)
+
+
+def _defaults(config: Any, given: dict[str, Any]) -> dict[str, Any]:
+    """Settings for a plain LM: a quarter of its positions as the window, half of the window scored at once."""
+    window = given.get("context_window_size", min(2048, max(max_positions(config) // 4, 64)))
+    chunk = given.get("chunk_size", 64 if window >= 1024 else 32 if window >= 256 else 16)
+    target = max(window // 2 // chunk, 1) * chunk
+    sizes = {"context_window_size": window, "chunk_size": chunk, "target_size": target}
+    return {**sizes, "key_num": 4, "chunk_batch_size": 4}
 
 
 def encoding_settings(model: BiEncoderModel) -> dict[str, Any]:

@@ -25,7 +25,7 @@ def merge_adapter(model: PreTrainedModel) -> Any:
             an adapter whose merged weights are not finite.
     """
     if not has_adapters(model):
-        raise ValueError("The model has no adapter to merge.")
+        raise ValueError("The model has no adapter to merge: put one on it with add_adapter or load_adapter.")
     if quantized_part(model) is not None:
         raise ValueError(
             "The weights are quantised, and merging would round them again: load the adapter onto the base model "

@@ -36,7 +36,7 @@ def check_report_file(file: str | Path) -> None:
 
 
 def render_report(page: dict[str, Any]) -> str:
-    """The HTML page of `report_data.document_page` or `chat_page`. Everything is inside it; it asks for no network."""
+    """The HTML page of `page_data.document_page` or `chat_page`. Everything is inside it; it asks for no network."""
     return _TEMPLATES.get_template("page.html.jinja").render(page=page)
 
 

@@ -1,4 +1,4 @@
-"""The data behind the page of `report_perplexity`: plain lists and texts, ready for JSON.
+"""The data behind the page of `page.render_report`: plain lists and texts, ready for JSON.
 
 An item is a document, or all chat rows together. Of each target (a chunk; a chat row's answer) it holds the loss, the
 retrieved sources (chunks; turns of the history) and their scores under each method; and every text that these need.

@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 
+from hub_cards.travelling.checks import check_positive_int
 from modeling_biencoder import BiEncoderModel
-from modeling_biencoder.checks_biencoder import check_max_length, check_positive_int, check_truncate_dim
 from modeling_biencoder.gather_biencoder import gather_rows, gather_sizes, is_distributed
+from modeling_biencoder.inputs_biencoder import check_max_length, check_truncate_dim
 from modeling_biencoder.pooling_biencoder import finish
 
 from .bm25 import BM25Index

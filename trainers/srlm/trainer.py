@@ -1,7 +1,6 @@
 """SelfRetrievalTrainer: trains a language model on documents that it looks back into."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import datasets
@@ -24,6 +23,7 @@ from ..data.padding import pad_id
 from ..data.sources import Row, RowSource
 from ..data.transforms import Transform
 from ..models.kind import ModelSource
+from ..models.load import build_srlm
 from .arguments import SelfRetrievalTrainingArguments
 from .collator import SelfRetrievalCollator
 from .rows import load_chats, tokenize_documents
@@ -55,18 +55,10 @@ class SelfRetrievalTrainer(FamilyTrainer):
             self.add_callback(IndexRefreshCallback(self.model, self.args.index_refresh_steps))
 
     def build_model(
-        self, backbone: ModelSource, tokenizer: PreTrainedTokenizerBase | None, kwargs: dict[str, Any]
+        self, backbone: ModelSource, tokenizer: PreTrainedTokenizerBase | None, kwargs: dict[str, Any], kind: str
     ) -> PreTrainedModel:
         """A self-retrieval LM with BM25 unless `kwargs` say otherwise; `revision` is the backbone's."""
-        source = str(backbone) if isinstance(backbone, Path) else backbone
-        settings = {"retrieval_method": "bm25", **kwargs}
-        loading = {name: settings.pop(name) for name in ("quantization_config", "revision") if name in settings}
-        if loading:
-            settings["model_kwargs"] = {**settings.get("model_kwargs", {}), **loading}
-        if "retriever_revision" in settings:
-            pin = {"revision": settings.pop("retriever_revision")}
-            settings["retriever_kwargs"] = {**settings.get("retriever_kwargs", {}), **pin}
-        return SelfRetrievalLM.from_components(source, tokenizer, **settings)
+        return build_srlm(backbone, tokenizer, **kwargs)
 
     def load_rows(self, source: RowSource) -> datasets.Dataset | datasets.IterableDataset:
         """Documents as blocks of tokens, rows with `history` as chats, rows with `input_ids` as they are."""

@@ -1,4 +1,4 @@
-"""Fixtures for test files that push or pull: `from tests.loopback_hub.fixtures import hub as hub`."""
+"""What test files that push or pull need; `tests/conftest.py` makes a fixture of `hub` for all of them."""
 
 import hashlib
 import time

@@ -6,7 +6,6 @@ from huggingface_hub import ModelCard
 from transformers import TrainerState
 
 from modeling_biencoder import BiEncoderModel
-from tests.support.loopback_hub.fixtures import hub as hub
 from tests.support.loopback_hub.fixtures import read
 from tests.support.tiny import tiny_backbone, tiny_tokenizer
 from tests.support.training import PAIRS, arguments

@@ -9,18 +9,8 @@ import pytest
 import torch
 
 from tests.support import ROOT
-from tests.support.tiny import random_ids, tiny_backbone, tiny_tokenizer
-from tests.support.training import PAIRS, PASSAGES, SENTENCES, arguments, assert_same_weights, weights
-
-# Rows of unequal numbers of scored tokens.
-DOCUMENTS = [
-    {"input_ids": row, "labels": [-100] * (80 - 2 * number) + row[80 - 2 * number :]}
-    for number, row in enumerate(random_ids(8, 96).tolist())
-]
-CHATS = [
-    {"history": list(SENTENCES[: i + 1]), "query": text, "answers": [SENTENCES[-1] * (i % 3 + 1)]}
-    for i, text in enumerate(SENTENCES)
-]
+from tests.support.tiny import tiny_backbone, tiny_tokenizer
+from tests.support.training import CHATS, DOCUMENTS, PAIRS, PASSAGES, arguments, assert_same_weights, weights
 
 
 def train(kind: str, folder: Path, batch_size: int) -> dict[str, torch.Tensor]:

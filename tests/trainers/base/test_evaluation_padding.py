@@ -16,8 +16,7 @@ from modeling_llara import LlaraForPreTraining
 from modeling_srlm import SelfRetrievalLM
 from tests.support import ROOT
 from tests.support.tiny import tiny_backbone, tiny_tokenizer
-from tests.support.training import PAIRS, PASSAGES, arguments
-from tests.trainers.base.test_distributed import CHATS, DOCUMENTS
+from tests.support.training import CHATS, DOCUMENTS, PAIRS, PASSAGES, arguments
 from trainers import (
     BiEncoderTrainer,
     BiEncoderTrainingArguments,

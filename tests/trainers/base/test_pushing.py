@@ -12,7 +12,6 @@ from hub_cards import TransferError, pull
 from modeling_biencoder import BiEncoderModel
 from tests.support.loopback_hub import Fault
 from tests.support.loopback_hub.fixtures import commit, read
-from tests.support.loopback_hub.fixtures import hub as hub
 from tests.support.tiny import tiny_backbone, tiny_tokenizer
 from tests.support.training import PAIRS, arguments
 from trainers import BiEncoderTrainer, BiEncoderTrainingArguments

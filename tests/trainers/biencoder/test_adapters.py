@@ -14,8 +14,7 @@ from transformers import AutoModel, BitsAndBytesConfig
 
 from modeling_biencoder import BiEncoderModel
 from modeling_llara import LlaraForPreTraining
-from tests.biencoder.test_bidirectional import backbone as other_backbone
-from tests.support.loopback_hub.fixtures import hub as hub
+from tests.support.decoders import backbone as other_backbone
 from tests.support.loopback_hub.fixtures import read
 from tests.support.tiny import tiny_backbone, tiny_tokenizer
 from tests.support.training import PAIRS, SENTENCES, arguments, assert_same_weights, weights
@@ -27,7 +26,7 @@ from trainers import (
     load_adapter,
     merge_adapter,
 )
-from trainers.commands.adapter_arguments import LoraArguments
+from trainers.commands.training import LoraArguments
 from trainers.demo.fresh_process import run_without_lookback
 
 LAYERS = ["q_proj", "v_proj", "down_proj"]
@@ -281,7 +280,7 @@ def test_flags_make_the_configuration() -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"lora_rank": 0}, "lora_rank=0 must be 1 or more"),
+        ({"lora_rank": 0}, "lora_rank=0 must be at least 1"),
         ({"adapter": "x", "lora_rank": 4}, "brings its own configuration"),
         ({"use_dora": True}, "give a lora_rank too"),
         ({"load_in_4bit": True}, "cannot train themselves"),
@@ -302,7 +301,7 @@ def test_quantisation_needs_cuda_and_bitsandbytes(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     with pytest.raises(ValueError, match="pip install bitsandbytes"):
         LoraArguments(load_in_4bit=True, lora_rank=4)
-    monkeypatch.setattr("trainers.commands.adapter_arguments.check_quantization", lambda bits: None)
+    monkeypatch.setattr("trainers.commands.training.check_quantization", lambda bits: None)
     config = LoraArguments(load_in_4bit=True, lora_rank=4, bnb_4bit_use_double_quant=True).loading_keywords()
     quantization = config["quantization_config"]
     assert (quantization.load_in_4bit, quantization.bnb_4bit_use_double_quant) == (True, True)

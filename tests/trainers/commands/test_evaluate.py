@@ -7,7 +7,8 @@ import torch
 from safetensors import safe_open
 
 from modeling_biencoder import BiEncoderModel
-from tests.support.beir import CORPUS, QRELS, QUERIES, write_beir, write_lines
+from tests.support.beir import CORPUS, QRELS, QUERIES, write_beir
+from tests.support.files import write_rows
 from tests.support.tiny import tiny_backbone, tiny_tokenizer
 from trainers import RetrievalEvaluator, cli, load_embeddings
 from trainers.commands import encode as encode_command
@@ -75,7 +76,7 @@ def test_evaluate_names_what_is_wrong(model, tmp_path, options, message):
 
 def test_encode_writes_embeddings_and_ids(model, tmp_path, capsys):
     rows = [{"_id": key, "title": "T" * (i % 2), "text": text} for i, (key, text) in enumerate(CORPUS.items())]
-    write_lines(tmp_path / "corpus.jsonl", rows)
+    write_rows(tmp_path / "corpus.jsonl", rows)
     output = tmp_path / "embeddings.safetensors"
     encode(model, tmp_path / "corpus.jsonl", output, "--task", "facts", "--batch_size", 2)
     assert f"8 embeddings of 32 numbers in {output}" in capsys.readouterr().out
@@ -106,7 +107,7 @@ def test_encode_takes_lines_and_halves_the_file(model, tmp_path):
 
 def test_an_interrupted_encode_goes_on_where_it_was(model, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "BATCHES_A_FILE", 1)
-    write_lines(tmp_path / "texts.jsonl", [{"text": text} for text in CORPUS.values()])
+    write_rows(tmp_path / "texts.jsonl", [{"text": text} for text in CORPUS.values()])
     arguments = (model, tmp_path / "texts.jsonl", tmp_path / "e.safetensors", "--batch_size", 3)
     original, calls = BiEncoderModel.encode, []
 

@@ -8,7 +8,7 @@ from transformers import GenerationConfig
 from modeling_srlm import SelfRetrievalLM
 from tests.support.tiny import random_ids, tiny_backbone, tiny_tokenizer
 from trainers.commands.generate import main
-from trainers.models.loading_srlm import load_srlm
+from trainers.models.load import load_srlm
 
 SETTINGS = {"context_window_size": 64, "chunk_size": 16, "key_num": 2, "retrieval_method": "bm25"}
 
@@ -61,7 +61,7 @@ def test_sampling_follows_the_seed_and_standard_input_is_read(folder, capsys, mo
         ([], "one of --prompt and --prompt_file"),
         (["--prompt", "a", "--prompt_file", "b"], "one of --prompt and --prompt_file"),
         (["--prompt", ""], "the prompt is empty"),
-        (["--prompt_file", "missing.txt"], "is no file"),
+        (["--prompt_file", "missing.txt"], "must be a file and is none"),
         (["--prompt", "a", "--max_new_tokens", "0"], "max_new_tokens"),
         (["--prompt", "a", "--retrieval_method", "bm52"], "bm25"),
         (["--prompt", "a", "--retrieval_method", "oracle"], "needs the target"),

@@ -11,10 +11,9 @@ from safetensors.torch import load_file
 from modeling_biencoder import BiEncoderModel
 from modeling_llara import LlaraForPreTraining
 from modeling_srlm import SelfRetrievalLM
+from tests.support.commands import run
 from tests.support.tiny import random_ids, tiny_backbone, tiny_tokenizer
 from tests.support.training import SENTENCES
-from tests.trainers.commands.test_training import folder as folder
-from tests.trainers.commands.test_training import run
 from trainers import cli, load_adapted
 from trainers.commands import finetune, pretrain, train_lm
 from trainers.commands import merge as command

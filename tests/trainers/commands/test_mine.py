@@ -11,7 +11,8 @@ import pytest
 
 from modeling_biencoder import BiEncoderModel
 from tests.support import ROOT
-from tests.support.mining import PASSAGES, ROWS, biencoder, read_rows, write_rows
+from tests.support.files import read_rows, write_rows
+from tests.support.mining import PASSAGES, ROWS, biencoder
 from tests.support.tiny import tiny_backbone, tiny_tokenizer
 from trainers import mine_hard_negatives
 from trainers.commands.mine import main

@@ -4,9 +4,7 @@ import sys
 
 import pytest
 
-from tests.hub_cards.test_transfer import saved as saved
 from tests.support.loopback_hub.fixtures import commit
-from tests.support.loopback_hub.fixtures import hub as hub
 from trainers import cli
 
 

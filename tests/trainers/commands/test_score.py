@@ -12,7 +12,8 @@ import datasets
 import pytest
 
 from tests.support import ROOT
-from tests.support.feedback import MANY, read_rows, save_backbone, write_rows
+from tests.support.feedback import MANY, save_backbone
+from tests.support.files import read_rows, write_rows
 from tests.support.tiny import TEXT, tiny_backbone
 from trainers.biencoder.rows import load_biencoder_rows
 from trainers.commands import score as command

@@ -2,43 +2,13 @@ import json
 
 import pytest
 import torch
-import yaml
 
 from modeling_biencoder import BiEncoderModel
 from modeling_llara import LlaraForPreTraining
 from modeling_srlm import SelfRetrievalLM
-from tests.support.tiny import tiny_backbone, tiny_tokenizer
-from tests.support.training import PAIRS, PASSAGES, SENTENCES
+from tests.support.commands import run
+from tests.support.tiny import tiny_backbone
 from trainers.commands import finetune, pretrain, train_lm
-
-QUIET = {
-    "max_steps": 2,
-    "per_device_train_batch_size": 2,
-    "report_to": "none",
-    "disable_tqdm": True,
-    "use_cpu": True,
-    "save_strategy": "no",
-    "logging_steps": 1,
-}
-
-
-@pytest.fixture
-def folder(tmp_path):
-    tiny_backbone("llama").save_pretrained(tmp_path / "backbone")
-    tiny_tokenizer().save_pretrained(tmp_path / "backbone")
-    for name, rows in {"pairs": PAIRS, "passages": PASSAGES}.items():
-        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (tmp_path / "text.txt").write_text(" ".join(SENTENCES) * 8)
-    return tmp_path
-
-
-def run(command, folder, data, extra_arguments, **settings):
-    settings = {**QUIET, "model": str(folder / "backbone"), "train_data": str(folder / data), **settings}
-    (folder / "config.yaml").write_text(yaml.safe_dump({**settings, "eval_data": str(folder / data)}))
-    command.main(["--config", str(folder / "config.yaml"), "--output_dir", str(folder / "run"), *extra_arguments])
-    metrics = json.loads((folder / "run" / "all_results.json").read_text())
-    assert metrics["eval_loss"] > 0
-    return folder / "run"
 
 
 def test_finetune(folder):
@@ -105,15 +75,15 @@ def test_train_lm(folder):
 
 def test_a_misspelt_key_of_the_file_is_named(folder):
     (folder / "config.yaml").write_text("model: x\ntrain_data: y\nlearning_rat: 0.1\n")
-    with pytest.raises(ValueError, match="'learning_rat' is not an argument; did you mean 'learning_rate'"):
+    with pytest.raises(ValueError, match="'learning_rat' is not an argument: did you mean 'learning_rate'"):
         finetune.main(["--config", str(folder / "config.yaml")])
     (folder / "config.yaml").write_text("- model\n")
-    with pytest.raises(ValueError, match="must be a mapping"):
+    with pytest.raises(ValueError, match="must hold a mapping"):
         finetune.main([f"--config={folder / 'config.yaml'}"])
     (folder / "config.yaml").write_text("model: [")
-    with pytest.raises(ValueError, match=r"config.yaml is not YAML"):
+    with pytest.raises(ValueError, match=r"config.yaml' must be YAML"):
         finetune.main(["--config", str(folder / "config.yaml")])
-    with pytest.raises(ValueError, match=r"there is no file 'none.yaml'"):
+    with pytest.raises(ValueError, match=r"--config='none.yaml' must be a file and is none"):
         finetune.main(["--config", "none.yaml"])
     required = ["--model", "x", "--train_data", "y", "--output_dir", str(folder / "none")]
     with pytest.raises(ValueError, match=r"prompts='{bad' is not JSON"):

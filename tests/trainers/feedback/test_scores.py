@@ -11,11 +11,12 @@ from transformers import PreTrainedTokenizerFast
 
 from modeling_biencoder import BiEncoderModel
 from modeling_srlm import SelfRetrievalLM
+from modeling_srlm.planning_srlm import Plan
 from tests.support.feedback import ROWS, TEXTS, candidates, plain_score, scorer
 from tests.support.tiny import TEXT, random_ids, tiny_backbone, tiny_tokenizer
 from tests.support.training import arguments
 from trainers import BiEncoderTrainer, BiEncoderTrainingArguments
-from trainers.feedback.documents import Candidates, DocumentFeedback, Layout, score_prefix
+from trainers.feedback.documents import Candidates, DocumentFeedback, least_tokens, score_prefix
 from trainers.feedback.formats import count_tokens, place_space, read_question
 from trainers.feedback.rows import RowFeedback, fit_prompts
 
@@ -147,15 +148,15 @@ def test_some_candidates_are_bm25_s_best_and_random_ones():
 
 def test_documents_are_cut_behind_every_target_block_that_has_keys():
     lm, tokenizer = document_lm(), tiny_tokenizer()
-    layout, length = Layout(lm.config), count_tokens(TEXT * 5, tokenizer)
-    assert layout.min_tokens == 64 + 16 + 32
+    least, length = least_tokens(Plan.of_candidates(lm)), count_tokens(TEXT * 5, tokenizer)
+    assert least == 64 + 16 + 32
     documents = datasets.Dataset.from_list([{"text": TEXT * 5}, {"text": "short"}])
     every = DocumentFeedback(lm, documents)
     ends = [cut.end for cut in every.groups]
-    assert ends[-1] == length and ends[0] - 32 < layout.min_tokens <= ends[0]
+    assert ends[-1] == length and ends[0] - 32 < least <= ends[0]
     assert all(later - earlier == 32 for earlier, later in pairwise(ends))
     drawn = DocumentFeedback(lm, documents, cuts=3, document_length=128)
-    assert len(drawn.groups) == 3 and all(layout.min_tokens <= cut.end <= length for cut in drawn.groups)
+    assert len(drawn.groups) == 3 and all(least <= cut.end <= length for cut in drawn.groups)
     assert drawn.groups == DocumentFeedback(lm, documents, cuts=3, document_length=128).groups
     sums = DocumentFeedback(lm, documents, cuts=3, document_length=128, mean=False)
     for mean_row, sum_row in zip(drawn.score(1), sums.score(1), strict=True):

@@ -190,7 +190,7 @@ def test_command_names_what_is_wrong(tmp_path):
         command.main(["text", "--model", str(tmp_path / "lm")])
     with pytest.raises(ValueError, match="no folder or Hub repo"):
         command.main(["text", "--model", str(tmp_path / "nothing")])
-    with pytest.raises(ValueError, match="give one text or more"):
+    with pytest.raises(ValueError, match="must be one or more"):
         command.main(["--model", str(tmp_path / "lm")])
 
 

@@ -14,8 +14,8 @@ from torch.distributed.fsdp import fully_shard
 from transformers import AutoModelForCausalLM
 
 from modeling_llara import LlaraForPreTraining
-from tests.llara.test_gradients import batch_of
 from tests.support import ROOT
+from tests.support.llara import batch_of
 from tests.support.tiny import tiny_backbone, tiny_tokenizer
 from tests.support.training import PASSAGES, arguments
 from trainers import LlaraTrainer, LlaraTrainingArguments

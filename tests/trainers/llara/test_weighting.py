@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from modeling_llara import LlaraConfig, LlaraForPreTraining
 from modeling_llara.loss_llara import weigh_by_uncertainty
-from tests.llara.test_gradients import batch_of
+from tests.support.llara import batch_of
 from tests.support.tiny import DECODERS, tiny_backbone, tiny_tokenizer
 from tests.support.training import PASSAGES, arguments, assert_moved, assert_same_weights, logged, weights
 from trainers import LlaraTrainer, LlaraTrainingArguments
@@ -152,9 +152,9 @@ def test_predict_sees_summarize_is_plain_causal_attention(family):
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
-        ({"loss_weighting": "learned"}, ValueError, "loss_weighting is 'learned' but must be one of"),
-        ({"loss_weighting": "uncertainty", "bow_loss_weight": 0}, ValueError, "bow_loss_weight is 0 but"),
-        ({"predict_sees_summarize": 1}, TypeError, "predict_sees_summarize is 1 but must be True or False"),
+        ({"loss_weighting": "learned"}, ValueError, "loss_weighting='learned' is not known: it must be one of"),
+        ({"loss_weighting": "uncertainty", "bow_loss_weight": 0}, ValueError, "bow_loss_weight=0 must be above 0"),
+        ({"predict_sees_summarize": 1}, TypeError, "predict_sees_summarize=1 must be True or False"),
     ],
 )
 def test_bad_settings(settings, error, message):

@@ -4,11 +4,13 @@ import datasets
 import pytest
 import torch
 
-from tests.support.mining import PASSAGES, ROWS, biencoder, dense_scores, write_rows
+from tests.support.files import write_rows
+from tests.support.mining import PASSAGES, ROWS, biencoder, dense_scores
 from trainers import load_biencoder_rows, mine_hard_negatives
 from trainers.data.sources import load_tables
 from trainers.mining.corpus import Corpus, load_corpus, text_key
-from trainers.mining.settings import RETRIEVERS
+from trainers.mining.mine import mine_to_file
+from trainers.mining.settings import RETRIEVERS, MiningSettings
 from trainers.retrieval.bm25 import bm25_matrix
 
 FORBIDDEN = [[3, 8], [5, 6], [3, 8], [10, 11], [20]]  # passages that are a positive or the query
@@ -189,6 +191,8 @@ def test_models_that_do_not_fit():
         mine_hard_negatives(ROWS, retriever="both")
     with pytest.raises(ValueError, match="retriever='bm25' does not use"):
         mine_hard_negatives(ROWS, model=biencoder(), retriever="bm25")
+    with pytest.raises(ValueError, match="retriever='dense' needs a model"):
+        mine_to_file(ROWS, None, None, MiningSettings(), "never_written.jsonl")
     with pytest.raises(TypeError, match="cannot be read by row number"):
         mine("bm25", datasets.Dataset.from_list([{"query": "q", "pos": ["p"]}]).to_iterable_dataset())
     with pytest.raises(TypeError, match="num_negative'"):

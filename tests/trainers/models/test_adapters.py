@@ -7,7 +7,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 
 from modeling_biencoder import BiEncoderModel
 from modeling_llara import LlaraForPreTraining
-from tests.srlm.test_repo import build as build_srlm
+from tests.support.srlm import build as build_srlm
 from tests.support.tiny import random_ids, tiny_backbone, tiny_tokenizer
 from tests.support.training import (
     PAIRS,

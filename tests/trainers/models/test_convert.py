@@ -16,7 +16,7 @@ from modeling_llara import LlaraForPreTraining, build_row
 from tests.support.tiny import TEXT, tiny_backbone, tiny_tokenizer
 from tests.support.training import PASSAGES, SENTENCES, arguments
 from trainers import LlaraTrainer, LlaraTrainingArguments, cli
-from trainers.models.converted import load_as_biencoder
+from trainers.models.load import load_as_biencoder
 
 TEXTS = [*SENTENCES, "", "x", 'a "quoted" copper, lantern"']
 

@@ -9,16 +9,13 @@ from peft import LoraConfig
 from modeling_biencoder import BiEncoderModel
 from modeling_llara import LlaraForPreTraining
 from tests.support.loopback_hub.fixtures import commit
-from tests.support.loopback_hub.fixtures import hub as hub
 from tests.support.tiny import tiny_backbone, tiny_tokenizer
 from trainers import add_adapter, load_adapted
 from trainers.commands import finetune, pretrain, train_lm
 from trainers.commands.training import run_training
 from trainers.data import sources
 from trainers.data.sources import load_tables
-from trainers.models.converted import load_as_biencoder
-from trainers.models.load import load_biencoder
-from trainers.models.loading_srlm import load_srlm
+from trainers.models.load import load_as_biencoder, load_biencoder, load_srlm
 
 
 def weight(model) -> torch.Tensor:
@@ -47,12 +44,12 @@ def pins(hub, tmp_path) -> dict[str, tuple[str, torch.Tensor]]:
 
 def test_commands_load_the_commit_that_is_named(pins):
     oid, wanted = pins["biencoder"]
-    assert torch.equal(weight(load_biencoder("user/biencoder", oid)), wanted)
+    assert torch.equal(weight(load_biencoder("user/biencoder", revision=oid)), wanted)
     assert not torch.equal(weight(load_biencoder("user/biencoder")), wanted)
     oid, wanted = pins["llara"]
     assert torch.equal(weight(load_as_biencoder("user/llara", revision=oid)), wanted)
     oid, wanted = pins["backbone"]
-    lm = load_srlm("user/backbone", {}, "user/biencoder", oid, retriever_revision=pins["biencoder"][0])
+    lm = load_srlm("user/backbone", {}, "user/biencoder", pins["biencoder"][0], revision=oid)
     assert torch.equal(weight(lm), wanted)
     assert torch.equal(weight(lm.retriever.backbone), pins["biencoder"][1])
     assert lm.config.text_config._commit_hash == oid

@@ -7,27 +7,15 @@ import pytest
 import torch
 
 from modeling_srlm import SelfRetrievalLM
-from tests.srlm.test_golden import ByteCounter
+from tests.support.files import write_rows
+from tests.support.perplexity import ROWS, SETTINGS
+from tests.support.srlm import ByteCounter
 from tests.support.tiny import tiny_backbone, tiny_tokenizer
 from trainers.commands.perplexity import main
 from trainers.perplexity.data import read_chats
 from trainers.perplexity.measure import compare_chats
 
-SETTINGS = {"context_window_size": 128, "chunk_size": 16, "key_num": 2, "retrieval_method": "bm25"}
 METHODS = ["no", "recent", "random", "bm25", "dense", "self", "hybrid", "oracle"]
-ROWS = [
-    {"history": ["the candle", "the copper lantern on the island", "hammer"], "query": "where is the copper lantern?",
-     "answers": ["on the island", "elsewhere"]},
-    {"history": [], "query": "who reads?", "answers": ["the library reads long documents and looks back at them"]},
-    {"history": ["a query", "a passage"], "query": "what answers a query?", "answers": ["the passage"]},
-    {"history": ["one"], "query": "the hammer?", "answers": ["next to it"]},
-    {"history": ["the island", "long documents", "a candle", "answers"], "query": "which ones?", "answers": ["long"]},
-]  # fmt: skip
-
-
-def write_rows(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
 
 
 def build(family="llama"):
@@ -104,9 +92,9 @@ def test_bad_arguments(tmp_path):
         compare_chats(model, chats, ["no"], batch_size=0)
     with pytest.raises(ValueError, match="no rows"):
         compare_chats(model, chats.select([]), ["no"])
-    with pytest.raises(ValueError, match="--task chat needs --data"):
+    with pytest.raises(ValueError, match="--task='chat' needs --data"):
         main(["--task", "chat"])
     with pytest.raises(ValueError, match="whole answer is scored"):
         main(["--task", "chat", "--data", data, "--scored_tokens", "5"])
-    with pytest.raises(ValueError, match="--max_documents is 0"):
+    with pytest.raises(ValueError, match="--max_documents=0 must be at least 1"):
         main(["--task", "chat", "--data", data, "--max_documents", "0"])

@@ -1,6 +1,5 @@
-"""The page of `lookback perplexity --report`: its data, escaping and writing. See test_report_browser."""
+"""The page of `lookback perplexity --report`: its data, escaping and writing. See test_page_in_browser."""
 
-import json
 import math
 import re
 
@@ -8,8 +7,9 @@ import pytest
 import torch
 
 from modeling_srlm import SelfRetrievalLM
+from tests.support.files import write_rows
+from tests.support.perplexity import HOSTILE, ROWS, SETTINGS, data_of
 from tests.support.tiny import random_ids, tiny_backbone, tiny_tokenizer
-from tests.trainers.perplexity.test_chat import ROWS, SETTINGS, write_rows
 from trainers.commands.perplexity import main
 from trainers.perplexity import page as module
 from trainers.perplexity.data import TokenizedDocument, read_chats, read_documents
@@ -17,17 +17,10 @@ from trainers.perplexity.measure import compare_chats, compare_methods
 from trainers.perplexity.page import check_report_file, render_report, write_report
 from trainers.perplexity.page_data import chat_page, document_page
 
-HOSTILE = "</script><script>window.broken = 1</script><img src=x onerror='broken()'> <!-- {{ 1 }} & é 語 \u2028 "
-
 
 @pytest.fixture(scope="module")
 def model():
     return SelfRetrievalLM.from_components(tiny_backbone(), tiny_tokenizer(), **SETTINGS)
-
-
-def data_of(html):
-    """The page's data as a browser reads them: up to the first end tag."""
-    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script', html, re.DOTALL)[1])
 
 
 def test_the_page_holds_what_was_scored(model):

@@ -11,9 +11,9 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from modeling_srlm import SelfRetrievalLM
+from tests.support.files import write_rows
+from tests.support.perplexity import HOSTILE, ROWS, SETTINGS, data_of
 from tests.support.tiny import TEXT, tiny_backbone, tiny_tokenizer
-from tests.trainers.perplexity.test_chat import ROWS, SETTINGS, write_rows
-from tests.trainers.perplexity.test_page import HOSTILE, data_of
 from trainers.commands.perplexity import main
 
 BROWSER, DRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")

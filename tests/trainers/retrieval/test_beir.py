@@ -5,7 +5,8 @@ import logging
 import datasets
 import pytest
 
-from tests.support.beir import CORPUS, QRELS, QUERIES, write_beir, write_lines
+from tests.support.beir import CORPUS, QRELS, QUERIES, write_beir
+from tests.support.files import write_rows
 from trainers.retrieval.beir import is_collection, is_retrieval_source, load_retrieval_data
 
 
@@ -38,7 +39,7 @@ def test_beirs_own_layout(tmp_path, caplog):
 def test_title_stands_before_the_text(tmp_path):
     folder = write_beir(tmp_path)
     rows = [{"_id": key, "title": "Island", "text": text} for key, text in CORPUS.items()]
-    write_lines(folder / "corpus.jsonl", rows)
+    write_rows(folder / "corpus.jsonl", rows)
     (data,) = load_retrieval_data(folder).values()
     assert data.corpus["d0"] == f"Island {CORPUS['d0']}"
 

@@ -7,7 +7,6 @@ import evaluate
 import pytest
 import pytrec_eval
 
-from tests.support.loopback_hub.fixtures import hub as hub
 from trainers import load_metric, metrics_path, push_metric
 from trainers.retrieval.metrics import METRICS, rank_by_score, retrieval_metrics, run_metrics
 

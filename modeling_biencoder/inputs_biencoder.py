@@ -1,0 +1,130 @@
+"""Checks of what a caller hands in beside settings: lengths, widths, and tensors, before any compute."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from .checks_biencoder import check_positive_int
+
+_INTEGER_TYPES = (torch.int64, torch.int32)
+
+
+def check_max_length(what: str, value: object, positions: int | None) -> None:
+    """Raise TypeError or ValueError unless `value` is a whole number of at least 1, and no more than `positions`."""
+    check_positive_int(what, value)
+    if positions is not None and value > positions:  # type: ignore[operator]  # a whole number
+        raise ValueError(
+            f"{what}={value} is longer than the backbone's {positions} positions: use at most {positions}."
+        )
+
+
+def check_truncate_dim(truncate_dim: int | None, embedding_dims: Sequence[int] | None, width: int) -> None:
+    """Raise unless `truncate_dim` is None, one of the trained widths, or (none were trained) from 1 to `width`.
+
+    The full `width` is always trained.
+    """
+    if truncate_dim is None or truncate_dim == width:
+        return
+    check_positive_int("truncate_dim", truncate_dim)
+    if embedding_dims is not None and truncate_dim not in embedding_dims:
+        raise ValueError(f"truncate_dim={truncate_dim} was not trained: use one of embedding_dims={embedding_dims}.")
+    if truncate_dim > width:
+        raise ValueError(f"truncate_dim={truncate_dim} is wider than the embeddings: use at most {width}.")
+
+
+def check_tokens(input_ids: object, attention_mask: object, weight: Any, name: str = "") -> None:
+    """Raise unless `input_ids` is (batch, length) integers on `weight`'s device, with a mask of that shape or None.
+
+    Every row needs at least one token whose mask is not 0.
+    """
+    if not isinstance(input_ids, torch.Tensor):
+        raise TypeError(f"{name}input_ids must be a tensor (batch, length), not {type(input_ids).__name__}.")
+    if input_ids.dtype not in _INTEGER_TYPES:
+        raise TypeError(f"{name}input_ids has dtype {input_ids.dtype}: token ids must be torch.int64.")
+    if input_ids.dim() != 2 or input_ids.numel() == 0:
+        raise ValueError(
+            f"{name}input_ids has shape {tuple(input_ids.shape)}: it must be (batch, length), both at least 1."
+        )
+    _check_device(f"{name}input_ids", input_ids, weight)
+    if attention_mask is None:
+        return
+    if not isinstance(attention_mask, torch.Tensor):
+        raise TypeError(f"{name}attention_mask must be a tensor or None, not {type(attention_mask).__name__}.")
+    if attention_mask.shape != input_ids.shape:
+        raise ValueError(
+            f"{name}attention_mask has shape {tuple(attention_mask.shape)}: it must be that of input_ids, "
+            f"{tuple(input_ids.shape)}."
+        )
+    _check_device(f"{name}attention_mask", attention_mask, weight)
+    empty = (attention_mask == 0).all(dim=1)
+    if empty.any():
+        raise ValueError(
+            f"{name}attention_mask is 0 over the whole of row {int(empty.nonzero()[0])}: each row needs a token. "
+            "Leave the row out, or give it one token (encode gives an empty text the end-of-sequence token)."
+        )
+
+
+def _check_device(what: str, tensor: torch.Tensor, weight: Any) -> None:
+    if tensor.device != weight.device and weight.device.type != "meta":  # meta: weights offloaded by accelerate
+        raise ValueError(f"{what} is on {tensor.device}, the model on {weight.device}: move one with .to(...).")
+
+
+def check_group(queries: int, passages: int) -> int:
+    """The number of passages for each query; ValueError when the passages do not divide evenly."""
+    if queries < 1 or passages < 1:
+        raise ValueError(f"the batch has {queries} queries and {passages} passages: it needs at least one of each.")
+    if passages % queries:
+        raise ValueError(
+            f"{passages} passages are not a multiple of {queries} queries: give each query the same number of "
+            "passages, its positive first (query i owns passages i * group_size to (i + 1) * group_size - 1)."
+        )
+    return passages // queries
+
+
+def check_teacher_scores(teacher_scores: object, queries: int, group_size: int, device: torch.device) -> None:
+    """Raise unless `teacher_scores` is None or (queries, group_size) floating point on `device`."""
+    if teacher_scores is None:
+        return
+    if not isinstance(teacher_scores, torch.Tensor):
+        raise TypeError(f"teacher_scores must be a tensor or None, not {type(teacher_scores).__name__}.")
+    if not teacher_scores.is_floating_point():
+        raise TypeError(f"teacher_scores has dtype {teacher_scores.dtype}: scores must be floating point.")
+    if teacher_scores.shape != (queries, group_size):
+        raise ValueError(
+            f"teacher_scores has shape {tuple(teacher_scores.shape)}: it must be (queries, passages for each query) "
+            f"= ({queries}, {group_size})."
+        )
+    if teacher_scores.device != device:
+        raise ValueError(f"teacher_scores is on {teacher_scores.device}, the batch on {device}: use .to(...).")
+
+
+def check_batch(
+    input_ids: object, query: Any, passage: Any, teacher_scores: object, weight: Any
+) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """(query, passage); raises unless they are dicts of one batch's tokens on `weight`'s device, and the rest fits."""
+    if input_ids is not None or query is None or passage is None:
+        named = {"input_ids": input_ids, "query": query, "passage": passage}
+        given = [name for name, value in named.items() if value is not None] or "none of them"
+        raise ValueError(f"give either input_ids, or both query and passage: got {given}.")
+    for name, tokens in (("query", query), ("passage", passage)):
+        if not isinstance(tokens, Mapping) or "input_ids" not in tokens:
+            raise TypeError(f"{name} must be a dict with input_ids and attention_mask, not {type(tokens).__name__}.")
+        check_tokens(tokens["input_ids"], tokens.get("attention_mask"), weight, f"{name} ")
+    ids = query["input_ids"]
+    group_size = check_group(len(ids), len(passage["input_ids"]))
+    check_teacher_scores(teacher_scores, len(ids), group_size, ids.device)
+    return query, passage
+
+
+def check_vectors(a: Any, b: Any) -> None:
+    """Raise TypeError or ValueError unless two sets of vectors are (n, d) and (m, d)."""
+    for name, value in (("a", a), ("b", b)):
+        if not isinstance(value, torch.Tensor):
+            raise TypeError(
+                f"{name} must be a tensor (n, d), not {type(value).__name__}: use torch.as_tensor({name})."
+            )
+    if a.dim() != 2 or b.dim() != 2 or a.shape[1] != b.shape[1]:
+        raise ValueError(
+            f"a {tuple(a.shape)} and b {tuple(b.shape)} must be (n, d) and (m, d) of one width d: encode both alike."
+        )

@@ -1,0 +1,150 @@
+"""From texts in a prompt to token ids: truncation that spares the prompt, special tokens, padding, parts."""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+ROLES = ("query", "passage")
+PROMPT_KEYS = ("query", "passage", "query_suffix", "passage_suffix")
+CPU_TOKENS = 1024  # embedded at once on a CPU: the states of more fall out of its cache
+
+
+class PromptSettings(Protocol):
+    """What of a configuration says how texts become token ids."""
+
+    max_length: int
+    append_eos: bool
+    separate_prompts: bool
+
+
+def check_texts(texts: object) -> None:
+    """Raise TypeError unless `texts` is a list or tuple of strings."""
+    if not isinstance(texts, list | tuple):
+        raise TypeError(f"texts must be a list of strings, not {type(texts).__name__}: pass [text] for one text.")
+    for i, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TypeError(f"texts[{i}]={text!r} must be a string, not {type(text).__name__}.")
+
+
+def tokenize_in_prompt(
+    texts: Sequence[str], prefix: str, suffix: str, tokenizer: PreTrainedTokenizerBase, settings: PromptSettings
+) -> list[list[int]]:
+    """Token ids of each text between `prefix` and `suffix`, at most `settings.max_length` long, never empty.
+
+    The text alone is cut, at its end: prefix, suffix and special tokens stay. A text with no token at all becomes
+    one end-of-sequence token. Raises ValueError where the prompt leaves no room for a text.
+    """
+    check_texts(texts)
+    head, tail = _special_tokens(tokenizer, settings.append_eos)
+    room = settings.max_length - len(head) - len(tail)
+    fixed = sum(len(ids) for ids in _ids(tokenizer, [prefix, suffix]))
+    if room <= fixed:
+        raise ValueError(
+            f"max_length={settings.max_length} leaves no room for a text: the prompt takes {fixed} tokens and special "
+            f"tokens {len(head) + len(tail)}. Raise config.max_length, shorten the prompt or give fewer examples."
+        )
+    make_bodies = _separate_bodies if settings.separate_prompts else _joint_bodies
+    bodies = make_bodies(texts, tokenizer, prefix, suffix, room) if texts else []
+    return [head + body + tail or [fallback_id(tokenizer)] for body in bodies]
+
+
+def _joint_bodies(
+    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, prefix: str, suffix: str, room: int
+) -> list[list[int]]:
+    bodies = _ids(tokenizer, [prefix + text + suffix for text in texts])
+    long = [i for i, body in enumerate(bodies) if len(body) > room]
+    without_suffix = _ids(tokenizer, [prefix + texts[i] for i in long])
+    for i, start in zip(long, without_suffix, strict=True):
+        kept = bodies[i][len(start) :] if suffix else []  # the suffix as it was tokenised behind the text
+        bodies[i] = bodies[i][: room - len(kept)] + kept
+    return bodies
+
+
+def _separate_bodies(
+    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, prefix: str, suffix: str, room: int
+) -> list[list[int]]:
+    before, after = _ids(tokenizer, [prefix, suffix])
+    room -= len(before) + len(after)
+    return [before + ids[:room] + after for ids in _ids(tokenizer, list(texts))]
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
+    if not texts:
+        return []
+    # verbose=False: no warning that a text is longer than the model takes, it is cut afterwards
+    return tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+
+
+def _special_tokens(tokenizer: PreTrainedTokenizerBase, append_eos: bool) -> tuple[list[int], list[int]]:
+    """What the tokenizer puts before and after a text ([CLS] and [SEP], or BOS), with EOS at the end if asked for."""
+    bare, full = tokenizer(".", add_special_tokens=False)["input_ids"], tokenizer(".")["input_ids"]
+    start = next(i for i in range(len(full)) if full[i : i + len(bare)] == bare)
+    head, tail = full[:start], full[start + len(bare) :]
+    if append_eos and tokenizer.eos_token_id is None:
+        raise ValueError("append_eos=True, but the tokenizer has no eos_token: set one, or append_eos=False.")
+    if append_eos and tail[-1:] != [tokenizer.eos_token_id]:
+        tail = [*tail, tokenizer.eos_token_id]
+    return head, tail
+
+
+def fallback_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """A token id that every tokenizer has: end of sequence, padding, beginning of sequence, or else 0."""
+    choices = (tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.bos_token_id, 0)
+    return next(token for token in choices if token is not None)
+
+
+def split_by_tokens(rows: Sequence[Sequence[int]], most: int | None) -> list[list[int]]:
+    """Numbers of the rows, longest first, in parts of at most `most` tokens, padding included, or of one row.
+
+    >>> split_by_tokens([[5], [6, 7, 8], [9, 9]], most=4)
+    [[1], [2, 0]]
+    """
+    parts: list[list[int]] = []
+    for number in sorted(range(len(rows)), key=lambda number: len(rows[number]), reverse=True):
+        longest = len(rows[parts[-1][0]]) if parts else 0
+        if parts and (most is None or (len(parts[-1]) + 1) * longest <= most):
+            parts[-1].append(number)
+        else:
+            parts.append([number])
+    return parts
+
+
+def pad_rows(rows: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase) -> dict[str, torch.Tensor]:
+    """Rows of token ids -> `input_ids` and `attention_mask`, (len(rows), longest row) int64, padded on the right.
+
+    The mask alone says what is padding, so a tokenizer without a padding token is fine: any id fills the place.
+
+    Token rows [[5, 6, 7], [8]] and padding id 2 become
+        input_ids      [[5, 6, 7], [8, 2, 2]]
+        attention_mask [[1, 1, 1], [1, 0, 0]]
+    """
+    if not rows:
+        raise ValueError("the batch is empty: it needs at least one row of token ids.")
+    pad = fallback_id(tokenizer) if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    longest = max(len(row) for row in rows)
+    ids = [[*row, *[pad] * (longest - len(row))] for row in rows]
+    mask = [[1] * len(row) + [0] * (longest - len(row)) for row in rows]
+    return {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
+
+
+def embed_rows(
+    rows: Sequence[Sequence[int]],
+    embed: Callable[..., torch.Tensor],
+    tokenizer: PreTrainedTokenizerBase,
+    device: torch.device,
+) -> torch.Tensor:
+    """(len(rows), d) float32 on the CPU, in the order given.
+
+    Args:
+        rows: of token ids; on a CPU not all go at once where they are long.
+        embed: `input_ids` and `attention_mask`, (n, length) on `device` -> (n, d).
+    """
+    parts = split_by_tokens(rows, CPU_TOKENS if device.type == "cpu" else None)
+    embedded = []
+    for part in parts:
+        padded = pad_rows([rows[number] for number in part], tokenizer)
+        on_device = {name: tensor.to(device) for name, tensor in padded.items()}
+        embedded.append(embed(**on_device).float().cpu())
+    return torch.cat(embedded)[torch.tensor([number for part in parts for number in part]).argsort()]

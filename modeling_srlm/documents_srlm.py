@@ -1,0 +1,116 @@
+"""A pass over documents: each row block by block, with what each block retrieves; and the perplexity of many."""
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers.utils.logging import tqdm
+
+from .assembly_srlm import ModelInput, group_targets
+from .chunking_srlm import split_rows
+from .output_srlm import LogitsBuffer, Row, SelfRetrievalOutput, pad_rows, retrieval_fields
+from .planning_srlm import Plan
+from .retrieval_srlm import arrange
+from .scoring_srlm import run_inputs, sum_dtype, token_losses
+from .selection_srlm import KeySelector
+
+if TYPE_CHECKING:
+    from .modeling_srlm import SelfRetrievalLM
+
+
+def run_documents(
+    plan: Plan,
+    input_ids: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    labels: torch.Tensor | None,
+    output_logits: bool,
+    show_progress: bool,
+) -> SelfRetrievalOutput:
+    """What `SelfRetrievalLM.forward` returns for (B, L) tensors that it has checked: a loss, or all logits."""
+    documents = split_rows(input_ids, attention_mask, labels, plan.config.chunk_size)
+    rows = [Row(document, plan.cut(document), plan.config.key_num) for document in documents]
+    logits = LogitsBuffer(input_ids, attention_mask)
+    if labels is None:
+        return _all_logits(plan, rows, logits)
+    return _score(plan, rows, logits if output_logits else None, show_progress)
+
+
+def _score(plan: Plan, rows: list[Row], logits: LogitsBuffer | None, show_progress: bool) -> SelfRetrievalOutput:
+    device = rows[0].document.tokens.device
+    total, count = torch.zeros((), device=device, dtype=sum_dtype(device)), 0
+    bar = _progress_bar(plan, rows, show_progress)
+    for item, item_logits in _run(plan, rows):
+        losses = token_losses(item_logits, rows[item.row].document.labels[item.targets])
+        rows[item.row].count_losses(item.targets, losses)
+        total, count = total + losses.sum(dtype=total.dtype), count + len(losses)
+        bar.update(len(losses))
+        if logits is not None:
+            logits.add(item, item_logits)
+    bar.close()
+    if not count:
+        raise ValueError("the only label stands on a row's first token, which nothing predicts; label a later one.")
+    return SelfRetrievalOutput(
+        loss=(total / count).float(),
+        logits=None if logits is None else logits.build(),
+        target_losses=pad_rows([row.loss_sums / row.token_counts for row in rows], float("nan")),
+        num_scored_tokens=count,
+        **retrieval_fields(rows),
+    )
+
+
+def _all_logits(plan: Plan, rows: list[Row], logits: LogitsBuffer) -> SelfRetrievalOutput:
+    for item, item_logits in _run(plan, rows):
+        logits.add(item, item_logits)
+    return SelfRetrievalOutput(logits=logits.build(), **retrieval_fields(rows))
+
+
+def _run(plan: Plan, rows: list[Row]) -> Iterator[tuple[ModelInput, torch.Tensor]]:
+    return run_inputs(plan.language_model, _inputs(plan, rows), plan.config.chunk_batch_size)
+
+
+def _inputs(plan: Plan, rows: list[Row]) -> Iterator[ModelInput]:
+    """The inputs of all rows one after the other, each made when it is needed."""
+    for number, row in enumerate(rows):
+        selector = KeySelector(plan)
+        selector.prepare(row.document, row.blocks)
+        for block in row.blocks:
+            indices, scores = selector.select(block, block.targets)
+            row.keep_selection(block, indices, scores)
+            retrieved = [arrange(keys, plan.config.order_method) for keys in indices.tolist()]
+            for keys, targets in group_targets(block, retrieved):
+                yield plan.layout.assemble(row.document, block, number, keys, targets)
+
+
+def _progress_bar(plan: Plan, rows: list[Row], show_progress: bool) -> Any:
+    """A bar over the scored tokens, where there is more than one block."""
+    long = any(len(row.blocks) > 1 for row in rows)
+    total = sum(row.document.num_labels for row in rows)
+    description = f"Scoring ({plan.config.retrieval_method})"
+    return tqdm(total=total, unit="token", leave=False, desc=description, disable=not (show_progress and long))
+
+
+@torch.no_grad()
+def perplexity(model: "SelfRetrievalLM", dataloader: Iterable[dict[str, Any]], show_progress: bool) -> float:
+    """What `SelfRetrievalLM.compute_perplexity` returns."""
+    training = model.training
+    model.eval()
+    total, batches = torch.zeros((), dtype=torch.float64), 0
+    for batch in tqdm(dataloader, desc=f"Perplexity ({model.config.retrieval_method})", disable=not show_progress):
+        moved = {
+            name: part.to(model.device) if isinstance(part, torch.Tensor) else part for name, part in batch.items()
+        }
+        total += model(**moved, show_progress=show_progress)["loss"].double().cpu()
+        batches += 1
+    model.train(training)
+    if not batches:
+        raise ValueError("the dataloader gave no batch; perplexity needs at least one document.")
+    return _mean_over_processes(math.exp(total / batches), model.device)
+
+
+def _mean_over_processes(value: float, device: torch.device) -> float:
+    if not torch.distributed.is_initialized():
+        return value
+    values = torch.tensor(value, dtype=torch.float64, device=device)
+    torch.distributed.all_reduce(values)
+    return float(values) / torch.distributed.get_world_size()

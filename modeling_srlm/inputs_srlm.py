@@ -1,0 +1,54 @@
+"""Checks of a forward call's tensors: every error names the value, the rule and the fix, before any compute."""
+
+import torch
+
+
+def check_inputs(
+    input_ids: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    labels: torch.Tensor | None,
+    vocab_size: int,
+    device: torch.device,
+) -> None:
+    """Raises TypeError or ValueError unless all are integer (B, L) tensors on the model's device with real tokens."""
+    _check_tensor("input_ids", input_ids, input_ids)
+    if input_ids.device != device:
+        raise ValueError(f"input_ids is on {input_ids.device}, the model on {device}; move one with .to(device).")
+    if attention_mask is not None:
+        _check_tensor("attention_mask", attention_mask, input_ids)
+        _check_mask(attention_mask.bool())
+    if labels is not None:
+        _check_tensor("labels", labels, input_ids)
+        if not (labels != -100).any():
+            raise ValueError("labels are all -100: nothing can be scored. Give at least one token its label.")
+    highest = int(input_ids.max())
+    if highest >= vocab_size or int(input_ids.min()) < 0:
+        raise ValueError(
+            f"input_ids run from {int(input_ids.min())} to {highest}; the backbone has {vocab_size} tokens. "
+            f"Use its own tokenizer, or resize_token_embeddings."
+        )
+
+
+def _check_tensor(name: str, tensor: torch.Tensor, like: torch.Tensor) -> None:
+    if not isinstance(tensor, torch.Tensor):
+        raise TypeError(f"{name} is a {type(tensor).__name__}; it must be a torch.Tensor of shape (batch, length).")
+    if tensor.is_floating_point() or tensor.is_complex():
+        raise TypeError(f"{name} has dtype {tensor.dtype}; it must be an integer tensor: use {name}.long().")
+    if tensor.ndim != 2 or not tensor.numel():
+        raise ValueError(f"{name} has shape {tuple(tensor.shape)}; it must be (batch, length), neither of them 0.")
+    if tensor.shape != like.shape:
+        raise ValueError(
+            f"{name} has shape {tuple(tensor.shape)}; it must have that of input_ids {tuple(like.shape)}."
+        )
+    if tensor.device != like.device:
+        raise ValueError(f"{name} is on {tensor.device}, input_ids on {like.device}; move it there with .to().")
+
+
+def _check_mask(mask: torch.Tensor) -> None:
+    if not mask.any(dim=1).all():
+        row = int((~mask.any(dim=1)).nonzero()[0])
+        raise ValueError(f"row {row} of attention_mask is all 0: an empty document. Leave the row out.")
+    runs = mask[:, 0].long() + (mask[:, 1:] & ~mask[:, :-1]).sum(dim=1)
+    if (runs > 1).any():
+        row = int((runs > 1).nonzero()[0])
+        raise ValueError(f"row {row} of attention_mask has holes; padding must stand before or behind the document.")
