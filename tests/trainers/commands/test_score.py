@@ -180,7 +180,7 @@ def test_a_finished_output_is_kept(run):
         (["--batch_size", "0"], "--batch_size=0 must be at least 1"),
         (["--bm25_candidates", "1", "--random_candidates", "0"], "one key teaches nothing"),
         (["--output", "out.json"], "must end in .jsonl"),
-        (["--context_window_size", "1000"], "chunk_size 32 must divide it"),
+        (["--context_window_size", "1000"], "must divide into chunks of chunk_size=32"),
     ],
 )
 def test_bad_arguments(run, extra, message):
