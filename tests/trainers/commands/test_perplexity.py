@@ -29,7 +29,8 @@ def text_folder(tmp_path):
 def test_methods_are_compared_on_equal_terms():
     model = SelfRetrievalLM.from_components(tiny_backbone(), tiny_tokenizer(), **SETTINGS)
     documents = [random_ids(200), random_ids(150, seed=1)]
-    results = compare_methods(model, documents, ["no", "bm25"], scored_tokens=32)
+    results = compare_methods(model.train(), documents, ["no", "bm25"], scored_tokens=32)
+    assert not model.training  # nothing drops out
     assert model.config.retrieval_method == "bm25"
     for result in results:
         model.config.retrieval_method = result.method
