@@ -1,7 +1,6 @@
 """`lookback perplexity` and the functions behind it."""
 
 import math
-import subprocess
 import sys
 
 import pytest
@@ -78,11 +77,6 @@ def test_the_command_line_names_what_is_wrong(tmp_path, monkeypatch, capsys):
         lookback("perplexity", "--data", str(tmp_path / "none"))
     assert stopped.value.code == 2
     assert "neither a file nor a folder" in capsys.readouterr().err
-
-
-def test_the_command_line_is_a_program_that_fails_with_a_message():
-    wrong = subprocess.run([sys.executable, "-m", "trainers.cli", "perplexty"], capture_output=True, text=True)
-    assert wrong.returncode == 1 and "perplexty" in wrong.stderr
 
 
 def test_bm25_ranks_the_shared_words_first():
