@@ -143,8 +143,7 @@ class BiEncoderModel(CompleteRepository):
         kwargs = {name: value for name, value in kwargs.items() if value is not None}  # PEFT names all it knows
         if input_ids is not None and query is None and passage is None:
             return BiEncoderOutput(embeddings=self.embed(input_ids, attention_mask, **kwargs))
-        weight = self.get_input_embeddings().weight
-        query, passage = check_batch(input_ids, query, passage, teacher_scores, weight)
+        query, passage = check_batch(input_ids, query, passage, teacher_scores, self.get_input_embeddings().weight)
         check_bool("in_batch_negatives", in_batch_negatives)
         q_reps = embed_texts(self.embed, query, sub_batch_size, False, kwargs)
         p_reps = embed_texts(self.embed, passage, sub_batch_size, True, kwargs)

@@ -3,6 +3,8 @@
 import sys
 from importlib import import_module
 
+from .commands.errors import check_arguments, message_of
+
 COMMANDS = {
     "demo": ("trainers.demo.run", "the whole loop on the embedded corpus, in minutes, with a report"),
     "pretrain": ("trainers.commands.pretrain", "adapt a decoder to embedding with LLaRA, without labels"),
@@ -25,22 +27,32 @@ COMMANDS = {
 def usage() -> str:
     """The help text."""
     lines = [f"  {name:<12}{summary}" for name, (_, summary) in COMMANDS.items()]
-    return "usage: lookback COMMAND [options]\n\n" + "\n".join(lines) + "\n\nlookback COMMAND --help says more."
+    return (
+        "usage: lookback COMMAND [options]\n\n"
+        + "\n".join(lines)
+        + "\n\nlookback COMMAND --help says more; --debug shows where an error came from."
+    )
 
 
 def main() -> None:
-    """Runs the sub-command that the command line names; a ValueError becomes a message and exit status 2."""
-    arguments = sys.argv[1:]
+    """Runs the sub-command that the command line names.
+
+    An error that its user can mend becomes one line and exit status 2; `--debug` shows where it came from.
+    """
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     if not arguments or arguments[0] in ("-h", "--help"):
         print(usage())
         return
     if arguments[0] not in COMMANDS:
         sys.exit(f"lookback: {arguments[0]!r} is no command.\n{usage()}")
-    command = import_module(COMMANDS[arguments[0]][0])
     try:
-        command.main(arguments[1:])
-    except (ValueError, TypeError) as error:
-        print(f"lookback {arguments[0]}: {error}", file=sys.stderr)
+        check_arguments(arguments)
+        import_module(COMMANDS[arguments[0]][0]).main(arguments[1:])
+    except Exception as error:
+        message = message_of(error)
+        if message is None or "--debug" in sys.argv:
+            raise
+        print(f"lookback {arguments[0]}: {message}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -1,6 +1,5 @@
 """What a card can say about a run, and what it says about a family."""
 
-import difflib
 import math
 import numbers
 import re
@@ -9,6 +8,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
 from huggingface_hub import EvalResult
+
+from ..travelling.checks import nearest
 
 PLACEHOLDER = "path/to/this/repo"  # in the code of a card that was saved without a repo id; a push puts the id there
 RELATIONS = ("finetune", "adapter", "merge", "quantized")
@@ -86,8 +87,9 @@ class CardFacts:
         known = [fact.name for fact in fields(cls)]
         for name in facts:
             if name not in known:
-                nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
-                raise ValueError(f"a card has no fact {name!r}: did you mean {nearest!r}? It takes {known}.")
+                raise ValueError(
+                    f"a card has no fact {name!r}: did you mean {nearest(name, known)}? It takes {known}."
+                )
         return cls(**facts)
 
     def eval_results(self, task_type: str) -> list[EvalResult]:

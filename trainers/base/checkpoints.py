@@ -8,12 +8,12 @@ from typing import Any
 
 from transformers import Trainer
 from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import rotate_checkpoints
+from transformers.trainer_utils import sort_checkpoints
 
 from hub_cards.travelling.saving import flush_folder
 
 PARTIAL = ".writing"  # in the output folder: the checkpoint that is being written
-_REPLACED = "replaced"
+_REPLACED, _REMOVED = "replaced", "removed"
 _SENTINEL = "checkpoint-is-incomplete.txt"  # of transformers' checkpoint at SIGTERM
 
 
@@ -56,11 +56,16 @@ class WholeCheckpoints(Trainer):
         finally:
             self._writing = None
         self.accelerator.wait_for_everyone()
-        if self.args.should_save:
-            rotate_checkpoints(
-                output_dir=str(run), save_total_limit=self.args.save_total_limit,
-                best_model_checkpoint=self.state.best_model_checkpoint, use_mtime=True,
-            )  # fmt: skip
+        if self.args.should_save and self.args.save_total_limit:
+            kept = {run / f"checkpoint-{self.state.global_step}", Path(self.state.best_model_checkpoint or run)}
+            remove_old(run, self.args.save_total_limit, kept)
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        # transformers (5.23) asks behind a step alone whether the run is over: one that is would take another.
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(*args, **kwargs)
 
     def _complete(self, run: Path) -> None:
         """Bring the checkpoint that was written into its place, with the right path of the best one in its state."""
@@ -76,6 +81,20 @@ class WholeCheckpoints(Trainer):
         os.rename(written, run / written.name)
         flush_folder(run, files=False)
         shutil.rmtree(run / PARTIAL, ignore_errors=True)
+
+
+def remove_old(run: Path, limit: int, kept: set[Path]) -> None:
+    """Remove the checkpoints of the lowest steps, but for those in `kept`, until no more than `limit` are left.
+
+    Each leaves its place whole: a process that is ended in between leaves no piece that looks like a checkpoint.
+    """
+    found = [Path(path) for path in sort_checkpoints(str(run))]
+    excess = len(found) - max(limit, len(kept & set(found)))
+    (run / PARTIAL).mkdir(exist_ok=True)
+    for path in [path for path in found if path not in kept][: max(excess, 0)]:
+        os.rename(path, run / PARTIAL / f"{_REMOVED}-{path.name}")
+    flush_folder(run, files=False)
+    shutil.rmtree(run / PARTIAL, ignore_errors=True)
 
 
 def tidy(run: Path) -> None:

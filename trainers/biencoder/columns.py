@@ -8,9 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-import datasets
-
-from ..data.sources import Row, text_field
+from ..data.sources import Row, RowError, Table, text_field
 
 ANCHORS = ("anchor", "query", "question", "sentence1", "text1")
 POSITIVES = ("positive", "passage", "document", "context", "answer", "response", "sentence2", "text2")
@@ -72,13 +70,13 @@ class TextColumns:
         value = row.get(name)
         scores: list[Any] = value if isinstance(value, list) else [value]
         if not all(isinstance(score, int | float) for score in scores):
-            raise ValueError(_bad(number, name, value, "a number, or a list of numbers where there are negatives"))
+            raise _bad(number, name, value, "a number, or a list of numbers where there are negatives")
         if num_negatives and len(scores) == num_negatives:
             return [0.0] * num_positives + [-float(margin) for margin in scores]
         if len(scores) == num_positives + num_negatives:
             return [float(score) for score in scores]
         rule = f"{num_negatives} numbers (margins) or {num_positives + num_negatives} (scores), positives first"
-        raise ValueError(_bad(number, name, value, rule if num_negatives else f"{num_positives} numbers"))
+        raise _bad(number, name, value, rule if num_negatives else f"{num_positives} numbers")
 
 
 @dataclass(frozen=True)
@@ -97,9 +95,9 @@ class ListColumns:
     def __call__(self, row: Row, number: int) -> Row:
         texts, labels = _texts(row, self.passages, number), row.get(self.labels)
         if not isinstance(labels, list) or not all(isinstance(label, int | float) for label in labels):
-            raise ValueError(_bad(number, self.labels, labels, "a list of numbers"))
+            raise _bad(number, self.labels, labels, "a list of numbers")
         if len(labels) != len(texts):
-            raise ValueError(_bad(number, self.labels, labels, f"as long as {self.passages!r}: {len(texts)} numbers"))
+            raise _bad(number, self.labels, labels, f"as long as {self.passages!r}: {len(texts)} numbers")
         found: Row = {"query": text_field(row, self.query, number), "task": row.get("task")}
         if not set(labels) <= {0, 1}:
             return {**found, "pos": [], "neg": texts, "teacher_scores": labels}
@@ -107,16 +105,19 @@ class ListColumns:
             kind: [text for text, label in zip(texts, labels, strict=True) if label == kind] for kind in (0, 1)
         }
         if not by_label[1]:
-            raise ValueError(_bad(number, self.labels, labels, "1 for one passage or more, or else scores"))
+            raise _bad(number, self.labels, labels, "1 for one passage or more, or else scores")
         return {**found, "pos": by_label[1], "neg": by_label[0]}
 
 
 Layout = QueryRows | TextColumns | ListColumns
 
 
-def find_layout(rows: datasets.Dataset | datasets.IterableDataset) -> Layout:
+def find_layout(table: Table) -> Layout:
     """The layout of a table; ValueError with its columns and the accepted ones where none fits."""
-    kinds = column_kinds(rows)
+    _, first = next(iter(table), ("", {}))
+    if "query" in first and first.keys() & {"pos", "neg", "history"}:
+        return QueryRows()
+    kinds = table.kinds()  # of all rows: a column may come late
     if "query" in kinds and kinds.keys() & {"pos", "neg", "history"}:
         return QueryRows()
     kinds = {name: kind for name, kind in kinds.items() if kind != "none"}
@@ -135,7 +136,7 @@ def find_layout(rows: datasets.Dataset | datasets.IterableDataset) -> Layout:
             f"The columns {columns} are none of the layouts that load. Rename them to one of:\n{ACCEPTED}"
         )
     if layout.scored:
-        _check_degree(rows, kinds, score or "")
+        _check_degree(table, kinds, score or "")
     return layout
 
 
@@ -154,10 +155,9 @@ def _negatives(kinds: dict[str, str]) -> tuple[str, ...]:
     return tuple(name for _, name in sorted((int(match[1] or 0), name) for match, name in found if match))
 
 
-def _check_degree(rows: datasets.Dataset | datasets.IterableDataset, kinds: dict[str, str], score: str) -> None:
+def _check_degree(table: Table, kinds: dict[str, str], score: str) -> None:
     """ValueError for labels that are classes rather than degrees: entailment, neutral, contradiction."""
-    feature: Any = (rows.features or {}).get(score)
-    classes = feature.names if isinstance(feature, datasets.ClassLabel) else []
+    classes = table.classes(score)
     if len(classes) > 2 or {"premise", "hypothesis"} <= kinds.keys():
         raise ValueError(
             f"Column {score!r} holds classes{f' {classes}' if classes else ''}, not how alike two texts are: make "
@@ -165,40 +165,14 @@ def _check_degree(rows: datasets.Dataset | datasets.IterableDataset, kinds: dict
         )
 
 
-def column_kinds(rows: datasets.Dataset | datasets.IterableDataset) -> dict[str, str]:
-    """{column: "text", "texts", "number", "numbers", "other" or "none"}, off the first row if need be."""
-    if rows.features is not None:
-        return {name: _kind_of_feature(feature) for name, feature in rows.features.items()}
-    return {name: _kind_of_value(value) for name, value in next(iter(rows), {}).items()}
-
-
-def _kind_of_feature(feature: Any) -> str:
-    if isinstance(feature, datasets.List | datasets.LargeList):
-        return {"text": "texts", "number": "numbers"}.get(_kind_of_feature(feature.feature), "other")
-    if isinstance(feature, datasets.ClassLabel):
-        return "number"
-    dtype = str(getattr(feature, "dtype", "other"))
-    if dtype in ("string", "large_string", "null"):
-        return "none" if dtype == "null" else "text"
-    return "number" if dtype.startswith(("int", "uint", "float", "bool")) else "other"
-
-
-def _kind_of_value(value: Any) -> str:
-    if isinstance(value, list) and value:
-        return {"text": "texts", "number": "numbers"}.get(_kind_of_value(value[0]), "other")
-    if value is None:
-        return "none"
-    return "text" if isinstance(value, str) else "number" if isinstance(value, int | float) else "other"
-
-
 def _texts(row: Row, name: str, number: int) -> list[str]:
     value = row.get(name)
     if not isinstance(value, list):
         return [text_field(row, name, number)]
     if not all(isinstance(text, str) and text.strip() for text in value):
-        raise ValueError(_bad(number, name, value, "a list of non-empty texts"))
+        raise _bad(number, name, value, "a list of non-empty texts")
     return value
 
 
-def _bad(number: int, name: str, value: Any, rule: str) -> str:
-    return f"Row {number} (the first is 0): field {name!r} is {value!r}; it must be {rule}."
+def _bad(number: int, name: str, value: Any, rule: str) -> RowError:
+    return RowError(number, f"field {name!r} is {value!r}; it must be {rule}.")

@@ -1,7 +1,6 @@
 """Several data sets to train on: how they are given, and what holds for each."""
 
 import dataclasses
-import difflib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any, TypeAlias, TypeGuard
 import datasets
 import yaml
 
+from hub_cards.travelling.checks import nearest
 from modeling_biencoder import BiEncoderConfig
 from modeling_biencoder.encoding_biencoder import instruction_prompt
 
@@ -92,17 +92,21 @@ class DataSetEntry:
             self.name = Path(self.data).stem if isinstance(self.data, str | Path) else type(self.data).__name__
         if self.instruction is not None and self.task is None:
             self.task = self.name
+        where = f"Data set {self.name!r}"
         for name in ("group_size", "batch_size", "max_rows"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < 1):
-                raise ValueError(f"Data set {self.name!r}: {name}={value!r} must be a whole number, 1 or more.")
+                raise ValueError(f"{where}: {name}={value!r} must be a whole number of at least 1: give another.")
         if self.weight is not None and not self.weight > 0:
-            raise ValueError(f"Data set {self.name!r}: weight={self.weight} must be more than 0, or leave it out.")
+            raise ValueError(f"{where}: weight={self.weight} must be more than 0: raise it, or leave it out.")
         if self.type is not None and self.type not in TASK_TYPES:
-            raise ValueError(f"Data set {self.name!r}: type={self.type!r} must be one of {', '.join(TASK_TYPES)}.")
+            raise ValueError(
+                f"{where}: type={self.type!r} must be one of {', '.join(TASK_TYPES)}: choose one of them."
+            )
         given = [name for name in ("subset", "split", "revision") if getattr(self, name) is not None]
         if given and (not isinstance(self.data, str | Path) or Path(self.data).exists()):
-            raise ValueError(f"Data set {self.name!r}: {given[0]} is for a Hub repo, which {self.name!r} is not.")
+            value = getattr(self, given[0])
+            raise ValueError(f"{where}: {given[0]}={value!r} is for a Hub repo, which this is not: leave it out.")
 
 
 TrainSource: TypeAlias = RowSource | DataSetEntry | list[Any] | dict[str, Any]
@@ -183,7 +187,7 @@ def _is_data_set(item: Any) -> bool:
 
 def _read_yaml(path: Path) -> list[DataSetEntry]:
     if not path.is_file():
-        raise ValueError(f"There is no file {str(path)!r}.")
+        raise ValueError(f"There is no file {str(path)!r}: give the path of a list of data sets.")
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     if not isinstance(content, list | dict) or not content:
         raise ValueError(f"{path} must hold a list of data sets, or a mapping of names to them.")
@@ -194,10 +198,9 @@ def _entry_of_mapping(mapping: dict[str, Any]) -> DataSetEntry:
     names = [field.name for field in dataclasses.fields(DataSetEntry)]
     for name in mapping:
         if name not in names:
-            nearest = difflib.get_close_matches(str(name), names, n=1, cutoff=0.0)[0]
             raise ValueError(
-                f"A data set's {name!r} is not known; did you mean {nearest!r}? (Rows that have a column 'data' load "
-                f"from a file or a datasets.Dataset, not from a list.)"
+                f"A data set's {name!r} is not known; did you mean {nearest(name, names)}? (Rows that have a column "
+                "'data' load from a file or a datasets.Dataset, not from a list.)"
             )
     return DataSetEntry(**mapping)
 

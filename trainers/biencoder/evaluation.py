@@ -1,10 +1,10 @@
 """What a Trainer of bi-encoders evaluates beside its losses, or without them: retrieval."""
 
-import difflib
 import time
 from pathlib import Path
 from typing import Any
 
+from hub_cards.travelling.checks import nearest
 from modeling_biencoder import BiEncoderModel
 
 from ..retrieval.beir import is_collection, is_retrieval_source
@@ -106,5 +106,6 @@ class RetrievalEvaluation:
         if not names:
             raise ValueError(f"metric_for_best_model={wanted!r} needs retrieval data: set eval_retrieval.")
         if wanted not in names:
-            (nearest,) = difflib.get_close_matches(wanted, names, n=1, cutoff=0.0)
-            raise ValueError(f"metric_for_best_model={wanted!r} is not measured; did you mean {nearest!r}?")
+            raise ValueError(
+                f"metric_for_best_model={wanted!r} is not measured; did you mean {nearest(wanted, names)}?"
+            )

@@ -10,8 +10,9 @@ import datasets
 import torch
 from transformers.utils import logging
 
-from ..data.sources import Row, column_names, load_rows
+from ..data.sources import Row, Table, TypedTable, load_tables
 from ..data.transforms import StreamedRows, Transform, TransformedRows
+from .columns import SCORES
 from .entries import RETRIEVAL, TASK_TYPES, DataSetEntry, TaskType
 from .rows import check_layouts, normalize_rows
 
@@ -34,7 +35,7 @@ class MixturePart:
 
 def load_part(entry: DataSetEntry, args: Any, streaming: bool = False) -> MixturePart:
     """An entry's rows, checked; `args` are the Trainer's. Raises ValueError as `load_biencoder_rows` does."""
-    tables = [_first(table, entry.max_rows) for table in _tables(entry, streaming)]
+    tables = [table.first(entry.max_rows) for table in _tables(entry, streaming)]
     kind = TASK_TYPES[entry.type] if entry.type is not None else _type_of(tables[0], str(entry.name))
     own = (args.symmetric_group_size, args.symmetric_batch_size) if kind.own_sizes else (None, None)
     group_size = entry.group_size or own[0] or args.train_group_size
@@ -60,11 +61,10 @@ def load_part(entry: DataSetEntry, args: Any, streaming: bool = False) -> Mixtur
     return part
 
 
-def _tables(entry: DataSetEntry, streaming: bool) -> list[datasets.Dataset | datasets.IterableDataset]:
-    tables = load_rows(entry.data, entry.split or "train", streaming, subset=entry.subset, revision=entry.revision)
-    if not streaming:
-        return tables
-    return [one.to_iterable_dataset() if isinstance(one, datasets.Dataset) else one for one in tables]
+def _tables(entry: DataSetEntry, streaming: bool) -> list[Table]:
+    split, pinned = entry.split or "train", {"subset": entry.subset, "revision": entry.revision}
+    tables = load_tables(entry.data, split, streaming, **pinned, numbers=SCORES)
+    return [table.streamed() if streaming and isinstance(table, TypedTable) else table for table in tables]
 
 
 def _joined(loaded: list[Any], entry: DataSetEntry, args: Any) -> Any:
@@ -81,12 +81,9 @@ def _first(rows: Any, max_rows: int | None) -> Any:
     return rows.select(range(min(max_rows, len(rows)))) if isinstance(rows, datasets.Dataset) else rows.take(max_rows)
 
 
-def _type_of(rows: datasets.Dataset | datasets.IterableDataset, name: str) -> TaskType:
+def _type_of(table: Table, name: str) -> TaskType:
     """What the rows' field `type` says; a stream's first row speaks for all."""
-    if "type" not in column_names(rows):
-        return RETRIEVAL
-    found = rows.unique("type") if isinstance(rows, datasets.Dataset) else [next(iter(rows))["type"]]
-    kinds = {kind: TASK_TYPES.get(kind) for kind in found if isinstance(kind, str)}
+    kinds = {kind: TASK_TYPES.get(kind) for kind in table.values("type")}
     if unknown := [kind for kind, known in kinds.items() if known is None]:
         logger.warning(
             f"Data set {name!r}: type {unknown[0]!r} of its rows is none of {', '.join(TASK_TYPES)}; it trains as "

@@ -19,8 +19,8 @@ from transformers import PreTrainedTokenizerBase
 from modeling_biencoder import BiEncoderConfig
 from modeling_biencoder.encoding_biencoder import tokenize
 
-from ..data.sources import Row, RowSource, column_names, load_rows, text_field
-from .columns import Layout, find_layout
+from ..data.sources import Row, RowError, RowSource, Table, load_tables, text_field
+from .columns import SCORES, Layout, find_layout
 
 FEATURES = datasets.Features(
     {
@@ -42,21 +42,21 @@ def load_biencoder_rows(
     A row that lacks a field, or a negative where `group_size` is over 1, raises ValueError with its number and field;
     tables without a column for negatives (pairs) need none.
     """
-    found = [normalize_rows(rows, group_size) for rows in load_rows(source, split, streaming)]
+    found = [normalize_rows(table, group_size) for table in load_tables(source, split, streaming, numbers=SCORES)]
     check_layouts([layout for _, layout in found], group_size)
     normalized = [rows for rows, _ in found]
     return datasets.concatenate_datasets(normalized) if len(normalized) > 1 else normalized[0]
 
 
-def normalize_rows(rows: Any, group_size: int, task: str | None = None, swap: bool = False) -> tuple[Any, Layout]:
-    """A `datasets` data set as rows of `FEATURES`, and the layout that its columns had.
+def normalize_rows(table: Table, group_size: int, task: str | None = None, swap: bool = False) -> tuple[Any, Layout]:
+    """A table as rows of `FEATURES`, and the layout that its columns had.
 
     `task` is for all rows, in place of their own; `swap` makes the passage of each pair the query, and the reverse.
     """
-    layout = find_layout(rows)
+    layout = find_layout(table)
     keywords: dict[str, Any] = {"layout": layout, "group_size": group_size, "task": task, "swap": swap}
     normalize = partial(_normalize, **keywords)
-    return rows.map(normalize, with_indices=True, remove_columns=column_names(rows), features=FEATURES), layout
+    return table.map(normalize, FEATURES), layout
 
 
 def check_layouts(layouts: Sequence[Layout], group_size: int) -> None:
@@ -75,18 +75,20 @@ def _normalize(row: Row, number: int, layout: Layout, group_size: int, task: str
     if swap:
         normalized = _swapped(normalized, number)
     if group_size > 1 and not layout.pair and not normalized["neg"]:
-        raise ValueError(
-            f"Row {number} (the first is 0): field 'neg' is empty, but train_group_size={group_size} takes "
-            f"{group_size - 1} negatives a row; add negatives, or set train_group_size=1 for in-batch negatives alone."
+        raise RowError(
+            number,
+            f"field 'neg' is empty, but train_group_size={group_size} takes "
+            f"{group_size - 1} negatives a row; add some, or set train_group_size=1 for in-batch negatives alone.",
         )
     return normalized if task is None else {**normalized, "task": task}
 
 
 def _swapped(row: Row, number: int) -> Row:
     if len(row["pos"]) != 1 or row["neg"]:
-        raise ValueError(
-            f"Row {number} (the first is 0): swap=True is for pairs; the row has {len(row['pos'])} positives and "
-            f"{len(row['neg'])} negatives, of which none can be the query."
+        raise RowError(
+            number,
+            f"swap=True is for pairs; the row has {len(row['pos'])} positives and "
+            f"{len(row['neg'])} negatives, of which none can be the query.",
         )
     return {**row, "query": row["pos"][0], "pos": [row["query"]]}
 
@@ -104,7 +106,7 @@ def normalize_row(row: Row, number: int) -> Row:
     if not positives and not negatives:
         negatives = _texts(row, "history", number)
     if not positives and not negatives:
-        raise ValueError(f"Row {number} (the first is 0): field 'pos' is missing, and so are 'neg' and 'history'.")
+        raise RowError(number, "field 'pos' is missing, and so are 'neg' and 'history'.")
     scores = _scores(row, len(positives), len(negatives), number)
     if not positives:
         positives, negatives, scores = _best_first(negatives, scores, number)
@@ -123,7 +125,7 @@ def _texts(row: Row, field: str, number: int) -> list[str]:
     if value is None:
         return []
     if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
-        raise ValueError(f"Row {number} (the first is 0): field {field!r} is {value!r}; it must be a list of texts.")
+        raise RowError(number, f"field {field!r} is {value!r}; it must be a list of texts.")
     return value
 
 
@@ -135,7 +137,7 @@ def _scores(row: Row, num_positives: int, num_negatives: int, number: int) -> li
         return None
     negative_field = "neg_score" if row.get("neg_scores") is None else "neg_scores"
     if row.get(negative_field) is None:
-        raise ValueError(f"Row {number} (the first is 0): field 'neg_scores' is missing, but 'pos_scores' is there.")
+        raise RowError(number, "field 'neg_scores' is missing, but 'pos_scores' is there.")
     positives = _numbers(row, "pos_scores", num_positives, number)
     return positives + _numbers(row, negative_field, num_negatives, number)
 
@@ -143,14 +145,14 @@ def _scores(row: Row, num_positives: int, num_negatives: int, number: int) -> li
 def _numbers(row: Row, field: str, expected: int, number: int) -> list[float]:
     value = row[field]
     if not isinstance(value, list) or not all(isinstance(score, int | float) for score in value):
-        raise ValueError(f"Row {number} (the first is 0): field {field!r} is {value!r}; it must be a list of numbers.")
+        raise RowError(number, f"field {field!r} is {value!r}; it must be a list of numbers.")
     if len(value) != expected:
-        raise ValueError(
-            f"Row {number} (the first is 0): field {field!r} has {len(value)} scores for {expected} texts; "
-            f"give one score a text, positives first."
+        raise RowError(
+            number,
+            f"field {field!r} has {len(value)} scores for {expected} texts; give one score a text, positives first.",
         )
     if not all(map(math.isfinite, value)):
-        raise ValueError(f"Row {number} (the first is 0): field {field!r} is {value!r}; its scores must be finite.")
+        raise RowError(number, f"field {field!r} is {value!r}; its scores must be finite.")
     return [float(score) for score in value]
 
 
@@ -159,9 +161,9 @@ def _best_first(
 ) -> tuple[list[str], list[str], list[float]]:
     """The best-scored candidate as the positive, the others as negatives, and the scores in that order."""
     if scores is None:
-        raise ValueError(
-            f"Row {number} (the first is 0): field 'pos' is empty, and there are no 'teacher_scores' to choose a "
-            f"positive by; add one of them."
+        raise RowError(
+            number,
+            "field 'pos' is empty, and there are no 'teacher_scores' to choose a positive by; add one of them.",
         )
     best = max(range(len(scores)), key=scores.__getitem__)
     others = [i for i in range(len(scores)) if i != best]

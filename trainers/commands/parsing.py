@@ -1,7 +1,6 @@
 """Command-line arguments from dataclasses, with `--config file.yaml` for any of them; what several commands take."""
 
 import dataclasses
-import difflib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,6 +9,8 @@ from typing import Any
 
 import yaml
 from transformers import HfArgumentParser
+
+from hub_cards.travelling.checks import nearest
 
 
 @dataclass
@@ -120,8 +121,7 @@ def _file_arguments(path: str, names: set[str]) -> list[str]:
     arguments = []
     for name, value in values.items():
         if name not in names:
-            nearest = difflib.get_close_matches(str(name), sorted(names), n=1, cutoff=0.0)[0]
-            raise ValueError(f"{path}: {name!r} is not an argument: did you mean {nearest!r}?")
+            raise ValueError(f"{path}: {name!r} is not an argument: did you mean {nearest(name, sorted(names))}?")
         if value is not None:
             arguments += [f"--{name}", *_as_text(value)]
     return arguments

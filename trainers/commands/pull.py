@@ -3,9 +3,7 @@
 import sys
 from dataclasses import dataclass, field
 
-from huggingface_hub.errors import HfHubHTTPError
-
-from hub_cards import TransferError, inspect, pull
+from hub_cards import inspect, pull
 
 from .parsing import parse_arguments
 
@@ -36,13 +34,6 @@ class PullArguments:
 def main(argv: list[str]) -> None:
     """Runs the command with the arguments `argv`, and prints the folder, for `from_pretrained`, or what was seen."""
     (arguments,) = parse_arguments(argv, [PullArguments], "pull", __doc__ or "")
-    try:
-        _run(arguments)
-    except (HfHubHTTPError, TransferError) as error:
-        raise ValueError(str(error)) from error  # for the command's one message
-
-
-def _run(arguments: PullArguments) -> None:
     if arguments.inspect is None:
         repo_id, revision = str(arguments.repo_id), arguments.revision
         print(pull(repo_id, revision, local_dir=arguments.local_dir, allow_unsafe=arguments.allow_unsafe))

@@ -2,9 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from huggingface_hub.errors import HfHubHTTPError
-
-from hub_cards import TransferError, push
+from hub_cards import push
 
 from .parsing import parse_arguments
 
@@ -24,8 +22,5 @@ def main(argv: list[str]) -> None:
     (arguments,) = parse_arguments(argv, [PushArguments], "push", __doc__ or "")
     # Without --private the account's own setting decides.
     private, revision = arguments.private or None, arguments.revision
-    try:
-        commit = push(arguments.folder, arguments.repo_id, private=private, revision=revision)
-    except (HfHubHTTPError, TransferError) as error:
-        raise ValueError(str(error)) from error  # for the command's one message
+    commit = push(arguments.folder, arguments.repo_id, private=private, revision=revision)
     print(commit.commit_url)

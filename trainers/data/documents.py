@@ -6,11 +6,15 @@ from typing import Any
 
 import datasets
 
-from .sources import DATA_SUFFIXES, Row, RowSource, load_rows
+from .readers import data_suffix
+from .sources import RowSource, is_data_file, load_tables
+from .tables import Table, TypedTable, joined
 
 # Characters of a row at most (a line more): a file of any size passes through memory in parts.
 PART_SIZE = 2**23
-_ROW_SUFFIXES = (".jsonl", ".parquet")  # of a folder of rows; other data files may be somebody's documents
+# Of a folder of rows; other data files may be somebody's documents.
+_ROW_SUFFIXES = (".jsonl", ".parquet")
+_DOCUMENT = datasets.Features({"name": datasets.Value("string"), "text": datasets.Value("string")})
 FEATURES = datasets.Features({"text": datasets.Value("string")})
 
 
@@ -50,7 +54,7 @@ def _stamp(file: Path) -> tuple[str, int, int]:
 
 def _read(files: list[tuple[str, int, int]]) -> Iterator[dict[str, str]]:
     for name, _, _ in files:
-        with open(name, encoding="utf-8") as stream:
+        with open(name, encoding="utf-8-sig") as stream:
             try:
                 while lines := stream.readlines(PART_SIZE):
                     text = "".join(lines)
@@ -69,31 +73,35 @@ def load_documents(
     `name` is its path below the folder. A folder that holds .jsonl or .parquet files alone is a folder of rows.
     Raises ValueError for a path that does not exist or holds no text.
     """
+    return document_table(source, split, streaming).dataset()
+
+
+def document_table(source: RowSource, split: str = "train", streaming: bool = False) -> Table:
+    """The same as a table, which knows where its rows stand."""
     path = Path(source) if isinstance(source, str | Path) else None
     if path is not None and path.is_dir():
         files = text_files(path)
-        if files and all(file.suffix in _ROW_SUFFIXES for file in files):
-            return datasets.concatenate_datasets(load_rows(source, split, streaming))
-        return _as_dataset(_read_documents(files, path), f"Folder {str(path)!r}", streaming)
-    if path is not None and path.is_file() and path.suffix not in DATA_SUFFIXES:
-        return _as_dataset(_read_documents([path], path.parent), f"File {str(path)!r}", streaming)
-    return load_rows(source, split, streaming)[0]
+        if not files or not all(data_suffix(file) in _ROW_SUFFIXES for file in files):
+            return _plain(files, path, f"Folder {str(path)!r}", streaming)
+    elif path is not None and path.is_file() and not is_data_file(path):
+        return _plain([path], path.parent, f"File {str(path)!r}", streaming)
+    return joined(load_tables(source, split, streaming))
 
 
-def _read_documents(files: list[Path], folder: Path) -> list[Row]:
-    documents = []
-    for file in files:
+def _plain(files: list[Path], folder: Path, where: str, streaming: bool) -> TypedTable:
+    stamped = [_stamp(file) for file in files]
+    if not any(True for _ in _read_documents(stamped, folder)):
+        raise ValueError(f"{where} holds no text: give one UTF-8 text or more that is not blank.")
+    kind = datasets.IterableDataset if streaming else datasets.Dataset
+    keywords: dict[str, Any] = {"files": stamped, "folder": folder}
+    return TypedTable(kind.from_generator(_read_documents, features=_DOCUMENT, gen_kwargs=keywords))
+
+
+def _read_documents(files: list[tuple[str, int, int]], folder: Path) -> Iterator[dict[str, str]]:
+    for name, _, _ in files:
         try:
-            text = file.read_text(encoding="utf-8")
+            text = Path(name).read_text(encoding="utf-8-sig")
         except UnicodeDecodeError:
             continue
         if text.strip():
-            documents.append({"name": file.relative_to(folder).as_posix(), "text": text})
-    return documents
-
-
-def _as_dataset(documents: list[Row], where: str, streaming: bool) -> datasets.Dataset | datasets.IterableDataset:
-    if not documents:
-        raise ValueError(f"{where} holds no text: give one UTF-8 text or more that is not blank.")
-    rows = datasets.Dataset.from_list(documents)
-    return rows.to_iterable_dataset() if streaming else rows
+            yield {"name": Path(name).relative_to(folder.absolute()).as_posix(), "text": text}

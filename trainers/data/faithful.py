@@ -1,30 +1,51 @@
-"""Rows that are written out again as they came in.
-
-A table makes dates of texts that look like them and gives every row every column; JSON Lines are therefore read as
-lines (memory-mapped) and parsed one by one.
-"""
+"""Rows that are read by number and written out again as they came in."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import datasets
 
-from .sources import Row, RowSource, load_rows
+from .sources import Row, RowError, RowSource, load_tables
+from .tables import ReadTable, Table, TypedTable, joined
+
+_STORED = datasets.Features({"row": datasets.Value("large_string"), "where": datasets.Value("string")})
 
 
 class ParsedRows(Sequence[Row]):
-    """Row i is `parse(rows[i], i)`, made anew each time."""
+    """Row i of a table, made anew each time; `where(i)` says where it stands."""
 
-    def __init__(self, rows: datasets.Dataset, parse: Callable[[Row, int], Row]):
-        self.rows, self.parse = rows, parse
+    def __init__(self, table: Table):
+        self.table = table
+        # A row goes into the cache of `datasets` as its JSON, which keeps each field and its type.
+        self.rows: Any = table.rows if isinstance(table, TypedTable) else _stored(table)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, number: Any) -> Any:
-        return self.parse(self.rows[number], number)
+        row = self.rows[number]
+        if isinstance(self.table, ReadTable):
+            return json.loads(row["row"])
+        return {name: value for name, value in row.items() if value is not None}
+
+    def where(self, number: int) -> str:
+        """The file and the line, or the number, of a row."""
+        return self.rows[number]["where"] if isinstance(self.table, ReadTable) else self.table.where(number)
+
+
+@contextmanager
+def placed(rows: Sequence[Row]) -> Iterator[None]:
+    """A RowError of `rows` becomes a ValueError that says where the row stands."""
+    try:
+        yield
+    except RowError as error:
+        if isinstance(rows, ParsedRows):
+            raise ValueError(f"{rows.where(error.number)}: {error.problem}") from None
+        raise
 
 
 def faithful_rows(source: RowSource) -> Sequence[Row]:
@@ -32,39 +53,26 @@ def faithful_rows(source: RowSource) -> Sequence[Row]:
 
     Raises TypeError for a stream, whose rows have no number before they were all read.
     """
-    if isinstance(source, str | Path):
-        return load_faithful_rows(str(source))
     if isinstance(source, datasets.IterableDataset):
-        raise TypeError("An IterableDataset cannot be read by row number: give its file, folder or Hub id.")
+        raise TypeError("An IterableDataset cannot be read by row number; give its file, folder or Hub id.")
     if isinstance(source, list) and source:
         return source
-    (rows,) = load_rows(source)  # which names what is wrong with any other source
-    return ParsedRows(rows, _leave_out_none)
+    return load_faithful_rows(str(source) if isinstance(source, Path) else source)
 
 
-def load_faithful_rows(source: str) -> ParsedRows:
-    """The rows of a .jsonl file or a folder of them as they are; of other sources (see `load_rows`) without None."""
-    path = Path(source)
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
-    if path.exists() and files and all(file.suffix == ".jsonl" for file in files):
-        names = [str(file) for file in files]
-        lines = datasets.load_dataset("text", data_files=names, split="train")
-        kept = [number for number, line in enumerate(lines["text"]) if line.strip()]
-        if not kept:
-            raise ValueError(f"{source!r} is empty, and needs one row or more: give another.")
-        return ParsedRows(lines if len(kept) == len(lines) else lines.select(kept), _parse_line)
-    return ParsedRows(datasets.concatenate_datasets(load_rows(source)), _leave_out_none)
+def load_faithful_rows(source: RowSource) -> ParsedRows:
+    """The rows of a file or folder as they are; of a Hub repo, parquet or a `datasets` object without None."""
+    return ParsedRows(joined(load_tables(source)))
 
 
-def _parse_line(line: Row, number: int) -> Row:
-    try:
-        row = json.loads(line["text"])
-    except ValueError as error:
-        raise ValueError(f"Row {number} (the first is 0) is no JSON: {error}.") from error
-    if not isinstance(row, dict):
-        raise ValueError(f"Row {number} (the first is 0) is a {type(row).__name__}; it must be an object with fields.")
+def _stored(table: ReadTable) -> Any:
+    return ReadTable(partial(_with_places, table), table.stamp).map(_unchanged, _STORED)
+
+
+def _with_places(table: ReadTable) -> Iterator[tuple[str, Row]]:
+    for where, row in table:
+        yield where, {"row": json.dumps(row), "where": where}
+
+
+def _unchanged(row: Row, number: int) -> Row:
     return row
-
-
-def _leave_out_none(row: Row, number: int) -> Row:
-    return {name: value for name, value in row.items() if value is not None}

@@ -1,42 +1,43 @@
-"""Data sets as rows: from a file, a folder, a Hub id or a `datasets` object."""
+"""Data sets as tables of rows: from a file, a folder, a Hub id, a list of rows or a `datasets` object."""
 
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import datasets
 
-Row = dict[str, Any]
+from .readers import COMPRESSIONS, ROW_SUFFIXES, Row, data_suffix
+from .tables import ReadTable, RowError, Table, TypedTable, file_table, list_table
+
 RowSource: TypeAlias = str | Path | tuple[Path, ...] | list[Row] | datasets.Dataset | datasets.IterableDataset
 
-_BUILDERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
-DATA_SUFFIXES = tuple(_BUILDERS)  # files that end otherwise are plain text, where that is taken
+DATA_SUFFIXES = (*ROW_SUFFIXES, ".parquet")  # files that end otherwise are plain text, where that is taken
+_SUFFIXES = f"{', '.join(DATA_SUFFIXES)}, or the first four with {', '.join(COMPRESSIONS)} behind"
 
 
-def load_rows(
+def load_tables(
     source: RowSource,
     split: str = "train",
     streaming: bool = False,
     subset: str | None = None,
     revision: str | None = None,
-) -> list[datasets.Dataset | datasets.IterableDataset]:
-    """The data sets found at `source`: one for an object, a list of rows, a file or a Hub id, one a file for a folder
-    or a tuple of files.
+    numbers: tuple[str, ...] = (),
+) -> list[Table]:
+    """The tables found at `source`: one for an object, a list of rows, a file or a Hub id, one a file for a folder or
+    a tuple of files.
 
-    Files end in .jsonl, .json, .parquet or .csv; `split`, `subset` and `revision` are a Hub repo's, and the revision
-    may stand behind its name: `user/name@revision`. Raises ValueError for another file, an empty folder or no rows,
-    and TypeError for any other kind of `source`.
+    Files end in .jsonl, .json, .csv, .tsv (compressed, too: .jsonl.gz) or .parquet; `split`, `subset` and `revision`
+    are a Hub repo's, and the revision may stand behind its name: `user/name@revision`. Cells of .csv and .tsv files
+    are texts, but for columns in `numbers`. Raises ValueError for another file, an empty folder or no rows, and
+    TypeError for any other kind of `source`.
     """
     if isinstance(source, datasets.Dataset | datasets.IterableDataset):
-        return [source]
+        return [TypedTable(source)]
     if isinstance(source, tuple):
-        return [_load_file(file, streaming) for file in source]
+        return [_load_file(file, streaming, numbers) for file in source]
     if isinstance(source, list):
         if not source:
-            raise ValueError("The list of rows is empty, and a data set needs one row or more: give some.")
-        # Dataset.from_list would take the columns from the first row alone.
-        names = dict.fromkeys(name for row in source for name in row)
-        rows = datasets.Dataset.from_dict({name: [row.get(name) for row in source] for name in names})
-        return [rows.to_iterable_dataset() if streaming else rows]
+            raise ValueError("The list of rows is empty; a data set needs one row or more.")
+        return [list_table(source, streaming)]
     if not isinstance(source, str | Path):
         raise TypeError(
             f"A data set is a path, a Hub id, a list of rows or a `datasets` Dataset, not {type(source).__name__}"
@@ -44,15 +45,16 @@ def load_rows(
         )
     path = Path(source)
     if path.is_dir():
-        return [_load_file(file, streaming) for file in data_files(path)]
+        return [_load_file(file, streaming, numbers) for file in data_files(path)]
     if path.is_file():
-        return [_load_file(path, streaming)]
+        return [_load_file(path, streaming, numbers)]
     repo_id, pinned = split_revision(str(source))
     if Path(repo_id).suffix or path.is_absolute():
-        raise ValueError(f"There is no file or folder {str(source)!r}: give a path that exists or a Hub id user/name.")
+        raise ValueError(f"There is no file or folder {str(source)!r}; give a path that exists or a Hub id user/name.")
     if revision is not None and pinned not in (None, revision):
         raise ValueError(f"{str(source)!r} names another revision than revision={revision!r}: leave one of them out.")
-    return [datasets.load_dataset(repo_id, subset, split=split, streaming=streaming, revision=revision or pinned)]
+    rows = datasets.load_dataset(repo_id, subset, split=split, streaming=streaming, revision=revision or pinned)
+    return [TypedTable(rows)]
 
 
 def split_revision(source: str) -> tuple[str, str | None]:
@@ -61,38 +63,50 @@ def split_revision(source: str) -> tuple[str, str | None]:
     return repo_id, revision or None
 
 
+def is_data_file(path: Path) -> bool:
+    """Whether a file of this name holds rows."""
+    return data_suffix(path) in DATA_SUFFIXES and path.name != data_suffix(path)
+
+
 def data_files(folder: Path) -> list[Path]:
     """The data files of a folder, by name; ValueError where it has none."""
-    files = sorted(file for file in folder.iterdir() if file.suffix in _BUILDERS)
+    files = sorted(file for file in folder.iterdir() if is_data_file(file))
     if not files:
-        raise ValueError(
-            f"Folder {str(folder)!r} holds no data files: give some whose names end in {', '.join(DATA_SUFFIXES)}."
-        )
+        raise ValueError(f"Folder {str(folder)!r} holds no data files: give some whose names end in {_SUFFIXES}.")
     return files
 
 
-def _load_file(path: Path, streaming: bool) -> datasets.Dataset | datasets.IterableDataset:
-    if path.suffix not in _BUILDERS:
-        raise ValueError(
-            f"{path.name!r} is no data file, as names of these must end in {', '.join(DATA_SUFFIXES)}: rename it."
-        )
-    if path.stat().st_size == 0:
-        raise ValueError(f"Data file {str(path)!r} is empty, and needs one row or more: give another.")
+def _load_file(path: Path, streaming: bool, numbers: tuple[str, ...]) -> Table:
+    if not is_data_file(path):
+        raise ValueError(f"{path.name!r} is no data file, as names of these must end in {_SUFFIXES}: rename it.")
+    if path.suffix == ".parquet":
+        return TypedTable(_load_parquet(path, streaming), str(path))
+    table = file_table(path, streaming, numbers)
+    if next(iter(table), None) is None:
+        raise ValueError(f"Data file {str(path)!r} holds no row and needs one or more: give another.")
+    return table
+
+
+def _load_parquet(path: Path, streaming: bool) -> datasets.Dataset | datasets.IterableDataset:
     try:
-        return datasets.load_dataset(_BUILDERS[path.suffix], data_files=str(path), split="train", streaming=streaming)
-    except datasets.exceptions.DatasetGenerationError as error:
-        raise ValueError(f"Data file {str(path)!r} does not load: {error.__cause__}") from error
-
-
-def column_names(rows: datasets.Dataset | datasets.IterableDataset) -> list[str]:
-    """The columns, read off the first row where a stream does not know them."""
-    return rows.column_names or list(next(iter(rows)))
+        rows = datasets.load_dataset("parquet", data_files=str(path), split="train", streaming=streaming)
+        next(iter(rows), None)
+    except (datasets.exceptions.DatasetGenerationError, OSError, ValueError) as error:
+        problem = error.__cause__ or error
+        raise ValueError(f"Data file {str(path)!r} does not load ({problem}): write it anew.") from error
+    return rows
 
 
 def text_field(row: Row, field: str, number: int) -> str:
-    """`row[field]`, which must be a text that is not blank; else ValueError naming the row number and the field."""
+    """`row[field]`, which must be a text that is not blank; else RowError naming the row number and the field."""
     value = row.get(field)
     if not isinstance(value, str) or not value.strip():
         found = "is missing" if value is None else f"is {value!r}"
-        raise ValueError(f"Row {number} (the first is 0): field {field!r} {found}; it must be a non-empty text.")
+        raise RowError(number, f"field {field!r} {found}; it must be a non-empty text.")
     return value
+
+
+__all__ = [
+    "DATA_SUFFIXES", "ReadTable", "Row", "RowError", "RowSource", "Table", "TypedTable", "data_files", "is_data_file",
+    "load_tables", "split_revision", "text_field",
+]  # fmt: skip

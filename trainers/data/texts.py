@@ -5,11 +5,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import datasets
 from tqdm.auto import tqdm
 
 from .faithful import ParsedRows, load_faithful_rows
-from .sources import DATA_SUFFIXES, Row
+from .sources import Row, is_data_file
+from .tables import lines_table
 
 
 class IdentifiedTexts(Sequence[str]):
@@ -25,8 +25,8 @@ class IdentifiedTexts(Sequence[str]):
     def __init__(self, source: str, field: str = "text", show_progress: bool = False):
         path = Path(source)
         self.source, self.field = source, field
-        self.is_text = path.is_file() and path.suffix not in DATA_SUFFIXES
-        self.rows = _load_lines(source) if self.is_text else load_faithful_rows(source)
+        self.is_text = path.is_file() and not is_data_file(path)
+        self.rows = ParsedRows(lines_table(path)) if self.is_text else load_faithful_rows(source)
         digest = hashlib.sha256()
         for number in tqdm(range(len(self)), desc="Reading texts", unit="text", disable=not show_progress):
             row = self.rows[number]
@@ -47,7 +47,7 @@ class IdentifiedTexts(Sequence[str]):
         return (self._id(self.rows[number], number) for number in range(len(self)))
 
     def _text(self, row: Row, number: int) -> str:
-        where = f"{self.source!r}, row {number} (the first is 0)"
+        where = self.rows.where(number)
         if not isinstance(row.get(self.field), str):
             raise ValueError(f"{where}: field {self.field!r} is {row.get(self.field)!r}; it must be a text.")
         return passage_text({"title": row.get("title"), "text": row[self.field]}, where)
@@ -55,16 +55,6 @@ class IdentifiedTexts(Sequence[str]):
     def _id(self, row: Row, number: int) -> str:
         value = row.get("_id") if row.get("_id") is not None else row.get("id")
         return str(number if value is None else value)
-
-
-def _load_lines(source: str) -> ParsedRows:
-    if Path(source).stat().st_size == 0:
-        raise ValueError(f"{source!r} is empty, and needs one line or more: give another.")
-    lines = datasets.load_dataset("text", data_files=source, split="train")
-    kept = [number for number, line in enumerate(lines["text"]) if line.strip()]
-    if not kept:
-        raise ValueError(f"{source!r} holds blank lines only, and needs one text or more: give another.")
-    return ParsedRows(lines.add_column("id", list(range(len(lines)))).select(kept), lambda row, number: row)
 
 
 def passage_text(row: Mapping[str, Any], where: str) -> str:

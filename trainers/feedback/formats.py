@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
-from ..data.sources import Row, text_field
+from ..data.sources import Row, RowError, text_field
 
 TARGETS = ("answer", "query")
 
@@ -73,31 +73,32 @@ def _find_prompt(row: Row, number: int, task: str | None) -> Prompt:
     if name in PROMPTS:
         return PROMPTS[name]
     if name == "tool":
-        raise ValueError(
-            f"Row {number} (the first is 0): rows of the task 'tool' have no answer for a language model to "
-            f"score: train on them as they are, by their positives."
+        raise RowError(
+            number,
+            "rows of the task 'tool' have no answer for a language model to "
+            "score: train on them as they are, by their positives.",
         )
-    raise ValueError(
-        f"Row {number} (the first is 0): field 'task' is {name!r}; it must be one of {', '.join(PROMPTS)}. Give "
-        f"--task to name the format of all rows."
+    raise RowError(
+        number,
+        f"field 'task' is {name!r}; it must be one of {', '.join(PROMPTS)}. Give "
+        f"--task to name the format of all rows.",
     )
 
 
 def _candidates(row: Row, number: int) -> list[str]:
     candidates = [*_texts(row, "pos", number), *_texts(row, "neg", number)] or _texts(row, "history", number)
     if not candidates:
-        raise ValueError(
-            f"Row {number} (the first is 0): there are no candidates; 'pos' and 'neg', or 'history', must hold texts."
-        )
+        raise RowError(number, "there are no candidates; 'pos' and 'neg', or 'history', must hold texts.")
     return candidates
 
 
 def _answers(row: Row, number: int) -> list[str]:
     answers = _texts(row, "answers", number)
     if not answers:
-        raise ValueError(
-            f"Row {number} (the first is 0): field 'answers' is missing or empty; it must be a list of texts. Rows "
-            f"without an answer can be scored by how well a candidate predicts the query: --target query."
+        raise RowError(
+            number,
+            "field 'answers' is missing or empty; it must be a list of texts. Rows "
+            "without an answer can be scored by how well a candidate predicts the query: --target query.",
         )
     return answers
 
@@ -105,7 +106,7 @@ def _answers(row: Row, number: int) -> list[str]:
 def _texts(row: Row, field: str, number: int) -> list[str]:
     texts = [] if row.get(field) is None else row[field]
     if not isinstance(texts, list):
-        raise ValueError(f"Row {number} (the first is 0): field {field!r} is {texts!r}; it must be a list of texts.")
+        raise RowError(number, f"field {field!r} is {texts!r}; it must be a list of texts.")
     return [text_field({f"{field}[{i}]": text}, f"{field}[{i}]", number) for i, text in enumerate(texts)]
 
 

@@ -9,7 +9,8 @@ from transformers import PreTrainedTokenizerBase
 
 from modeling_srlm import SelfRetrievalLM
 
-from ..data.sources import Row
+from ..data.faithful import placed
+from ..data.sources import Row, RowError
 from .formats import Question, count_tokens, place_space, read_question
 
 # A group of rows is scored as a whole, its prompts sorted by length, whatever the process and wherever a run was
@@ -98,8 +99,9 @@ class RowFeedback:
         self.task, self.target, self.seed = task, target, seed
         digest, sizes = hashlib.sha256(), []
         for number in tqdm(range(len(rows)), desc="Checking the rows", unit="row", disable=not show_progress):
-            question = self._question(number)
-            self._check_length(question, number)
+            with placed(rows):
+                question = self._question(number)
+                self._check_length(question, number)
             sizes.append(len(question.candidates))
             digest.update(json.dumps(rows[number], sort_keys=True, default=str).encode())
         self.digest = digest.hexdigest()
@@ -113,10 +115,11 @@ class RowFeedback:
     def _check_length(self, question: Question, number: int) -> None:
         (length,) = _lengths([question.prompt("") + question.scored], self.lm.tokenizer)
         if length > self.lm.config.context_window_size:
-            raise ValueError(
-                f"Row {number} (the first is 0): query and scored text take {length} tokens without any candidate; "
+            raise RowError(
+                number,
+                f"query and scored text take {length} tokens without any candidate; "
                 f"the window has {self.lm.config.context_window_size}, and only candidates are cut. Enlarge "
-                f"--context_window_size, or leave the row out."
+                f"--context_window_size, or leave the row out.",
             )
 
     def score(self, group: int) -> list[Row]:

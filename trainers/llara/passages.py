@@ -17,7 +17,7 @@ def cut_passages(text: str, tokenizer: PreTrainedTokenizerBase, room: int) -> li
     passage is cut into lines, a line into words, a word anywhere. Raises ValueError for a `room` under 1.
     """
     if room < 1:
-        raise ValueError(f"room={room} tokens for a passage; it must be 1 or more.")
+        raise ValueError(f"room={room} must be at least 1: give the tokens that a passage may have.")
     pieces = _break_up(split_sentences(text.strip()), (split_lines, split_words, split_anywhere), tokenizer, room)
     passages, start = [], 0
     while start < len(pieces):

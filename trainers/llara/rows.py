@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from modeling_llara import LlaraConfig, build_row
 
 from ..data.documents import read_text_files, text_files
-from ..data.sources import DATA_SUFFIXES, Row, RowSource, column_names, load_rows, text_field
+from ..data.sources import Row, RowError, RowSource, Table, TypedTable, is_data_file, load_tables, text_field
 from .passages import cut_passages
 from .stop_words import without_stop_words
 
@@ -40,7 +40,7 @@ def load_llara_rows(
 
     Raises ValueError for other columns, and for a row that lacks its passage (row number and field named).
     """
-    normalized = [_normalize(rows, tokenizer, room) for rows in _load(source, split, streaming)]
+    normalized = [_normalize(table, tokenizer, room) for table in _load(source, split, streaming)]
     return datasets.concatenate_datasets(normalized) if len(normalized) > 1 else normalized[0]
 
 
@@ -54,30 +54,29 @@ def passage_room(config: LlaraConfig, max_length: int) -> int:
     return max_length - taken
 
 
-def _load(source: RowSource, split: str, streaming: bool) -> list[Rows]:
+def _load(source: RowSource, split: str, streaming: bool) -> list[Table]:
     path = Path(source) if isinstance(source, str | Path) else None
     if path is not None and path.is_dir():
         files = text_files(path)
-        if not all(file.suffix in DATA_SUFFIXES for file in files):
-            return [read_text_files(files, streaming)]
-    elif path is not None and path.is_file() and path.suffix not in DATA_SUFFIXES:
-        return [read_text_files([path], streaming)]
-    return load_rows(source, split, streaming)
+        if not all(map(is_data_file, files)):
+            return [TypedTable(read_text_files(files, streaming))]
+    elif path is not None and path.is_file() and not is_data_file(path):
+        return [TypedTable(read_text_files([path], streaming))]
+    return load_tables(source, split, streaming)
 
 
-def _normalize(rows: Rows, tokenizer: PreTrainedTokenizerBase, room: int) -> Rows:
-    columns = column_names(rows)
-    settings: dict[str, Any] = {"with_indices": True, "remove_columns": columns, "features": FEATURES}
-    if "input" in columns:
-        return rows.map(normalize_row, **settings)
-    if "text" not in columns:
+def _normalize(table: Table, tokenizer: PreTrainedTokenizerBase, room: int) -> Rows:
+    _, first = next(iter(table), ("", {}))
+    if "input" in first:
+        return table.map(normalize_row, FEATURES)
+    if "text" not in first:
         raise ValueError(
-            f"The data set has the columns {columns}; it needs 'input' (with 'output_summarize' and 'output_predict', "
-            "where there are targets) or 'text', documents to make such rows from: rename a column."
+            f"The data set has the columns {list(first)}; it needs 'input' (with 'output_summarize' "
+            "and 'output_predict', where there are targets) or 'text', documents to make rows from: rename one."
         )
-    size = 1 if isinstance(rows, datasets.IterableDataset) else 16  # a stream shall hold as little as it can
+    size = 1 if table.streaming else 16  # a stream shall hold as little as it can
     cut = partial(passage_rows, tokenizer=tokenizer, room=room)
-    return rows.map(cut, batched=True, batch_size=size, **settings)
+    return table.map(cut, FEATURES, batch_size=size)
 
 
 def normalize_row(row: Row, number: int) -> Row:
@@ -90,9 +89,7 @@ def normalize_row(row: Row, number: int) -> Row:
     for field in ("output_summarize", "output_predict"):
         value = row.get(field)
         if value is not None and not isinstance(value, str):
-            raise ValueError(
-                f"Row {number} (the first is 0): field {field!r} is {value!r}; it must be a text or null."
-            )
+            raise RowError(number, f"field {field!r} is {value!r}; it must be a text or null.")
         targets[field] = value
     return {"input": text_field(row, "input", number), **targets}
 

@@ -3,15 +3,16 @@
 import hashlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import datasets
 import numpy as np
 from tqdm.auto import tqdm
 
 from ..biencoder.rows import normalize_row
-from ..data.faithful import faithful_rows
-from ..data.sources import DATA_SUFFIXES, Row
+from ..data.faithful import faithful_rows, placed
+from ..data.readers import read_lines
+from ..data.sources import Row, RowError, is_data_file
 
 # Texts, rows with `text` or `passage` (and `title`), a path or a Hub id.
 CorpusSource: TypeAlias = str | Path | list[str] | list[Row] | datasets.Dataset
@@ -91,8 +92,9 @@ def load_corpus(source: CorpusSource, show_progress: bool = False) -> Corpus:
 def corpus_of_rows(rows: Sequence[Row], show_progress: bool = False) -> Corpus:
     """All positives and negatives of the rows, in their order."""
     numbers = tqdm(range(len(rows)), desc="Corpus", unit="row", disable=not show_progress)
-    normalized = (normalize_row(rows[number], number) for number in numbers)
-    return Corpus((text, text) for row in normalized for text in row["pos"] + row["neg"])
+    with placed(rows):
+        normalized = (normalize_row(rows[number], number) for number in numbers)
+        return Corpus((text, text) for row in normalized for text in row["pos"] + row["neg"])
 
 
 def _passages(source: CorpusSource) -> Iterator[_Passage]:
@@ -102,20 +104,17 @@ def _passages(source: CorpusSource) -> Iterator[_Passage]:
         for file in sorted(Path(source).iterdir()):
             if file.is_file() and not file.name.startswith("."):
                 yield from _passages(file)
-    elif isinstance(source, str | Path) and Path(source).is_file() and Path(source).suffix not in DATA_SUFFIXES:
-        with Path(source).open(encoding="utf-8") as lines:
-            yield from ((line.strip(), line.strip()) for line in lines)
+    elif isinstance(source, str | Path) and Path(source).is_file() and not is_data_file(Path(source)):
+        yield from ((row["text"].strip(), row["text"].strip()) for _, row in read_lines(Path(source)))
     else:
-        rows: Any = source
-        yield from (_passage(row, number, source) for number, row in enumerate(faithful_rows(rows)))
+        rows = faithful_rows(cast(Any, source))
+        with placed(rows):
+            yield from (_passage(row, number) for number, row in enumerate(rows))
 
 
-def _passage(row: Row, number: int, source: CorpusSource) -> _Passage:
+def _passage(row: Row, number: int) -> _Passage:
     text = row.get("passage") if row.get("text") is None else row["text"]
     if not isinstance(text, str):
-        where = f"{str(source)!r}: " if isinstance(source, str | Path) else ""
-        raise ValueError(
-            f"Corpus: {where}row {number} (the first is 0) has no text; its field 'text' or 'passage' must be one."
-        )
+        raise RowError(number, f"field 'text' of the corpus is {text!r}; it, or 'passage', must be a text.")
     title = row.get("title")
     return (f"{title} {text}", text) if isinstance(title, str) and title.strip() else (text, text)

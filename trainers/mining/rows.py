@@ -10,6 +10,7 @@ import torch
 from tqdm.auto import tqdm
 
 from ..biencoder.rows import normalize_row
+from ..data.faithful import placed
 from ..data.sources import Row
 from .corpus import Corpus, KeyTable, text_key
 from .filters import draw, passing
@@ -31,7 +32,8 @@ class QueryRows:
         self.rows = rows
         digest, keys = hashlib.sha256(), []
         for number in tqdm(range(len(rows)), desc="Checking the rows", unit="row", disable=not show_progress):
-            keys.append(text_key(self[number]["query"]))
+            with placed(rows):
+                keys.append(text_key(self[number]["query"]))
             digest.update(json.dumps(rows[number], sort_keys=True, default=str).encode())
         self.digest, self._queries = digest.hexdigest(), KeyTable(keys)
         self._positives = lru_cache(maxsize=4096)(self._read_positives)

@@ -7,8 +7,9 @@ import datasets
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from ..data.documents import load_documents
-from ..data.sources import load_rows, text_field
+from ..data.documents import document_table
+from ..data.sources import Row, load_tables
+from ..data.tables import joined
 from ..embedded.corpus import standard_library
 from ..srlm.rows import load_chats
 from .measure import tokenize_texts
@@ -32,8 +33,8 @@ def read_documents(
     if source is None:
         named = [(document.name, document.text) for document in standard_library("holdout")[:max_documents]]
     else:
-        rows = _first(load_documents(source), max_documents)
-        named = [(row.get("name") or f"row {i}", text_field(row, "text", i)) for i, row in enumerate(rows)]
+        rows = enumerate(document_table(source).first(max_documents))
+        named = [(row.get("name") or f"row {number}", _text(row, where)) for number, (where, row) in rows]
     documents = []
     for name, text in named:
         documents += [TokenizedDocument(name, ids[:max_length]) for ids in tokenize_texts([text], tokenizer)]
@@ -45,11 +46,13 @@ def read_chats(source: str, tokenizer: PreTrainedTokenizerBase, max_rows: int | 
 
     Raises ValueError for a row without `history`, `query` or `answers`, naming its number.
     """
-    return load_chats(_first(datasets.concatenate_datasets(load_rows(source)), max_rows), tokenizer)
+    return load_chats(joined(load_tables(source)).first(max_rows), tokenizer)
 
 
-def _first(rows: datasets.Dataset, count: int | None) -> datasets.Dataset:
-    return rows if count is None else rows.select(range(min(count, len(rows))))
+def _text(row: Row, where: str) -> str:
+    if not isinstance(row.get("text"), str) or not row["text"].strip():
+        raise ValueError(f"{where}: field 'text' is {row.get('text')!r}; it must be a text that is not blank.")
+    return row["text"]
 
 
 def check_source(source: str) -> None:

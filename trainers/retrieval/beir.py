@@ -10,16 +10,14 @@ each of them also as .jsonl, .parquet, .csv or .tsv, or as a folder of such file
 NanoBEIR repo has. On the Hub, corpus, queries and qrels are configurations of a data set.
 """
 
-import csv
-import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import datasets
 
-from ..data.sources import Row, load_rows
+from ..data.sources import Row, TypedTable, load_tables
 from ..data.texts import passage_text
 from .data import RetrievalData, make_retrieval_data
 
@@ -32,7 +30,7 @@ class _Table:
     """Rows, to be read once, and the file or folder that an error about them names."""
 
     where: str
-    rows: Iterable[Row]
+    rows: Iterable[tuple[str, Row]]  # where each stands
 
 
 def is_retrieval_source(source: Any) -> bool:
@@ -100,48 +98,45 @@ def _load_hub(repo_id: str, split: str | None, revision: str | None) -> Retrieva
         splits = datasets.load_dataset(repo_id, configuration, revision=revision)
         chosen = _choose_split(list(splits), split, f"{repo_id}, {name}") if name == "qrels" else list(splits)
         rows = datasets.concatenate_datasets([splits[part] for part in chosen])
-        tables.append(_Table(f"{repo_id}, {configuration}", rows))
+        where = f"{repo_id}, {configuration}"
+        tables.append(_Table(where, TypedTable(rows, where)))
     return _combine(*tables)
 
 
 def _combine(corpus: _Table, queries: _Table, qrels: _Table) -> RetrievalData:
     judged: dict[str, dict[str, float]] = {}
-    for number, row in enumerate(qrels.rows):
-        query = _field(row, ("query-id", "query_id"), number, qrels.where)
-        passage = _field(row, ("corpus-id", "corpus_id"), number, qrels.where)
-        judged.setdefault(query, {})[passage] = _grade(row, number, qrels.where)
+    for place, row in qrels.rows:
+        query = _field(row, ("query-id", "query_id"), place)
+        passage = _field(row, ("corpus-id", "corpus_id"), place)
+        judged.setdefault(query, {})[passage] = _grade(row, place)
     where = {"queries": queries.where, "corpus": corpus.where, "qrels": qrels.where}
     return make_retrieval_data(_texts(queries), _texts(corpus), judged, where)
 
 
 def _texts(table: _Table) -> dict[str, str]:
     texts: dict[str, str] = {}
-    for number, row in enumerate(table.rows):
-        identifier = _field(row, ("_id", "id"), number, table.where)
+    for place, row in table.rows:
+        identifier = _field(row, ("_id", "id"), place)
         if identifier in texts:
-            raise ValueError(
-                f"{table.where}: the id {identifier!r} stands twice (row {number}, the first is 0): remove one."
-            )
-        texts[identifier] = passage_text(row, f"{table.where}, row {number} (the first is 0)")
+            raise ValueError(f"{place}: the id {identifier!r} stands twice in {table.where}: remove one.")
+        texts[identifier] = passage_text(row, place)
     return texts
 
 
-def _field(row: Row, names: tuple[str, ...], number: int, where: str) -> str:
+def _field(row: Row, names: tuple[str, ...], where: str) -> str:
     value = next((row[name] for name in names if row.get(name) is not None), None)
     if not isinstance(value, str | int):
         found = "is missing" if value is None else f"is {value!r}"
-        raise ValueError(f"{where}, row {number} (the first is 0): field {names[0]!r} {found}; it must be an id.")
+        raise ValueError(f"{where}: field {names[0]!r} {found}; it must be an id.")
     return str(value)
 
 
-def _grade(row: Row, number: int, where: str) -> float:
+def _grade(row: Row, where: str) -> float:
     value = row.get("score")
     try:
         return 1.0 if value is None else float(value)
     except ValueError:
-        raise ValueError(
-            f"{where}, row {number} (the first is 0): field 'score' is {value!r}; it must be a number."
-        ) from None
+        raise ValueError(f"{where}: field 'score' is {value!r}; it must be a number.") from None
 
 
 def _has_table(folder: Path, name: str) -> bool:
@@ -160,7 +155,7 @@ def _read_table(folder: Path, name: str, split: str | None) -> _Table:
     if name == "qrels" and (len(files) > 1 or split is not None):
         files = _of_split(files, split, folder)
     where = str(files[0]) if len(files) == 1 else str(folder / name)
-    return _Table(where, (row for file in files for row in _read(file)))
+    return _Table(where, (row for file in files for table in load_tables(file) for row in table))
 
 
 def _choose_split(splits: Iterable[str], wanted: str | None, where: str) -> list[str]:
@@ -187,31 +182,3 @@ def _of_split(files: list[Path], wanted: str | None, folder: Path) -> list[Path]
     splits = {file: file.stem.split("-")[0] for file in files}
     (chosen,) = _choose_split(dict.fromkeys(splits.values()), wanted, str(folder / "qrels"))
     return [file for file, split in splits.items() if split == chosen]
-
-
-def _read(file: Path) -> Iterator[Row]:
-    if file.suffix == ".jsonl":
-        return _read_lines(file)
-    if file.suffix == ".tsv":
-        return _read_tabs(file)
-    return (row for rows in load_rows(file) for row in rows)
-
-
-def _read_lines(file: Path) -> Iterator[Row]:
-    # Not through a table: the `metadata` of BEIR's rows have all kinds of fields.
-    with file.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise ValueError(f"{file}, line {number} is no JSON: {error}.") from error
-            if not isinstance(row, dict):
-                raise ValueError(f"{file}, line {number} is a {type(row).__name__}; it must be an object with fields.")
-            yield row
-
-
-def _read_tabs(file: Path) -> Iterator[Row]:
-    with file.open(encoding="utf-8", newline="") as lines:
-        yield from csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)

@@ -6,11 +6,11 @@ from typing import Any
 import datasets
 from transformers import PreTrainedTokenizerBase
 
-from ..data.sources import Row, column_names, text_field
+from ..data.sources import Row, RowError, Table, TypedTable, text_field
 
 
 def tokenize_documents(
-    rows: datasets.Dataset | datasets.IterableDataset,
+    rows: datasets.Dataset | datasets.IterableDataset | Table,
     tokenizer: PreTrainedTokenizerBase,
     document_length: int,
     target_size: int,
@@ -23,13 +23,12 @@ def tokenize_documents(
     """
     if not 0 < target_size < document_length:
         raise ValueError(
-            f"target_size={target_size} and document_length={document_length}: the target must be 1 token or more and "
-            f"shorter than the document, which has to hold context too."
+            f"target_size={target_size} must be at least 1 and less than document_length={document_length}, which has "
+            f"to hold context too: give other sizes."
         )
     cut = partial(_cut_documents, tokenizer=tokenizer, document_length=document_length, target_size=target_size)
     features = datasets.Features(dict.fromkeys(("input_ids", "labels"), datasets.List(datasets.Value("int64"))))
-    columns = column_names(rows)
-    return rows.map(cut, batched=True, batch_size=16, with_indices=True, remove_columns=columns, features=features)
+    return _as_table(rows).map(cut, features, batch_size=16)
 
 
 def _cut_documents(
@@ -48,7 +47,7 @@ def _cut_documents(
 
 
 def load_chats(
-    rows: datasets.Dataset | datasets.IterableDataset, tokenizer: PreTrainedTokenizerBase
+    rows: datasets.Dataset | datasets.IterableDataset | Table, tokenizer: PreTrainedTokenizerBase
 ) -> datasets.Dataset | datasets.IterableDataset:
     """Chat rows as `chat_example` gives them."""
     check = partial(chat_example, tokenizer=tokenizer)
@@ -56,7 +55,11 @@ def load_chats(
     features = datasets.Features(
         query=texts, history=datasets.List(texts), answer=texts, answer_length=datasets.Value("int64")
     )
-    return rows.map(check, with_indices=True, remove_columns=column_names(rows), features=features)
+    return _as_table(rows).map(check, features)
+
+
+def _as_table(rows: datasets.Dataset | datasets.IterableDataset | Table) -> Table:
+    return TypedTable(rows) if isinstance(rows, datasets.Dataset | datasets.IterableDataset) else rows
 
 
 def cut_blocks(ids: list[int], document_length: int, target_size: int) -> list[list[int]]:
@@ -86,10 +89,10 @@ def chat_example(row: Row, number: int, tokenizer: PreTrainedTokenizerBase) -> R
     """
     history = row.get("history")
     if not isinstance(history, list) or not all(isinstance(turn, str) for turn in history):
-        raise ValueError(f"Row {number} (the first is 0): field 'history' is {history!r}; it must be a list of texts.")
+        raise RowError(number, f"field 'history' is {history!r}; it must be a list of texts.")
     answers = row.get("answers")
     if not isinstance(answers, list) or not answers:
-        raise ValueError(f"Row {number} (the first is 0): field 'answers' is {answers!r}; it must be a list of texts.")
+        raise RowError(number, f"field 'answers' is {answers!r}; it must be a list of texts.")
     answer = text_field({"answers": answers[0]}, "answers", number)
     length = len(tokenizer(answer, add_special_tokens=False, verbose=False)["input_ids"])
     return {"query": text_field(row, "query", number), "history": history, "answer": answer, "answer_length": length}

@@ -18,9 +18,9 @@ from modeling_srlm import SelfRetrievalLM, SelfRetrievalOutput
 from modeling_srlm.encoding_srlm import EmbeddingCache
 
 from ..base.trainer import FamilyTrainer
-from ..data.documents import load_documents
+from ..data.documents import document_table
 from ..data.padding import pad_id
-from ..data.sources import Row, RowSource, column_names
+from ..data.sources import Row, RowSource
 from ..data.transforms import Transform
 from ..models.kind import ModelSource
 from ..models.load import build_srlm
@@ -62,13 +62,13 @@ class SelfRetrievalTrainer(FamilyTrainer):
 
     def load_rows(self, source: RowSource) -> datasets.Dataset | datasets.IterableDataset:
         """Documents as blocks of tokens, rows with `history` as chats, rows with `input_ids` as they are."""
-        rows = load_documents(source)
-        columns = column_names(rows)
-        if "history" in columns:
-            return load_chats(rows, self.processing_class)
-        if {"input_ids", "labels"}.issubset(columns):
-            return rows
-        return tokenize_documents(rows, self.processing_class, self.args.document_length, self.args.target_size)
+        table = document_table(source)
+        _, first = next(iter(table), ("", {}))
+        if "history" in first:
+            return load_chats(table, self.processing_class)
+        if {"input_ids", "labels"}.issubset(first):
+            return table.dataset()
+        return tokenize_documents(table, self.processing_class, self.args.document_length, self.args.target_size)
 
     def transform(self) -> Transform:
         """The rows are ready."""

@@ -18,7 +18,7 @@ from tests.support.tiny import tiny_backbone, tiny_tokenizer
 from tests.support.training import PAIRS, arguments, weights
 from trainers import BiEncoderTrainer, BiEncoderTrainingArguments
 from trainers.base import checkpoints
-from trainers.base.checkpoints import tidy
+from trainers.base.checkpoints import remove_old, tidy
 
 
 def make_trainer(folder: Path, **settings) -> BiEncoderTrainer:
@@ -109,3 +109,35 @@ def test_the_same_step_again_replaces_its_checkpoint(tmp_path, monkeypatch):
     (tmp_path / "checkpoint-2" / "checkpoint-is-incomplete.txt").touch()
     tidy(tmp_path)  # as a process left it that ended between the two renames
     assert names(tmp_path) == {"checkpoint-1"}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_kill_while_an_old_checkpoint_is_removed_leaves_no_piece_of_it(tmp_path, monkeypatch):
+    trainer = make_trainer(tmp_path, save_total_limit=1)
+    monkeypatch.setattr(checkpoints.shutil, "rmtree", half_removed)
+    process = multiprocessing.get_context("fork").Process(target=trainer.train)
+    process.start()
+    process.join(120)
+    assert process.exitcode == -signal.SIGKILL
+    monkeypatch.undo()
+    assert names(tmp_path) == {"checkpoint-2", ".writing"}
+    resumed = make_trainer(tmp_path, save_total_limit=1)
+    resumed.train(resume_from_checkpoint=True)
+    assert names(tmp_path) == {"checkpoint-3"} and resumed.state.global_step == 3
+
+
+def half_removed(folder, **_):
+    """Remove one file of an old checkpoint and end the process."""
+    for path in Path(folder).glob("*checkpoint-1/*.json"):
+        path.unlink()
+        kill_myself()
+
+
+def test_old_checkpoints_go_by_their_number_and_the_new_and_the_best_stay(tmp_path):
+    for step in (9, 10, 100, 2):  # the times of the folders are in another order
+        (tmp_path / f"checkpoint-{step}").mkdir()
+    remove_old(tmp_path, 2, {tmp_path / "checkpoint-100"})
+    assert names(tmp_path) == {"checkpoint-10", "checkpoint-100"}
+    (tmp_path / "checkpoint-3").mkdir()
+    remove_old(tmp_path, 1, {tmp_path / "checkpoint-3", tmp_path / "checkpoint-10"})  # a new run beside an old one
+    assert names(tmp_path) == {"checkpoint-3", "checkpoint-10"}

@@ -3,11 +3,12 @@ import pytest
 
 from trainers.biencoder.columns import ACCEPTED, find_layout
 from trainers.biencoder.rows import load_biencoder_rows, normalize_row, normalize_rows
+from trainers.data.tables import TypedTable
 
 
 def loaded(row, group_size=1):
     """(query, pos, neg, scores of both) of a table of one row, and its layout."""
-    rows, layout = normalize_rows(datasets.Dataset.from_list([row]), group_size)
+    rows, layout = normalize_rows(TypedTable(datasets.Dataset.from_list([row])), group_size)
     (found,) = rows
     scores = None if found["pos_scores"] is None else found["pos_scores"] + found["neg_scores"]
     return (found["query"], found["pos"], found["neg"], scores), layout
@@ -88,12 +89,12 @@ def test_a_stream_that_does_not_know_its_columns_and_a_file_load_too(tmp_path):
 
 
 def test_swap_and_task():
-    pair = datasets.Dataset.from_list([{"answer": "b", "question": "a", "task": "own"}])
+    pair = TypedTable(datasets.Dataset.from_list([{"answer": "b", "question": "a", "task": "own"}]))
     rows, _ = normalize_rows(pair, 1, task="given", swap=True)
     assert (rows[0]["query"], rows[0]["pos"], rows[0]["task"]) == ("b", ["a"], "given")
     assert normalize_rows(pair, 1)[0][0]["task"] == "own"
     with pytest.raises(ValueError, match=r"Row 0 .*swap=True is for pairs; the row has 1 positives and 1 negatives"):
-        normalize_rows(datasets.Dataset.from_list([LAYOUTS["triplet"][0]]), 1, swap=True)
+        normalize_rows(TypedTable(datasets.Dataset.from_list([LAYOUTS["triplet"][0]])), 1, swap=True)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +123,7 @@ def test_classes_are_no_degrees_and_the_accepted_layouts_are_listed():
         "a": datasets.Value("string"), "b": datasets.Value("string"), "label": datasets.ClassLabel(names=list("xyz")),
     })  # fmt: skip
     with pytest.raises(ValueError, match=r"'label' holds classes \['x', 'y', 'z'\]"):
-        find_layout(datasets.Dataset.from_list([{"a": "a", "b": "b", "label": 2}], features=features))
+        find_layout(TypedTable(datasets.Dataset.from_list([{"a": "a", "b": "b", "label": 2}], features=features)))
     with pytest.raises(ValueError) as error:
-        find_layout(datasets.Dataset.from_list([{"n": 1}]))
+        find_layout(TypedTable(datasets.Dataset.from_list([{"n": 1}])))
     assert ACCEPTED in str(error.value)

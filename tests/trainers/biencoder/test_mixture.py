@@ -255,7 +255,7 @@ def test_every_way_to_give_data_sets(tmp_path):
         ([{"data": PAIRS, "type": "summary"}], {}, "type='summary' must be one of retrieval, sts"),
         ([{"data": PAIRS, "batch_size": 0}], {}, "batch_size=0 must be a whole number"),
         ([{"data": PAIRS, "weight": 0}], {}, "weight=0 must be more than 0"),
-        ([{"data": PAIRS, "split": "test"}], {}, "split is for a Hub repo"),
+        ([{"data": PAIRS, "split": "test"}], {}, "split='test' is for a Hub repo"),
         ([{"data": QUESTIONS, "in_batch_negatives": False}], {}, "leaves no negatives"),
         ([{"data": [*CLASSES, {**CLASSES[0], "type": "sts"}]}], {}, "mixes rows of the types classification, sts"),
         ([{"data": PAIRS, "task": "ask"}], {}, "task='ask' has no prompt; the model's tasks are \\[\\]"),

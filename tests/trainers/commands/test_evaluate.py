@@ -137,11 +137,11 @@ def test_an_interrupted_encode_goes_on_where_it_was(model, tmp_path, monkeypatch
 @pytest.mark.parametrize(
     ("content", "options", "message"),
     [
-        ('{"text": "a"}\n{"title": "b"}\n', [], "row 1 .* field 'text' is None"),
+        ('{"text": "a"}\n{"title": "b"}\n', [], "line 2: field 'text' is None"),
         ('{"text": "a"}\n', ["--truncate_dim", "33"], "truncate_dim=33 is wider"),
         ('{"text": "a"}\n', ["--task", "fact"], "task='fact' has no prompt"),
         ('{"text": "a"}\n', ["--batch_size", "0"], "must be at least 1"),
-        ("\n", [], "is empty"),
+        ("\n", [], "holds no row"),
     ],
 )
 def test_encode_names_what_is_wrong(model, tmp_path, content, options, message):

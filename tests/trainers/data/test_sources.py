@@ -3,7 +3,7 @@ import json
 import datasets
 import pytest
 
-from trainers.data.sources import load_rows
+from trainers.data.sources import load_tables
 from trainers.data.transforms import StreamedRows, TransformedRows, transform_rows
 
 ROWS = [{"text": "one"}, {"text": "two"}, {"text": "three"}]
@@ -22,18 +22,19 @@ def numbered(row, number, epoch):
 def test_every_source_gives_the_rows(tmp_path, streaming):
     file = write_jsonl(tmp_path / "rows.jsonl", ROWS)
     for source in (file, str(file), tmp_path, ROWS):
-        (rows,) = load_rows(source, streaming=streaming)
+        (table,) = load_tables(source, streaming=streaming)
+        rows = table.dataset()
         assert isinstance(rows, datasets.IterableDataset if streaming else datasets.Dataset)
         assert list(rows) == ROWS
     dataset = datasets.Dataset.from_list(ROWS)
-    assert load_rows(dataset)[0] is dataset
+    assert load_tables(dataset)[0].dataset() is dataset
 
 
 def test_a_folder_gives_a_data_set_for_each_file(tmp_path):
     write_jsonl(tmp_path / "b.jsonl", ROWS[:1])
     write_jsonl(tmp_path / "a.jsonl", ROWS[1:])
     (tmp_path / "notes.md").write_text("not data")
-    assert [list(rows) for rows in load_rows(tmp_path)] == [ROWS[1:], ROWS[:1]]
+    assert [list(table.dataset()) for table in load_tables(tmp_path)] == [ROWS[1:], ROWS[:1]]
 
 
 def test_bad_sources(tmp_path):
@@ -43,15 +44,15 @@ def test_bad_sources(tmp_path):
         ([], "list of rows is empty"),
     ]:
         with pytest.raises(ValueError, match=message):
-            load_rows(source)
+            load_tables(source)
     (tmp_path / "empty.jsonl").touch()
-    with pytest.raises(ValueError, match="is empty"):
-        load_rows(tmp_path / "empty.jsonl")
+    with pytest.raises(ValueError, match="holds no row"):
+        load_tables(tmp_path / "empty.jsonl")
     (tmp_path / "rows.xml").write_text("<a/>")
     with pytest.raises(ValueError, match=r"must end in \.jsonl"):
-        load_rows(tmp_path / "rows.xml")
+        load_tables(tmp_path / "rows.xml")
     with pytest.raises(TypeError, match=r"\['test', 'train'\]"):
-        load_rows(
+        load_tables(
             datasets.DatasetDict({"train": datasets.Dataset.from_list(ROWS), "test": datasets.Dataset.from_list(ROWS)})
         )
     with pytest.raises(ValueError, match="data set is empty"):

@@ -7,7 +7,7 @@ import torch
 from tests.support.files import write_rows
 from tests.support.mining import PASSAGES, ROWS, biencoder, dense_scores
 from trainers import load_biencoder_rows, mine_hard_negatives
-from trainers.data.sources import load_rows
+from trainers.data.sources import load_tables
 from trainers.mining.corpus import Corpus, load_corpus, text_key
 from trainers.mining.mine import mine_to_file
 from trainers.mining.settings import RETRIEVERS, MiningSettings
@@ -147,7 +147,7 @@ def test_every_kind_of_corpus(tmp_path):
     (folder / "2.txt").write_text("\n d\na b\n")
     (folder / ".hidden").write_text("no")
     file = write_rows(tmp_path / "corpus.jsonl", rows)
-    for source in (rows, file, str(folder), folder, load_rows(rows)[0], ["a b", "T c", " a b", "d"]):
+    for source in (rows, file, str(folder), folder, load_tables(rows)[0].dataset(), ["a b", "T c", " a b", "d"]):
         assert load_corpus(source).texts == expected
 
 
@@ -173,7 +173,10 @@ def test_a_title_does_not_hide_a_positive():
         ({"min_score": 0.9, "max_score": 0.1}, "min_score=0.9 must not be above max_score=0.1"),
         ({"rank_from": 40}, "40 different passages, and rank_from=40 skips them all"),
         ({"corpus": [" "]}, "no passage that is not blank"),
-        ({"corpus": [{"title": "T"}]}, "Corpus: row 0 .* has no text; .* 'text' or 'passage'"),
+        (
+            {"corpus": [{"title": "T"}]},
+            "Row 0 .*: field 'text' of the corpus is None; it, or 'passage', must",
+        ),
         ({"rows": [{"query": "q"}]}, "Row 0 .* field 'pos' is missing"),
         ({"rows": []}, "list of rows is empty"),
     ],

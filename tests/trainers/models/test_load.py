@@ -12,6 +12,7 @@ import pytest
 import torch
 import transformers.dynamic_module_utils
 from peft import LoraConfig, get_peft_model
+from transformers import AutoConfig
 
 from modeling_biencoder import BiEncoderModel
 from modeling_llara import LlaraForPreTraining
@@ -168,6 +169,21 @@ def test_mine_asks_nothing_twice(hub, firsts, tmp_path, monkeypatch, kind):
         assert {what: times for what, times in asked.items() if times > 1} == {}
         if files_are_here:
             assert not [path for _, path in asked if path.endswith(("config.json", ".safetensors"))]
+
+
+def test_a_trainer_asks_once_what_kind_of_model_it_is_given(hub, firsts, tmp_path, monkeypatch):
+    monkeypatch.setattr(transformers.dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    asked = []
+
+    class Counting:
+        @staticmethod
+        def from_pretrained(source: str, **loading: Any) -> Any:
+            asked.append(source)
+            return AutoConfig.from_pretrained(source, **loading)
+
+    monkeypatch.setattr("trainers.models.kind.AutoConfig", Counting)
+    in_training(BiEncoderTrainer, "user/llara", trust_remote_code=True)
+    assert asked == ["user/llara"]
 
 
 def test_what_was_looked_at_is_what_is_built(hub, firsts, folders, monkeypatch, tmp_path):

@@ -10,12 +10,11 @@ from modeling_biencoder import BiEncoderModel
 from modeling_llara import LlaraForPreTraining
 from tests.support.loopback_hub.fixtures import commit
 from tests.support.tiny import tiny_backbone, tiny_tokenizer
-from tests.support.training import PAIRS
 from trainers import add_adapter, load_adapted
 from trainers.commands import finetune, pretrain, train_lm
 from trainers.commands.training import run_training
 from trainers.data import sources
-from trainers.data.sources import load_rows
+from trainers.data.sources import load_tables
 from trainers.models.load import load_as_biencoder, load_biencoder, load_srlm
 
 
@@ -124,17 +123,17 @@ def test_data_of_the_hub_take_their_revision_behind_the_name(monkeypatch, tmp_pa
         asked.append((path, keywords["revision"]))
 
     monkeypatch.setattr(sources.datasets, "load_dataset", load_dataset)
-    load_rows("user/data@v1.2")
-    load_rows("user/data@refs/pr/3", revision="refs/pr/3")
-    load_rows("user/data", revision="abc")
-    load_rows("user/data")
+    load_tables("user/data@v1.2")
+    load_tables("user/data@refs/pr/3", revision="refs/pr/3")
+    load_tables("user/data", revision="abc")
+    load_tables("user/data")
     pins = ["v1.2", "refs/pr/3", "abc", None]
     assert asked == [("user/data", pin) for pin in pins]
     with pytest.raises(ValueError, match=r"'user/data@a' names another revision than revision='b'"):
-        load_rows("user/data@a", revision="b")
+        load_tables("user/data@a", revision="b")
     with pytest.raises(ValueError, match="There is no file"):
-        load_rows("no/such.jsonl")
+        load_tables("no/such.jsonl")
     file = tmp_path / "a@b.jsonl"
     file.write_text('{"query": "a"}\n')
     monkeypatch.undo()
-    assert len(load_rows(Path(file))[0]) == 1 and PAIRS
+    assert len(load_tables(Path(file))[0].dataset()) == 1

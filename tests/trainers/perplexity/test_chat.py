@@ -61,10 +61,10 @@ def test_the_command_prints_the_table_of_the_first_rows(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("row", "text"),
     [
-        ({"query": "q", "answers": ["a"]}, "Row 1 (the first is 0): field 'history' is None"),
-        ({"history": ["h"], "answers": ["a"]}, "Row 1 (the first is 0): field 'query' is missing"),
-        ({"history": ["h"], "query": "q"}, "Row 1 (the first is 0): field 'answers' is None"),
-        ({"history": ["h"], "query": "q", "answers": [" "]}, "Row 1 (the first is 0): field 'answers' is ' '"),
+        ({"query": "q", "answers": ["a"]}, "chats.jsonl, line 2: field 'history' is None"),
+        ({"history": ["h"], "answers": ["a"]}, "chats.jsonl, line 2: field 'query' is missing"),
+        ({"history": ["h"], "query": "q"}, "chats.jsonl, line 2: field 'answers' is None"),
+        ({"history": ["h"], "query": "q", "answers": [" "]}, "chats.jsonl, line 2: field 'answers' is ' '"),
     ],
 )
 def test_a_bad_row_is_named(tmp_path, row, text):

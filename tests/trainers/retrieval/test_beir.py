@@ -79,14 +79,14 @@ def test_a_folder_of_folders_and_splits(tmp_path):
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("corpus.jsonl", "", r"corpus.jsonl is empty"),
+        ("corpus.jsonl", "", r"corpus.jsonl' holds no row"),
         ("corpus.jsonl", None, r"lacks corpus: put corpus.jsonl there"),
         ("qrels/test.tsv", None, r"lacks qrels"),
-        ("corpus.jsonl", '{"_id": "d0"}\n', r"corpus.jsonl, row 0 .* 'text' is None"),
-        ("corpus.jsonl", '{"text": "x"}\n', r"corpus.jsonl, row 0 .* field '_id' is missing"),
+        ("corpus.jsonl", '{"_id": "d0"}\n', r"corpus.jsonl, line 1: .*'text' is None"),
+        ("corpus.jsonl", '{"text": "x"}\n', r"corpus.jsonl, line 1: field '_id' is missing"),
         ("corpus.jsonl", "[1]\n", r"corpus.jsonl, line 1 is a list"),
         ("queries.jsonl", "{\n", r"queries.jsonl, line 1 is no JSON"),
-        ("queries.jsonl", '{"_id": "q0", "text": "x"}\n' * 2, r"queries.jsonl: the id 'q0' stands twice \(row 1"),
+        ("queries.jsonl", '{"_id": "q0", "text": "x"}\n' * 2, r"queries.jsonl, line 2: the id 'q0' stands twice"),
         (
             "queries.jsonl",
             '{"_id": "q0", "text": "x"}\n',
@@ -97,7 +97,7 @@ def test_a_folder_of_folders_and_splits(tmp_path):
             '{"_id": "d0", "text": "x"}\n',
             r"test.tsv names 6 passage ids that .*corpus.jsonl lacks.* 'd1'",
         ),
-        ("qrels/test.tsv", "query-id\tscore\nq0\t1\n", r"test.tsv, row 0 .* field 'corpus-id' is missing"),
+        ("qrels/test.tsv", "query-id\tscore\nq0\t1\n", r"test.tsv, line 2: field 'corpus-id' is missing"),
         ("qrels/test.tsv", "query-id\tcorpus-id\tscore\nq0\td0\thigh\n", r"'score' is 'high'"),
         ("qrels/test.tsv", "query-id\tcorpus-id\tscore\nq0\td0\t0\n", r"no query has a relevant passage"),
     ],

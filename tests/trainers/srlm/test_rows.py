@@ -1,7 +1,7 @@
 import pytest
 
 from tests.support.tiny import tiny_tokenizer
-from trainers.data.sources import load_rows
+from trainers.data.sources import load_tables
 from trainers.srlm.rows import cut_blocks, load_chats, tokenize_documents
 
 CHAT = {"history": ["Speaker 1: hi\nSpeaker 2: ho"], "query": "Where?", "answers": ["On the island."], "task": "chat"}
@@ -11,7 +11,7 @@ CHAT = {"history": ["Speaker 1: hi\nSpeaker 2: ho"], "query": "Where?", "answers
 def test_blocks_hold_the_document_and_label_its_ends(streaming):
     tokenizer = tiny_tokenizer()
     texts = ["the copper lantern " * 12, "hi", "island"]
-    (rows,) = load_rows([{"text": text} for text in texts], streaming=streaming)
+    (rows,) = load_tables([{"text": text} for text in texts], streaming=streaming)
     blocks = list(tokenize_documents(rows, tokenizer, document_length=10, target_size=4))
     ids = tokenizer(texts)["input_ids"]
     assert [block["input_ids"] for block in blocks] == [block for row in ids for block in cut_blocks(row, 10, 4)]
@@ -35,17 +35,17 @@ def test_bad_rows_and_sizes_are_named():
         ([{"body": "a"}], "Row 0 .*'text' is missing"),
     ]:
         with pytest.raises(ValueError, match=message):
-            tokenize_documents(load_rows(rows)[0], tokenizer, 8, 2)
-    with pytest.raises(ValueError, match="target_size=8 and document_length=8"):
-        tokenize_documents(load_rows([{"text": "a"}])[0], tokenizer, 8, 8)
+            tokenize_documents(load_tables(rows)[0], tokenizer, 8, 2)
+    with pytest.raises(ValueError, match="target_size=8 must be at least 1 and less than document_length=8"):
+        tokenize_documents(load_tables([{"text": "a"}])[0], tokenizer, 8, 8)
 
 
 def test_chat_rows():
     tokenizer = tiny_tokenizer()
-    (example,) = load_chats(load_rows([CHAT])[0], tokenizer)
+    (example,) = load_chats(load_tables([CHAT])[0], tokenizer)
     answer_length = len(tokenizer("On the island.")["input_ids"])
     expected = {"query": "Where?", "history": CHAT["history"], "answer": "On the island."}
     assert example == {**expected, "answer_length": answer_length}
     for field in ("history", "query", "answers"):
         with pytest.raises(ValueError, match=f"Row 1 .*'{field}' is"):
-            load_chats(load_rows([CHAT, {**CHAT, field: None}])[0], tokenizer)
+            load_chats(load_tables([CHAT, {**CHAT, field: None}])[0], tokenizer)

@@ -1,0 +1,162 @@
+"""What a user can mend ends in one line and exit status 2, for every command; a fault of ours in a traceback."""
+
+import errno
+import gzip
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from modeling_biencoder import BiEncoderModel
+from modeling_srlm import SelfRetrievalLM
+from tests.support.tiny import tiny_backbone, tiny_tokenizer
+from trainers import cli
+from trainers.commands.errors import message_of, without_tokens
+
+GOOD = {"query": "a", "pos": ["b"], "neg": ["c"], "text": "one two three", "answers": ["d"]}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    BiEncoderModel.from_backbone(tiny_backbone(lm_head=False), tiny_tokenizer()).save_pretrained(folder / "biencoder")
+    settings = {"context_window_size": 64, "chunk_size": 8, "retrieval_method": "bm25"}
+    SelfRetrievalLM.from_components(tiny_backbone(), tiny_tokenizer(), **settings).save_pretrained(folder / "lm")
+    tiny_backbone().save_pretrained(folder / "plain")
+    tiny_tokenizer().save_pretrained(folder / "plain")
+    return folder
+
+
+def ends(monkeypatch, capsys, *arguments: object) -> str:
+    """What the command says on its way out, with exit status 2."""
+    monkeypatch.setattr(sys, "argv", ["lookback", *map(str, arguments)])
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said.startswith(f"lookback {arguments[0]}: ")
+    return said
+
+
+def bad_file(kind: str, folder: Path) -> Path:
+    line = json.dumps(GOOD) + "\n"
+    path = folder / "rows.jsonl"
+    if kind == "loop":
+        path.symlink_to(path)
+        return path
+    content = {
+        "gzip": gzip.compress(line.encode()),
+        "empty": b"",
+        "latin-1": line.encode() + '{"query": "\u00e9"}'.encode("latin-1"),
+        "utf-16": line.encode("utf-16"),
+        "nested": b'{"query": ' + b"[" * 100_000,
+        "no json": line.encode() + b"{",
+        "no object": line.encode() + b"[1]",
+    }
+    path.write_bytes(content[kind])
+    return path
+
+
+BAD = {
+    "gzip": r"rows\.jsonl is compressed by gzip: add \.gz to its name",
+    "empty": r"holds no row|is empty",
+    "latin-1": r"rows\.jsonl is not UTF-8",
+    "utf-16": r"rows\.jsonl is UTF-16: save it as UTF-8",
+    "nested": r"rows\.jsonl, line 1 is nested too deep",
+    "no json": r"rows\.jsonl, line 2 is no JSON",
+    "no object": r"rows\.jsonl, line 2 is a list",
+    "loop": r"(no file or folder|neither a file|is a symbolic link).*|rows\.jsonl.*(symbolic link|neither a file)",
+}
+COMMANDS = {
+    "finetune": ["--model", "plain", "--train_data", "DATA", "--output_dir", "OUT", "--train_group_size", 1],
+    "pretrain": ["--model", "plain", "--train_data", "DATA", "--output_dir", "OUT"],
+    "train-lm": ["--model", "lm", "--train_data", "DATA", "--output_dir", "OUT"],
+    "mine": ["--data", "DATA", "--output", "OUT.jsonl", "--retriever", "bm25"],
+    "score": ["--model", "lm", "--data", "DATA", "--output", "OUT.jsonl", "--task", "qa"],
+    "encode": ["--model", "biencoder", "--data", "DATA", "--output", "OUT.safetensors"],
+    "perplexity": ["--model", "lm", "--data", "DATA", "--methods", "no"],
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_bad_file_is_one_line(model, tmp_path, monkeypatch, capsys, command, kind):
+    places = {"DATA": bad_file(kind, tmp_path), "OUT": tmp_path / "out", "plain": model / "plain"}
+    places |= {"lm": model / "lm", "biencoder": model / "biencoder"}
+    options = [
+        f"{places[option.partition('.')[0]]}{'.' * ('.' in option)}{option.partition('.')[2]}"
+        if str(option).partition(".")[0] in places
+        else option
+        for option in COMMANDS[command]
+    ]
+    said = ends(monkeypatch, capsys, command, *options)
+    assert re.search(BAD[kind], said), said
+
+
+def test_folders_links_and_repos_that_cannot_be(model, tmp_path, monkeypatch, capsys):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    assert "loop" in ends(monkeypatch, capsys, "pull", "--inspect", tmp_path / "loop")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert "nowhere" in ends(monkeypatch, capsys, "encode", "--model", tmp_path / "nowhere", "--data", __file__,
+                             "--output", tmp_path / "e.safetensors")  # fmt: skip
+    files = ["--data", __file__, "--output", tmp_path / "e.safetensors"]
+    assert "user/none" in ends(monkeypatch, capsys, "encode", "--model", "user/none", *files)
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may read everything")
+def test_a_file_that_may_not_be_read(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(GOOD))
+    path.chmod(0)
+    said = ends(monkeypatch, capsys, "mine", "--data", path, "--output", tmp_path / "o.jsonl", "--retriever", "bm25")
+    assert "rows.jsonl" in said and "give this user the right to it" in said
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device: free some space and run"),
+        (OSError(errno.ENOSPC, "No space left on device", "a.bin"), "'a.bin': No space left"),
+        (PermissionError(errno.EACCES, "Permission denied", "x"), "'x': Permission denied: give this user the right"),
+        (RuntimeError("PytorchStreamWriter failed writing file data/1"), "checkpoint could not be written: free some"),
+        (RuntimeError("Symlink loop from '/a'"), "Symlink loop from '/a': it is a symbolic link that leads to itself"),
+        (RecursionError("maximum recursion depth"), "nested too deep"),
+        (OSError("a\n\n  b is no\nrepo"), "a b is no repo"),
+    ],
+)
+def test_errors_of_the_system_say_what_to_do(error, message):
+    assert message in (message_of(error) or "")
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shapes differ"), KeyError("x"), IndexError(), AssertionError()])
+def test_a_fault_of_ours_is_no_message(error):
+    assert message_of(error) is None
+
+
+def test_debug_shows_where_an_error_came_from(tmp_path, monkeypatch):
+    command = [
+        "mine",
+        "--debug",
+        "--data",
+        tmp_path / "no.jsonl",
+        "--output",
+        tmp_path / "o.jsonl",
+        "--retriever",
+        "bm25",
+    ]
+    monkeypatch.setattr(sys, "argv", ["lookback", *map(str, command)])
+    with pytest.raises(ValueError, match="no file or folder"):
+        cli.main()
+
+
+def test_no_token_is_repeated(tmp_path, monkeypatch, capsys):
+    url = "https://user:hf_abcdefghijkl@hub.example/user/name"
+    for option in ("--model", "--data"):
+        said = ends(monkeypatch, capsys, "encode", option, url, "--output", tmp_path / "e.safetensors")
+        assert "hf_abcdefghijkl" not in said and "https://***@hub.example/user/name has a password" in said
+    assert without_tokens("from https://a:b@c/d by hf_abcdefgh1") == "from https://***@c/d by hf_***"
+    assert without_tokens("https://c/d@main and user@host") == "https://c/d@main and user@host"

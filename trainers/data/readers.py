@@ -1,0 +1,178 @@
+"""The rows of one file as they stand there: a JSON string, or a CSV cell, is the text that it is.
+
+A table guesses a column's type from a block of a file, and changes or refuses what does not fit; here each row is
+parsed by itself, in memory for one row, whatever the size of the file. Files may be compressed (`.jsonl.gz`).
+"""
+
+import csv
+import io
+import json
+import math
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import fsspec
+
+Row = dict[str, Any]
+ROW_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv")  # read here; parquet has types of its own
+COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
+_BLOCK = 1 << 20  # characters of a .json file that are read at once
+_BETWEEN = (re.compile(r"\s*"), re.compile(r"\s*,?\s*"))  # before the first row, before the others
+_DECODE = json.JSONDecoder().raw_decode
+_MAGIC = {
+    b"\x1f\x8b": "is compressed by gzip: add .gz to its name.",
+    b"\x28\xb5\x2f\xfd": "is compressed by zstd: add .zst to its name.",
+    b"PK\x03\x04": "is a zip archive: unpack it.",
+    b"PAR1": "is a parquet file: call it .parquet.",
+    b"\xff\xfe": "is UTF-16: save it as UTF-8.",
+    b"\xfe\xff": "is UTF-16: save it as UTF-8.",
+}
+
+
+def data_suffix(path: Path) -> str:
+    """The suffix that says how a file is read, without that of a compression: ".jsonl" of "rows.jsonl.gz"."""
+    return path.with_suffix("").suffix if path.suffix in COMPRESSIONS else path.suffix
+
+
+def read_rows(path: Path, numbers: tuple[str, ...] = ()) -> Iterator[tuple[str, Row]]:
+    """(where it stands, row) for each row of a .jsonl, .json, .csv or .tsv file, in order; blank lines are none.
+
+    Cells of a table named in `numbers` become numbers where all of the cell is one; an empty cell is None. A lone
+    surrogate, which no UTF-8 text can hold, becomes U+FFFD.
+
+    Raises ValueError, naming the file and the line, for what cannot be read: bytes that are no UTF-8, text that is no
+    JSON, a row that is no object, a line of a table with more cells than its head.
+    """
+    reader = {".jsonl": _json_lines, ".json": _json_values}.get(data_suffix(path))
+    with _opened(path) as stream:
+        try:
+            yield from _table(stream, path, numbers) if reader is None else reader(stream, path)
+        except UnicodeDecodeError as error:
+            raise _no_utf8(path, error) from None
+        except (EOFError, OSError) as error:  # of a compressed file that is cut off or damaged
+            if path.suffix not in COMPRESSIONS:
+                raise
+            raise ValueError(f"{path} cannot be unpacked ({error}): fetch or pack it again.") from error
+
+
+def read_lines(path: Path) -> Iterator[tuple[str, Row]]:
+    """(where it stands, {"text", "id"}) for each line that is not blank; the id is the line's number, from 0."""
+    with _opened(path) as stream:
+        try:
+            for number, line in enumerate(stream):
+                if line.strip():
+                    yield f"{path}, line {number + 1}", {"text": line.rstrip("\r\n"), "id": number}
+        except UnicodeDecodeError as error:
+            raise _no_utf8(path, error) from None
+
+
+def _no_utf8(path: Path, error: UnicodeDecodeError) -> ValueError:
+    return ValueError(f"{path} is not UTF-8 (byte {error.object[error.start]:#04x}): save it as UTF-8.")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[io.TextIOBase]:
+    with open(path, "rb") as file:
+        start = file.read(4)
+    for magic, problem in _MAGIC.items() if path.suffix not in COMPRESSIONS else ():
+        if start.startswith(magic):
+            raise ValueError(f"{path} {problem}")
+    # csv reads line ends itself; JSON cannot hold a bare one
+    with fsspec.open(str(path), "rt", encoding="utf-8-sig", newline="", compression="infer") as stream:
+        yield stream
+
+
+def _json_lines(stream: io.TextIOBase, path: Path) -> Iterator[tuple[str, Row]]:
+    for number, line in enumerate(stream, 1):
+        if line.strip():
+            where = f"{path}, line {number}"
+            yield where, _checked(_parse(line, where), line, where)
+
+
+def _json_values(stream: io.TextIOBase, path: Path) -> Iterator[tuple[str, Row]]:
+    """The objects of a list, or objects one behind the other."""
+    text, number = "", 0
+    while not text.strip() and (block := stream.read(_BLOCK)):
+        text = block
+    is_list = text.lstrip().startswith("[")
+    position = text.index("[") + 1 if is_list else 0
+    while True:
+        position += len(_BETWEEN[number > 0].match(text, position)[0])  # type: ignore[index]  # it always matches
+        where = f"{path}, row {number + 1}"
+        row, end, problem = _value(text, position, where)
+        if end in (position, len(text)):  # cut off, or it might go on
+            if block := stream.read(max(_BLOCK, len(text))):  # doubled: a long row is not parsed again and again
+                text, position = text[position:] + block, 0
+                continue
+            if end == position:
+                break
+        yield where, _checked(row, text[position:end], where)
+        position, number = end, number + 1
+    if text[position:].strip() != ("]" if is_list else ""):
+        raise ValueError(f"{where} is no JSON ({problem}): mend it.")
+
+
+def _value(text: str, start: int, where: str) -> tuple[Any, int, str]:
+    """(the value at `start`, where it ends, why there is none); it ends where it starts if there is none."""
+    try:
+        return *_DECODE(text, start), ""
+    except RecursionError:
+        raise ValueError(f"{where} is nested too deep to be read: write it flatter.") from None
+    except ValueError as error:
+        return None, start, str(error)
+
+
+def _parse(line: str, where: str) -> Any:
+    try:
+        return json.loads(line)
+    except RecursionError:
+        raise ValueError(f"{where} is nested too deep to be read: write it flatter.") from None
+    except ValueError as error:
+        raise ValueError(f"{where} is no JSON ({error}): mend it.") from None
+
+
+def _checked(row: Any, text: str, where: str) -> Row:
+    if not isinstance(row, dict):
+        raise ValueError(f"{where} is a {type(row).__name__} and must be an object with fields, {{...}}.")
+    return without_surrogates(row) if "\\ud" in text or "\\uD" in text else row
+
+
+def without_surrogates(value: Any) -> Any:
+    """A row or a part of one, U+FFFD for each lone surrogate in its texts."""
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, list):
+        return [without_surrogates(part) for part in value]
+    if isinstance(value, dict):
+        return {without_surrogates(name): without_surrogates(part) for name, part in value.items()}
+    return value
+
+
+def _table(stream: io.TextIOBase, path: Path, numbers: tuple[str, ...]) -> Iterator[tuple[str, Row]]:
+    tabs = data_suffix(path) == ".tsv"  # as BEIR has them: no quotes
+    style: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if tabs else {}
+    csv.field_size_limit(2**31 - 1)
+    table = csv.DictReader(stream, **style)
+    try:
+        for cells in table:
+            where = f"{path}, line {table.line_num}"
+            if None in cells:
+                raise ValueError(f"{where} has more cells than the {len(table.fieldnames or ())} columns: quote them.")
+            yield where, {name: _cell(cell, name in numbers) for name, cell in cells.items()}
+    except csv.Error as error:
+        raise ValueError(f"{path}, line {table.line_num} is no row of a table ({error}): mend it.") from None
+
+
+def _cell(cell: str | None, number: bool) -> Any:
+    if not cell:
+        return None
+    if number:
+        try:
+            value = float(cell)
+        except ValueError:
+            return cell
+        return int(value) if math.isfinite(value) and value.is_integer() else value
+    return cell
