@@ -34,6 +34,14 @@ def test_a_push_that_breaks_off_once_is_tried_again(hub, saved, path, fault):
     assert len(repo.history("next")) == 2  # the first commit and ours, once
 
 
+def test_a_hub_that_asks_for_more_than_five_minutes_is_not_waited_for(hub, saved, monkeypatch):
+    waits = quicken(monkeypatch)
+    hub.faults = [Fault("/repos/create", status=429, headers={"Retry-After": "301"})]
+    with pytest.raises(TransferError, match="failed 1 times"):
+        push(saved, REPO)
+    assert waits == []
+
+
 def test_waits_grow_or_are_as_long_as_the_hub_asks(hub, saved, monkeypatch, caplog):
     waits = quicken(monkeypatch)
     hub.faults = [Fault("/repos/create", times=2, status=503), Fault("/repos/create", **BUSY)]

@@ -79,6 +79,16 @@ def test_the_candidate_is_cut_never_query_or_answer():
     assert short["teacher_scores"] == pytest.approx(longer["teacher_scores"], abs=1e-5)
 
 
+@pytest.mark.parametrize("before", range(8))
+def test_a_cut_through_a_character_leaves_whole_ones_that_fit(before):
+    tokenizer = tiny_tokenizer()
+    row = {**ROWS["qa"], "pos": ["q" * before + "語é 語  \n語" * 9], "neg": []}
+    question = place_space(read_question(row, 0, "qa", "answer", 0), tokenizer)
+    (prompt,) = fit_prompts(scorer(window=64), question)
+    assert "\ufffd" not in prompt and "語" in prompt
+    assert count_tokens(prompt + question.scored, tokenizer) <= 64
+
+
 def test_the_space_before_the_answer_is_counted_once():
     pieces = ["<unk>", "▁", *"Anwers:oth ild", "▁o", "▁on", "▁A", "▁An"]
     merges = [("▁", "o"), ("▁o", "n"), ("▁", "A"), ("▁A", "n")]

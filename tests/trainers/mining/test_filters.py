@@ -74,3 +74,8 @@ def test_bm25_scores_a_text_as_if_it_were_a_passage():
     assert found == pytest.approx(index.scores(query).tolist(), abs=1e-5)
     assert max(found) > 0
     assert index.score_text(query, "words of no passage, tralala") == 0.0
+
+
+def test_a_relative_margin_lies_below_a_negative_score_too():
+    stays = passing(torch.tensor([-1.0, -0.7]), torch.tensor([-0.6]), relative_margin=0.5)  # below -0.9
+    assert stays.tolist() == [True, False]

@@ -150,6 +150,19 @@ def test_embeddings_that_train_whole_get_no_rows_of_their_own():
     assert "embed_tokens" in whole and model.get_parameter(whole).ndim == 2
 
 
+def test_an_adapter_names_the_repo_it_was_made_for_or_the_backbone_of_a_new_model(tmp_path):
+    tiny_backbone().save_pretrained(tmp_path / "backbone")
+    tiny_tokenizer().save_pretrained(tmp_path / "backbone")
+    new = LlaraForPreTraining.from_backbone(tmp_path / "backbone")
+    new.save_pretrained(tmp_path / "repo")
+    for model, name in ((new, "backbone"), (LlaraForPreTraining.from_pretrained(tmp_path / "repo"), "repo")):
+        model.config._commit_hash, model.config.text_config._commit_hash = "repo-commit", "backbone-commit"
+        add_adapter(model, LoraConfig(r=4))
+        recorded = model.peft_config["default"]
+        assert recorded.base_model_name_or_path == str(tmp_path / name)
+        assert recorded.revision == f"{name}-commit"
+
+
 @pytest.mark.parametrize("tied", [False, True])
 def test_a_self_retrieval_lm_gets_its_adapter_in_the_lm_alone(tied):
     model = build_srlm(tie_word_embeddings=tied)
