@@ -18,8 +18,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from .building_srlm import build
 from .chat_srlm import ChatReply, Message, answer_chat
+from .components_srlm import from_components
 from .configuration_srlm import SelfRetrievalConfig
 from .dialogue_srlm import score_answers, score_continuations
 from .documents_srlm import perplexity, run_documents
@@ -78,7 +78,7 @@ class SelfRetrievalLM(TwoTokenizers, GenerationMixin):
                 they do not say so, no code of a repo is run and no pickle is read.
             config: settings of [`SelfRetrievalConfig`].
         """
-        return build(cls, model, tokenizer, retriever, model_kwargs or {}, retriever_kwargs or {}, config)
+        return from_components(cls, model, tokenizer, retriever, model_kwargs or {}, retriever_kwargs or {}, config)
 
     def get_input_embeddings(self) -> nn.Module:
         return self.language_model.get_input_embeddings()

@@ -76,7 +76,7 @@ def _read_config(source: str, place: dict[str, Any]) -> tuple[Any, dict[str, Any
     try:
         config = AutoConfig.from_pretrained(source, **place)
     except OSError as error:
-        error.add_note(f"No model could be read from {source!r}: give a folder that is there, or the repo's user/name.")
+        error.add_note(f"No model could be read from {source!r}: give a folder that is there, or user/name.")
         raise
     commit = commit_of(source, place)
     return config, {**place, "revision": commit} if commit else place
