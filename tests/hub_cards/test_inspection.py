@@ -260,14 +260,16 @@ def test_pull_refuses_what_inspect_refuses_unless_told_otherwise(folder, hub, tm
     publish(hub, folder)
     clean = hub.repos["user/repo"].at().oid
     (folder / "tool.py").write_text("print('mine')\n")
-    publish(hub, folder, **{"../../escaped.json": b"{}", "words.txt": pickle.dumps(Evil())})
+    evil = pickle.dumps(Evil())  # under a name that is a pattern, too, which fits another file
+    publish(hub, folder, **{"../../escaped.json": b"{}", "words.txt": evil, "a[1].txt": evil, "a1.txt": b"good"})
     with pytest.raises(ValueError, match=r"not safe to load:\n(?s:.*)tool\.py(?s:.*)--allow_unsafe"):
         pull("user/repo")
     assert not list(Path(constants.HF_HUB_CACHE).rglob("*"))
     cached = pull("user/repo", revision=clean)
     assert cached.name == clean and inspect(cached).findings == []  # its files are links into the cache's blobs
     taken = pull("user/repo", local_dir=tmp_path / "here", allow_unsafe=True)
-    assert (taken / "tool.py").exists() and not (taken / "words.txt").exists()
+    assert (taken / "tool.py").exists() and (taken / "a1.txt").exists()
+    assert not (taken / "words.txt").exists() and not (taken / "a[1].txt").exists()
     assert not list(tmp_path.rglob("escaped.json"))
 
 
