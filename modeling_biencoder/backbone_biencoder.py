@@ -6,7 +6,7 @@ from typing import Any
 from transformers import AutoModel, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
-from .loading_biencoder import backbone_keywords, commit_of
+from .loading_biencoder import load_backbone_weights
 
 # Which decoders see both ways where `bidirectional=True` asks for it, by `config.model_type`. transformers reads
 # `config.is_causal=False` where it makes the attention mask, but not every family's code goes through there: some stay
@@ -38,8 +38,7 @@ def load_backbone(backbone: str | os.PathLike | PreTrainedModel, loading: dict[s
             )
         model = backbone
     elif isinstance(backbone, str | os.PathLike):
-        model = AutoModel.from_pretrained(backbone, **backbone_keywords(loading))
-        model.config._commit_hash = commit_of(backbone, loading)  # for an adapter, which names its base
+        model = load_backbone_weights(AutoModel, backbone, loading)
     else:
         raise TypeError(
             f"backbone must be a repo id, a path or a PreTrainedModel, not {type(backbone).__name__}: merge a PEFT "

@@ -7,7 +7,7 @@ from typing import Any
 from transformers import AutoConfig, PreTrainedConfig
 
 from .backbone_biencoder import check_bidirectional
-from .checks_biencoder import check_bool, check_choice, check_keywords, check_number, check_positive_int
+from .checks_biencoder import check_bool, check_choice, check_keywords, check_layers, check_number, check_positive_int
 from .format_biencoder import check_format
 from .inputs_biencoder import check_max_length
 from .loading_biencoder import CONFIG_KEYWORDS
@@ -74,6 +74,7 @@ class BiEncoderConfig(PreTrainedConfig):
         if "model_type" not in kwargs:
             check_keywords(kwargs, [*self.keywords(), *CONFIG_KEYWORDS], type(self).__name__)
         self.text_config = _as_config(self.text_config)
+        check_layers("text_config", self.text_config)
         self.prompts = {} if self.prompts is None else self.prompts
         if self.similarity is None:
             self.similarity = "cosine" if self.normalize else "dot"

@@ -12,9 +12,11 @@ from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTr
 from transformers.utils import logging
 
 from .loading_biencoder import (
+    check_shard,
     commit_of,
     damaged_files,
     hub_keywords,
+    refuse_foreign_shards,
     refuse_pickled_adapter,
     refuse_pickles,
     tokenizer_keywords,
@@ -83,6 +85,7 @@ class CompleteRepository(PreTrainedModel):
         source = pretrained_model_name_or_path
         if source is not None and os.path.isdir(source):
             finish_save(Path(source))
+            refuse_foreign_shards(source, kwargs)
         keywords = hub_keywords(kwargs)  # transformers takes them out
         try:
             loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
@@ -98,6 +101,13 @@ class CompleteRepository(PreTrainedModel):
         if pretrained_model_name_or_path is not None:  # None: the weights were given as a state_dict
             model._remember_source(pretrained_model_name_or_path, kwargs)
         return loaded
+
+    @staticmethod
+    def _load_pretrained_model(model: Any, state_dict: Any, checkpoint_files: Any, *args: Any, **kwargs: Any) -> Any:
+        # Of a repo on the Hub the index is known only now, when its files lie in the cache and none is opened yet.
+        for file in checkpoint_files or ():
+            check_shard(f"{model.name_or_path!r} has", os.path.basename(file))
+        return PreTrainedModel._load_pretrained_model(model, state_dict, checkpoint_files, *args, **kwargs)
 
     def save_pretrained(  # type: ignore[override]  # transformers spells out its keywords; they pass through
         self,

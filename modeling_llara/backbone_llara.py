@@ -15,7 +15,7 @@ from transformers import (
 )
 
 from .configuration_llara import LlaraConfig
-from .loading_llara import backbone_keywords, commit_of, split_keywords, tokenizer_keywords
+from .loading_llara import load_backbone_weights, split_keywords, tokenizer_keywords
 from .masking_llara import (
     PREDICT,
     SUMMARIZE,
@@ -64,9 +64,8 @@ def _has_prompts(given: dict[str, Any]) -> bool:
 def load_backbone(backbone: str | PreTrainedModel, **loading: Any) -> PreTrainedModel:
     """The causal LM of a repo id or path, or the one given; ValueError unless it is a decoder with an LM head."""
     if not isinstance(backbone, PreTrainedModel):
-        source, backbone = backbone, AutoModelForCausalLM.from_pretrained(backbone, **backbone_keywords(loading))
-        backbone.config._commit_hash = commit_of(source, loading)  # for an adapter, which names its base
-    elif loading:
+        return load_backbone(load_backbone_weights(AutoModelForCausalLM, backbone, loading))
+    if loading:
         raise ValueError(
             f"{sorted(loading)} are for loading a backbone, but the backbone is a loaded {type(backbone).__name__}: "
             "pass them to its from_pretrained, or pass a repo id or path here."

@@ -4,6 +4,9 @@
 import math
 from collections.abc import Collection, Iterable, Sequence
 from difflib import get_close_matches
+from typing import Any
+
+MOST_LAYERS = 10_000
 
 
 def nearest(name: object, names: Iterable[str]) -> str:
@@ -58,6 +61,13 @@ def check_bool(what: str, value: object) -> None:
     """Raise TypeError unless `value` is True or False."""
     if not isinstance(value, bool):
         raise TypeError(f"{what}={value!r} must be True or False, not {type(value).__name__}: give one of the two.")
+
+
+def check_layers(what: str, config: Any) -> None:
+    """Raise ValueError for a backbone's configuration of more layers than any model has: building it would not end."""
+    layers = getattr(config.get_text_config(), "num_hidden_layers", None)
+    if isinstance(layers, int) and layers > MOST_LAYERS:
+        raise ValueError(f"{what} asks for {layers} layers, and must have at most {MOST_LAYERS}: do not load it.")
 
 
 def check_token_ids(what: str, values: object) -> None:

@@ -10,6 +10,7 @@ from .checks_llara import (
     check_bool,
     check_choice,
     check_keywords,
+    check_layers,
     check_number,
     check_positive_int,
     check_token_ids,
@@ -70,6 +71,7 @@ class LlaraConfig(PreTrainedConfig):
             text_config = AutoConfig.for_model("llama")
         elif isinstance(text_config, dict):
             text_config = AutoConfig.for_model(**text_config)
+        check_layers("text_config", text_config)
         self.text_config = text_config
         # transformers sets this one on the sub-config, too, so a loaded backbone would lose what it runs with.
         kwargs.setdefault("attn_implementation", text_config._attn_implementation)

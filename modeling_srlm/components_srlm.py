@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from .configuration_srlm import SelfRetrievalConfig
-from .loading_srlm import backbone_keywords, commit_of, refuse_pickles, tokenizer_keywords
+from .loading_srlm import backbone_keywords, load_backbone_weights, refuse_pickles, tokenizer_keywords
 from .pooling_srlm import drop_pooler
 from .retriever_srlm import SETTING_NAMES, TextEncoder
 
@@ -39,7 +39,8 @@ def from_components(
     if isinstance(model, str | Path):
         if tokenizer is None:
             tokenizer = AutoTokenizer.from_pretrained(model, **tokenizer_keywords(model_kwargs))
-        model = load_language_model(model, model_kwargs)
+        loaded = load_backbone_weights(AutoModelForCausalLM, model, model_kwargs)
+        return from_components(model_class, loaded, tokenizer, retriever, {}, retriever_kwargs, settings)
     if isinstance(retriever, str | Path):
         retriever = load_retriever(str(retriever), **retriever_kwargs)
     nested = take_apart(retriever) if is_nestable(retriever) else None
@@ -54,14 +55,6 @@ def from_components(
         built.generation_config = copy.deepcopy(model.generation_config)
     _attach_retriever(built, retriever, nested)
     return built.train(model.training)
-
-
-def load_language_model(source: str | Path, model_kwargs: dict[str, Any]) -> PreTrainedModel:
-    """The causal LM of a Hub id or folder; its configuration knows its commit."""
-    loading = backbone_keywords(model_kwargs)
-    model = AutoModelForCausalLM.from_pretrained(source, **loading)
-    model.config._commit_hash = commit_of(source, loading)  # for the card, which names its base
-    return model
 
 
 def _attach_retriever(model: "SelfRetrievalLM", retriever: TextEncoder | None, nested: tuple | None) -> None:

@@ -9,6 +9,7 @@ from .checks_srlm import (
     check_bool,
     check_choice,
     check_keywords,
+    check_layers,
     check_number,
     check_positive_int,
     check_token_ids,
@@ -85,6 +86,8 @@ class SelfRetrievalConfig(PreTrainedConfig):
         for name in self.sub_configs:
             if isinstance(settings := getattr(self, name), dict):
                 setattr(self, name, AutoConfig.for_model(**settings))
+            if (part := getattr(self, name)) is not None:
+                check_layers(name, part)
         # transformers sets these on the sub-configs too: None would undo what the components were loaded with
         kwargs.setdefault("attn_implementation", {})
         kwargs.setdefault("experts_implementation", {})

@@ -1,15 +1,16 @@
 """Loading: which keyword is whose, safetensors alone, the commit that was loaded, damaged files."""
 
 import hashlib
+import json
 import os
 import re
 from collections.abc import Collection
 from dataclasses import fields
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import ADAPTER_SAFE_WEIGHTS_NAME, CONFIG_NAME, cached_file
 
 from .checks import check_keywords
@@ -67,6 +68,36 @@ def refuse_pickles(keywords: dict[str, Any]) -> None:
     if keywords.get("use_safetensors") is False:
         raise ValueError("use_safetensors=False would read a pickle, which can run any code: leave the keyword out.")
     keywords["use_safetensors"] = True
+
+
+def load_backbone_weights(auto_class: Any, source: str | os.PathLike, keywords: dict[str, Any]) -> PreTrainedModel:
+    """`auto_class.from_pretrained(source)` as `backbone_keywords` has it; its configuration knows its commit."""
+    loading = backbone_keywords(keywords)
+    if loading["use_safetensors"]:
+        refuse_foreign_shards(source, loading)
+    model = auto_class.from_pretrained(source, **loading)
+    model.config._commit_hash = commit_of(source, loading)  # for an adapter or a card, which names its base
+    return model
+
+
+def refuse_foreign_shards(source: str | os.PathLike, keywords: dict[str, Any]) -> None:
+    """ValueError where an index in a folder names weights that are no safetensors, or lie outside of the folder.
+
+    transformers would read the one with torch.load and follow the other (5.23).
+    """
+    folder = Path(source, keywords.get("subfolder") or "")
+    for index in folder.glob("*.safetensors*.index.json"):
+        for name in sorted(set(json.loads(index.read_text(encoding="utf-8")).get("weight_map", {}).values())):
+            check_shard(f"{index} names", name)
+
+
+def check_shard(what: str, name: str) -> None:
+    """ValueError unless `name` is that of a safetensors file, without a way out of its folder."""
+    if not name.endswith(".safetensors") or name != PurePosixPath(name).name or "\\" in name:
+        raise ValueError(
+            f"{what} {name!r} as weights, and these must be safetensors in the same folder: do not load it, and ask "
+            "its owner to save it with save_pretrained."
+        )
 
 
 def refuse_pickled_adapter(source: str, keywords: dict[str, Any]) -> None:
