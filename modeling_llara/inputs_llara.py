@@ -20,6 +20,7 @@ class Rows(NamedTuple):
     streams: torch.Tensor  # (B, L) which stream a token belongs to
     positions: torch.Tensor  # (B, L) at which position it stands
     spans: dict[str, Span]  # of the summarize and of the predict prompt
+    labels: torch.Tensor | None  # (B, L), padding left out
 
 
 def read_batch(
@@ -49,7 +50,8 @@ def read_batch(
         streams = torch.zeros_like(streams)  # one stream: plain causal attention
     positions = two_stream_positions(mask, streams) if position_ids is None else position_ids
     check_rows(config, ids, mask, positions, labels, spans, targets)
-    return Rows(ids, mask, streams, positions, spans)
+    kept = None if labels is None else labels.masked_fill(~mask, IGNORED_LABEL)
+    return Rows(ids, mask, streams, positions, spans, kept)
 
 
 def check_shapes(

@@ -132,7 +132,8 @@ class LlaraForPreTraining(CompleteRepository, GenerationMixin):
             input_ids: (B, L); the prompts are found by their special tokens, row by row.
             attention_mask: (B, L), 1 at tokens and 0 at padding, on either side.
             position_ids: (B, L) positions to use in place of the two-stream ones.
-            labels: (B, L), the passage's ids, -100 elsewhere; asks for the autoregressive loss.
+            labels: (B, L), the passage's ids, -100 elsewhere; asks for the autoregressive loss. Those under padding do
+                not count.
             output_summarize_ids, output_predict_ids: (B, T) words that the prompt's special tokens have to predict,
                 padded with -100 or with ids that the config ignores; each asks for its bag-of-words loss.
             inputs_embeds: not supported, must be None.
@@ -151,7 +152,7 @@ class LlaraForPreTraining(CompleteRepository, GenerationMixin):
         )  # fmt: skip
         head = logits_head(self.backbone)
         losses = batch_losses(
-            states.last_hidden_state, labels, rows.spans, targets, head, self.config, self.loss_weighting
+            states.last_hidden_state, rows.labels, rows.spans, targets, head, self.config, self.loss_weighting
         )
         output = LlaraOutput(**losses)
         if output_logits:

@@ -1,5 +1,6 @@
 """Dialogue mode: the text of a conversation around retrieved turns, and the choice of turns."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,7 +23,15 @@ QUERY_PREFIX = "Speaker 1: "
 def check_dialogue(
     query: list[str], history: list[list[str]], answer: list[str], history_mask: torch.Tensor | None
 ) -> torch.Tensor:
-    """The (B, N) bool mask of real turns; raises where the parts do not fit each other."""
+    """The (B, N) bool mask of real turns; raises where the parts are no lists of texts or do not fit each other."""
+    _check_texts("query", query)
+    _check_texts("answer", answer)
+    if isinstance(history, str) or not isinstance(history, Sequence):
+        raise TypeError(
+            f"history is a {type(history).__name__} and must be a list of lists of turns: [[turn, ...], ...]."
+        )
+    for row, turns in enumerate(history):
+        _check_texts(f"history[{row}]", turns)
     sizes = {"query": len(query), "history": len(history), "answer": len(answer)}
     if len(set(sizes.values())) != 1 or not query:
         raise ValueError(f"{sizes} conversations; query, history and answer must have the same number, at least 1.")
@@ -40,6 +49,14 @@ def check_dialogue(
             f"{(len(query), longest)}, 1 for a turn and 0 for padding."
         )
     return mask & history_mask.cpu().bool()
+
+
+def _check_texts(name: str, texts: object) -> None:
+    if isinstance(texts, str) or not isinstance(texts, Sequence):
+        raise TypeError(f"{name} is a {type(texts).__name__} and must be a list of texts: [text, ...].")
+    for number, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TypeError(f"{name}[{number}] is a {type(text).__name__} and must be a text: str(...) makes one.")
 
 
 def conversation_prompt(turns: list[str], query: str) -> str:

@@ -8,6 +8,7 @@ import torch
 from transformers.utils.logging import tqdm
 
 from .assembly_srlm import ModelInput, group_targets
+from .checks_srlm import check_choice
 from .chunking_srlm import split_rows
 from .output_srlm import LogitsBuffer, Row, SelfRetrievalOutput, pad_rows, retrieval_fields
 from .planning_srlm import Plan
@@ -17,6 +18,8 @@ from .selection_srlm import KeySelector
 
 if TYPE_CHECKING:
     from .modeling_srlm import SelfRetrievalLM
+
+AVERAGES = ("tokens", "batches")  # what weighs the same in a perplexity
 
 
 def run_documents(
@@ -91,26 +94,38 @@ def _progress_bar(plan: Plan, rows: list[Row], show_progress: bool) -> Any:
 
 
 @torch.no_grad()
-def perplexity(model: "SelfRetrievalLM", dataloader: Iterable[dict[str, Any]], show_progress: bool) -> float:
+def perplexity(
+    model: "SelfRetrievalLM", dataloader: Iterable[dict[str, Any]], show_progress: bool, average: str
+) -> float:
     """What `SelfRetrievalLM.compute_perplexity` returns."""
+    check_choice("average", average, AVERAGES)
     training = model.training
     model.eval()
-    total, batches = torch.zeros((), dtype=torch.float64), 0
+    total, count = 0.0, 0.0
     for batch in tqdm(dataloader, desc=f"Perplexity ({model.config.retrieval_method})", disable=not show_progress):
         moved = {
             name: part.to(model.device) if isinstance(part, torch.Tensor) else part for name, part in batch.items()
         }
-        total += model(**moved, show_progress=show_progress)["loss"].double().cpu()
-        batches += 1
+        output = model(**moved, show_progress=show_progress)
+        weight = int(output["num_scored_tokens"]) if average == "tokens" else 1
+        total, count = total + output["loss"].double().item() * weight, count + weight
     model.train(training)
-    if not batches:
+    if average == "tokens":
+        total, count = _sum_over_processes([total, count], model.device)
+    if not count:
         raise ValueError("the dataloader gave no batch; perplexity needs at least one document.")
-    return _mean_over_processes(math.exp(total / batches), model.device)
+    value = math.exp(total / count)
+    return value if average == "tokens" else _mean_over_processes(value, model.device)
+
+
+def _sum_over_processes(values: list[float], device: torch.device) -> list[float]:
+    if not torch.distributed.is_initialized():
+        return values
+    summed = torch.tensor(values, dtype=torch.float64, device=device)
+    torch.distributed.all_reduce(summed)
+    return summed.tolist()
 
 
 def _mean_over_processes(value: float, device: torch.device) -> float:
-    if not torch.distributed.is_initialized():
-        return value
-    values = torch.tensor(value, dtype=torch.float64, device=device)
-    torch.distributed.all_reduce(values)
-    return float(values) / torch.distributed.get_world_size()
+    (summed,) = _sum_over_processes([value], device)
+    return summed / (torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1)

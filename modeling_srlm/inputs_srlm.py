@@ -21,11 +21,22 @@ def check_inputs(
         _check_tensor("labels", labels, input_ids)
         if not (labels != -100).any():
             raise ValueError("labels are all -100: nothing can be scored. Give at least one token its label.")
+        _check_labels(labels, vocab_size)
     highest = int(input_ids.max())
     if highest >= vocab_size or int(input_ids.min()) < 0:
         raise ValueError(
             f"input_ids run from {int(input_ids.min())} to {highest}; the backbone has {vocab_size} tokens. "
             f"Use its own tokenizer, or resize_token_embeddings."
+        )
+
+
+def _check_labels(labels: torch.Tensor, vocab_size: int) -> None:
+    wrong = ((labels < 0) & (labels != -100)) | (labels >= vocab_size)
+    if wrong.any():
+        row, place = wrong.nonzero()[0].tolist()
+        raise ValueError(
+            f"labels[{row}, {place}]={int(labels[row, place])} must be a token id below {vocab_size}, or -100 for a "
+            "token that is not scored: mend it."
         )
 
 

@@ -176,13 +176,17 @@ class SelfRetrievalLM(TwoTokenizers, GenerationMixin):
         check_inputs(input_ids, attention_mask, labels, self.config.get_text_config().vocab_size, self.device)
         return score_candidates(Plan.of_candidates(self), input_ids, attention_mask, labels, candidates)
 
-    def compute_perplexity(self, dataloader: Iterable[dict[str, Any]], show_progress: bool = True) -> float:
-        """exp of the mean over batches of the batch's mean token loss, averaged over processes.
+    def compute_perplexity(
+        self, dataloader: Iterable[dict[str, Any]], show_progress: bool = True, average: str = "tokens"
+    ) -> float:
+        """exp of the mean loss of all scored tokens, whatever batch or process they are in.
 
         Args:
             dataloader: batches of keyword arguments of `forward`, or of `forward_with_history_retrieval`.
+            average: "batches" weighs each batch the same instead, by its mean token loss, and each process by its
+                perplexity, as LLM-Embedder's figures do.
         """
-        return perplexity(self, dataloader, show_progress)
+        return perplexity(self, dataloader, show_progress, average)
 
     def generate(  # type: ignore[override]  # transformers' other arguments pass through
         self,

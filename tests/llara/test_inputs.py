@@ -133,3 +133,24 @@ def test_build_row():
     assert build_row(config, [7], summarize=False)["input_ids"] == [1, 2, 7, 4, 6]
     with pytest.raises(ValueError, match=r"max_length is 6 .* at least 7"):
         build_row(config, [7], max_length=6)
+
+
+def test_labels_under_padding_do_not_count():
+    """As `labels=input_ids` has them, whatever side the padding is on."""
+    model = LlaraForPreTraining.from_backbone(tiny_backbone(), tiny_tokenizer())
+    rows = [
+        build_row(model.config, model.tokenizer(text)["input_ids"]) for text in ("the island", "a candle and a hammer")
+    ]
+    width = max(len(row["input_ids"]) for row in rows)
+    for left in (True, False):
+        ids, mask, labels, careless = (torch.zeros(2, width, dtype=torch.long) for _ in range(4))
+        for number, row in enumerate(rows):
+            size = len(row["input_ids"])
+            place = slice(width - size, width) if left else slice(0, size)
+            ids[number, place], mask[number, place] = torch.tensor(row["input_ids"]), 1
+            labels[number] = -100
+            labels[number, place] = torch.tensor(row["labels"])
+            careless[number] = torch.where(mask[number].bool(), labels[number], 2)
+        assert not torch.equal(labels, careless)
+        expected, found = (model(ids, attention_mask=mask, labels=given).loss for given in (labels, careless))
+        torch.testing.assert_close(found, expected)

@@ -196,7 +196,7 @@ def test_block_mask_is_the_dense_mask(name, side, uncompiled_flex):
     ]
     inputs = batch(model, rows, side)
     targets = dict.fromkeys(("output_summarize_ids", "output_predict_ids"))
-    _, mask, streams, positions, _ = read_batch(
+    _, mask, streams, positions, *_ = read_batch(
         model.config, model.backbone.config, inputs["input_ids"], inputs["attention_mask"], None, None, targets
     )
     masks = []

@@ -170,8 +170,13 @@ def test_perplexity_and_gradient():
     model = build(retrieval_method="bm25")
     ids = random_ids(2, 150)
     batches = [{"input_ids": ids, "labels": last_labels(ids, 16)}, {"input_ids": ids, "labels": last_labels(ids, 64)}]
-    mean = sum(model(**batch).loss.item() for batch in batches) / 2
+    losses = [model(**batch).loss.item() for batch in batches]
+    mean, by_batch = (losses[0] * 16 + losses[1] * 64) / 80, sum(losses) / 2
     assert model.compute_perplexity(batches, show_progress=False) == pytest.approx(math.exp(mean), rel=1e-5)
+    found = model.compute_perplexity(batches, show_progress=False, average="batches")
+    assert found == pytest.approx(math.exp(by_batch), rel=1e-5) and abs(mean - by_batch) > 1e-3
+    with pytest.raises(ValueError, match="average='rows' is not known"):
+        model.compute_perplexity(batches, average="rows")
     model.train()
     model(**batches[0]).loss.backward()
     assert all(parameter.grad.abs().sum() > 0 for parameter in model.language_model.parameters())
@@ -224,3 +229,12 @@ def test_a_long_document_shows_its_progress_in_tokens(capsys):
     assert "/199" in capsys.readouterr().err
     model.compute_perplexity([{"input_ids": ids, "labels": last_labels(ids, 16)}])
     assert "/16" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("label", [-1, -99, 512, 10**9])
+def test_a_label_that_is_no_token_is_named(label):
+    ids = random_ids(2, 40)
+    labels = last_labels(ids, 16)
+    labels[1, 30] = label
+    with pytest.raises(ValueError, match=rf"labels\[1, 30\]={label} must be a token id below 512, or -100"):
+        build(retrieval_method="no")(ids, labels=labels)

@@ -115,3 +115,20 @@ def test_bad_conversations_are_named(arguments, text):
     with pytest.raises(ValueError) as caught:
         build().forward_with_history_retrieval(*arguments)
     assert text in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"query": "ab"}, "query is a str and must be a list of texts"),
+        ({"answer": "ab"}, "answer is a str and must be a list of texts"),
+        ({"history": ["xy"]}, r"history\[0\] is a str and must be a list of texts"),
+        ({"history": "xy"}, "history is a str and must be a list of lists of turns"),
+        ({"history": [[3]]}, r"history\[0\]\[0\] is a int and must be a text"),
+        ({"query": [None]}, r"query\[0\] is a NoneType and must be a text"),
+    ],
+)
+def test_a_string_is_no_list_of_texts(given, message):
+    model = build(retrieval_method="recent")
+    with pytest.raises(TypeError, match=message):
+        model.forward_with_history_retrieval(**{"query": ["a"], "history": [["b"]], "answer": ["c"], **given})

@@ -32,14 +32,13 @@ def compare_methods(
         documents: (length,) token ids each.
         scored_tokens: score the last so many tokens of each document; None scores all of it.
 
-    Perplexity is exp of the mean over documents of the document's mean token loss, as `compute_perplexity` has it.
+    Perplexity is exp of the mean loss of all scored tokens, as `compute_perplexity` has it.
     Raises ValueError for an unknown method or no documents, before any compute.
     """
     _check_size("scored_tokens", scored_tokens)
 
-    def score(tokens: torch.Tensor) -> tuple[SelfRetrievalOutput, list[float]]:
-        output = _score(model, tokens, scored_tokens)
-        return output, [output["loss"].item()]
+    def score(tokens: torch.Tensor) -> tuple[SelfRetrievalOutput, int]:
+        return _score(model, tokens, scored_tokens), 1
 
     return _compare(model, documents, methods, score, unit="document", total=len(documents))
 
@@ -53,14 +52,14 @@ def compare_chats(
         chats: rows with `query`, `history` and `answer`, as `srlm.rows.load_chats` gives them.
         batch_size: rows that go through `forward_with_history_retrieval` at once. It does not change the result.
 
-    Perplexity is exp of the mean over rows of the row's mean token loss. The outputs are one a batch, rows in order.
+    Perplexity is exp of the mean loss of all scored tokens. The outputs are one a batch, rows in order.
     Raises ValueError for an unknown method, no rows or a batch size below 1, before any compute.
     """
     _check_size("batch_size", batch_size)
 
-    def score(batch: dict[str, list[Any]]) -> tuple[SelfRetrievalOutput, list[float]]:
+    def score(batch: dict[str, list[Any]]) -> tuple[SelfRetrievalOutput, int]:
         output = model.forward_with_history_retrieval(batch["query"], batch["history"], batch["answer"])
-        return output, output["target_losses"][:, 0].tolist()
+        return output, len(batch["query"])
 
     batches = [chats[start : start + batch_size] for start in range(0, len(chats), batch_size)]
     return _compare(model, batches, methods, score, unit="row", total=len(chats))
@@ -70,11 +69,11 @@ def _compare(
     model: SelfRetrievalLM,
     batches: Sequence[Batch],
     methods: Sequence[str],
-    score: Callable[[Batch], tuple[SelfRetrievalOutput, list[float]]],
+    score: Callable[[Batch], tuple[SelfRetrievalOutput, int]],
     unit: str,
     total: int,
 ) -> list[MethodResult]:
-    """`score` gives a batch's output and the mean token loss of each of its rows."""
+    """`score` gives a batch's output and how many rows it has."""
     configured = model.config.retrieval_method
     try:
         for method in methods:
@@ -99,18 +98,18 @@ def _run_method(
     model: SelfRetrievalLM,
     method: str,
     batches: Sequence[Batch],
-    score: Callable[[Batch], tuple[SelfRetrievalOutput, list[float]]],
+    score: Callable[[Batch], tuple[SelfRetrievalOutput, int]],
     progress: tqdm,
 ) -> MethodResult:
     model.config.retrieval_method = method
     progress.set_postfix_str(method)
-    outputs, losses = [], []
+    outputs: list[SelfRetrievalOutput] = []
     for batch in batches:
-        output, row_losses = score(batch)
+        output, rows = score(batch)
         outputs.append(output)
-        losses += row_losses
-        progress.update(len(row_losses))
-    return MethodResult(method, math.exp(sum(losses) / len(losses)), outputs)
+        progress.update(rows)
+    total = sum(output["loss"].double().item() * output["num_scored_tokens"] for output in outputs)
+    return MethodResult(method, math.exp(total / sum(output["num_scored_tokens"] for output in outputs)), outputs)
 
 
 def _score(model: SelfRetrievalLM, tokens: torch.Tensor, scored_tokens: int | None) -> SelfRetrievalOutput:

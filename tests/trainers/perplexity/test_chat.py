@@ -23,7 +23,7 @@ def build(family="llama"):
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen", "gpt2", "gemma"])
-def test_every_method_is_the_mean_over_rows_whatever_the_batch(tmp_path, family):
+def test_every_method_is_the_mean_over_tokens_whatever_the_batch(tmp_path, family):
     model = build(family)
     chats = read_chats(write_rows(tmp_path / "chats.jsonl", ROWS), model.tokenizer, None)
     whole, pairs = (compare_chats(model, chats, METHODS, batch_size) for batch_size in (5, 2))
@@ -33,11 +33,13 @@ def test_every_method_is_the_mean_over_rows_whatever_the_batch(tmp_path, family)
         assert one.perplexity == pytest.approx(other.perplexity, rel=1e-5)
         model.config.retrieval_method = one.method
         with torch.no_grad():
-            losses = [
-                model.forward_with_history_retrieval([row["query"]], [row["history"]], row["answers"][:1]).loss.item()
+            outputs = [
+                model.forward_with_history_retrieval([row["query"]], [row["history"]], row["answers"][:1])
                 for row in ROWS
             ]
-        assert one.perplexity == pytest.approx(math.exp(sum(losses) / len(losses)), rel=1e-5)
+        total = sum(output.loss.item() * output.num_scored_tokens for output in outputs)
+        tokens = [output.num_scored_tokens for output in outputs]
+        assert one.perplexity == pytest.approx(math.exp(total / sum(tokens)), rel=1e-5) and len(set(tokens)) > 1
     perplexities = {result.method: result.perplexity for result in whole}
     assert perplexities["no"] != perplexities["recent"]
 
@@ -50,7 +52,7 @@ def test_the_command_prints_the_table_of_the_first_rows(tmp_path, capsys):
     printed = capsys.readouterr()
     model = build()
     chats = read_chats(data, model.tokenizer, 3)
-    expected = compare_chats(model, chats, ["no", "recent"])
+    expected = compare_chats(model, chats, ["no", "recent"], batch_size=2)
     scored = sum(len(tiny_tokenizer()(row["answers"][0])["input_ids"]) for row in ROWS[:3])
     assert f"3 chat rows, {scored} tokens of answers scored" in printed.out
     table = [line.split() for line in printed.out.strip().splitlines()[-2:]]
