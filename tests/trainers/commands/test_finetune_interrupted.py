@@ -1,4 +1,4 @@
-"""`accelerate launch` of `lookback finetune` on two processes: killed and run again, it ends where it would have."""
+"""`torchrun` of `lookback finetune` on two processes: killed and run again, it ends where it would have."""
 
 import json
 import os
@@ -41,16 +41,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 def start(folder: Path, output: str) -> subprocess.Popen:
-    command = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--num_processes",
-        "2",
-        "--cpu",
-        "-m",
-        "trainers.cli",
-    ]
+    # Not `accelerate launch --cpu`, which starts one process where there is no mpirun.
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = [sys.executable, *launcher, "-m", "trainers.cli"]
     arguments = ["finetune", "--config", str(folder / "config.yaml"), "--output_dir", str(folder / output)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
     # A session of its own, so that a kill reaches the launcher and both processes at once.
@@ -82,3 +75,5 @@ def test_a_killed_run_goes_on_to_the_same_weights(folder: Path) -> None:
     assert (straight["backbone.norm.weight"] - begun).abs().max() > 1e-3
     state = json.loads((folder / "killed" / "trainer_state.json").read_text())
     assert state["global_step"] == STEPS
+    rows, a_step = 24, 2 * 2 * 2  # each of two processes takes two micro-batches of two rows
+    assert state["epoch"] == pytest.approx(STEPS * a_step / rows), "there were not two processes"
