@@ -17,7 +17,7 @@ def environment(hub: LoopbackHub, home: str | Path, token: str | None = None) ->
     return {
         "HF_ENDPOINT": hub.endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0",
         "HF_TOKEN": token or "", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1",
+        "NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost",
     }  # fmt: skip
 
 

@@ -60,8 +60,8 @@ class LoopbackHub:
 
     @property
     def storage(self) -> str:
-        """Where LFS files lie: another origin, to which no token may go."""
-        return f"http://127.0.0.1:{self._servers[1].server_port}"
+        """Where LFS files lie: another host, to which no token may go (older clients compare the hosts alone)."""
+        return f"http://localhost:{self._servers[1].server_port}"
 
     def create(self, repo_id: str, **settings: Any) -> Repo:
         """A new repo, as if its owner had made it."""
