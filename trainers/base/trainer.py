@@ -20,7 +20,7 @@ from hub_cards import write_card
 
 from ..data.sources import Row, RowSource
 from ..data.transforms import EpochCallback, StreamedRows, Transform, TransformedRows, transform_rows
-from ..models.adapters import add_adapter, check_not_wrapped, has_adapters, load_adapter_weights
+from ..models.adapters import add_adapter, check_not_wrapped, has_adapters, load_adapter_weights, take_adapter
 from ..models.kind import ModelSource, model_type
 from .cards import data_facts, evaluation_facts, loss_facts, origin_facts, training_facts
 from .checkpoints import WholeCheckpoints
@@ -77,6 +77,8 @@ class FamilyTrainer(PushingTrainer, WholeCheckpoints, ComponentTrainer):
         eval_dataset = self.take_evaluators(eval_dataset)
         if peft_config is not None:
             add_adapter(self.model, peft_config, self.new_token_ids(), self.trained_modules())
+        elif has_adapters(self.model):
+            take_adapter(self.model)
         train_dataset = self.prepare_training(train_dataset)
         super().__init__(
             model=self.model,

@@ -8,15 +8,18 @@ from transformers.tokenization_utils_base import TOKENIZER_CONFIG_FILE
 
 from modeling_biencoder import BiEncoderConfig, BiEncoderModel
 from modeling_llara import LlaraConfig, LlaraForPreTraining
-from modeling_srlm import SelfRetrievalLM
+from modeling_srlm import SelfRetrievalConfig, SelfRetrievalLM
 
 from .adapters import no_adapter, put_adapter
+from .components import build_srlm
 from .convert import build_biencoder
 from .kind import Found, find_file, look, other_repo, place_of
 
 FAMILIES: dict[str, Any] = {
     kind.config_class.model_type: kind for kind in (BiEncoderModel, LlaraForPreTraining, SelfRetrievalLM)
 }
+# A self-retrieval LM's configuration beside its settings: what follows from its language model and its retriever.
+_PARTS = {"sub_configs", "text_config", "retriever_config", "retriever_settings"}
 # Settings that decide which weights a LLaRA model has; its prompts' token ids follow from them and the tokenizer.
 _LLARA_SETTINGS = (
     "num_summary_tokens", "num_predict_tokens", "bow_loss_weight", "ar_loss_weight", "loss_weighting",
@@ -44,7 +47,7 @@ def load_adapted(
         base_revision: branch, tag or commit of the base; default the commit that the adapter names with it.
         settings: loading keywords for the base, such as `dtype` (of these `token`, `cache_dir`, `trust_remote_code`
             and what else does not belong to one repo hold for the adapter, too), and settings that replace those of
-            the folder.
+            the folder; also `retriever`, for a self-retrieval LM that was built on a plain LM and a nested retriever.
 
     Raises:
         ValueError: for a folder without an adapter, an adapter that names no base, or another base than its own.
@@ -93,10 +96,32 @@ def _base_model(found: Found, base: Found, settings: dict[str, Any]) -> Any:
     if family is LlaraForPreTraining:
         fields = {name: getattr(found.config, name) for name in _LLARA_SETTINGS}
         return family.from_backbone(base.source, **{**fields, **settings})
-    raise ValueError(
-        f"The adapter {found.source!r} is of a self-retrieval LM, and {base.source!r} is a language model alone, "
-        "without its retriever: save the self-retrieval LM (save_pretrained) and pass its folder as base."
-    )
+    return _self_retrieval_base(found, base, settings)
+
+
+def _self_retrieval_base(found: Found, base: Found, settings: dict[str, Any]) -> SelfRetrievalLM:
+    """The self-retrieval LM on a plain language model; a nested retriever is none of the LM's and has to be given."""
+    names = SelfRetrievalConfig.__annotations__.keys() - _PARTS
+    fields = {name: getattr(found.config, name) for name in names}
+    place = place_of(settings)
+    components = {
+        key: settings[key] for key in ("retriever", "retriever_revision", "retriever_kwargs") if key in settings
+    }
+    if found.config.retriever_config is not None and components.get("retriever") is None:
+        raise ValueError(
+            f"The adapter {found.source!r} is of a self-retrieval LM, and {base.source!r} is a language model alone, "
+            "without its retriever: give the retriever as well (retriever=, --retriever), or save the self-retrieval "
+            "LM (save_pretrained) and pass its folder as base."
+        )
+    fields.update({key: value for key, value in settings.items() if key in names})
+    loading = {key: value for key, value in settings.items() if key not in {*names, *place, *components}}
+    model = build_srlm(base.source, model_kwargs=loading, **place, **components, **fields)
+    if model.config.retriever_settings != found.config.retriever_settings:
+        raise ValueError(
+            f"The retriever {components.get('retriever')!r} has the settings {model.config.retriever_settings}, and "
+            f"that of the training had {found.config.retriever_settings}: give that one."
+        )
+    return model
 
 
 def _check_base(actual: Any, wanted: Any, source: str, base: str) -> None:

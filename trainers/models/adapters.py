@@ -32,6 +32,28 @@ ADAPTER_KINDS = (
 _PREFIX = "base_model.model."
 
 
+def adapter_name(model: PreTrainedModel) -> str:
+    """The name of the adapter on the model; ValueError where there are several, as one is trained and saved."""
+    names = list(model.peft_config)
+    if len(names) > 1:
+        raise ValueError(
+            f"The model has the adapters {', '.join(map(repr, names))}, and one is trained and saved here: take the "
+            f"others out with model.delete_adapter({names[1]!r})."
+        )
+    return names[0]
+
+
+def take_adapter(model: PreTrainedModel) -> None:
+    """Check the adapter that a model came with, and name in it what it was made for, where nothing is named.
+
+    Raises ValueError for several adapters, and for a kind that is not one of ADAPTER_KINDS.
+    """
+    config: Any = model.peft_config[adapter_name(model)]
+    _check_kind(config)
+    if not config.base_model_name_or_path:
+        _record_base(model)
+
+
 def has_adapters(model: PreTrainedModel) -> bool:
     """Whether `add_adapter` or `load_adapter` was called on the model."""
     return model._hf_peft_config_loaded
@@ -95,7 +117,7 @@ def _check_kind(peft_config: PeftConfig) -> None:
 def _record_base(model: PreTrainedModel) -> None:
     """Name in the adapter's configuration what it was made for: the model's repo, or the backbone's of a new model."""
     config = model.config if model.name_or_path else model.config.get_text_config()
-    recorded: Any = model.peft_config[ADAPTER_NAME]
+    recorded: Any = model.peft_config[adapter_name(model)]
     recorded.base_model_name_or_path = model.name_or_path or config.name_or_path or None
     recorded.revision = getattr(config, "_commit_hash", None)
 
@@ -170,10 +192,11 @@ def load_adapter_weights(
             f"{str(source)!r} holds no {ADAPTER_SAFE_WEIGHTS_NAME}: it is not a checkpoint of an adapter. Give the "
             "folder or Hub id of one."
         ) from error
-    weights = {name.removeprefix(_PREFIX): value for name, value in load_file(str(file)).items()}
-    wanted = get_peft_model_state_dict(model, adapter_name=ADAPTER_NAME, save_embedding_layers=False)
+    weights = {key.removeprefix(_PREFIX): value for key, value in load_file(str(file)).items()}
+    name = adapter_name(model)
+    wanted = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
     missing = sorted(wanted.keys() - weights.keys())
-    result: Any = set_peft_model_state_dict(model, dict(weights), ADAPTER_NAME)
+    result: Any = set_peft_model_state_dict(model, dict(weights), name)
     for names, where in ((result.unexpected_keys, "the model's adapter"), (missing, "the checkpoint")):
         if names:
             raise ValueError(

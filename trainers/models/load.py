@@ -1,9 +1,8 @@
 """A model for a command, from whatever form it comes in: looked at once (`kind.look`), then built."""
 
-from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer
 
 from modeling_biencoder import BiEncoderConfig, BiEncoderModel
 from modeling_llara import LlaraConfig, LlaraForPreTraining
@@ -12,8 +11,9 @@ from modeling_srlm import SelfRetrievalConfig, SelfRetrievalLM
 
 from ..jobs.parts import weights_digest
 from .adapted import build_found
+from .components import build_srlm
 from .convert import biencoder_from_llara, check_ends_open
-from .kind import PLACE, Found, ModelSource, look, other_repo, place_of
+from .kind import PLACE, Found, look, place_of
 from .merging import merge_adapter
 
 
@@ -128,43 +128,19 @@ def load_srlm(
         if retriever is not None:
             complete = {"retrieval_method": "dense", "retriever": retriever, **complete}
         return build_srlm(source, None, retriever_revision=retriever_revision, **place, **complete)
-    if retriever is not None:
+    on_plain_lm = found.base is not None and found.base.model_type != found.model_type
+    if retriever is not None and not (on_plain_lm and found.config.retriever_config is not None):
         raise ValueError(
             f"--retriever={retriever!r} is for a plain causal LM, and {source!r} is a SelfRetrievalLM, which brings "
             "its own: leave it out."
         )
-    loaded = build_found(found)
+    given: dict[str, Any] = (
+        {} if retriever is None else {"retriever": retriever, "retriever_revision": retriever_revision}
+    )
+    loaded = build_found(found, **given)
     for name, value in settings.items():
         setattr(loaded.config, name, value)
     return loaded
-
-
-def build_srlm(
-    backbone: ModelSource,
-    tokenizer: PreTrainedTokenizerBase | None = None,
-    retriever_revision: str | None = None,
-    model_kwargs: dict[str, Any] | None = None,
-    retriever_kwargs: dict[str, Any] | None = None,
-    **settings: Any,
-) -> SelfRetrievalLM:
-    """A new SelfRetrievalLM on a causal LM, with BM25 unless the settings say otherwise.
-
-    Args:
-        settings: keywords of `SelfRetrievalLM.from_components`; for a backbone to load also where its repo lies
-            (`revision`, `token`, ...) and `quantization_config`. What does not belong to one repo holds for that of
-            the retriever, too, whose `revision` is `retriever_revision`.
-    """
-    own = {name: value for name, value in settings.items() if name not in (*PLACE, "quantization_config")}
-    place, quantized = place_of(settings), settings.get("quantization_config")
-    loading = place if quantized is None else {"quantization_config": quantized, **place}
-    pin = {} if retriever_revision is None else {"revision": retriever_revision}
-    return SelfRetrievalLM.from_components(
-        str(backbone) if isinstance(backbone, Path) else backbone,
-        tokenizer,
-        model_kwargs={**(model_kwargs or {}), **loading},
-        retriever_kwargs={**other_repo(place), **(retriever_kwargs or {}), **pin},
-        **{"retrieval_method": "bm25", **own},
-    )
 
 
 def _of_backbone(found: Found, loading: dict[str, Any]) -> dict[str, Any]:

@@ -6,20 +6,24 @@ A folder holds
     queries.jsonl      {"_id": ..., "text": ...}
     qrels/test.tsv     query-id, corpus-id, score, tab-separated under a header; no score: 1
 
-each of them also as .jsonl, .parquet, .csv or .tsv, or as a folder of such files, which is what a clone of a
-NanoBEIR repo has. On the Hub, corpus, queries and qrels are configurations of a data set.
+each of them also as .jsonl, .parquet, .csv or .tsv, compressed or not, or as a folder of such files, which is what a
+clone of a NanoBEIR repo has. Judgements may be TREC's as well (.qrels, .trec, .txt, .tsv): see `trec`. On the Hub,
+corpus, queries and qrels are configurations of a data set.
 """
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import datasets
 
+from ..data.readers import COMPRESSIONS, data_suffix
 from ..data.sources import Row, TypedTable, load_tables
 from ..data.texts import passage_text
 from .data import RetrievalData, make_retrieval_data
+from .trec import TREC_SUFFIXES, has_head, read_trec
 
 TABLES = ("corpus", "queries", "qrels")
 TABLE_SUFFIXES = (".jsonl", ".parquet", ".csv", ".tsv")  # BEIR's own, not those of training rows
@@ -55,7 +59,8 @@ def load_retrieval_data(
         revision: branch, tag or commit of a Hub id.
 
     Raises ValueError, naming the file, for a table or field that is missing, an empty one, an id that stands twice,
-    and judgements that name unknown ids. Queries without a relevant passage are left out, and counted in a warning.
+    and judgements that name no query or no passage that is there. Queries without a relevant passage or without a
+    text are left out, and a relevant passage that is not there counts as not found; warnings say how many.
     """
     folder = Path(source)
     if not folder.is_dir():
@@ -110,22 +115,27 @@ def _combine(corpus: _Table, queries: _Table, qrels: _Table) -> RetrievalData:
         passage = _field(row, ("corpus-id", "corpus_id"), place)
         judged.setdefault(query, {})[passage] = _grade(row, place)
     where = {"queries": queries.where, "corpus": corpus.where, "qrels": qrels.where}
-    return make_retrieval_data(_texts(queries), _texts(corpus), judged, where)
+    return make_retrieval_data(_texts(queries), _texts(corpus, may_be_empty=True), judged, where)
 
 
-def _texts(table: _Table) -> dict[str, str]:
+def _texts(table: _Table, may_be_empty: bool = False) -> dict[str, str]:
     texts: dict[str, str] = {}
     for place, row in table.rows:
         identifier = _field(row, ("_id", "id"), place)
         if identifier in texts:
             raise ValueError(f"{place}: the id {identifier!r} stands twice in {table.where}: remove one.")
-        texts[identifier] = passage_text(row, place)
+        texts[identifier] = passage_text({**row, **_empty(row)} if may_be_empty else row, place)
     return texts
+
+
+def _empty(row: Row) -> Row:
+    # An empty cell of a table is None, and public corpora have passages that are a title alone, or nothing at all.
+    return {"text": ""} if "text" in row and row["text"] is None else {}
 
 
 def _field(row: Row, names: tuple[str, ...], where: str) -> str:
     value = next((row[name] for name in names if row.get(name) is not None), None)
-    if not isinstance(value, str | int):
+    if not isinstance(value, str | int) or isinstance(value, bool):
         found = "is missing" if value is None else f"is {value!r}"
         raise ValueError(f"{where}: field {names[0]!r} {found}; it must be an id.")
     return str(value)
@@ -134,9 +144,12 @@ def _field(row: Row, names: tuple[str, ...], where: str) -> str:
 def _grade(row: Row, where: str) -> float:
     value = row.get("score")
     try:
-        return 1.0 if value is None else float(value)
-    except ValueError:
-        raise ValueError(f"{where}: field 'score' is {value!r}; it must be a number.") from None
+        grade = 1.0 if value is None else float(value)
+    except (TypeError, ValueError):
+        grade = math.nan
+    if not math.isfinite(grade):
+        raise ValueError(f"{where}: field 'score' is {value!r}; it must be a number.")
+    return grade
 
 
 def _has_table(folder: Path, name: str) -> bool:
@@ -155,7 +168,14 @@ def _read_table(folder: Path, name: str, split: str | None) -> _Table:
     if name == "qrels" and (len(files) > 1 or split is not None):
         files = _of_split(files, split, folder)
     where = str(files[0]) if len(files) == 1 else str(folder / name)
-    return _Table(where, (row for file in files for table in load_tables(file) for row in table))
+    return _Table(where, (row for file in files for row in _rows(file, name)))
+
+
+def _rows(file: Path, name: str) -> Iterator[tuple[str, Row]]:
+    suffix = data_suffix(file)
+    if name == "qrels" and suffix in TREC_SUFFIXES and (suffix not in TABLE_SUFFIXES or not has_head(file)):
+        return read_trec(file)
+    return (row for table in load_tables(file) for row in table)
 
 
 def _choose_split(splits: Iterable[str], wanted: str | None, where: str) -> list[str]:
@@ -171,14 +191,16 @@ def _choose_split(splits: Iterable[str], wanted: str | None, where: str) -> list
 
 
 def _files(folder: Path, name: str) -> list[Path]:
-    single = [path for suffix in TABLE_SUFFIXES if (path := folder / f"{name}{suffix}").is_file()]
+    suffixes = (*TABLE_SUFFIXES, *TREC_SUFFIXES) if name == "qrels" else TABLE_SUFFIXES
+    endings = [suffix + packed for suffix in dict.fromkeys(suffixes) for packed in ("", *COMPRESSIONS)]
+    single = [path for ending in endings if (path := folder / f"{name}{ending}").is_file()]
     if single or not (folder / name).is_dir():
         return single[:1]
-    return sorted(path for path in (folder / name).iterdir() if path.suffix in TABLE_SUFFIXES)
+    return sorted(path for path in (folder / name).iterdir() if data_suffix(path) in suffixes)
 
 
 def _of_split(files: list[Path], wanted: str | None, folder: Path) -> list[Path]:
-    # test.tsv, or test-00000-of-00002.parquet
-    splits = {file: file.stem.split("-")[0] for file in files}
+    # test.tsv, test.tsv.gz, or test-00000-of-00002.parquet
+    splits = {file: file.name.split(".")[0].split("-")[0] for file in files}
     (chosen,) = _choose_split(dict.fromkeys(splits.values()), wanted, str(folder / "qrels"))
     return [file for file, split in splits.items() if split == chosen]

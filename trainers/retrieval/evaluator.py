@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 
@@ -12,7 +13,7 @@ from modeling_biencoder.inputs_biencoder import check_max_length, check_truncate
 from modeling_biencoder.pooling_biencoder import finish
 
 from .bm25 import BM25Index
-from .data import make_retrieval_data
+from .data import Judgements, RetrievalData, make_retrieval_data
 from .metrics import DEFAULT_METRICS, check_metrics, retrieval_metrics
 from .search import top_k_passages
 
@@ -27,9 +28,11 @@ class RetrievalEvaluator:
     """Queries, a corpus and judgements, to be called with a bi-encoder.
 
     Args:
-        queries: {query id: text}. Those without a relevant passage are left out; `left_out` says how many.
+        queries: {query id: text}. Those without a relevant passage are left out; `left_out` says how many. Or all
+            three as one of `load_retrieval_data`.
         corpus: {passage id: text} or {passage id: {"title": ..., "text": ...}}; the title comes first, then a blank.
-        qrels: {query id: {passage id: grade}}; a grade above 0 is relevant.
+        qrels: {query id: {passage id: grade}}, a grade above 0 is relevant; or {query id: ids of the relevant ones}.
+            A relevant passage that the corpus lacks counts as not found, as in pytrec_eval; a warning says how many.
         ks: cut-offs of the metrics. metrics: names among mrr, ndcg, recall, map, precision and hit_rate.
         task: whose prompts of `config.prompts` to use; None is "default".
         batch_size: texts that are embedded at once.
@@ -45,15 +48,15 @@ class RetrievalEvaluator:
     >>> evaluate(model)  # doctest: +SKIP
     {'mrr@10': 1.0, 'ndcg@10': 1.0, 'recall@10': 1.0, 'map@10': 1.0, 'mrr@100': 1.0, ...}
 
-    Raises ValueError for an empty corpus, no query to score, judgements that name unknown ids, unknown metrics and
-    cut-offs below 1; and when called, for a width that the model does not have.
+    Raises ValueError for an empty corpus, no query to score, no relevant passage in the corpus, unknown metrics and
+    cut-offs below 1; TypeError for another form; and when called, ValueError for a width that the model does not have.
     """
 
     def __init__(
         self,
-        queries: Mapping[str, str],
-        corpus: Mapping[str, str | Mapping[str, str]],
-        qrels: Mapping[str, Mapping[str, float]],
+        queries: Mapping[str, str] | RetrievalData,
+        corpus: Mapping[str, str | Mapping[str, str]] | None = None,
+        qrels: Mapping[str, Judgements] | None = None,
         ks: Sequence[int] = DEFAULT_KS,
         metrics: Sequence[str] = DEFAULT_METRICS,
         task: str | None = None,
@@ -64,7 +67,7 @@ class RetrievalEvaluator:
     ):
         check_metrics(metrics, ks)
         check_positive_int("batch_size", batch_size)
-        data = make_retrieval_data(queries, corpus, qrels)
+        data = _checked(queries, corpus, qrels)
         self.queries, self.corpus, self.qrels, self.left_out = data.queries, data.corpus, data.qrels, data.left_out
         self.ks, self.metrics, self.task, self.batch_size = tuple(ks), tuple(metrics), task, batch_size
         self.truncate_dims = tuple(truncate_dims or ())
@@ -169,6 +172,14 @@ class RetrievalEvaluator:
                 results.pop(query, None)
             run[query] = dict(list(results.items())[: max(self.ks)])
         return run
+
+
+def _checked(queries: Any, corpus: Any, qrels: Any) -> RetrievalData:
+    if not isinstance(queries, RetrievalData):
+        return make_retrieval_data(queries, corpus, qrels)
+    if corpus is not None or qrels is not None:
+        raise ValueError("The queries come with a corpus and qrels of their own: leave corpus and qrels out.")
+    return queries
 
 
 def _place() -> tuple[int, int]:

@@ -17,11 +17,8 @@ def load_evaluators(
 
     `settings` are keywords of `RetrievalEvaluator`, such as `ks`.
     """
-    evaluators = {}
-    for name, data in load_retrieval_data(source, split, revision).items():
-        evaluators[name] = RetrievalEvaluator(data.queries, data.corpus, data.qrels, **settings)
-        evaluators[name].left_out = data.left_out  # these are gone from data.queries
-    return evaluators
+    found = load_retrieval_data(source, split, revision)
+    return {name: RetrievalEvaluator(data, **settings) for name, data in found.items()}
 
 
 def evaluate_all(

@@ -1,5 +1,7 @@
 """Retrieval data in BEIR's and NanoBEIR's forms, and what is wrong with it."""
 
+import gzip
+import json
 import logging
 
 import datasets
@@ -8,6 +10,7 @@ import pytest
 from tests.support.beir import CORPUS, QRELS, QUERIES, write_beir
 from tests.support.files import write_rows
 from trainers.retrieval.beir import is_collection, is_retrieval_source, load_retrieval_data
+from trainers.retrieval.sets import load_evaluators
 
 
 def write_nano(folder):
@@ -89,14 +92,18 @@ def test_a_folder_of_folders_and_splits(tmp_path):
         ("queries.jsonl", '{"_id": "q0", "text": "x"}\n' * 2, r"queries.jsonl, line 2: the id 'q0' stands twice"),
         (
             "queries.jsonl",
-            '{"_id": "q0", "text": "x"}\n',
-            r"test.tsv names 5 query ids that .*queries.jsonl lacks.* 'q1'",
+            '{"_id": "x", "text": "x"}\n',
+            r"test.tsv judges 6 queries and none of .*queries.jsonl.* 'q0'",
         ),
+        ("queries.jsonl", '{"_id": "q0", "text": null}\n', r"queries.jsonl, line 1: field 'text' is None"),
         (
             "corpus.jsonl",
-            '{"_id": "d0", "text": "x"}\n',
-            r"test.tsv names 6 passage ids that .*corpus.jsonl lacks.* 'd1'",
+            '{"_id": "x", "text": "x"}\n',
+            r"None of .*passages of .*test.tsv is in .*corpus.jsonl.* 'd0'",
         ),
+        ("qrels/test.tsv", "query-id\tcorpus-id\tscore\nq0\td0\tnan\n", r"'score' is 'nan'"),
+        ("qrels/test.tsv", "q0 0 d0 1\nq0 0 1\n", r"test.tsv, line 2 has 3 cells and must have 4"),
+        ("qrels/test.tsv", "q0 0 d0 1\nq0 0 d1 high\n", r"test.tsv, line 2: field 'score' is 'high'"),
         ("qrels/test.tsv", "query-id\tscore\nq0\t1\n", r"test.tsv, line 2: field 'corpus-id' is missing"),
         ("qrels/test.tsv", "query-id\tcorpus-id\tscore\nq0\td0\thigh\n", r"'score' is 'high'"),
         ("qrels/test.tsv", "query-id\tcorpus-id\tscore\nq0\td0\t0\n", r"no query has a relevant passage"),
@@ -109,6 +116,51 @@ def test_errors_name_the_file_and_what_is_wrong(tmp_path, file, content, message
         (folder / file).write_text(content)
     with pytest.raises(ValueError, match=message):
         load_retrieval_data(folder)
+
+
+@pytest.mark.parametrize(
+    "name", ["qrels/test.tsv", "qrels/test.qrels", "qrels/test.txt", "qrels.trec", "qrels.tsv.gz"]
+)
+@pytest.mark.parametrize("between", ["\t", " ", "  "])
+def test_judgements_of_trec_are_those_of_beir(tmp_path, name, between):
+    folder = write_beir(tmp_path)
+    (folder / "qrels" / "test.tsv").unlink()
+    graded = {query: {**judged, "d7": -1} for query, judged in QRELS.items()}
+    rows = [(query, "0", key, f"{grade:g}") for query, judged in graded.items() for key, grade in judged.items()]
+    content = "\n".join(between.join(row) for row in rows) + "\n\n"
+    (folder / name).write_bytes(gzip.compress(content.encode()) if name.endswith("gz") else content.encode())
+    (data,) = load_retrieval_data(folder).values()
+    assert data.qrels == graded
+
+
+def test_three_columns_without_a_head(tmp_path):
+    folder = write_beir(tmp_path)
+    (folder / "qrels" / "test.tsv").write_text("q 0\td0\t1\nq0\td1\t2\n")
+    write_rows(folder / "queries.jsonl", [{"_id": "q 0", "text": "x"}, {"_id": "q0", "text": "y"}])
+    (data,) = load_retrieval_data(folder).values()
+    assert data.qrels == {"q 0": {"d0": 1.0}, "q0": {"d1": 2.0}}
+
+
+def test_compressed_tables_numbers_as_ids_and_passages_without_a_text(tmp_path):
+    rows = [{"_id": 7, "title": "Island", "text": ""}, {"_id": 8, "title": None, "text": None}]
+    packed = "".join(f"{json.dumps(row)}\n" for row in [*rows, {"_id": 9, "title": "", "text": "a candle"}])
+    (tmp_path / "corpus.jsonl.gz").write_bytes(gzip.compress(packed.encode()))
+    (tmp_path / "queries.csv").write_text("id,text\n007,where?\n7,who?\n")
+    write_rows(tmp_path / "qrels.jsonl", [{"query-id": 7, "corpus-id": 9, "score": 1}])
+    assert is_retrieval_source(tmp_path)
+    (data,) = load_retrieval_data(tmp_path).values()
+    assert data.corpus == {"7": "Island", "8": "", "9": "a candle"}
+    assert data.queries == {"7": "who?"} and data.qrels == {"7": {"9": 1.0}}
+
+
+def test_judgements_of_what_is_not_there_are_counted_once(tmp_path, caplog):
+    qrels = {**QRELS, "q1": {"gone": 1.0}, "lost": {"d0": 1.0}, "q7": {"gone": 0.0, "other": -1.0}}
+    write_beir(tmp_path / "arguana", qrels=qrels)
+    with caplog.at_level(logging.WARNING):
+        (evaluate,) = load_evaluators(tmp_path / "arguana").values()
+    assert evaluate.qrels["q1"] == {"gone": 1.0} and "lost" not in evaluate.queries and "q7" not in evaluate.queries
+    assert "1 relevant passages are not in" in caplog.text and "judges 1 queries that" in caplog.text
+    assert len(caplog.records) == 3 and all("arguana" in record.getMessage() for record in caplog.records)
 
 
 def test_sources_that_are_none(tmp_path):

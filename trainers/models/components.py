@@ -1,0 +1,38 @@
+"""A self-retrieval LM put together from a language model, in whatever form it comes, and its retriever."""
+
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from modeling_srlm import SelfRetrievalLM
+
+from .kind import PLACE, ModelSource, other_repo, place_of
+
+
+def build_srlm(
+    backbone: ModelSource,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    retriever_revision: str | None = None,
+    model_kwargs: dict[str, Any] | None = None,
+    retriever_kwargs: dict[str, Any] | None = None,
+    **settings: Any,
+) -> SelfRetrievalLM:
+    """A new SelfRetrievalLM on a causal LM, with BM25 unless the settings say otherwise.
+
+    Args:
+        settings: keywords of `SelfRetrievalLM.from_components`; for a backbone to load also where its repo lies
+            (`revision`, `token`, ...) and `quantization_config`. What does not belong to one repo holds for that of
+            the retriever, too, whose `revision` is `retriever_revision`.
+    """
+    own = {name: value for name, value in settings.items() if name not in (*PLACE, "quantization_config")}
+    place, quantized = place_of(settings), settings.get("quantization_config")
+    loading = place if quantized is None else {"quantization_config": quantized, **place}
+    pin = {} if retriever_revision is None else {"revision": retriever_revision}
+    return SelfRetrievalLM.from_components(
+        str(backbone) if isinstance(backbone, Path) else backbone,
+        tokenizer,
+        model_kwargs={**(model_kwargs or {}), **loading},
+        retriever_kwargs={**other_repo(place), **(retriever_kwargs or {}), **pin},
+        **{"retrieval_method": "bm25", **own},
+    )
