@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import datasets
 import torch
 from peft import PeftConfig
+from torch.utils.data import DataLoader
 from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -26,6 +27,7 @@ from .cards import data_facts, evaluation_facts, loss_facts, origin_facts, train
 from .checkpoints import WholeCheckpoints
 from .components import ComponentTrainer
 from .pushing import PushingTrainer
+from .streams import stream_loader
 
 Prepared = TransformedRows | StreamedRows
 
@@ -140,6 +142,13 @@ class FamilyTrainer(PushingTrainer, WholeCheckpoints, ComponentTrainer):
         if isinstance(source, dict):
             return {name: self.prepare(rows) for name, rows in source.items()}
         return self.prepare(source)
+
+    def get_train_dataloader(self) -> DataLoader:
+        """As in transformers; a stream gives batches without an end, of which each process reads its own share."""
+        if not isinstance(self.train_dataset, StreamedRows):
+            return super().get_train_dataloader()
+        collate, size = self.data_collator, self._train_batch_size
+        return stream_loader(self.train_dataset, collate, self.args, self.accelerator, size)
 
     def evaluate(
         self,
