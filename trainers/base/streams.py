@@ -93,6 +93,11 @@ def stream_loader(
     stream: StreamedRows, collate: Callable[[list[Row]], Row], args: Any, accelerator: Accelerator, batch_size: int
 ) -> DataLoader:
     """A data loader of one stream's batches, `batch_size` rows on each process."""
+    if args.train_sampling_strategy in ("group_by_length", "batch_rebalance"):
+        raise ValueError(
+            f"train_sampling_strategy={args.train_sampling_strategy!r} needs all rows before the first batch, and a "
+            "stream gives them in its order: leave it out, or do not stream."
+        )
     if args.accelerator_config.split_batches:  # a batch is then that of all processes
         batch_size = max(1, batch_size // accelerator.num_processes)
     places = {"num_processes": accelerator.num_processes, "process_index": accelerator.process_index}

@@ -62,11 +62,6 @@ def _sampled(dataset: MixedRows, sizes: Sequence[int]) -> list[SampledSet]:
 
 
 def _mixing(args: Any) -> dict[str, Any]:
-    if args.train_sampling_strategy not in ("random", "sequential"):
-        raise ValueError(
-            f"train_sampling_strategy={args.train_sampling_strategy!r} needs the lengths of rows, which are texts "
-            f"here; use random or sequential."
-        )
     shuffle = args.train_sampling_strategy == "random"
     drop_last = args.dataloader_drop_last
     return {
