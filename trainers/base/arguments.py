@@ -5,6 +5,8 @@ from typing import Any
 
 from transformers import TrainingArguments
 
+from .options import SETTINGS, check_settings
+
 
 @dataclass
 class FamilyArguments(TrainingArguments):
@@ -16,6 +18,7 @@ class FamilyArguments(TrainingArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_settings(self, SETTINGS)
         if self.remove_unused_columns:
             raise ValueError(
                 "remove_unused_columns=True must be False: it would drop the texts of the rows; leave it out."
@@ -23,8 +26,9 @@ class FamilyArguments(TrainingArguments):
         # accelerate would read streamed data on one process and cut its batches up by their first dimension, which
         # differs between queries and passages; each process reads its own share instead.
         accelerator: Any = self.accelerator_config  # an object by now, whatever form it was given in
-        if accelerator.dispatch_batches is None:
-            accelerator.dispatch_batches = False
+        if accelerator.dispatch_batches:
+            raise ValueError("dispatch_batches=True must be False: each process reads its own share; leave it out.")
+        accelerator.dispatch_batches = False
 
 
 def check_least(settings: Any, least: int, *names: str) -> None:

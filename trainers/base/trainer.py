@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import datasets
 import torch
 from peft import PeftConfig
+from torch.utils.data import DataLoader
 from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -25,12 +26,14 @@ from ..models.kind import ModelSource, model_type
 from .cards import data_facts, evaluation_facts, loss_facts, origin_facts, training_facts
 from .checkpoints import WholeCheckpoints
 from .components import ComponentTrainer
+from .options import NoSearch, check_trainer_arguments
 from .pushing import PushingTrainer
+from .streams import stream_loader
 
 Prepared = TransformedRows | StreamedRows
 
 
-class FamilyTrainer(PushingTrainer, WholeCheckpoints, ComponentTrainer):
+class FamilyTrainer(NoSearch, PushingTrainer, WholeCheckpoints, ComponentTrainer):
     """Base of the Trainers: a subclass says how to make its model, its rows and its batches.
 
     Args:
@@ -42,8 +45,10 @@ class FamilyTrainer(PushingTrainer, WholeCheckpoints, ComponentTrainer):
         peft_config: train an adapter instead of the weights; checkpoints then hold the adapter alone.
         model_kwargs: for a model to load or build: settings of the family's configuration, and loading keywords such
             as `revision` or `dtype`.
+        callbacks, optimizers, optimizer_cls_and_kwargs: as in transformers.
 
-    Raises ValueError for rows that lack a field (row number and field named) before any training.
+    Raises ValueError for rows that lack a field (row number and field named) before any training, and TypeError for
+    arguments of transformers' Trainer that would do nothing, with what to do instead.
     """
 
     arguments_class: ClassVar[type[TrainingArguments]]
@@ -63,7 +68,10 @@ class FamilyTrainer(PushingTrainer, WholeCheckpoints, ComponentTrainer):
         model_kwargs: dict[str, Any] | None = None,
         callbacks: list[TrainerCallback] | None = None,
         optimizers: tuple[torch.optim.Optimizer | None, torch.optim.lr_scheduler.LambdaLR | None] = (None, None),
+        optimizer_cls_and_kwargs: tuple[type[torch.optim.Optimizer], dict[str, Any]] | None = None,
+        **others: Any,
     ):
+        check_trainer_arguments(type(self).__name__, others)
         args = self.arguments_class() if args is None else args
         if not isinstance(args, self.arguments_class):
             name = self.arguments_class.__name__
@@ -89,6 +97,7 @@ class FamilyTrainer(PushingTrainer, WholeCheckpoints, ComponentTrainer):
             processing_class=self.processing_class,
             callbacks=callbacks,
             optimizers=optimizers,
+            optimizer_cls_and_kwargs=optimizer_cls_and_kwargs,
         )
         if isinstance(self.train_dataset, TransformedRows):
             self.add_callback(EpochCallback(self.train_dataset))
@@ -142,6 +151,13 @@ class FamilyTrainer(PushingTrainer, WholeCheckpoints, ComponentTrainer):
         if isinstance(source, dict):
             return {name: self.prepare(rows) for name, rows in source.items()}
         return self.prepare(source)
+
+    def get_train_dataloader(self) -> DataLoader:
+        """As in transformers; a stream gives batches without an end, of which each process reads its own share."""
+        if not isinstance(self.train_dataset, StreamedRows):
+            return super().get_train_dataloader()
+        collate, size = self.data_collator, self._train_batch_size
+        return stream_loader(self.train_dataset, collate, self.args, self.accelerator, size)
 
     def evaluate(
         self,

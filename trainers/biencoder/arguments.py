@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, fields
 from modeling_biencoder import Objectives
 
 from ..base.arguments import FamilyArguments, check_least
+from ..base.options import check_settings
 from ..retrieval.evaluator import DEFAULT_KS
 from ..retrieval.metrics import check_metrics
 
@@ -59,6 +60,8 @@ class MixtureArguments:
             )
         check_least(self, 1, "symmetric_group_size", "symmetric_batch_size", "examples_max_length")
         check_least(self, 0, "shuffle_buffer", "max_examples")
+        if self.fixed_examples and not self.max_examples:
+            raise ValueError("fixed_examples=True needs max_examples, how many: raise that from 0, or leave this out.")
 
 
 @dataclass
@@ -127,6 +130,12 @@ class BiEncoderTrainingArguments(Objectives, MixtureArguments, EvaluationArgumen
         # A wrong value is an error now, not after the model has loaded.
         for part in (FamilyArguments, EvaluationArguments, MixtureArguments, Objectives):
             part.__post_init__(self)
+        check_settings(self, {"include_num_input_tokens_seen": "a row is a query and passages, not one text"})
+        if self.train_sampling_strategy not in ("random", "sequential"):
+            raise ValueError(
+                f"train_sampling_strategy={self.train_sampling_strategy!r} needs the lengths of rows, which are texts "
+                f"here; use random or sequential."
+            )
         check_least(self, 1, "train_group_size", "query_max_length", "passage_max_length", "sub_batch_size")
         if not self.in_batch_negatives and self.train_group_size < 2:
             raise ValueError(

@@ -16,6 +16,8 @@ from typing import TypeVar
 import torch
 from transformers.utils import logging
 
+from ..base.streams import share
+
 logger = logging.get_logger(__name__)
 Item = TypeVar("Item")
 
@@ -49,12 +51,6 @@ def count_batches(num_items: int, batch_size: int, num_processes: int, drop_last
     full, rest = divmod(num_items, batch_size * num_processes)
     rest_counts = not drop_last and (rest >= num_processes or (rest > 0 and full > 0 and batch_size > 1))
     return (full + 1, 0) if rest_counts else (full, rest)
-
-
-def share(batch: Sequence[Item], num_processes: int, process_index: int) -> Sequence[Item]:
-    """The part of a joint batch that is for one process."""
-    bounds = [len(batch) * index // num_processes for index in (process_index, process_index + 1)]
-    return batch[bounds[0] : bounds[1]]
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from transformers import (
 from modeling_srlm import SelfRetrievalLM, SelfRetrievalOutput
 from modeling_srlm.encoding_srlm import EmbeddingCache
 
+from ..base.options import check_settings
 from ..base.trainer import FamilyTrainer
 from ..data.documents import document_table
 from ..data.padding import pad_id
@@ -65,6 +66,7 @@ class SelfRetrievalTrainer(FamilyTrainer):
         table = document_table(source)
         _, first = next(iter(table), ("", {}))
         if "history" in first:
+            check_settings(self.args, {"include_num_input_tokens_seen": "chats become tokens within the model"})
             return load_chats(table, self.processing_class)
         if {"input_ids", "labels"}.issubset(first):
             return table.dataset()

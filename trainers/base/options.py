@@ -1,0 +1,77 @@
+"""Options of transformers' Trainer that would do nothing here: refused by name, with what to do instead."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from transformers import TrainingArguments
+
+_NO_PREDICTIONS = (
+    "an evaluation gives losses and metrics, and no logits to compute with: evaluate in a callback's on_evaluate, or "
+    "override `measuring`"
+)
+_NO_MODEL_INIT = (
+    "the model is a repo id, a folder or a model, and each run takes a Trainer of its own: pass it as model"
+)
+# Argument of transformers' constructor -> why it is none of these.
+TRAINER_ARGUMENTS = {
+    "data_collator": "rows become batches by the method's own collator: override `make_collator`",
+    "compute_loss_func": "a loss has components that are logged and weighed: override `combine`",
+    "compute_metrics": _NO_PREDICTIONS,
+    "preprocess_logits_for_metrics": _NO_PREDICTIONS,
+    "model_init": _NO_MODEL_INIT,
+    "tokenizer": "pass it as processing_class",
+}
+# Field of TrainingArguments -> why it has to stay at its default.
+SETTINGS = {
+    "label_smoothing_factor": "the losses are the methods' own, and none of them smooths its labels",
+    "average_tokens_across_devices": "tokens and rows are weighed over all processes",
+    "label_names": "batches have the names that the methods give them",
+    "include_for_metrics": _NO_PREDICTIONS,
+    "batch_eval_metrics": _NO_PREDICTIONS,
+    "eval_do_concat_batches": _NO_PREDICTIONS,
+    "length_column_name": "the lengths of rows are those of their token ids",
+    "use_liger_kernel": "it knows backbones alone: patch the backbone before the model is built on it",
+    "do_predict": "predictions are what the model's own methods give",
+}
+_DEFAULTS = {
+    field.name: field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+    for field in dataclasses.fields(TrainingArguments)
+}
+
+
+def check_settings(args: TrainingArguments, refused: Mapping[str, str]) -> None:
+    """ValueError for the first field named in `refused` that is not at its default."""
+    for name, why in refused.items():
+        value, default = getattr(args, name), _DEFAULTS[name]
+        if value != default:
+            raise ValueError(f"{name}={value!r} must be {default!r} here, as {why}; leave it out.")
+
+
+def check_trainer_arguments(trainer: str, given: Mapping[str, Any]) -> None:
+    """TypeError for keywords that a family's Trainer does not take; None, which is what transformers has, may pass."""
+    for name, value in given.items():
+        if name not in TRAINER_ARGUMENTS:
+            raise TypeError(
+                f"{trainer} takes no argument {name!r}: leave it out, or see its docstring for those it has."
+            )
+        if value is not None:
+            raise TypeError(f"{trainer} takes no {name}, as {TRAINER_ARGUMENTS[name]}; leave it out.")
+
+
+class NoSearch:
+    """Of a Trainer: the methods of transformers' that need what these Trainers do not have."""
+
+    def hyperparameter_search(self, *args: Any, **kwargs: Any) -> Any:
+        """NotImplementedError, as a search needs a model_init."""
+        raise NotImplementedError(
+            "hyperparameter_search needs a model_init, which these Trainers do not take: make a Trainer with a fresh "
+            "model for each trial, and give your search the metrics of its `evaluate`."
+        )
+
+    def predict(self, *args: Any, **kwargs: Any) -> Any:
+        """NotImplementedError, as there are no logits to return."""
+        raise NotImplementedError(
+            f"predict returns logits, but {_NO_PREDICTIONS}. For losses on test data: "
+            "evaluate(data, metric_key_prefix='test')."
+        )
