@@ -180,6 +180,8 @@ def embed_rows(
     Args:
         rows: of token ids; on a CPU not all go at once where they are long.
         embed: `input_ids` and `attention_mask`, (n, length) on `device` -> (n, d).
+
+    Raises ValueError for embeddings that are not finite.
     """
     parts = split_by_tokens(rows, CPU_TOKENS if device.type == "cpu" else None)
     embedded = []
@@ -187,4 +189,12 @@ def embed_rows(
         padded = pad_rows([rows[number] for number in part], tokenizer)
         on_device = {name: tensor.to(device) for name, tensor in padded.items()}
         embedded.append(embed(**on_device).float().cpu())
-    return torch.cat(embedded)[torch.tensor([number for part in parts for number in part]).argsort()]
+    embeddings = torch.cat(embedded)[torch.tensor([number for part in parts for number in part]).argsort()]
+    if not (finite := embeddings.isfinite().all(dim=1)).all():
+        row = rows[int(finite.long().argmin())]
+        raise ValueError(
+            f"the embedding of a text of {len(row)} tokens, {tokenizer.decode(list(row[:16]))!r}..., holds NaN or "
+            "infinity: the weights do (a run that diverged), or their dtype overflows. Take another checkpoint, or "
+            "load it with dtype=torch.float32."
+        )
+    return embeddings
