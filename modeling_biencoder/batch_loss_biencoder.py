@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from math import inf
 
 import torch
+from transformers.utils import logging
 
 from .configuration_biencoder import BiEncoderConfig
 from .false_negatives_biencoder import Identity, known_own_positives, known_positives, known_queries, too_similar
@@ -23,6 +24,8 @@ from .loss_biencoder import (
 )
 from .objectives_biencoder import Objectives, loss_name
 from .pooling_biencoder import finish
+
+logger = logging.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -170,6 +173,11 @@ def in_batch_losses(
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     """({name: loss}, (B, N) scores), each query with all passages that it meets."""
     scores = all_scores(batch.queries, batch.met_passages, temperature)
+    if scores.shape[1] == 1:
+        logger.warning_once(
+            "A batch of one query with one passage has nothing to compare it with: its loss is 0, whatever the model. "
+            "Give two queries a batch or more, or negatives."
+        )
     numbers = torch.arange(len(scores), device=scores.device) + batch.first_query  # (B,) of the queries among all
     positives = numbers * batch.group_size
     wanted = objectives.present(batch.group_size, True, batch.teacher_scores is not None)

@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 ROLES = ("query", "passage")
 PROMPT_KEYS = ("query", "passage", "query_suffix", "passage_suffix")
+_NEUTRAL = ("a", ".", "1", "\n", "\u4e00")  # ends of a text, of which a suffix merges with some
 CPU_TOKENS = 1024  # embedded at once on a CPU: the states of more fall out of its cache
 
 
@@ -34,8 +35,9 @@ def tokenize_in_prompt(
 ) -> list[list[int]]:
     """Token ids of each text between `prefix` and `suffix`, at most `settings.max_length` long, never empty.
 
-    The text alone is cut, at its end: prefix, suffix and special tokens stay. A text with no token at all becomes
-    one end-of-sequence token. Raises ValueError where the prompt leaves no room for a text.
+    The text alone is cut, at its end: prefix, suffix and special tokens stay whole, and no token depends on those that
+    are cut off. A text with no token at all becomes one end-of-sequence token. Raises ValueError where the prompt
+    leaves no room for a text.
     """
     check_texts(texts)
     head, tail = _special_tokens(tokenizer, settings.append_eos)
@@ -56,11 +58,48 @@ def _joint_bodies(
 ) -> list[list[int]]:
     bodies = _ids(tokenizer, [prefix + text + suffix for text in texts])
     long = [i for i, body in enumerate(bodies) if len(body) > room]
-    without_suffix = _ids(tokenizer, [prefix + texts[i] for i in long])
-    for i, start in zip(long, without_suffix, strict=True):
-        kept = bodies[i][len(start) :] if suffix else []  # the suffix as it was tokenised behind the text
-        bodies[i] = bodies[i][: room - len(kept)] + kept
+    cut = _cut_bodies([texts[i] for i in long], tokenizer, prefix, suffix, room) if long else []
+    for i, body in zip(long, cut, strict=True):
+        bodies[i] = body
     return bodies
+
+
+def _cut_bodies(
+    texts: list[str], tokenizer: PreTrainedTokenizerBase, prefix: str, suffix: str, room: int
+) -> list[list[int]]:
+    """The first tokens of prefix and text, then the suffix: tokenised without the text's end, which is not there."""
+    after = _suffix_ids(suffix, tokenizer)
+    room -= len(after)
+    starts = _ids(tokenizer, [prefix + text for text in texts])
+    # where a text changes how its prefix is tokenised, little room might end inside of the prefix
+    tight = bool(prefix) and room <= len(prefix.encode())
+    for i, text in enumerate(texts):
+        if tight and not _reaches(prefix, text, tokenizer, room):
+            before, ids = _ids(tokenizer, [prefix, text])
+            starts[i] = before + ids
+    return [start[:room] + after for start in starts]
+
+
+def _suffix_ids(suffix: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The suffix as it is tokenised behind a text that it does not merge with.
+
+    By itself it may begin otherwise: some tokenizers put a space before whatever they are given.
+    """
+    apart, *starts = _ids(tokenizer, [suffix, *_NEUTRAL])
+    unknown = tokenizer.unk_token_id  # several in a row may become one
+    for start, joint in zip(starts, _ids(tokenizer, [text + suffix for text in _NEUTRAL]), strict=True):
+        behind = joint[len(start) :]
+        if joint == start + behind and unknown not in start and behind.count(unknown) == apart.count(unknown):
+            return behind if len(behind) <= len(apart) else apart
+    return apart
+
+
+def _reaches(prefix: str, text: str, tokenizer: PreTrainedTokenizerBase, room: int) -> bool:
+    """Whether the first `room` tokens of prefix and text hold the prefix whole and something of the text."""
+    if not tokenizer.is_fast:
+        return False  # unknown
+    offsets = tokenizer(prefix + text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    return max((end for _, end in offsets["offset_mapping"][:room]), default=0) > len(prefix)
 
 
 def _separate_bodies(
@@ -141,6 +180,8 @@ def embed_rows(
     Args:
         rows: of token ids; on a CPU not all go at once where they are long.
         embed: `input_ids` and `attention_mask`, (n, length) on `device` -> (n, d).
+
+    Raises ValueError for embeddings that are not finite.
     """
     parts = split_by_tokens(rows, CPU_TOKENS if device.type == "cpu" else None)
     embedded = []
@@ -148,4 +189,12 @@ def embed_rows(
         padded = pad_rows([rows[number] for number in part], tokenizer)
         on_device = {name: tensor.to(device) for name, tensor in padded.items()}
         embedded.append(embed(**on_device).float().cpu())
-    return torch.cat(embedded)[torch.tensor([number for part in parts for number in part]).argsort()]
+    embeddings = torch.cat(embedded)[torch.tensor([number for part in parts for number in part]).argsort()]
+    if not (finite := embeddings.isfinite().all(dim=1)).all():
+        row = rows[int(finite.long().argmin())]
+        raise ValueError(
+            f"the embedding of a text of {len(row)} tokens, {tokenizer.decode(list(row[:16]))!r}..., holds NaN or "
+            "infinity: the weights do (a run that diverged), or their dtype overflows. Take another checkpoint, or "
+            "load it with dtype=torch.float32."
+        )
+    return embeddings

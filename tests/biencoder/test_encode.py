@@ -175,3 +175,12 @@ def test_progress_bar_only_when_asked_for_or_after_a_while(capsys) -> None:
     assert "encode" not in capsys.readouterr().err
     model.encode(TEXTS, show_progress=True)
     assert "encode" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_embeddings_that_are_not_finite_are_refused_with_the_fix(number: float) -> None:
+    model = _model(normalize=False)
+    embed = model.embed
+    model.embed = lambda **rows: embed(**rows).index_fill(1, torch.tensor([3]), number)
+    with pytest.raises(ValueError, match=r"a text of \d+ tokens, 'candle'..., holds NaN or .* dtype=torch.float32"):
+        model.encode(["candle"])

@@ -126,6 +126,10 @@ def _texts(row: Row, field: str, number: int) -> list[str]:
         return []
     if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
         raise RowError(number, f"field {field!r} is {value!r}; it must be a list of texts.")
+    if (blank := next((i for i, text in enumerate(value) if not text.strip()), None)) is not None:
+        raise RowError(
+            number, f"field {field!r} has a blank text at {blank} (the first is 0); fill it in, or leave it out."
+        )
     return value
 
 

@@ -139,8 +139,9 @@ class BiEncoderTrainer(FamilyTrainer):
         if not isinstance(self.train_dataset, MixedRows | MixedStream):
             return super().get_train_dataloader()
         return training_loader(
-            self.train_dataset, self.data_collator, self.args, self.accelerator, self._train_batch_size
-        )
+            self.train_dataset, self.data_collator, self.args, self.accelerator, self._train_batch_size,
+            self.model.config.negatives_cross_device,
+        )  # fmt: skip
 
     def _cut_at(self, name: str) -> BiEncoderConfig:
         config, max_length = copy.copy(self.model.config), getattr(self.args, name)

@@ -82,7 +82,8 @@ def write_embeddings(
         dtype: "float32" or "float16".
         metadata: texts, for the file's header.
 
-    Raises ValueError for blocks of another number of rows or another width.
+    Raises ValueError for blocks of another number of rows or another width, and for numbers that are not finite in
+    `dtype`.
     """
     path, count = Path(path), 0
     with written_whole(path) as new:
@@ -93,7 +94,13 @@ def write_embeddings(
                     raise ValueError(
                         f"A block has {block.shape[1]} numbers a row, and the file {shape[1]}: give as many."
                     )
-                file.write(block.to(DTYPES[dtype][1]).contiguous().numpy().tobytes())
+                numbers = block.to(DTYPES[dtype][1])
+                if not numbers.isfinite().all():
+                    raise ValueError(
+                        f"An embedding has a number of {block.abs().max():g}, which {dtype} does not hold: write "
+                        "finite numbers, as float32."
+                    )
+                file.write(numbers.contiguous().numpy().tobytes())
                 count += len(block)
         if count != shape[0]:
             raise ValueError(f"The blocks have {count} rows, and the file {shape[0]}: give all of them.")

@@ -158,3 +158,26 @@ def test_bad_input(tmp_path):
         make_trainer(tmp_path, rows=[{"query": "q", "pos": ["p"]}])
     with pytest.raises(ValueError, match="leaves no negatives"):
         make_trainer(tmp_path, train_group_size=1, in_batch_negatives=False)
+
+
+PAIRS_ALONE = [{"query": row["query"], "positive": row["pos"][0]} for row in PAIRS]
+
+
+@pytest.mark.parametrize(("rows", "batch_size"), [(PAIRS_ALONE[:4], 1), (PAIRS_ALONE[:1], 8)])
+@pytest.mark.parametrize("streaming", [False, True])
+def test_one_query_a_batch_with_one_passage_is_refused_before_the_first_step(tmp_path, rows, batch_size, streaming):
+    if streaming and batch_size > 1:
+        return  # a stream's data set starts anew within a batch
+    settings = {"max_steps": 2, "per_device_train_batch_size": batch_size, "streaming": streaming}
+    trainer = make_trainer(tmp_path, rows=rows, **settings)
+    with pytest.raises(ValueError, match=r"one query a batch with one passage .* batch size of 2 or more"):
+        trainer.train()
+
+
+def test_a_last_batch_of_one_pair_is_warned_of_and_negatives_of_its_own_are_company(tmp_path, caplog):
+    make_trainer(tmp_path / "a", rows=PAIRS_ALONE[:3], num_train_epochs=1, per_device_train_batch_size=2).train()
+    assert "last batch of 3 rows is one query with one passage" in caplog.text
+    assert "dataloader_drop_last=True" in caplog.text
+    caplog.clear()
+    make_trainer(tmp_path / "b", rows=PAIRS[:2], max_steps=1, per_device_train_batch_size=1).train()
+    assert "one passage" not in caplog.text

@@ -157,3 +157,17 @@ def test_other_outputs_and_plain_backbones(model, tmp_path):
     with pytest.raises(ValueError, match="is a plain llama"):
         evaluate(str(tmp_path / "lm"), write_beir(tmp_path / "beir"))
     assert {"evaluate", "encode"} <= set(cli.COMMANDS)
+
+
+def test_encode_with_weights_of_nan_is_refused_and_writes_nothing(model, tmp_path, capsys, monkeypatch):
+    broken = BiEncoderModel.from_pretrained(model)
+    torch.nn.init.constant_(next(broken.backbone.parameters()), float("nan"))
+    broken.save_pretrained(tmp_path / "broken")
+    texts = write_rows(tmp_path / "texts.jsonl", [{"text": "lantern"}])
+    options = ["--model", tmp_path / "broken", "--data", texts, "--output", tmp_path / "e.safetensors"]
+    monkeypatch.setattr("sys.argv", ["lookback", "encode", *map(str, options)])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code not in (0, None)
+    assert "holds NaN or infinity" in f"{end.value.code}{capsys.readouterr().err}"
+    assert not (tmp_path / "e.safetensors").exists()

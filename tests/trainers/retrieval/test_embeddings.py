@@ -76,3 +76,10 @@ def test_embeddings_without_their_ids_are_not_read(tmp_path):
     (tmp_path / "e.ids.jsonl").unlink()
     with pytest.raises(ValueError, match="is missing"):
         load_embeddings(file)
+
+
+def test_numbers_that_the_file_does_not_hold_are_refused(tmp_path):
+    for table, dtype in ((TABLE * 1e6, "float16"), (TABLE / 0, "float32")):
+        with pytest.raises(ValueError, match=f"which {dtype} does not hold"):
+            write_embeddings(tmp_path / "e.safetensors", [table], (10, 2), IDS, dtype)
+    assert not list(tmp_path.iterdir())
