@@ -5,6 +5,7 @@ import json
 import math
 import re
 
+import huggingface_hub
 import pytest
 from datasets import Dataset
 from huggingface_hub import HfApi, ModelCard
@@ -81,6 +82,7 @@ def test_pushing_again_keeps_what_a_person_wrote_on_the_hub(hub, tmp_path):
     assert [result.metric_type for result in again.data.eval_results] == ["ndcg@10"]
 
 
+@pytest.mark.skipif(huggingface_hub.__version__.startswith("1."), reason="this client asks huggingface.co alone")
 @pytest.mark.parametrize("family", ["biencoder", "llara", "srlm"])
 def test_the_client_finds_every_card_valid(hub, family):
     facts = {"training": {"steps": 1}, "metrics": {"ndcg@10": 0.5, "perplexity": 3.0, "loss": 1.0}, "license": "mit"}

@@ -48,7 +48,9 @@ class PushingTrainer(Trainer):
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
         """As in transformers, tried again where the Hub is busy."""
-        retried(partial(super().init_hf_repo, token=token, private=private), "making the repo")
+        if private is not None:  # an argument of its own in transformers since 5.23 alone
+            self.args.hub_private_repo = private
+        retried(partial(super().init_hf_repo, token=token), "making the repo")
 
     def push_to_hub(
         self,

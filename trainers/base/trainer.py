@@ -47,8 +47,8 @@ class FamilyTrainer(NoSearch, PushingTrainer, WholeCheckpoints, ComponentTrainer
             as `revision` or `dtype`.
         callbacks, optimizers, optimizer_cls_and_kwargs: as in transformers.
 
-    Raises ValueError for rows that lack a field (row number and field named) before any training, and TypeError for
-    arguments of transformers' Trainer that would do nothing, with what to do instead.
+    Raises ValueError for rows that lack a field before any training, and TypeError for arguments of transformers'
+    Trainer that would do nothing, with what to do instead.
     """
 
     arguments_class: ClassVar[type[TrainingArguments]]
@@ -74,8 +74,9 @@ class FamilyTrainer(NoSearch, PushingTrainer, WholeCheckpoints, ComponentTrainer
         check_trainer_arguments(type(self).__name__, others)
         args = self.arguments_class() if args is None else args
         if not isinstance(args, self.arguments_class):
-            name = self.arguments_class.__name__
-            raise TypeError(f"args is a {type(args).__name__}; {type(self).__name__} takes a {name}.")
+            raise TypeError(
+                f"args is a {type(args).__name__} and must be a {self.arguments_class.__name__}: make one."
+            )
         check_not_wrapped(model)
         set_seed(args.seed)  # for what is drawn before Trainer does so: adapters
         self.args = args
