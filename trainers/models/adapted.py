@@ -79,6 +79,7 @@ def build_found(found: Found, is_trainable: bool = False, **settings: Any) -> An
     model = _base_model(found, found.base, settings)
     if find_file(found.source, TOKENIZER_CONFIG_FILE, found.loading) is not None:
         model.tokenizer = AutoTokenizer.from_pretrained(found.source, **found.loading)
+    _grow(model, found)
     _check_base(model.config, found.config, found.source, found.base.source)
     put_adapter(model, found, is_trainable)
     return model
@@ -122,6 +123,26 @@ def _self_retrieval_base(found: Found, base: Found, settings: dict[str, Any]) ->
             f"that of the training had {found.config.retriever_settings}: give that one."
         )
     return model
+
+
+def _grow(model: Any, found: Found) -> None:
+    """Make room for tokens that were added before the training, where the adapter brings the rows of all of them."""
+    added = range(model.config.text_config.vocab_size, found.config.text_config.vocab_size)
+    embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
+    layers = [embeddings] if head is None or head.weight is embeddings.weight else [embeddings, head]
+    names = {module: name for name, module in model.named_modules()}
+    if added and all(_brings_rows(found.adapter, names[layer], layer is embeddings, added) for layer in layers):
+        model.resize_token_embeddings(len(added) + added.start, mean_resizing=False)
+
+
+def _brings_rows(adapter: Any, name: str, is_input: bool, added: range) -> bool:
+    rows = getattr(adapter, "trainable_token_indices", None) or {}
+    if isinstance(rows, list):  # peft takes a list for the input embeddings
+        return is_input and set(added) <= set(rows)
+    whole = dict.fromkeys(getattr(adapter, "modules_to_save", None) or (), added)
+    return any(
+        f".{name}".endswith(f".{key}") and set(added) <= set(ids) for key, ids in [*rows.items(), *whole.items()]
+    )
 
 
 def _check_base(actual: Any, wanted: Any, source: str, base: str) -> None:

@@ -16,7 +16,9 @@ from trainers import (
     BiEncoderTrainingArguments,
     SelfRetrievalTrainer,
     SelfRetrievalTrainingArguments,
+    add_adapter,
     load_adapted,
+    merge_adapter,
 )
 from trainers.commands import generate, merge, perplexity
 from trainers.models.load import load_srlm
@@ -128,3 +130,37 @@ def test_an_adapter_with_a_name_of_its_own_trains_resumes_and_loads(tmp_path):
 def test_several_adapters_are_refused_before_the_training(tmp_path):
     with pytest.raises(ValueError, match="the adapters 'mine', 'yours', and one is trained"):
         named(tmp_path, "mine", "yours")
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("whole", [False, True])
+def test_added_tokens_come_with_the_adapter_that_trained_them(tmp_path, tied, whole):
+    tiny_backbone(tie_word_embeddings=tied).save_pretrained(tmp_path / "lm")
+    tiny_tokenizer().save_pretrained(tmp_path / "lm")
+    model = SelfRetrievalLM.from_components(str(tmp_path / "lm"), retrieval_method="bm25", **SIZES)
+    model.resize_token_embeddings(515, mean_resizing=False)
+    modules = {"modules_to_save": ["embed_tokens", "lm_head"]} if whole else {}
+    add_adapter(model, LoraConfig(r=4, target_modules=["q_proj"], **modules), new_token_ids=[512, 513, 514])
+    with torch.no_grad():
+        for value in [one for one in model.parameters() if one.requires_grad]:
+            value.add_(0.1 * torch.randn(value.shape, generator=torch.Generator().manual_seed(3)))
+    ids = torch.cat([IDS, torch.tensor([[512, 513, 514]])], dim=1)
+    with torch.no_grad():
+        expected = model.eval()(ids, labels=ids).loss
+        model.save_pretrained(tmp_path / "run")
+        loaded = load_adapted(tmp_path / "run")
+        torch.testing.assert_close(loaded(ids, labels=ids).loss, expected, rtol=0, atol=1e-6)
+        merge_adapter(loaded).save_pretrained(tmp_path / "merged")
+        merged = SelfRetrievalLM.from_pretrained(tmp_path / "merged")
+        torch.testing.assert_close(merged(ids, labels=ids).loss, expected, rtol=0, atol=1e-5)
+
+
+def test_added_tokens_without_their_rows_are_refused(tmp_path):
+    tiny_backbone().save_pretrained(tmp_path / "lm")
+    tiny_tokenizer().save_pretrained(tmp_path / "lm")
+    model = SelfRetrievalLM.from_components(str(tmp_path / "lm"), retrieval_method="bm25", **SIZES)
+    model.resize_token_embeddings(515, mean_resizing=False)
+    add_adapter(model, LoraConfig(r=4), new_token_ids=[512, 513])
+    model.save_pretrained(tmp_path / "run")
+    with pytest.raises(ValueError, match="vocab_size is 512 there and was 515"):
+        load_adapted(tmp_path / "run")
