@@ -119,7 +119,7 @@ def test_bad_input(tmp_path):
     model = LlaraForPreTraining.from_backbone(tiny_backbone("llama"), tiny_tokenizer())
     with pytest.raises(ValueError, match=r"Row 1 .*'input' is missing"):
         LlaraTrainer(model, args, [PASSAGES[0], {"output_predict": "x"}])
-    with pytest.raises(TypeError, match="takes a LlaraTrainingArguments"):
+    with pytest.raises(TypeError, match="must be a LlaraTrainingArguments"):
         LlaraTrainer(model, TrainingArguments(str(tmp_path)), PASSAGES)
     with pytest.raises(TypeError, match="pass a repo id, a folder or a transformers model"):
         LlaraTrainer(torch.nn.Linear(1, 1), args, PASSAGES)
