@@ -74,9 +74,7 @@ class FamilyTrainer(NoSearch, PushingTrainer, WholeCheckpoints, ComponentTrainer
         check_trainer_arguments(type(self).__name__, others)
         args = self.arguments_class() if args is None else args
         if not isinstance(args, self.arguments_class):
-            raise TypeError(
-                f"args is a {type(args).__name__}, must be a {self.arguments_class.__name__}: make one."
-            )
+            raise TypeError(f"args is a {type(args).__name__}, must be a {self.arguments_class.__name__}: make one.")
         check_not_wrapped(model)
         set_seed(args.seed)  # for what is drawn before Trainer does so: adapters
         self.args = args
