@@ -41,7 +41,9 @@ def test_a_query_whose_relevant_passages_are_all_absent_counts_as_0():
     assert evaluate.score({"q": {"a": 1.0}, "r": {"a": 1.0}})["ndcg@1"] == 0.5
 
 
-@pytest.mark.parametrize("form", [set, frozenset, list, tuple, dict.fromkeys], ids=str)
+@pytest.mark.parametrize(
+    "form", [set, frozenset, list, tuple, dict.fromkeys], ids=lambda form: getattr(form, "__name__", "form")
+)
 def test_the_relevant_passages_alone(form):
     qrels = {
         query: dict.fromkeys(judged, 1) if form == dict.fromkeys else form(judged) for query, judged in QRELS.items()
@@ -50,7 +52,11 @@ def test_the_relevant_passages_alone(form):
     assert data.qrels == {query: dict.fromkeys(judged, 1.0) for query, judged in QRELS.items()}
 
 
-@pytest.mark.parametrize("kind", [int, bool, np.int64, np.float32, np.bool_, torch.tensor], ids=str)
+@pytest.mark.parametrize(
+    "kind",
+    [int, bool, np.int64, np.float32, np.bool_, torch.tensor],
+    ids=lambda form: getattr(form, "__name__", "form"),
+)
 def test_grades_of_other_types(kind):
     data = make_retrieval_data({"q": "x"}, {"a": "x", "b": "y"}, {"q": {"a": kind(1), "b": kind(0)}})
     assert data.qrels == {"q": {"a": 1.0, "b": 0.0}}
