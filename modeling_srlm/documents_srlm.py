@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
+from transformers.utils import logging
 from transformers.utils.logging import tqdm
 
 from .assembly_srlm import ModelInput, group_targets
@@ -18,6 +19,8 @@ from .selection_srlm import KeySelector
 
 if TYPE_CHECKING:
     from .modeling_srlm import SelfRetrievalLM
+
+logger = logging.get_logger(__name__)
 
 AVERAGES = ("tokens", "batches")  # what weighs the same in a perplexity
 
@@ -101,8 +104,12 @@ def perplexity(
     check_choice("average", average, AVERAGES)
     training = model.training
     model.eval()
-    total, count = 0.0, 0.0
+    total, count, rows, without = 0.0, 0.0, 0, 0
     for batch in tqdm(dataloader, desc=f"Perplexity ({model.config.retrieval_method})", disable=not show_progress):
+        scored = _scored_rows(batch)
+        rows, without = rows + len(scored), without + scored.count(False)
+        if not any(scored):
+            continue
         moved = {
             name: part.to(model.device) if isinstance(part, torch.Tensor) else part for name, part in batch.items()
         }
@@ -113,9 +120,24 @@ def perplexity(
     if average == "tokens":
         total, count = _sum_over_processes([total, count], model.device)
     if not count:
-        raise ValueError("the dataloader gave no batch; perplexity needs at least one document.")
+        found = f"{rows} rows, of which none has a label: row 0 is all -100 too" if rows else "no batch"
+        raise ValueError(f"the dataloader gave {found}; perplexity needs at least one document with a label.")
+    if without:
+        logger.warning(f"{without} of {rows} rows have no label and add nothing to the perplexity.")
     value = math.exp(total / count)
     return value if average == "tokens" else _mean_over_processes(value, model.device)
+
+
+def _scored_rows(batch: dict[str, Any]) -> list[bool]:
+    """Of each row whether a token is scored: one that has a label, and another before it."""
+    labels = batch.get("labels")
+    if labels is None:
+        if "answer" not in batch:
+            raise ValueError(f"a batch has {sorted(batch)} and no labels; perplexity needs them: say what to score.")
+        return [True] * len(batch["answer"])
+    mask = batch.get("attention_mask")
+    real = torch.ones_like(labels, dtype=torch.bool) if mask is None else mask.bool()
+    return ((labels[:, 1:] != -100) & real[:, 1:] & real[:, :-1]).any(dim=1).tolist()
 
 
 def _sum_over_processes(values: list[float], device: torch.device) -> list[float]:

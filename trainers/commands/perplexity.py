@@ -53,10 +53,10 @@ class PerplexityArguments:
     batch_size: int = field(default=8, metadata={"help": "Chat rows that are prepared at once."})
 
     def __post_init__(self) -> None:
-        for name in ("max_documents", "max_length"):
+        for name, least in (("max_documents", 1), ("max_length", 2)):  # it takes two tokens to score one
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"--{name}={value} must be at least 1: leave it out for all.")
+            if value is not None and value < least:
+                raise ValueError(f"--{name}={value} must be at least {least}: leave it out for all.")
         if self.data is not None:
             check_source(self.data)
         elif self.task == "chat":

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import datasets
 import torch
 from transformers import PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from ..data.documents import document_table
 from ..data.sources import Row, load_tables
@@ -13,6 +14,8 @@ from ..data.tables import joined
 from ..embedded.corpus import standard_library
 from ..srlm.rows import load_chats
 from .measure import tokenize_texts
+
+logger = logging.get_logger(__name__)
 
 
 class TokenizedDocument(NamedTuple):
@@ -31,14 +34,30 @@ def read_documents(
     token are left out. Raises ValueError for a row without text, naming its number.
     """
     if source is None:
-        named = [(document.name, document.text) for document in standard_library("holdout")[:max_documents]]
+        named = [(document.name, document.name, document.text) for document in standard_library("holdout")]
+        named = named[:max_documents]
     else:
         rows = enumerate(document_table(source).first(max_documents))
-        named = [(row.get("name") or f"row {number}", _text(row, where)) for number, (where, row) in rows]
-    documents = []
-    for name, text in named:
-        documents += [TokenizedDocument(name, ids[:max_length]) for ids in tokenize_texts([text], tokenizer)]
+        named = [(row.get("name") or f"row {number}", where, _text(row, where)) for number, (where, row) in rows]
+    documents: list[TokenizedDocument] = []
+    too_short: list[str] = []
+    for name, where, text in named:
+        found = tokenize_texts([text], tokenizer)
+        documents += [TokenizedDocument(name, ids[:max_length]) for ids in found]
+        too_short += [] if found else [where]
+    if too_short:
+        _tell_too_short(too_short, len(named))
     return documents
+
+
+def _tell_too_short(places: list[str], total: int) -> None:
+    """A warning that counts the documents in which nothing can be scored; ValueError where all are so."""
+    if len(places) == total:
+        raise ValueError(
+            f"{places[0]}: nothing can be scored, as it has less than 2 tokens, and so it is with all {total} "
+            "documents: give longer ones."
+        )
+    logger.warning(f"{len(places)} of {total} documents have less than 2 tokens and are left out; first {places[0]}.")
 
 
 def read_chats(source: str, tokenizer: PreTrainedTokenizerBase, max_rows: int | None) -> datasets.Dataset:

@@ -1,12 +1,17 @@
 """Documents for the self-retrieval LM: cut into token blocks whose last tokens are scored; and chat rows."""
 
+import itertools
 from functools import partial
 from typing import Any
 
 import datasets
+import numpy as np
 from transformers import PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from ..data.sources import Row, RowError, Table, TypedTable, text_field
+
+logger = logging.get_logger(__name__)
 
 
 def tokenize_documents(
@@ -49,13 +54,62 @@ def _cut_documents(
 def load_chats(
     rows: datasets.Dataset | datasets.IterableDataset | Table, tokenizer: PreTrainedTokenizerBase
 ) -> datasets.Dataset | datasets.IterableDataset:
-    """Chat rows as `chat_example` gives them."""
+    """Chat rows as `chat_example` gives them, but for those of which nothing is scored (see `labelled`)."""
     check = partial(chat_example, tokenizer=tokenizer)
     texts = datasets.Value("string")
     features = datasets.Features(
         query=texts, history=datasets.List(texts), answer=texts, answer_length=datasets.Value("int64")
     )
-    return _as_table(rows).map(check, features)
+    table = _as_table(rows)
+    return labelled(table.map(check, features), table)
+
+
+def labelled(
+    rows: datasets.Dataset | datasets.IterableDataset, table: Table
+) -> datasets.Dataset | datasets.IterableDataset:
+    """The rows without those of which nothing is scored: what they would add must not depend on their batch.
+
+    A warning counts them; of a stream it names the first that is met. Raises ValueError where all rows are so.
+
+    Args:
+        rows: with `labels` or, of chats, `answer_length`; one for each row of `table`, which knows where it stands.
+    """
+    if isinstance(rows, datasets.IterableDataset):
+        return rows.filter(_StreamFilter(), with_indices=True)
+    column = "labels" if "labels" in rows.column_names else "answer_length"
+    values = rows.select_columns([column]).with_format("numpy")
+    kept = [number for number, row in enumerate(values) if _is_scored(row)]
+    if len(kept) == len(rows):
+        return rows
+    first = next((place for place, number in enumerate(kept) if place != number), len(kept))
+    where, _ = next(itertools.islice(iter(table), first, None))
+    if not kept:
+        raise ValueError(
+            f"{where}: nothing is scored, as its labels are all -100 (but for a first token, which nothing predicts), "
+            f"and so it is with all {len(rows)} rows: give one row or more a label."
+        )
+    left_out = len(rows) - len(kept)
+    logger.warning(f"{left_out} of {len(rows)} rows have no label and are left out; the first of them: {where}.")
+    return rows.select(kept)
+
+
+class _StreamFilter:
+    """Whether a streamed row is scored; a warning names the first that is not."""
+
+    warned = False
+
+    def __call__(self, row: Row, number: int) -> bool:
+        kept = _is_scored(row)
+        if not kept and not self.warned:
+            self.warned = True
+            logger.warning(f"Row {number} (the first is 0) has no label; it and others like it are left out.")
+        return kept
+
+
+def _is_scored(row: Row) -> bool:
+    if "labels" not in row:
+        return bool(row["answer_length"] > 0)
+    return bool((np.asarray(row["labels"])[1:] != -100).any())
 
 
 def _as_table(rows: datasets.Dataset | datasets.IterableDataset | Table) -> Table:

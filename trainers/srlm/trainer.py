@@ -27,7 +27,7 @@ from ..models.kind import ModelSource
 from ..models.load import build_srlm
 from .arguments import SelfRetrievalTrainingArguments
 from .collator import SelfRetrievalCollator
-from .rows import load_chats, tokenize_documents
+from .rows import labelled, load_chats, tokenize_documents
 
 
 class SelfRetrievalTrainer(FamilyTrainer):
@@ -62,14 +62,17 @@ class SelfRetrievalTrainer(FamilyTrainer):
         return build_srlm(backbone, tokenizer, **kwargs)
 
     def load_rows(self, source: RowSource) -> datasets.Dataset | datasets.IterableDataset:
-        """Documents as blocks of tokens, rows with `history` as chats, rows with `input_ids` as they are."""
+        """Documents as blocks of tokens, rows with `history` as chats, rows with `input_ids` as they are.
+
+        Rows of which nothing is scored are left out; see `rows.labelled`.
+        """
         table = document_table(source)
         _, first = next(iter(table), ("", {}))
         if "history" in first:
             check_settings(self.args, {"include_num_input_tokens_seen": "chats become tokens within the model"})
             return load_chats(table, self.processing_class)
         if {"input_ids", "labels"}.issubset(first):
-            return table.dataset()
+            return labelled(table.dataset(), table)
         return tokenize_documents(table, self.processing_class, self.args.document_length, self.args.target_size)
 
     def transform(self) -> Transform:
@@ -85,9 +88,9 @@ class SelfRetrievalTrainer(FamilyTrainer):
         return model(**{name: value for name, value in inputs.items() if name != "answer_length"})
 
     def count_items(self, batch: dict[str, Any]) -> torch.Tensor:
-        """The scored tokens: an answer's last ones, where it is longer than the window."""
+        """The scored tokens: no row's first one, and an answer's last ones, where it is longer than the window."""
         if "history" not in batch:
-            return (batch["labels"] >= 0).sum()[None].float()
+            return ((batch["labels"][:, 1:] >= 0) & batch["attention_mask"][:, :-1].bool()).sum()[None].float()
         return batch["answer_length"].clamp(max=self.model.config.context_window_size - 1).sum()[None].float()
 
     def components(self, outputs: Any) -> list[torch.Tensor | None]:
