@@ -11,7 +11,7 @@ from transformers.utils.logging import tqdm
 from .checks_biencoder import check_choice, check_positive_int, nearest
 from .configuration_biencoder import BiEncoderConfig
 from .inputs_biencoder import check_truncate_dim
-from .prompting_biencoder import ROLES, check_texts, embed_rows, tokenize_in_prompt
+from .prompting_biencoder import ROLES, embed_rows, text_list, tokenize_in_prompt
 
 _SHORT_JOB_SECONDS = 2.0  # no progress bar before that
 
@@ -88,7 +88,7 @@ def encode(
     show_progress: bool | None,
 ) -> torch.Tensor:
     """What `BiEncoderModel.encode` returns."""
-    check_texts(texts)
+    texts = text_list(texts)
     check_positive_int("batch_size", batch_size)
     width = model.config.hidden_size
     check_truncate_dim(truncate_dim, model.config.embedding_dims, width)

@@ -47,6 +47,7 @@ def check_tokens(input_ids: object, attention_mask: object, weight: Any, name: s
             f"{name}input_ids has shape {tuple(input_ids.shape)}: it must be (batch, length), both at least 1."
         )
     _check_device(f"{name}input_ids", input_ids, weight)
+    _check_range(f"{name}input_ids", input_ids, len(weight) if weight.dim() == 2 else None, "the vocabulary")
     if attention_mask is None:
         return
     if not isinstance(attention_mask, torch.Tensor):
@@ -62,6 +63,33 @@ def check_tokens(input_ids: object, attention_mask: object, weight: Any, name: s
         raise ValueError(
             f"{name}attention_mask is 0 over the whole of row {int(empty.nonzero()[0])}: each row needs a token. "
             "Leave the row out, or give it one token (encode gives an empty text the end-of-sequence token)."
+        )
+
+
+def check_embed(
+    input_ids: Any, attention_mask: object, position_ids: object, truncate_dim: int | None, weight: Any, config: Any
+) -> None:
+    """Raise as `check_tokens` and `check_truncate_dim` do, and for positions that the backbone does not have."""
+    check_tokens(input_ids, attention_mask, weight)
+    check_truncate_dim(truncate_dim, config.embedding_dims, config.hidden_size)
+    if config.max_positions is not None and input_ids.shape[1] > config.max_positions:
+        raise ValueError(
+            f"input_ids has rows of {input_ids.shape[1]} tokens, and the backbone {config.max_positions} positions: "
+            "cut them (tokenize cuts a text at config.max_length)."
+        )
+    if isinstance(position_ids, torch.Tensor):
+        limit = getattr(config.text_config.get_text_config(), "max_position_embeddings", None)
+        _check_range("position_ids", position_ids, limit, "the backbone's positions")
+
+
+def _check_range(what: str, ids: torch.Tensor, limit: int | None, whose: str) -> None:
+    if limit is None or ids.device.type == "meta":  # None: the weights are held in parts, elsewhere
+        return
+    least, most = (int(number) for number in ids.aminmax())
+    if least < 0 or most >= limit:
+        raise ValueError(
+            f"{what} holds {least if least < 0 else most}, which is not in 0..{limit - 1}, {whose}: make them with "
+            "the model's own tokenizer."
         )
 
 
@@ -117,14 +145,20 @@ def check_batch(
     return query, passage
 
 
-def check_vectors(a: Any, b: Any) -> None:
-    """Raise TypeError or ValueError unless two sets of vectors are (n, d) and (m, d)."""
+def alike(a: Any, b: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two sets of vectors (n, d) and (m, d) in the finer of their dtypes; TypeError or ValueError for others."""
     for name, value in (("a", a), ("b", b)):
         if not isinstance(value, torch.Tensor):
             raise TypeError(
                 f"{name} must be a tensor (n, d), not {type(value).__name__}: use torch.as_tensor({name})."
             )
+        if not value.is_floating_point():
+            raise TypeError(f"{name} has dtype {value.dtype}: vectors must be floating point, use {name}.float().")
     if a.dim() != 2 or b.dim() != 2 or a.shape[1] != b.shape[1]:
         raise ValueError(
             f"a {tuple(a.shape)} and b {tuple(b.shape)} must be (n, d) and (m, d) of one width d: encode both alike."
         )
+    if a.device != b.device:
+        raise ValueError(f"a is on {a.device}, b on {b.device}: move one with .to(...).")
+    dtype = torch.promote_types(a.dtype, b.dtype)
+    return a.to(dtype), b.to(dtype)

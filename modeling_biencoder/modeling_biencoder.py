@@ -16,7 +16,7 @@ from .checks_biencoder import check_bool
 from .configuration_biencoder import BiEncoderConfig
 from .encoding_biencoder import encode, tokenize
 from .export_biencoder import export_sentence_transformers
-from .inputs_biencoder import check_batch, check_tokens, check_vectors
+from .inputs_biencoder import alike, check_batch, check_embed
 from .loading_biencoder import split_keywords, tokenizer_keywords
 from .objectives_biencoder import Objectives
 from .pooling_biencoder import drop_pooler, finish, pack_left, pool
@@ -159,7 +159,8 @@ class BiEncoderModel(CompleteRepository):
         **kwargs: Any,
     ) -> torch.Tensor:
         """(batch, length) token ids, padded on either side -> (batch, d) embeddings, at least float32."""
-        check_tokens(input_ids, attention_mask, self.get_input_embeddings().weight)
+        weight, positions = self.get_input_embeddings().weight, kwargs.get("position_ids")
+        check_embed(input_ids, attention_mask, positions, truncate_dim, weight, self.config)
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         rows = {"input_ids": input_ids, "attention_mask": mask, **kwargs}
         by_token = {name: value for name, value in rows.items() if shape_of(value) == input_ids.shape}
@@ -233,7 +234,7 @@ class BiEncoderModel(CompleteRepository):
 
     def similarity(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         """(n, d) and (m, d) -> (n, m): cosine or dot product, as `config.similarity` says."""
-        check_vectors(a, b)
+        a, b = alike(a, b)
         if self.config.similarity == "cosine":
             a, b = F.normalize(a, dim=-1), F.normalize(b, dim=-1)
         return a @ b.T

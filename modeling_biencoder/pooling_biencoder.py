@@ -44,7 +44,8 @@ def pool(hidden: torch.Tensor, attention_mask: torch.Tensor, pooling: str, k: in
     if pooling == "mean":
         return _mean(hidden, real)
     from_end = from_start[:, -1:] - from_start  # 0 at the last real token
-    return _mean(hidden, real & (from_end < (1 if pooling == "last_token" else k)))
+    most = 1 if pooling == "last_token" else min(k, hidden.shape[1])  # a larger number might not fit int64
+    return _mean(hidden, real & (from_end < most))
 
 
 def _mean(hidden: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:

@@ -162,6 +162,11 @@ def check_backbone(backbone: PreTrainedModel) -> None:
         ) from error
     finally:
         backbone.train(was_training)
+    if not (states.isfinite().all() and plain.logits.isfinite().all()):
+        raise ValueError(
+            f"the backbone ({name!r}) gives NaN or infinity: its weights hold some (a run that diverged), or its "
+            "dtype overflows. Take another checkpoint, or load it with dtype=torch.float32."
+        )
     rounding = 1e-4 if backbone.dtype == torch.float32 else 0.05
     change = (states[0] - states[1]).abs().amax(-1)  # (4,): only the summarize token may differ
     if not change[[0, 1, 3]].max() < rounding * change[2]:

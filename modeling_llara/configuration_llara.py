@@ -19,6 +19,7 @@ from .format_llara import check_format
 from .loading_llara import CONFIG_KEYWORDS
 
 LOSS_WEIGHTINGS = ("fixed", "uncertainty")
+MOST_PROMPT_TOKENS = 1024
 
 
 class LlaraConfig(PreTrainedConfig):
@@ -112,6 +113,11 @@ class LlaraConfig(PreTrainedConfig):
     def _check_options(self) -> None:
         for name in ("num_summary_tokens", "num_predict_tokens"):
             check_positive_int(name, getattr(self, name), "give the number of the prompt's special tokens")
+            if getattr(self, name) > MOST_PROMPT_TOKENS:
+                raise ValueError(
+                    f"{name}={getattr(self, name)} must be at most {MOST_PROMPT_TOKENS}, as each row carries them "
+                    "all: give fewer, such as 8."
+                )
         check_choice("loss_weighting", self.loss_weighting, LOSS_WEIGHTINGS)
         check_bool("predict_sees_summarize", self.predict_sees_summarize)
         for name in ("bow_loss_weight", "ar_loss_weight"):

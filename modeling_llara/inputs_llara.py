@@ -1,6 +1,6 @@
 """A batch as it is read, checked before any compute: shapes, types and devices, then the rows (one device sync)."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from transformers import PreTrainedConfig
@@ -94,6 +94,20 @@ def _check_tensor(name: str, tensor: torch.Tensor, like: torch.Tensor | None, ty
         raise ValueError(f"{name} has shape {tuple(tensor.shape)} but must be (batch, length): reshape it.")
     if like is not None and tensor.device != like.device:
         raise ValueError(f"{name} is on {tensor.device} but input_ids on {like.device}: move it there.")
+
+
+def check_generation(size: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """TypeError or ValueError unless what `generate` is given, if anything, are ids of a vocabulary of `size`."""
+    ids = args[0] if args else kwargs.get("inputs", kwargs.get("input_ids"))
+    if ids is None:
+        return
+    check_shapes(ids, kwargs.get("attention_mask"), None, None, {})
+    least, most = (int(number) for number in ids.aminmax())
+    if least < 0 or most >= size:
+        raise ValueError(
+            f"input_ids holds {least if least < 0 else most}, which is not in 0..{size - 1}, the vocabulary: make "
+            "them with the model's own tokenizer."
+        )
 
 
 def check_rows(

@@ -14,7 +14,7 @@ from transformers.utils import ModelOutput
 from .backbone_llara import adopt_backbone, logits_head, run_decoder, save_backbone
 from .batch_loss_llara import batch_losses
 from .configuration_llara import LlaraConfig
-from .inputs_llara import check_vocabulary, read_batch
+from .inputs_llara import check_generation, check_vocabulary, read_batch
 from .loss_llara import LossWeighting
 from .prompts_llara import biencoder_keywords
 from .repository_llara import CompleteRepository
@@ -169,6 +169,7 @@ class LlaraForPreTraining(CompleteRepository, GenerationMixin):
     @torch.no_grad()
     def generate(self, *args: Any, **kwargs: Any) -> Any:
         """Plain causal generation of the backbone, for inputs without prompts; arguments as in transformers."""
+        check_generation(self.backbone.config.get_text_config().vocab_size, args, kwargs)
         if kwargs.get("generation_config") is None and len(args) < 2:
             kwargs["generation_config"] = self.generation_config
         return self.backbone.generate(*args, **kwargs)

@@ -6,6 +6,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from .checks_llara import check_bool, check_positive_int, check_token_ids
 from .configuration_llara import LlaraConfig
 from .loss_llara import IGNORED_LABEL
 
@@ -102,8 +103,10 @@ def build_row(
     Returns: `input_ids` and `labels` (the passage's own ids, -100 at the prefix and the prompts), of equal length.
 
     Raises:
-        ValueError: when `max_length` leaves no room for the passage.
+        TypeError, ValueError: for ids that are none of the vocabulary, a wrong setting, and when `max_length` leaves
+            no room for the passage.
     """
+    _check_passage(config, passage_ids, max_length, {"summarize": summarize, "predict": predict})
     prompts = [*(config.summarize_prompt_ids if summarize else []), *(config.predict_prompt_ids if predict else [])]
     special = {*config.summarize_token_ids, *config.predict_token_ids}
     passage = [token for token in passage_ids if token not in special]
@@ -119,6 +122,21 @@ def build_row(
         "input_ids": [*config.prefix_ids, *passage, *prompts],
         "labels": [IGNORED_LABEL] * len(config.prefix_ids) + passage + [IGNORED_LABEL] * len(prompts),
     }
+
+
+def _check_passage(
+    config: LlaraConfig, passage_ids: Sequence[int], max_length: int | None, prompts: dict[str, bool]
+) -> None:
+    check_token_ids("passage_ids", passage_ids)
+    if (largest := max(passage_ids, default=0)) >= config.text_config.vocab_size:
+        raise ValueError(
+            f"passage_ids holds {largest}, and the vocabulary ends at {config.text_config.vocab_size - 1}: make them "
+            "with the model's own tokenizer."
+        )
+    if max_length is not None:
+        check_positive_int("max_length", max_length, "give the longest row in tokens")
+    for name, value in prompts.items():
+        check_bool(name, value)
 
 
 def biencoder_keywords(config: LlaraConfig) -> dict[str, Any]:

@@ -41,6 +41,7 @@ def from_components(
             tokenizer = AutoTokenizer.from_pretrained(model, **tokenizer_keywords(model_kwargs))
         loaded = load_backbone_weights(AutoModelForCausalLM, model, model_kwargs)
         return from_components(model_class, loaded, tokenizer, retriever, {}, retriever_kwargs, settings)
+    check_language_model(model, tokenizer)
     if isinstance(retriever, str | Path):
         retriever = load_retriever(str(retriever), **retriever_kwargs)
     nested = take_apart(retriever) if is_nestable(retriever) else None
@@ -55,6 +56,16 @@ def from_components(
         built.generation_config = copy.deepcopy(model.generation_config)
     _attach_retriever(built, retriever, nested)
     return built.train(model.training)
+
+
+def check_language_model(model: object, tokenizer: object) -> None:
+    """Raise TypeError unless these are a transformers model (adapters may be around it) and a tokenizer or None."""
+    if not isinstance(model, nn.Module) or not isinstance(getattr(model, "config", None), PreTrainedConfig):
+        raise TypeError(f"model={model!r} must be a causal LM of transformers, or the Hub id or folder of one.")
+    if not isinstance(tokenizer, PreTrainedTokenizerBase | None):
+        raise TypeError(
+            f"tokenizer={tokenizer!r} must be a transformers tokenizer: use AutoTokenizer.from_pretrained."
+        )
 
 
 def _attach_retriever(model: "SelfRetrievalLM", retriever: TextEncoder | None, nested: tuple | None) -> None:

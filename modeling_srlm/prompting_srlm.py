@@ -21,13 +21,20 @@ class PromptSettings(Protocol):
     separate_prompts: bool
 
 
-def check_texts(texts: object) -> None:
-    """Raise TypeError unless `texts` is a list or tuple of strings."""
-    if not isinstance(texts, list | tuple):
-        raise TypeError(f"texts must be a list of strings, not {type(texts).__name__}: pass [text] for one text.")
-    for i, text in enumerate(texts):
+def text_list(texts: object) -> list[str]:
+    """`texts` as a list: any sequence of strings, such as a column of a data set, or a NumPy array of one axis.
+
+    Raises TypeError for anything else.
+    """
+    if isinstance(texts, str):
+        raise TypeError("texts must be a list of strings, not str: pass [text] for one text.")
+    found = list(texts) if isinstance(texts, Sequence) else texts.tolist() if hasattr(texts, "tolist") else None
+    if not isinstance(found, list):
+        raise TypeError(f"texts must be a list of strings, not {type(texts).__name__}: make a list of its texts.")
+    for i, text in enumerate(found):
         if not isinstance(text, str):
             raise TypeError(f"texts[{i}]={text!r} must be a string, not {type(text).__name__}.")
+    return found
 
 
 def tokenize_in_prompt(
@@ -39,7 +46,7 @@ def tokenize_in_prompt(
     are cut off. A text with no token at all becomes one end-of-sequence token. Raises ValueError where the prompt
     leaves no room for a text.
     """
-    check_texts(texts)
+    texts = text_list(texts)
     head, tail = _special_tokens(tokenizer, settings.append_eos)
     room = settings.max_length - len(head) - len(tail)
     fixed = sum(len(ids) for ids in _ids(tokenizer, [prefix, suffix]))

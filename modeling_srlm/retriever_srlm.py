@@ -9,7 +9,7 @@ from transformers import AutoModel, PreTrainedConfig, PreTrainedTokenizerBase
 
 from .checks_srlm import check_bool, check_choice, check_keywords, check_positive_int
 from .pooling_srlm import POOLINGS, drop_pooler, finish, pool
-from .prompting_srlm import PROMPT_KEYS, ROLES, check_texts, embed_rows, tokenize_in_prompt
+from .prompting_srlm import PROMPT_KEYS, ROLES, embed_rows, text_list, tokenize_in_prompt
 
 
 class TextEncoder(Protocol):
@@ -71,7 +71,7 @@ class NestedRetriever(nn.Module):
         """
         if self.tokenizer is None:
             raise ValueError("the nested retriever has no tokenizer: set model.retriever.tokenizer to its own.")
-        check_texts(texts)
+        texts = text_list(texts)
         check_choice("role", role, ROLES)
         if not texts:
             return torch.zeros(0, self.backbone.config.get_text_config().hidden_size)
@@ -93,16 +93,17 @@ class NestedRetriever(nn.Module):
 def encode_texts(retriever: TextEncoder, texts: list[str], role: str) -> torch.Tensor:
     """(n, d) float32 CPU embeddings from any retriever; ours is told the role, others are not.
 
-    Raises ValueError where the retriever returns another number of embeddings than there are texts, or a NaN.
+    Raises TypeError or ValueError where the retriever returns something else, or numbers that are not finite.
     """
     is_ours = isinstance(retriever, NestedRetriever)
     found = retriever.encode(texts, **({"role": role} if is_ours else {}))
-    embeddings = torch.as_tensor(found).detach().to("cpu", torch.float32)
-    if embeddings.ndim != 2 or len(embeddings) != len(texts):
-        raise ValueError(
-            f"the retriever's encode returned shape {tuple(embeddings.shape)} for {len(texts)} texts; it must return "
-            f"({len(texts)}, d), one embedding a text."
-        )
-    if embeddings.isnan().any():
-        raise ValueError("the retriever's encode returned NaN; check its weights and its input texts.")
+    rule = f"it must return ({len(texts)}, d) numbers, one embedding a text: mend its encode."
+    try:
+        embeddings = torch.as_tensor(found).detach().to("cpu", torch.float32)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"the retriever's encode returned a {type(found).__name__}; {rule}") from error
+    if embeddings.ndim != 2 or len(embeddings) != len(texts) or not embeddings.shape[1]:
+        raise ValueError(f"the retriever's encode returned shape {tuple(embeddings.shape)}; {rule}")
+    if not embeddings.isfinite().all():
+        raise ValueError("the retriever's encode returned NaN or infinity; check its weights and its input texts.")
     return embeddings

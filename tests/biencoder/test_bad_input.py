@@ -2,6 +2,7 @@
 
 import re
 
+import numpy
 import pytest
 import torch
 from transformers import T5Config, T5Model
@@ -74,6 +75,11 @@ def test_backbones_that_cannot_serve() -> None:
         ({**GOOD, "input_ids": IDS}, ValueError, "got ['input_ids', 'query', 'passage']"),
         ({"input_ids": IDS.float()}, TypeError, "dtype torch.float32"),
         ({"input_ids": IDS[0]}, ValueError, "shape (4,)"),
+        ({"input_ids": IDS * 0 + 512}, ValueError, "input_ids holds 512, which is not in 0..511, the vocabulary"),
+        ({"input_ids": IDS * 0 - 1}, ValueError, "input_ids holds -1, which is not in 0..511"),
+        ({**GOOD, "passage": {"input_ids": IDS.repeat(2, 1) + 512}}, ValueError, "passage input_ids holds"),
+        ({"input_ids": IDS, "position_ids": IDS * 0 + 2048}, ValueError, "position_ids holds 2048, which is not in"),
+        ({"input_ids": IDS[:1].repeat(1, 600)}, ValueError, "rows of 2400 tokens, and the backbone 2048 positions"),
         ({"input_ids": IDS[:0]}, ValueError, "shape (0, 4)"),
         ({"input_ids": IDS.tolist()}, TypeError, "must be a tensor (batch, length), not list"),
         ({"input_ids": IDS.to("meta")}, ValueError, "is on meta, the model on cpu"),
@@ -97,6 +103,11 @@ def test_forward(model: BiEncoderModel, batch: dict, error: type[Exception], mes
     [
         ({"texts": "one text"}, TypeError, "pass [text]"),
         ({"texts": ["a", None]}, TypeError, "texts[1]=None must be a string"),
+        ({"texts": numpy.array([["a"], ["b"]])}, TypeError, "texts[0]=['a'] must be a string"),
+        ({"texts": numpy.array("a")}, TypeError, "not ndarray: make a list of its texts"),
+        ({"texts": {"a": 1}}, TypeError, "not dict: make a list of its texts"),
+        ({"texts": (text for text in "ab")}, TypeError, "not generator: make a list of its texts"),
+        ({"texts": b"ab"}, TypeError, "texts[0]=97 must be a string"),
         ({"role": "document"}, ValueError, "role='document' is not known"),
         ({"task": "defualt"}, ValueError, "did you mean 'default'"),
         ({"texts": [], "task": "defualt"}, ValueError, "did you mean 'default'"),
@@ -123,3 +134,15 @@ def test_similarity(model: BiEncoderModel) -> None:
         model.similarity(torch.ones(2, 3), torch.ones(2, 4))
     with pytest.raises(TypeError, match="b must be a tensor"):
         model.similarity(torch.ones(2, 3), [[1.0]])
+    with pytest.raises(TypeError, match=re.escape("a has dtype torch.int64: vectors must be floating point")):
+        model.similarity(torch.ones(2, 3).long(), torch.ones(2, 3))
+    with pytest.raises(ValueError, match="a is on cpu, b on meta"):
+        model.similarity(torch.ones(2, 3), torch.ones(2, 3, device="meta"))
+
+
+@pytest.mark.parametrize(
+    ("width", "message"), [(0, "must be at least 1"), (16, "was not trained"), (64, "not trained")]
+)
+def test_embed_truncated(model: BiEncoderModel, width: int, message: str) -> None:
+    with pytest.raises(ValueError, match=f"truncate_dim={width} {message}|truncate_dim={width} was {message}"):
+        model.embed(IDS, truncate_dim=width)

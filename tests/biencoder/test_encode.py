@@ -1,5 +1,7 @@
 """encode: order, prompts, truncation, end-of-sequence, examples, empty texts, widths."""
 
+import datasets
+import numpy
 import pytest
 import torch
 from tokenizers.processors import TemplateProcessing
@@ -184,3 +186,24 @@ def test_embeddings_that_are_not_finite_are_refused_with_the_fix(number: float) 
     model.embed = lambda **rows: embed(**rows).index_fill(1, torch.tensor([3]), number)
     with pytest.raises(ValueError, match=r"a text of \d+ tokens, 'candle'..., holds NaN or .* dtype=torch.float32"):
         model.encode(["candle"])
+
+
+def test_any_sequence_of_texts_is_encoded_as_a_list_of_them_is() -> None:
+    model = _model()
+    expected = model.encode(TEXTS)
+    for texts in (tuple(TEXTS), numpy.array(TEXTS), datasets.Dataset.from_dict({"text": TEXTS})["text"]):
+        assert torch.equal(model.encode(texts), expected)
+    assert model.encode(numpy.array([], dtype=str)).shape == (0, 32)
+
+
+def test_similarity_of_two_precisions_is_in_the_finer_one() -> None:
+    vectors = torch.randn(3, 32)
+    found = _model().similarity(vectors.bfloat16(), vectors)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, _model().similarity(vectors.bfloat16().float(), vectors))
+
+
+def test_a_pooling_over_more_tokens_than_int64_counts_is_over_all() -> None:
+    texts = TEXTS[2:]
+    embeddings = [_model(pooling="mean_last_k", pooling_k=2**63).encode(texts), _model(pooling="mean").encode(texts)]
+    torch.testing.assert_close(*embeddings)

@@ -86,6 +86,7 @@ def test_absent_targets_of_rows_without_a_prompt_are_fine(model):
     [
         ({"bow_loss_wieght": 1}, ValueError, "did you mean 'bow_loss_weight'"),
         ({"num_summary_tokens": 0}, ValueError, "num_summary_tokens=0 must be at least 1"),
+        ({"num_summary_tokens": 2**63}, ValueError, "must be at most 1024"),
         ({"num_predict_tokens": 2.0}, TypeError, "num_predict_tokens=2.0 must be a whole number"),
         ({"ar_loss_weight": -1}, ValueError, "ar_loss_weight=-1 must be a finite number of at least 0"),
         ({"ar_loss_weight": float("nan")}, ValueError, "ar_loss_weight=nan must be a finite number"),
@@ -154,3 +155,44 @@ def test_labels_under_padding_do_not_count():
         assert not torch.equal(labels, careless)
         expected, found = (model(ids, attention_mask=mask, labels=given).loss for given in (labels, careless))
         torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"passage_ids": "text"}, TypeError, "must be a list of token ids"),
+        ({"passage_ids": torch.tensor([7])}, TypeError, "must be a list of token ids"),
+        ({"passage_ids": [512]}, ValueError, "passage_ids holds 512, and the vocabulary ends at 511"),
+        ({"max_length": 99.5}, TypeError, "max_length=99.5 must be a whole number"),
+        ({"summarize": 1}, TypeError, "summarize=1 must be True or False"),
+    ],
+)
+def test_bad_arguments_of_build_row(model, arguments, error, message):
+    with pytest.raises(error, match=message):
+        build_row(model.config, **{"passage_ids": [7], **arguments})
+
+
+@pytest.mark.parametrize(
+    ("ids", "error", "message"),
+    [
+        ([[7]], TypeError, "input_ids is a list"),
+        (torch.tensor([7]), ValueError, "must be .batch, length."),
+        (torch.tensor([[512]]), ValueError, "input_ids holds 512, which is not in 0..511"),
+        (torch.tensor([[-1]]), ValueError, "input_ids holds -1"),
+    ],
+)
+def test_bad_arguments_of_generate(model, ids, error, message):
+    for call in (
+        lambda: model.generate(ids),
+        lambda: model.generate(input_ids=ids),
+        lambda: model.generate(inputs=ids),
+    ):
+        with pytest.raises(error, match=message):
+            call()
+
+
+def test_weights_of_nan_are_not_blamed_on_the_mask():
+    backbone = tiny_backbone()
+    torch.nn.init.constant_(next(backbone.parameters()), float("nan"))
+    with pytest.raises(ValueError, match="gives NaN or infinity: its weights hold some"):
+        LlaraForPreTraining.from_backbone(backbone, tiny_tokenizer())

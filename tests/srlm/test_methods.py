@@ -239,3 +239,26 @@ def test_broken_retrievers_are_named(kind, text):
 def test_bos_needs_an_id():
     with pytest.raises(ValueError, match="bos_token_id"):
         SelfRetrievalLM.from_components(tiny_backbone(bos_token_id=None), add_bos=True, retrieval_method="no")
+
+
+@pytest.mark.parametrize(
+    ("found", "error", "message"),
+    [
+        (lambda n: None, TypeError, "returned a NoneType; it must return"),
+        (lambda n: torch.full((n, 3), float("inf")), ValueError, "NaN or infinity"),
+        (lambda n: torch.ones(n, 0), ValueError, "one embedding a text"),
+    ],
+)
+def test_what_is_no_embedding_is_named(found, error, message):
+    retriever = ByteCounter()
+    retriever.encode = lambda texts: found(len(texts))
+    ids = random_ids(1, 300)
+    with pytest.raises(error, match=message):
+        build(retriever=retriever, retrieval_method="dense")(ids, labels=ids)
+
+
+def test_what_is_no_model_or_tokenizer_is_named():
+    with pytest.raises(TypeError, match="model=5 must be a causal LM"):
+        SelfRetrievalLM.from_components(5)
+    with pytest.raises(TypeError, match="tokenizer='gpt2' must be a transformers tokenizer"):
+        SelfRetrievalLM.from_components(tiny_backbone(), "gpt2")
