@@ -1,6 +1,7 @@
 """`lookback pretrain` on plain text."""
 
 import json
+from itertools import islice
 
 import pytest
 import torch
@@ -56,12 +57,12 @@ def test_a_stream_of_text_resumes_in_the_same_place(folder):
 
 
 def test_workers_share_a_stream(folder):
-    """Every row once, whatever the number of workers that read."""
+    """The same rows in the same order, whatever the number of workers that read; the stream itself has no end."""
     rows = []
     for workers in (0, 2):
         loader = trainer_on(folder, folder / "run", dataloader_num_workers=workers).get_train_dataloader()
-        texts = [ids[ids != 2].tolist() for batch in loader for ids in batch["input_ids"]]  # 2: padding
-        rows.append(sorted(texts))
+        texts = [ids[ids != 2].tolist() for batch in islice(loader, 6) for ids in batch["input_ids"]]  # 2: padding
+        rows.append(texts)
     assert rows[0] == rows[1] and len(rows[0]) > 10
 
 
