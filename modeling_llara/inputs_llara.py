@@ -50,7 +50,9 @@ def read_batch(
         streams = torch.zeros_like(streams)  # one stream: plain causal attention
     positions = two_stream_positions(mask, streams) if position_ids is None else position_ids
     check_rows(config, ids, mask, positions, labels, spans, targets)
-    kept = None if labels is None else labels.masked_fill(~mask, IGNORED_LABEL)
+    # A row's first token counts as little as padding does: what stands before it, if anything, is padding.
+    predicted = mask & torch.nn.functional.pad(mask[:, :-1], (1, 0))
+    kept = None if labels is None else labels.masked_fill(~predicted, IGNORED_LABEL)
     return Rows(ids, mask, streams, positions, spans, kept)
 
 

@@ -157,6 +157,18 @@ def test_labels_under_padding_do_not_count():
         torch.testing.assert_close(found, expected)
 
 
+def test_nothing_predicts_the_first_token_of_a_row():
+    """Its label does not count behind padding either, so a row's loss is the same in every batch."""
+    prompts = {"summarize_prompt_ids": [5, 6], "predict_prompt_ids": [7, 8]}
+    model = LlaraForPreTraining.from_backbone(tiny_backbone(), num_summary_tokens=1, num_predict_tokens=1, **prompts)
+    row = build_row(model.config, [10, 11, 12])  # no prefix: the passage's first token has a label
+    assert row["labels"][0] == 10
+    ids, labels = torch.tensor([row["input_ids"]]), torch.tensor([row["labels"]])
+    padded_ids, padded_labels = (torch.nn.functional.pad(part, (2, 0), value=9) for part in (ids, labels))
+    padded = model(padded_ids, attention_mask=(torch.arange(9) > 1).long()[None], labels=padded_labels)
+    torch.testing.assert_close(padded.ar_loss, model(ids, labels=labels).ar_loss)
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
