@@ -152,6 +152,7 @@ def _check_row(
     for column, (target, (_, stop)) in enumerate(targets):
         retrieved = output.retrieved_indices[number, column].tolist()
         _check_retrieved(model, reader, ids, own, target, stop, retrieved)
+        _check_scores(model, reader, ids, target, stop, retrieved, output.retrieved_scores[number, column].tolist())
         found = reader.logits(ids, own, target, stop, retrieved)
         logits |= found
         part = [plain.loss_of(values, own[place]) for place, values in found.items()]
@@ -175,6 +176,16 @@ def _check_retrieved(
         _check_choice(retrieved, reader.oracle(ids, labels, target, stop), config.key_num)
     else:
         _check_choice(retrieved, reader.scores(ids, target, stop), config.key_num)
+
+
+def _check_scores(
+    model: SelfRetrievalLM, reader: plain.Reader, ids: list, target: int, stop: int, retrieved: list, ours: list
+) -> None:
+    if model.config.retrieval_method in ("no", "random", "oracle"):
+        return
+    scores = reader.scores(ids, target, stop)
+    expected = [scores[key] if key >= 0 else float("-inf") for key in retrieved]
+    assert ours == pytest.approx(expected, abs=1e-5, rel=1e-5)
 
 
 def _check_logits(ours: torch.Tensor, expected: dict[int, list[float]], before: int) -> None:
