@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from trainers.jobs import whole_files
-from trainers.jobs.whole_files import written_whole
+from hub_cards import whole_files
+from hub_cards.whole_files import written_whole
 
 ONE = torch.ones(1)
 
