@@ -31,8 +31,10 @@ class Ended:
         return self.status in (-signal.SIGKILL, -signal.SIGXFSZ)
 
     @property
-    def last_line(self) -> str:
-        return (self.said.replace("\r", "\n").strip().splitlines() or [""])[-1]
+    def message(self) -> str:
+        """The line that the command ends with, or nothing."""
+        lines = self.said.replace("\r", "\n").splitlines()
+        return next((line for line in lines if line.startswith("lookback ")), "")
 
 
 class Run:
