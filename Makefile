@@ -4,7 +4,7 @@ VENV := .venv
 VENV_MIN := .venv-min
 BIN := $(VENV)/bin
 
-.PHONY: install demo test test-slow test-min copies lint format clean
+.PHONY: install demo test test-slow test-faults test-min copies lint format clean
 .DELETE_ON_ERROR:
 
 install: $(VENV)/.installed
@@ -23,6 +23,11 @@ test: install
 
 test-slow: install
 	$(BIN)/python -m pytest -q -m slow -n auto --dist worksteal
+
+# Kills, full disks and workers that end, ROUNDS times in a row; LOOKBACK_FAULT_SEED repeats a round's choices.
+ROUNDS ?= 1
+test-faults: install
+	for round in $$(seq $(ROUNDS)); do $(BIN)/python -m pytest -q -m faults -rP -n auto --dist worksteal || exit 1; done
 
 # The same suite on the oldest versions that pyproject.toml allows.
 test-min: $(VENV_MIN)/.installed

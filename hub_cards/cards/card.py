@@ -7,6 +7,7 @@ import jinja2
 from huggingface_hub import ModelCard, ModelCardData
 from transformers import PreTrainedModel
 
+from ..whole_files import written_whole
 from .facts import FAMILIES, PLACEHOLDER, CardFacts, Family
 from .merge import merge_cards, stamp
 from .origin import Origin, find_origin, license_beside, license_on_hub
@@ -85,8 +86,13 @@ def write_card(model: PreTrainedModel, folder: str | Path, **facts: Any) -> Path
     if path.is_file():
         card = merge_cards(read_card(path), card, given=set(facts))
     path.parent.mkdir(parents=True, exist_ok=True)
-    card.save(path)
+    _save(card, path)
     return path
+
+
+def _save(card: ModelCard, path: Path) -> None:
+    with written_whole(path) as new:  # half of a card would be taken for a person's text
+        card.save(new)
 
 
 def _family(model: PreTrainedModel) -> Family:
@@ -125,7 +131,7 @@ def complete_license(path: Path, token: str | bool | None = None) -> None:
     if data.license is None and (found := license_on_hub(data.base_model, token)):
         for name, value in found.items():
             data[name] = value
-        card.save(path)
+        _save(card, path)
 
 
 def read_card(path: Path) -> ModelCard:

@@ -1,6 +1,7 @@
 """Checkpoints that are there as a whole or not at all."""
 
 import errno
+import json
 import os
 import shutil
 from pathlib import Path
@@ -11,6 +12,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import sort_checkpoints
 
 from hub_cards.travelling.saving import flush_folder
+from hub_cards.whole_files import written_whole
 
 PARTIAL = ".writing"  # in the output folder: the checkpoint that is being written
 _REPLACED, _REMOVED = "replaced", "removed"
@@ -53,6 +55,13 @@ class WholeCheckpoints(Trainer):
         except OSError as error:
             _explain(error, run)
             raise
+        except RuntimeError as error:
+            if not any(said in str(error) for said in ("inline_container", "PytorchStreamWriter", "iostream error")):
+                raise
+            # What torch.save (2.13) says of a full disk while it writes the optimizer: "unexpected pos 64 vs 0".
+            full = OSError(errno.ENOSPC, "the checkpoint could not be written, no space left", str(run))
+            _explain(full, run)
+            raise full from error
         finally:
             self._writing = None
         self.accelerator.wait_for_everyone()
@@ -66,6 +75,23 @@ class WholeCheckpoints(Trainer):
             self.control.should_training_stop = True
             return
         super()._run_epoch(*args, **kwargs)
+
+    def save_metrics(self, split: str, metrics: dict[str, float], combined: bool = True) -> None:
+        """As in transformers; each file is there as a whole, or the next run could not add to it."""
+        if not self.is_world_process_zero():
+            return
+        folder = Path(self.args.output_dir)
+        write_text(folder / f"{split}_results.json", json.dumps(metrics, indent=4, sort_keys=True))
+        every = folder / "all_results.json"
+        if combined:
+            before = json.loads(every.read_text(encoding="utf-8")) if every.exists() else {}
+            write_text(every, json.dumps({**before, **metrics}, indent=4, sort_keys=True))
+
+    def save_state(self) -> None:
+        """As in transformers; the file is there as a whole."""
+        if self.is_world_process_zero():
+            with written_whole(Path(self.args.output_dir) / TRAINER_STATE_NAME) as new:
+                self.state.save_to_json(str(new))
 
     def _complete(self, run: Path) -> None:
         """Bring the checkpoint that was written into its place, with the right path of the best one in its state."""
@@ -81,6 +107,12 @@ class WholeCheckpoints(Trainer):
         os.rename(written, run / written.name)
         flush_folder(run, files=False)
         shutil.rmtree(run / PARTIAL, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """A text into a file, as a whole or not at all."""
+    with written_whole(path) as new:
+        new.write_text(text, encoding="utf-8")
 
 
 def remove_old(run: Path, limit: int, kept: set[Path]) -> None:

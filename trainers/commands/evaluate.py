@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
+from hub_cards.whole_files import written_whole
+
 from ..jobs.parts import check_output
 from ..jobs.processes import start_processes
-from ..jobs.whole_files import written_whole
 from ..models.load import load_biencoder
 from ..retrieval.evaluator import DEFAULT_KS, RetrievalEvaluator
 from ..retrieval.metrics import DEFAULT_METRICS, check_metrics

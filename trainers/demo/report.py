@@ -10,6 +10,8 @@ from typing import Any
 import matplotlib
 import torch
 
+from hub_cards.whole_files import written_whole
+
 from ..perplexity.measure import MethodResult
 
 matplotlib.use("Agg")
@@ -46,7 +48,8 @@ def write_report(
     title = f"What each chunk of {name} looked back at ({result.method})"
     sections.append(_section(title, _picture(_draw_map, result.outputs[0])))
     page = f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>Lookback demo</title><style>{STYLE}"
-    file.write_text(f"{page}</style></head><body><h1>Lookback demo</h1>{''.join(sections)}</body></html>", "utf-8")
+    with written_whole(file) as new:
+        new.write_text(f"{page}</style></head><body><h1>Lookback demo</h1>{''.join(sections)}</body></html>", "utf-8")
 
 
 def _section(title: str, body: str) -> str:

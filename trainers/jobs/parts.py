@@ -14,8 +14,9 @@ from typing import Any
 
 import torch
 
+from hub_cards.whole_files import written_whole
+
 from ..data.sources import Row
-from .whole_files import written_whole
 
 
 class PartFiles:
@@ -40,7 +41,8 @@ class PartFiles:
             raise ValueError(f"{self.output} is there already: name another output, or give --overwrite.")
         if self._settings.exists():
             self._compare(settings)
-        else:
+        else:  # what lies there is of a run that was ended while it removed its parts, and may be of another kind
+            shutil.rmtree(self.folder, ignore_errors=True)
             self.folder.mkdir(parents=True, exist_ok=True)
             _write(self._settings, [json.dumps(settings, indent=1)])
         return self._repair()

@@ -16,14 +16,14 @@ def start_processes() -> PartialState:
 
 
 def on_main_process(state: PartialState, action: Any) -> Any:
-    """What `action()` returns on the main process; a ValueError there is raised on every process."""
+    """What `action()` returns on the main process; a ValueError or OSError there is raised on every process."""
     result: list[Any] = [None]
     if state.is_main_process:
         try:
             result = [action()]
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             result = [error]
     broadcast_object_list(result)
-    if isinstance(result[0], ValueError):
+    if isinstance(result[0], ValueError | OSError):
         raise result[0]
     return result[0]

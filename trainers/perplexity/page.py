@@ -6,7 +6,7 @@ from typing import Any
 
 import jinja2
 
-from ..jobs.whole_files import written_whole
+from hub_cards.whole_files import written_whole
 
 # JSON in a <script>: jinja2's `tojson` escapes <, >, & and ' there; `allow_nan` because browsers do not read NaN.
 _TEMPLATES = jinja2.Environment(

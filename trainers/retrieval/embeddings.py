@@ -8,9 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 
+from hub_cards.whole_files import written_whole
 from modeling_biencoder import BiEncoderModel
-
-from ..jobs.whole_files import written_whole
 
 BATCHES_A_FILE = 64
 DTYPES = {"float32": ("F32", torch.float32), "float16": ("F16", torch.float16)}

@@ -1,5 +1,6 @@
 """Files that are there as a whole or not at all, whatever ends their writing."""
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -12,7 +13,8 @@ def written_whole(path: str | Path) -> Iterator[Path]:
     """A file beside `path` to write to; after the block it is flushed to the disk and takes the place of `path`.
 
     An error or a kill leaves the former file, if there was one. What a killed process wrote stays beside it, hidden,
-    until the next writer of `path` begins: one process at a time may write a file.
+    until the next writer of `path` begins: one process at a time may write a file. A full disk is an OSError with the
+    name of the file, whoever writes.
 
     >>> import tempfile
     >>> file = Path(tempfile.mkdtemp()) / "rows.jsonl"
@@ -32,6 +34,10 @@ def written_whole(path: str | Path) -> Iterator[Path]:
         with new.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(new, path)
-    except BaseException:
+    except BaseException as error:
         new.unlink(missing_ok=True)
+        if not isinstance(error, OSError) and "os error 28" in str(error):  # safetensors' own kind of error
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT) and error.filename is None:
+            error.filename = str(path)
         raise

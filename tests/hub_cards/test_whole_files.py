@@ -1,5 +1,6 @@
 """A file is the former one or the new one, whatever ends the writing."""
 
+import errno
 import os
 import resource
 import signal
@@ -8,10 +9,11 @@ import sys
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from trainers.jobs import whole_files
-from trainers.jobs.whole_files import written_whole
+from hub_cards import whole_files
+from hub_cards.whole_files import written_whole
 
 ONE = torch.ones(1)
 
@@ -54,6 +56,17 @@ def test_a_disk_that_is_full_leaves_the_former_file(file):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert file.read_text() == "former" and names(file) == ["rows.jsonl"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.ENOSPC, "No space left"), SafetensorError("I/O error: No space left on device (os error 28)")],
+)
+def test_a_full_disk_is_an_error_of_the_system_with_the_name_of_the_file(file, error):
+    with pytest.raises(OSError, match="No space left") as raised, written_whole(file):
+        raise error
+    assert raised.value.errno == errno.ENOSPC and raised.value.filename == str(file)
+    assert names(file) == ["rows.jsonl"]
 
 
 def test_a_kill_leaves_the_former_file_and_the_next_writer_writes_over_what_is_left(file):

@@ -1,0 +1,124 @@
+"""Six commands that take a while on tiny models: what they are called with, and when two results are the same."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from tests.support.feedback import MANY
+from tests.support.files import write_rows
+from tests.support.mining import PASSAGES, ROWS, biencoder
+from tests.support.tiny import tiny_backbone, tiny_tokenizer
+from tests.support.training import PAIRS, SENTENCES
+from tests.support.training import PASSAGES as TRIPLES
+
+STEPS, SAVE_STEPS = 22, 3
+TRAINING = [
+    "--max_steps", STEPS, "--save_steps", SAVE_STEPS, "--save_strategy", "steps", "--save_total_limit", 2,
+    "--per_device_train_batch_size", 2, "--learning_rate", 1e-2, "--report_to", "none", "--use_cpu", "--disable_tqdm",
+    "true", "--resume_from_checkpoint", "last", "--dataloader_pin_memory", "false", "--logging_steps", 1,
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Job:
+    """A command with `OUT` for its output in the arguments, and `DATA` for the folder of `prepare`.
+
+    `late` is in what the run changes when there is little left to do: the last checkpoint is in its place, or all
+    parts are there.
+    """
+
+    command: str
+    arguments: tuple
+    output: str
+    late: str
+
+    @property
+    def trains(self) -> bool:
+        return self.output == "run"
+
+    def argv(self, data: Path, folder: Path) -> list[str]:
+        places = {"DATA": str(data), "OUT": str(folder / self.output)}
+        texts = [self.command, *map(str, self.arguments)]
+        for name, place in places.items():
+            texts = [text.replace(name, place) for text in texts]
+        return texts
+
+    def finished(self, folder: Path) -> bool:
+        """Whether the output of a job that does not train is there, and its parts are gone."""
+        return not self.trains and sorted(path.name for path in folder.iterdir()) == self.names
+
+    @property
+    def names(self) -> list[str]:
+        ids = [Path(self.output).with_suffix(".ids.jsonl").name] if self.command == "encode" else []
+        return sorted([self.output, *ids])
+
+    def assert_same(self, whole: Path, killed: Path) -> None:
+        """The bytes of the output, or the weights and the figures of a training."""
+        if not self.trains:
+            assert sorted(path.name for path in killed.iterdir()) == self.names
+            for name in self.names:
+                assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
+            return
+        one, other = whole / self.output, killed / self.output
+        assert {path.name for path in one.iterdir()} == {path.name for path in other.iterdir()}
+        for name in ("model.safetensors", f"checkpoint-{STEPS}/model.safetensors"):
+            torch.testing.assert_close(load_file(one / name), load_file(other / name), rtol=0, atol=1e-6)
+        states = [json.loads((folder / "trainer_state.json").read_text()) for folder in (one, other)]
+        losses = [[entry["loss"] for entry in state["log_history"] if "loss" in entry] for state in states]
+        assert states[1]["global_step"] == STEPS and losses[0] == losses[1] and len(losses[0]) == STEPS
+        results = [json.loads((folder / "all_results.json").read_text()) for folder in (one, other)]
+        assert results[0].keys() == results[1].keys() and results[0]["eval_loss"] == results[1]["eval_loss"]
+        cards = [(folder / "README.md").read_text().replace(str(folder.parent), "") for folder in (one, other)]
+        assert cards[0] == cards[1]
+
+
+_DATA = ("--train_data", "DATA/{}", "--eval_data", "DATA/{}", "--output_dir", "OUT")
+
+
+def _training(command: str, file: str, *own: object) -> Job:
+    data = [text.format(file) for text in _DATA]
+    return Job(command, ("--model", "DATA/dropout", *data, *own, *TRAINING), "run", f"/checkpoint-{STEPS} -1 -1")
+
+
+JOBS = {
+    "finetune": _training(
+        "finetune", "pairs.jsonl", "--train_group_size", 3, "--pooling", "mean", "--symmetric_weight", 0.5
+    ),
+    "pretrain": _training("pretrain", "triples.jsonl", "--max_length", 128),
+    "train-lm": _training(
+        "train-lm", "text.txt", "--document_length", 96, "--target_size", 16, "--context_window_size", 32,
+        "--chunk_size", 8, "--key_num", 1,
+    ),
+    "score": Job(
+        "score", ("--model", "DATA/backbone", "--data", "DATA/many.jsonl", "--output", "OUT", "--batch_size", 2),
+        "out.jsonl", "/.out.jsonl.part",
+    ),
+    "mine": Job(
+        "mine",
+        ("--model", "DATA/biencoder", "--data", "DATA/rows.jsonl", "--corpus", "DATA/corpus.jsonl", "--output", "OUT",
+         "--retriever", "both", "--rank_from", 1, "--num_negatives", 3, "--block_size", 4, "--batch_size", 1),
+        "out.jsonl", "/.out.jsonl.part",
+    ),
+    "encode": Job(
+        "encode", ("--model", "DATA/biencoder", "--data", "DATA/corpus.jsonl", "--output", "OUT", "--batch_size", 1),
+        "out.safetensors", "/.out.safetensors.part",
+    ),
+}  # fmt: skip
+
+
+def prepare(data: Path) -> Path:
+    """The folder with models and data of all jobs."""
+    for name, config in {"dropout": {"attention_dropout": 0.1}, "backbone": {}}.items():
+        tiny_backbone("llama", **config).save_pretrained(data / name)
+        tiny_tokenizer().save_pretrained(data / name)
+    biencoder().save_pretrained(data / "biencoder")
+    write_rows(data / "pairs.jsonl", PAIRS)
+    write_rows(data / "triples.jsonl", TRIPLES)
+    (data / "text.txt").write_text(" ".join(SENTENCES) * 8)
+    write_rows(data / "many.jsonl", MANY * 3)
+    write_rows(data / "rows.jsonl", [{**row, "query": f"{row['query']} {i}"} for i in range(12) for row in ROWS])
+    write_rows(data / "corpus.jsonl", [{"text": f"{text} {i}"} for i in range(5) for text in PASSAGES])
+    return data
