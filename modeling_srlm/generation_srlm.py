@@ -37,7 +37,7 @@ def prepare_generation(
     """The prompts (B, L), padded on the left, and the keywords with which transformers' own `generate` takes them."""
     if input_ids is None:
         raise ValueError("generate has no input_ids; give prompts of shape (batch, length), at least one token.")
-    check_inputs(input_ids, attention_mask, None, model.config.get_text_config().vocab_size, model.device)
+    check_inputs(input_ids, attention_mask, None, model.config.get_text_config().vocab_size, model._one_device)
     plan = Plan.of(model)
     _check_generation(model.config, given, kwargs)
     if attention_mask is not None:

@@ -8,11 +8,11 @@ def check_inputs(
     attention_mask: torch.Tensor | None,
     labels: torch.Tensor | None,
     vocab_size: int,
-    device: torch.device,
+    device: torch.device | None,
 ) -> None:
-    """Raises TypeError or ValueError unless all are integer (B, L) tensors on the model's device with real tokens."""
+    """Raises TypeError or ValueError unless all are integer (B, L) tensors on `device`, if given, with real tokens."""
     _check_tensor("input_ids", input_ids, input_ids)
-    if input_ids.device != device:
+    if device is not None and input_ids.device != device:
         raise ValueError(f"input_ids is on {input_ids.device}, the model on {device}; move one with .to(device).")
     if attention_mask is not None:
         _check_tensor("attention_mask", attention_mask, input_ids)

@@ -128,7 +128,7 @@ class SelfRetrievalLM(TwoTokenizers, GenerationMixin):
         if past_key_values is not None:
             logits = past_key_values.next_logits(input_ids, attention_mask)
             return SelfRetrievalOutput(logits=logits, past_key_values=past_key_values)
-        check_inputs(input_ids, attention_mask, labels, self.config.get_text_config().vocab_size, self.device)
+        check_inputs(input_ids, attention_mask, labels, self.config.get_text_config().vocab_size, self._one_device)
         output = run_documents(Plan.of(self), input_ids, attention_mask, labels, output_logits, show_progress)
         return output if return_dict else output.to_tuple()
 
@@ -173,7 +173,7 @@ class SelfRetrievalLM(TwoTokenizers, GenerationMixin):
         Returns (B, n_target, n_candidate) sums over the target's scored tokens, in nats; -inf where a candidate is
         not a key of the target's window. Without `candidates` the columns are the chunk numbers.
         """
-        check_inputs(input_ids, attention_mask, labels, self.config.get_text_config().vocab_size, self.device)
+        check_inputs(input_ids, attention_mask, labels, self.config.get_text_config().vocab_size, self._one_device)
         return score_candidates(Plan.of_candidates(self), input_ids, attention_mask, labels, candidates)
 
     def compute_perplexity(

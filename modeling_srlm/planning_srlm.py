@@ -95,7 +95,7 @@ def check_components(model: "SelfRetrievalLM") -> None:
             "set model.retriever, or choose another method, such as 'bm25'."
         )
     if isinstance(model.retriever, NestedRetriever):
-        model.retriever.tokenizer = model.retriever_tokenizer  # loaded on first need; ValueError if there is none
+        _ = model.retriever.tokenizer  # loaded on first need; ValueError if there is none
     _ = model.tokenizer  # the same for the text of chunks
 
 
