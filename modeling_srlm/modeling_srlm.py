@@ -76,7 +76,7 @@ class SelfRetrievalLM(TwoTokenizers, GenerationMixin):
                 model's repo), or any object with `encode(list[str]) -> (n, d)` (given anew after loading).
             model_kwargs, retriever_kwargs: passed to the `from_pretrained` of either (`revision`, `dtype`, ...). Where
                 they do not say so, no code of a repo is run and no pickle is read.
-            config: settings of [`SelfRetrievalConfig`].
+            config: settings of [`SelfRetrievalConfig`]; also `dtype`, for both.
         """
         return from_components(cls, model, tokenizer, retriever, model_kwargs or {}, retriever_kwargs or {}, config)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import disk_offload
 
 from modeling_biencoder import BiEncoderModel
 from modeling_llara import LlaraForPreTraining
@@ -13,6 +14,7 @@ from modeling_srlm import SelfRetrievalLM
 from tests.support.families import build
 from tests.support.srlm import build as build_with_prompts
 from tests.support.tiny import TEXT, random_ids, tiny_backbone, tiny_tokenizer
+from trainers import SelfRetrievalTrainer, SelfRetrievalTrainingArguments
 from trainers.demo.fresh_process import run_without_lookback
 
 FAMILIES = ("biencoder", "llara", "srlm")
@@ -186,6 +188,28 @@ def test_a_given_precision_is_that_of_all_parts(family, dtype, tmp_path):
         assert {str(kind) for kind in precisions(loaded).values()} == {f"torch.{str(dtype).removeprefix('torch.')}"}
 
 
+def test_components_are_loaded_in_the_precision_given(tmp_path):
+    tiny_backbone().save_pretrained(tmp_path / "lm")
+    tiny_tokenizer().save_pretrained(tmp_path / "lm")
+    build("biencoder").save_pretrained(tmp_path / "biencoder")
+    settings = {"context_window_size": 64, "chunk_size": 16, "retriever": tmp_path / "biencoder"}
+    for given, lm, retriever in (
+        ({}, torch.float32, torch.float32),
+        ({"dtype": torch.bfloat16}, torch.bfloat16, torch.bfloat16),
+        ({"dtype": "bfloat16", "retriever_kwargs": {"dtype": "float16"}}, torch.bfloat16, torch.float16),
+        ({"model_kwargs": {"dtype": "bfloat16"}}, torch.bfloat16, torch.float32),
+    ):
+        model = SelfRetrievalLM.from_components(tmp_path / "lm", **settings, **given)
+        assert (model.language_model.dtype, model.retriever.backbone.dtype) == (lm, retriever), given
+    args = SelfRetrievalTrainingArguments(str(tmp_path / "run"), document_length=96, target_size=32, report_to="none")
+    trainer = SelfRetrievalTrainer(
+        str(tmp_path / "lm"), args, [{"text": TEXT * 9}], model_kwargs={"dtype": torch.bfloat16, **settings}
+    )
+    assert set(precisions(trainer.model).values()) == {torch.bfloat16}
+    with pytest.raises(ValueError, match=r"dtype=torch.bfloat16 is for components to load.*use \.to"):
+        SelfRetrievalLM.from_components(model.language_model, dtype=torch.bfloat16, retrieval_method="no")
+
+
 def test_learned_weights_stay_exact(tmp_path):
     """Of LLaRA's losses: in float32 beside a backbone in half precision, also where the caller asks for that."""
     prompts = {"summarize_prompt_ids": [7, 8], "predict_prompt_ids": [9, 10], "num_summary_tokens": 1}
@@ -247,3 +271,28 @@ def test_the_code_that_travels(tmp_path):
         "torch.bfloat16 torch.float32", vector, "torch.bfloat16 torch.bfloat16", f"cpu {vector}",
     ]  # fmt: skip
     assert precisions(SelfRetrievalLM.from_pretrained(tmp_path / "again")) == precisions(model)
+
+
+def test_weights_that_are_given_keep_their_precisions():
+    model = mixed("srlm")
+    loaded = SelfRetrievalLM.from_pretrained(None, config=model.config, state_dict=model.state_dict())
+    assert precisions(loaded) == precisions(model)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@torch.no_grad()
+def test_a_model_that_accelerate_offloads(family, tmp_path):
+    wanted, model = OUTPUTS[family](build(family).eval()), build(family).eval()
+    disk_offload(model, tmp_path)
+    assert model.device.type == "cpu" and all(weight.device.type == "meta" for weight in model.parameters())
+    for found, expected in zip(OUTPUTS[family](model), wanted, strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+
+
+def test_empty_weights_are_nowhere():
+    """A model on the meta device that nobody dispatched says so."""
+    with torch.device("meta"):
+        model = BiEncoderModel(build("biencoder").config)
+    assert model.device.type == "meta"
+    with pytest.raises(ValueError, match="input_ids is on cpu, the model on meta"):
+        model.embed(random_ids(1, 5))
