@@ -78,6 +78,15 @@ def to_inputs(model: Any, *tensors: Any) -> tuple[Any, ...]:
     return tuple(part.to(device) if device and isinstance(part, torch.Tensor) else part for part in tensors)
 
 
+def check_at_hand(model: nn.Module) -> None:
+    """Raise ValueError where weights of a part that is to be written alone are offloaded: it has only empty ones."""
+    if any(weight.device.type == "meta" for weight in model.parameters()):
+        raise ValueError(
+            "device_map has weights on the disk or away from where they run, and then no part of the model can be "
+            "written alone: load the model without device_map."
+        )
+
+
 def _running_device(model: Any) -> torch.device | None:
     """Where accelerate's hooks run the embeddings; None without hooks. Weights that it has offloaded are on `meta`."""
     for module in model.get_input_embeddings().modules():  # adapters may be around it

@@ -24,7 +24,7 @@ from .masking_llara import (
     two_stream_mask,
     two_stream_positions,
 )
-from .placement_llara import input_device, is_dispatched
+from .placement_llara import check_at_hand, input_device, is_dispatched
 from .prompts_llara import add_prompts
 from .saving_llara import saved_whole
 
@@ -217,6 +217,8 @@ def save_backbone(model: Any, folder: Path, state_dict: dict[str, torch.Tensor] 
             "the model carries adapters, which a plain checkpoint cannot hold: merge them first, with "
             "get_peft_model(...).merge_and_unload()."
         )
+    if state_dict is None:
+        check_at_hand(model.backbone)
     prefix = f"{model.base_model_prefix}."
     given = {name: value for name, value in (state_dict or {}).items() if name.startswith(prefix)}
     weights = {name.removeprefix(prefix): value for name, value in given.items()}

@@ -296,3 +296,16 @@ def test_empty_weights_are_nowhere():
     assert model.device.type == "meta"
     with pytest.raises(ValueError, match="input_ids is on cpu, the model on meta"):
         model.embed(random_ids(1, 5))
+
+
+def test_a_part_of_an_offloaded_model_is_not_written_alone(tmp_path):
+    """The whole model is: transformers brings its weights from the disk."""
+    for family, write in (("biencoder", "export_sentence_transformers"), ("llara", "save_backbone")):
+        model = build(family)
+        loaded = offloaded(model, family, "all", tmp_path / family)
+        with pytest.raises(ValueError, match="load the model without device_map"):
+            getattr(loaded, write)(tmp_path / family / "part")
+        assert not (tmp_path / family / "part").exists()
+        loaded.save_pretrained(tmp_path / family / "whole")
+        again = type(model).from_pretrained(tmp_path / family / "whole").state_dict()
+        assert all(weight.equal(again[name]) for name, weight in model.state_dict().items())
