@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .configuration_biencoder import BiEncoderConfig
+from .placement_biencoder import check_at_hand
 from .saving_biencoder import saved_whole
 
 _POOLINGS = {"last_token": "lasttoken", "cls": "cls_token", "mean": "mean_tokens"}  # ours -> theirs
@@ -21,6 +22,7 @@ def export_sentence_transformers(model: Any, folder: str | os.PathLike) -> None:
     _check_exportable(config)
     if model._hf_peft_config_loaded:
         raise ValueError("the model carries an adapter: merge it into the weights before the export.")
+    check_at_hand(model)
     tokenizer = deepcopy(model.tokenizer)
     tokenizer.padding_side = "right"  # our positions count from the row's start
     tokenizer.model_max_length = config.max_length

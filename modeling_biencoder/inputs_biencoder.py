@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from .checks_biencoder import check_positive_int
+from .placement_biencoder import input_device, is_dispatched
 
 _INTEGER_TYPES = (torch.int64, torch.int32)
 
@@ -33,8 +34,8 @@ def check_truncate_dim(truncate_dim: int | None, embedding_dims: Sequence[int] |
         raise ValueError(f"truncate_dim={truncate_dim} is wider than the embeddings: use at most {width}.")
 
 
-def check_tokens(input_ids: object, attention_mask: object, weight: Any, name: str = "") -> None:
-    """Raise unless `input_ids` is (batch, length) integers on `weight`'s device, with a mask of that shape or None.
+def check_tokens(input_ids: object, attention_mask: object, model: Any, name: str = "") -> None:
+    """Raise unless `input_ids` is (batch, length) integers on the model's device, with a mask of that shape or None.
 
     Every row needs at least one token whose mask is not 0.
     """
@@ -46,7 +47,8 @@ def check_tokens(input_ids: object, attention_mask: object, weight: Any, name: s
         raise ValueError(
             f"{name}input_ids has shape {tuple(input_ids.shape)}: it must be (batch, length), both at least 1."
         )
-    _check_device(f"{name}input_ids", input_ids, weight)
+    _check_device(f"{name}input_ids", input_ids, model)
+    weight = model.get_input_embeddings().weight
     _check_range(f"{name}input_ids", input_ids, len(weight) if weight.dim() == 2 else None, "the vocabulary")
     if attention_mask is None:
         return
@@ -57,7 +59,7 @@ def check_tokens(input_ids: object, attention_mask: object, weight: Any, name: s
             f"{name}attention_mask has shape {tuple(attention_mask.shape)}: it must be that of input_ids, "
             f"{tuple(input_ids.shape)}."
         )
-    _check_device(f"{name}attention_mask", attention_mask, weight)
+    _check_device(f"{name}attention_mask", attention_mask, model)
     empty = (attention_mask == 0).all(dim=1)
     if empty.any():
         raise ValueError(
@@ -67,10 +69,11 @@ def check_tokens(input_ids: object, attention_mask: object, weight: Any, name: s
 
 
 def check_embed(
-    input_ids: Any, attention_mask: object, position_ids: object, truncate_dim: int | None, weight: Any, config: Any
+    input_ids: Any, attention_mask: object, position_ids: object, truncate_dim: int | None, model: Any
 ) -> None:
     """Raise as `check_tokens` and `check_truncate_dim` do, and for positions that the backbone does not have."""
-    check_tokens(input_ids, attention_mask, weight)
+    config = model.config
+    check_tokens(input_ids, attention_mask, model)
     check_truncate_dim(truncate_dim, config.embedding_dims, config.hidden_size)
     if config.max_positions is not None and input_ids.shape[1] > config.max_positions:
         raise ValueError(
@@ -93,9 +96,11 @@ def _check_range(what: str, ids: torch.Tensor, limit: int | None, whose: str) ->
         )
 
 
-def _check_device(what: str, tensor: torch.Tensor, weight: Any) -> None:
-    if tensor.device != weight.device and weight.device.type != "meta":  # meta: weights offloaded by accelerate
-        raise ValueError(f"{what} is on {tensor.device}, the model on {weight.device}: move one with .to(...).")
+def _check_device(what: str, tensor: torch.Tensor, model: Any) -> None:
+    if tensor.device.type != "meta" and is_dispatched(model):  # then accelerate moves it
+        return
+    if tensor.device != (device := input_device(model)):
+        raise ValueError(f"{what} is on {tensor.device}, the model on {device}: move one with .to(...).")
 
 
 def check_group(queries: int, passages: int) -> int:
@@ -128,9 +133,9 @@ def check_teacher_scores(teacher_scores: object, queries: int, group_size: int, 
 
 
 def check_batch(
-    input_ids: object, query: Any, passage: Any, teacher_scores: object, weight: Any
+    input_ids: object, query: Any, passage: Any, teacher_scores: object, model: Any
 ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """(query, passage); raises unless they are dicts of one batch's tokens on `weight`'s device, and the rest fits."""
+    """(query, passage); raises unless they are one batch's tokens on the model's device, and the rest fits."""
     if input_ids is not None or query is None or passage is None:
         named = {"input_ids": input_ids, "query": query, "passage": passage}
         given = [name for name, value in named.items() if value is not None] or "none of them"
@@ -138,7 +143,7 @@ def check_batch(
     for name, tokens in (("query", query), ("passage", passage)):
         if not isinstance(tokens, Mapping) or "input_ids" not in tokens:
             raise TypeError(f"{name} must be a dict with input_ids and attention_mask, not {type(tokens).__name__}.")
-        check_tokens(tokens["input_ids"], tokens.get("attention_mask"), weight, f"{name} ")
+        check_tokens(tokens["input_ids"], tokens.get("attention_mask"), model, f"{name} ")
     ids = query["input_ids"]
     group_size = check_group(len(ids), len(passage["input_ids"]))
     check_teacher_scores(teacher_scores, len(ids), group_size, ids.device)

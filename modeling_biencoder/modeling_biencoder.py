@@ -19,6 +19,7 @@ from .export_biencoder import export_sentence_transformers
 from .inputs_biencoder import alike, check_batch, check_embed
 from .loading_biencoder import split_keywords, tokenizer_keywords
 from .objectives_biencoder import Objectives
+from .placement_biencoder import to_inputs
 from .pooling_biencoder import drop_pooler, finish, pack_left, pool
 from .prompting_biencoder import pad_rows
 from .repository_biencoder import CompleteRepository
@@ -143,7 +144,7 @@ class BiEncoderModel(CompleteRepository):
         kwargs = {name: value for name, value in kwargs.items() if value is not None}  # PEFT names all it knows
         if input_ids is not None and query is None and passage is None:
             return BiEncoderOutput(embeddings=self.embed(input_ids, attention_mask, **kwargs))
-        query, passage = check_batch(input_ids, query, passage, teacher_scores, self.get_input_embeddings().weight)
+        query, passage = check_batch(input_ids, query, passage, teacher_scores, self)
         check_bool("in_batch_negatives", in_batch_negatives)
         q_reps = embed_texts(self.embed, query, sub_batch_size, False, kwargs)
         p_reps = embed_texts(self.embed, passage, sub_batch_size, True, kwargs)
@@ -159,13 +160,12 @@ class BiEncoderModel(CompleteRepository):
         **kwargs: Any,
     ) -> torch.Tensor:
         """(batch, length) token ids, padded on either side -> (batch, d) embeddings, at least float32."""
-        weight, positions = self.get_input_embeddings().weight, kwargs.get("position_ids")
-        check_embed(input_ids, attention_mask, positions, truncate_dim, weight, self.config)
+        check_embed(input_ids, attention_mask, kwargs.get("position_ids"), truncate_dim, self)
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         rows = {"input_ids": input_ids, "attention_mask": mask, **kwargs}
-        by_token = {name: value for name, value in rows.items() if shape_of(value) == input_ids.shape}
-        rows.update(pack_left(by_token, mask))
-        hidden = self.backbone(**rows)[0]  # (batch, length, d)
+        rows |= pack_left({name: value for name, value in rows.items() if shape_of(value) == input_ids.shape}, mask)
+        placed = dict(zip(rows, to_inputs(self, *rows.values()), strict=True))
+        hidden = self.backbone(**placed)[0].to(input_ids.device)  # (batch, length, d)
         pooled = pool(hidden, rows["attention_mask"], self.config.pooling, self.config.pooling_k)
         return finish(pooled, self.config.normalize, truncate_dim)
 

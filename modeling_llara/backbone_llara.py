@@ -24,6 +24,7 @@ from .masking_llara import (
     two_stream_mask,
     two_stream_positions,
 )
+from .placement_llara import check_at_hand, input_device, is_dispatched
 from .prompts_llara import add_prompts
 from .saving_llara import saved_whole
 
@@ -106,6 +107,12 @@ def add_token_rows(backbone: PreTrainedModel, new_ids: list[int], num_known: int
         return
     num_rows = backbone.config.vocab_size
     num_known = min(num_known, num_rows)
+    if is_dispatched(backbone):
+        raise ValueError(
+            "the embeddings get rows for the prompts' tokens, which cannot be written while device_map has them on "
+            "several devices or the disk: call from_backbone without device_map and save_pretrained, then "
+            "from_pretrained(folder, device_map=...)."
+        )
     if max(new_ids) >= num_rows:
         backbone.resize_token_embeddings(max(new_ids) + 1, mean_resizing=False)
     # Tied weights are written twice, to the same end: the known rows, and so their mean, stay as they are.
@@ -130,9 +137,10 @@ def scale_logits(logits: torch.Tensor, config: PreTrainedConfig) -> torch.Tensor
 def logits_head(backbone: PreTrainedModel) -> Callable[[torch.Tensor], torch.Tensor]:
     """What maps (..., d) last hidden states to (..., V) logits as the backbone does: its head itself where it can."""
     head, config = backbone.get_output_embeddings(), backbone.config
-    if not any(vars(config).get(name) for name in ("logit_scale", "logits_scaling", "final_logit_softcapping")):
+    scaled = any(vars(config).get(name) for name in ("logit_scale", "logits_scaling", "final_logit_softcapping"))
+    if not scaled and not is_dispatched(backbone):
         return head
-    return lambda states: scale_logits(head(states), config)
+    return lambda states: scale_logits(head(states).to(states.device), config)  # it may be on another device
 
 
 @torch.no_grad()
@@ -144,13 +152,13 @@ def check_backbone(backbone: PreTrainedModel) -> None:
             causal logits are not the backbone's own (an encoder, or a logit scaling unknown here).
     """
     check_attention(backbone.config)
-    if backbone.device.type == "meta":
+    if input_device(backbone).type == "meta":
         return
     name, was_training = backbone.config.model_type, backbone.training
     backbone.eval()
     try:
         # Two rows that differ in the summarize token alone: [passage, passage, summarize, predict].
-        ids = torch.tensor([[3, 4, 5, 6], [3, 4, 7, 6]], device=backbone.device)
+        ids = torch.tensor([[3, 4, 5, 6], [3, 4, 7, 6]], device=input_device(backbone))
         streams = torch.tensor([[0, 0, SUMMARIZE, PREDICT]] * 2, device=ids.device)
         states = run_decoder(backbone, ids, torch.ones_like(ids).bool(), streams).last_hidden_state
         plain = backbone(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
@@ -195,9 +203,11 @@ def run_decoder(
     positions = two_stream_positions(mask, streams) if position_ids is None else position_ids
     attention_mask = two_stream_mask(backbone.config, mask, streams, positions, backbone.dtype)
     decoder: nn.Module = backbone.base_model
-    return decoder(
+    states = decoder(
         input_ids=input_ids, attention_mask=attention_mask, position_ids=positions, use_cache=False, **outputs
     )
+    states.last_hidden_state = states.last_hidden_state.to(input_ids.device)  # the last layer may be on another one
+    return states
 
 
 def save_backbone(model: Any, folder: Path, state_dict: dict[str, torch.Tensor] | None) -> None:
@@ -207,6 +217,8 @@ def save_backbone(model: Any, folder: Path, state_dict: dict[str, torch.Tensor] 
             "the model carries adapters, which a plain checkpoint cannot hold: merge them first, with "
             "get_peft_model(...).merge_and_unload()."
         )
+    if state_dict is None:
+        check_at_hand(model.backbone)
     prefix = f"{model.base_model_prefix}."
     given = {name: value for name, value in (state_dict or {}).items() if name.startswith(prefix)}
     weights = {name.removeprefix(prefix): value for name, value in given.items()}

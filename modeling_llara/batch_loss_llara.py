@@ -68,7 +68,7 @@ def _weigh(
         (losses.get("bow_predict_loss"), rows.get("predict")),
     ]
     terms = [
-        weigh_by_uncertainty(loss, log_variance) * (count > 0)  # a loss over nothing has no term
+        weigh_by_uncertainty(loss, log_variance.to(loss.device)) * (count > 0)  # a loss over nothing has no term
         for (loss, count), log_variance in zip(parts, log_variances, strict=True)
         if loss is not None and count is not None
     ]

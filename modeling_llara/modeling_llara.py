@@ -16,6 +16,7 @@ from .batch_loss_llara import batch_losses
 from .configuration_llara import LlaraConfig
 from .inputs_llara import check_generation, check_vocabulary, read_batch
 from .loss_llara import LossWeighting
+from .placement_llara import to_inputs
 from .prompts_llara import biencoder_keywords
 from .repository_llara import CompleteRepository
 
@@ -144,7 +145,10 @@ class LlaraForPreTraining(CompleteRepository, GenerationMixin):
         """
         if inputs_embeds is not None:
             raise ValueError("inputs_embeds is given but the prompts are found by their ids: pass input_ids.")
-        targets = {"output_summarize_ids": output_summarize_ids, "output_predict_ids": output_predict_ids}
+        input_ids, attention_mask, position_ids, labels, *words = to_inputs(
+            self.backbone, input_ids, attention_mask, position_ids, labels, output_summarize_ids, output_predict_ids
+        )
+        targets = dict(zip(("output_summarize_ids", "output_predict_ids"), words, strict=True))
         rows = read_batch(self.config, self.backbone.config, input_ids, attention_mask, position_ids, labels, targets)
         states = run_decoder(
             self.backbone, rows.input_ids, rows.mask, rows.streams, rows.positions,

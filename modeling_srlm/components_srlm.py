@@ -36,6 +36,7 @@ def from_components(
     settings: dict[str, Any],
 ) -> "SelfRetrievalLM":
     """What `SelfRetrievalLM.from_components` returns."""
+    model_kwargs, retriever_kwargs, settings = _with_dtype(model, retriever, model_kwargs, retriever_kwargs, settings)
     if isinstance(model, str | Path):
         if tokenizer is None:
             tokenizer = AutoTokenizer.from_pretrained(model, **tokenizer_keywords(model_kwargs))
@@ -56,6 +57,21 @@ def from_components(
         built.generation_config = copy.deepcopy(model.generation_config)
     _attach_retriever(built, retriever, nested)
     return built.train(model.training)
+
+
+def _with_dtype(
+    model: object, retriever: object, model_kwargs: dict, retriever_kwargs: dict, settings: dict
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """(keywords of the model, of the retriever, settings): a `dtype` among the settings is for all that is loaded."""
+    dtype = {name: settings[name] for name in ("dtype", "torch_dtype") if settings.get(name) is not None}
+    settings = {name: value for name, value in settings.items() if name not in ("dtype", "torch_dtype")}
+    if dtype and not isinstance(model, str | Path) and not isinstance(retriever, str | Path):
+        name, value = next(iter(dtype.items()))
+        raise ValueError(
+            f"{name}={value} is for components to load, and these are loaded: use .to(dtype) on them, or give their "
+            "Hub ids or folders."
+        )
+    return {**dtype, **model_kwargs}, {**dtype, **retriever_kwargs}, settings
 
 
 def check_language_model(model: object, tokenizer: object) -> None:

@@ -11,6 +11,7 @@ from transformers.utils.logging import tqdm
 from .assembly_srlm import ModelInput, group_targets
 from .checks_srlm import check_choice
 from .chunking_srlm import split_rows
+from .inputs_srlm import check_prompt_length, warn_of_padding
 from .output_srlm import LogitsBuffer, Row, SelfRetrievalOutput, pad_rows, retrieval_fields
 from .planning_srlm import Plan
 from .retrieval_srlm import arrange
@@ -32,9 +33,14 @@ def run_documents(
     labels: torch.Tensor | None,
     output_logits: bool,
     show_progress: bool,
+    prompt_length: int | None,
 ) -> SelfRetrievalOutput:
     """What `SelfRetrievalLM.forward` returns for (B, L) tensors that it has checked: a loss, or all logits."""
-    documents = split_rows(input_ids, attention_mask, labels, plan.config.chunk_size)
+    if prompt_length is not None:
+        check_prompt_length(prompt_length, input_ids, attention_mask)
+    elif attention_mask is None and input_ids.shape[1] >= plan.config.max_target_size:
+        warn_of_padding(input_ids, labels, plan.config.get_text_config())
+    documents = split_rows(input_ids, attention_mask, labels, plan.config.chunk_size, prompt_length)
     rows = [Row(document, plan.cut(document), plan.config.key_num) for document in documents]
     logits = LogitsBuffer(input_ids, attention_mask)
     if labels is None:

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from .placement_srlm import to_inputs
 from .retriever_srlm import NestedRetriever, TextEncoder, encode_texts
 from .scoring_srlm import evaluating
 
@@ -47,6 +48,7 @@ def _mean_states(language_model: Any, chunks: list[torch.Tensor], bos: torch.Ten
     """(n, d); chunks are padded on the right and nothing is masked: causal attention never looks there."""
     head = chunks[0].new_empty(0) if bos is None else bos.to(chunks[0])
     ids = nn.utils.rnn.pad_sequence([torch.cat([head, chunk]) for chunk in chunks], batch_first=True)
+    (ids,) = to_inputs(language_model, ids)
     hidden = language_model.base_model(input_ids=ids, use_cache=False).last_hidden_state[:, len(head) :].float()
     lengths = torch.tensor([len(chunk) for chunk in chunks], device=hidden.device)
     real = torch.arange(hidden.shape[1], device=hidden.device) < lengths[:, None]

@@ -1,8 +1,9 @@
 """Generation: transformers' own `generate`, with retrieval anew at each chunk boundary.
 
 The document so far is laid on the grid that ends where the prompt ends. New tokens come in blocks of `target_size`
-(default: half of the window); within a block the window's start stays, as it does where `forward` scores the block,
-so `forward` gives generated tokens the probabilities that they were drawn with.
+(default: half of the window); within a block the window's start stays, as it does where `forward` scores the block.
+So `forward` gives generated tokens the probabilities that they were drawn with when it is told the prompt's length;
+without that it lays the grid from the row's end, which is the same where `target_size` divides their number.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -37,7 +38,7 @@ def prepare_generation(
     """The prompts (B, L), padded on the left, and the keywords with which transformers' own `generate` takes them."""
     if input_ids is None:
         raise ValueError("generate has no input_ids; give prompts of shape (batch, length), at least one token.")
-    check_inputs(input_ids, attention_mask, None, model.config.get_text_config().vocab_size, model.device)
+    check_inputs(input_ids, attention_mask, None, model.config.get_text_config().vocab_size, model._one_device)
     plan = Plan.of(model)
     _check_generation(model.config, given, kwargs)
     if attention_mask is not None:

@@ -9,6 +9,7 @@ from transformers import DynamicCache
 from .cache_srlm import BoundedLayer, renew_layers
 from .chunking_srlm import Block, Document
 from .lookup_srlm import MAX_GUESSES, TokenLookup
+from .placement_srlm import to_inputs
 from .planning_srlm import Plan
 from .retrieval_srlm import arrange
 from .selection_srlm import KeySelector
@@ -166,10 +167,13 @@ class RetrievalState(DynamicCache):
         return self._run(ids)[:, -1:]
 
     def _run(self, ids: torch.Tensor) -> torch.Tensor:
-        inputs: dict[str, Any] = {"attention_mask": self.mask}
-        if self.mask is not None and self.takes_positions:
-            inputs["position_ids"] = (self.mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        device = ids.device
+        ids, mask = to_inputs(self.plan.language_model, ids, self.mask)
+        inputs: dict[str, Any] = {"attention_mask": mask}
+        if mask is not None and self.takes_positions:
+            inputs["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         if self.use_cache:
             inputs["past_key_values"] = self
         keep = 1 + len(self.guesses)
-        return self.plan.language_model(input_ids=ids, use_cache=self.use_cache, logits_to_keep=keep, **inputs).logits
+        output = self.plan.language_model(input_ids=ids, use_cache=self.use_cache, logits_to_keep=keep, **inputs)
+        return output.logits.to(device)

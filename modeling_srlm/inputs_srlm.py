@@ -1,6 +1,13 @@
 """Checks of a forward call's tensors: every error names the value, the rule and the fix, before any compute."""
 
+from typing import Any
+
 import torch
+from transformers.utils import logging
+
+from .checks_srlm import check_positive_int
+
+logger = logging.get_logger(__name__)
 
 
 def check_inputs(
@@ -8,11 +15,11 @@ def check_inputs(
     attention_mask: torch.Tensor | None,
     labels: torch.Tensor | None,
     vocab_size: int,
-    device: torch.device,
+    device: torch.device | None,
 ) -> None:
-    """Raises TypeError or ValueError unless all are integer (B, L) tensors on the model's device with real tokens."""
+    """Raises TypeError or ValueError unless all are integer (B, L) tensors on `device`, if given, with real tokens."""
     _check_tensor("input_ids", input_ids, input_ids)
-    if input_ids.device != device:
+    if device is not None and input_ids.device != device:
         raise ValueError(f"input_ids is on {input_ids.device}, the model on {device}; move one with .to(device).")
     if attention_mask is not None:
         _check_tensor("attention_mask", attention_mask, input_ids)
@@ -63,3 +70,42 @@ def _check_mask(mask: torch.Tensor) -> None:
     if (runs > 1).any():
         row = int((runs > 1).nonzero()[0])
         raise ValueError(f"row {row} of attention_mask has holes; padding must stand before or behind the document.")
+
+
+def check_prompt_length(prompt_length: object, input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> None:
+    """Raises TypeError or ValueError unless the first `prompt_length` columns hold a token of each row."""
+    check_positive_int(
+        "prompt_length", prompt_length, "give the columns of the prompt, input_ids.shape[1] of generate"
+    )
+    assert isinstance(prompt_length, int)
+    if prompt_length > input_ids.shape[1]:
+        raise ValueError(
+            f"prompt_length={prompt_length} is longer than the rows of {input_ids.shape[1]} tokens; give the rows "
+            "that generate returned, and the columns of their prompts."
+        )
+    if attention_mask is not None and not (real := attention_mask[:, :prompt_length].bool().any(dim=1)).all():
+        raise ValueError(
+            f"row {int(real.long().argmin())} has no token in the first prompt_length={prompt_length} columns; give a "
+            "length that covers a token of each prompt."
+        )
+
+
+def warn_of_padding(input_ids: torch.Tensor, labels: torch.Tensor | None, config: Any) -> None:
+    """Warns once where rows of a batch without attention_mask seem to be padded on the right.
+
+    The grid of chunks ends where a row ends; that of a padded row would end in its padding.
+    """
+    if len(input_ids) < 2 or input_ids.shape[1] < 2:
+        return
+    last = input_ids[:, -1]
+    padded = (last == 0) | (last == input_ids[:, -2])
+    if isinstance(config.pad_token_id, int):
+        padded |= last == config.pad_token_id
+    if labels is not None:
+        padded &= labels[:, -1] != -100
+    if padded.any():
+        logger.warning_once(
+            f"row {int(padded.long().argmax())} of a batch without attention_mask seems to be padded on the right; "
+            "its padding is read as text, which changes what is retrieved and the probabilities of every token: give "
+            "attention_mask; where a tool gives none, such as lm-evaluation-harness, use batch_size=1."
+        )

@@ -76,7 +76,7 @@ class SelfRetrievalLM(TwoTokenizers, GenerationMixin):
                 model's repo), or any object with `encode(list[str]) -> (n, d)` (given anew after loading).
             model_kwargs, retriever_kwargs: passed to the `from_pretrained` of either (`revision`, `dtype`, ...). Where
                 they do not say so, no code of a repo is run and no pickle is read.
-            config: settings of [`SelfRetrievalConfig`].
+            config: settings of [`SelfRetrievalConfig`]; also `dtype`, for both.
         """
         return from_components(cls, model, tokenizer, retriever, model_kwargs or {}, retriever_kwargs or {}, config)
 
@@ -105,6 +105,7 @@ class SelfRetrievalLM(TwoTokenizers, GenerationMixin):
         history: list[list[str]] | None = None,
         answer: list[str] | None = None,
         history_mask: torch.Tensor | None = None,
+        prompt_length: int | None = None,
     ) -> SelfRetrievalOutput | tuple:
         """Scores the labelled span of each row, block by block, with what each block retrieves.
 
@@ -117,6 +118,8 @@ class SelfRetrievalLM(TwoTokenizers, GenerationMixin):
             show_progress: a progress bar over the scored tokens, where there is more than one block.
             past_key_values: of `generate`, for the next token alone.
             return_dict: False for a plain tuple.
+            prompt_length: of rows that `generate` returned, the columns of their prompts: each new token then has the
+                probability that it was chosen by. (Without it: if `target_size` is set and divides their number.)
             query, history, answer, history_mask: in place of all that, a dialogue: `forward_with_history_retrieval`.
 
         Raises TypeError or ValueError for tensors that do not fit, a missing tokenizer or retriever.
@@ -128,8 +131,9 @@ class SelfRetrievalLM(TwoTokenizers, GenerationMixin):
         if past_key_values is not None:
             logits = past_key_values.next_logits(input_ids, attention_mask)
             return SelfRetrievalOutput(logits=logits, past_key_values=past_key_values)
-        check_inputs(input_ids, attention_mask, labels, self.config.get_text_config().vocab_size, self.device)
-        output = run_documents(Plan.of(self), input_ids, attention_mask, labels, output_logits, show_progress)
+        check_inputs(input_ids, attention_mask, labels, self.config.get_text_config().vocab_size, self._one_device)
+        rows = (input_ids, attention_mask, labels)
+        output = run_documents(Plan.of(self), *rows, output_logits, show_progress, prompt_length)
         return output if return_dict else output.to_tuple()
 
     def forward_with_history_retrieval(
@@ -173,7 +177,7 @@ class SelfRetrievalLM(TwoTokenizers, GenerationMixin):
         Returns (B, n_target, n_candidate) sums over the target's scored tokens, in nats; -inf where a candidate is
         not a key of the target's window. Without `candidates` the columns are the chunk numbers.
         """
-        check_inputs(input_ids, attention_mask, labels, self.config.get_text_config().vocab_size, self.device)
+        check_inputs(input_ids, attention_mask, labels, self.config.get_text_config().vocab_size, self._one_device)
         return score_candidates(Plan.of_candidates(self), input_ids, attention_mask, labels, candidates)
 
     def compute_perplexity(

@@ -7,7 +7,16 @@ import torch
 from transformers import PreTrainedModel
 
 from .assembly_srlm import InputLayout
-from .chunking_srlm import Block, Document, block_size, chunks_without_keys, cut_blocks, half_window, make_block
+from .chunking_srlm import (
+    Block,
+    Document,
+    block_size,
+    chunks_without_keys,
+    cut_blocks,
+    cut_generated,
+    half_window,
+    make_block,
+)
 from .configuration_srlm import RETRIEVER_METHODS, SelfRetrievalConfig
 from .encoding_srlm import Encode, ignores_role, retriever_encode, state_encode
 from .retriever_srlm import NestedRetriever
@@ -70,6 +79,8 @@ class Plan:
     def cut(self, document: Document) -> list[Block]:
         """The blocks of a document, in order of position."""
         window = self.config.context_window_size
+        if document.prompt_chunks is not None:
+            return cut_generated(document, window, self.target_size, self.layout.replace)
         size = block_size(document, window, self.config.target_size, self.room)
         return cut_blocks(document, window, size, self.layout.replace)
 
@@ -95,7 +106,7 @@ def check_components(model: "SelfRetrievalLM") -> None:
             "set model.retriever, or choose another method, such as 'bm25'."
         )
     if isinstance(model.retriever, NestedRetriever):
-        model.retriever.tokenizer = model.retriever_tokenizer  # loaded on first need; ValueError if there is none
+        _ = model.retriever.tokenizer  # loaded on first need; ValueError if there is none
     _ = model.tokenizer  # the same for the text of chunks
 
 

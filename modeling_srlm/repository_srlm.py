@@ -12,7 +12,6 @@ from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTr
 from transformers.utils import logging
 
 from .loading_srlm import (
-    check_shard,
     commit_of,
     damaged_files,
     hub_keywords,
@@ -21,6 +20,7 @@ from .loading_srlm import (
     refuse_pickles,
     tokenizer_keywords,
 )
+from .placement_srlm import PlacedModel
 from .saving_srlm import finish_save, saved_whole
 
 # What is sent without Lookback: files of the model, and no pickle that a training left beside them.
@@ -29,7 +29,7 @@ _UPLOAD_KEYWORDS = ("commit_message", "create_pr", "private", "revision", "token
 logger = logging.get_logger(__name__)
 
 
-class CompleteRepository(PreTrainedModel):
+class CompleteRepository(PlacedModel):
     """Base class of a model that saves, pushes and loads with its tokenizer."""
 
     _tokenizer: PreTrainedTokenizerBase | None = None
@@ -51,17 +51,10 @@ class CompleteRepository(PreTrainedModel):
             )
         self._tokenizer = tokenizer
 
-    def _load_tokenizer(self, folder: str = "") -> PreTrainedTokenizerBase:
-        """The tokenizer in a folder of the repo that the model came from."""
+    def _load_tokenizer(self) -> PreTrainedTokenizerBase:
         if self._tokenizer_source is None:
             raise ValueError("the model has no tokenizer: build it with tokenizer=..., or set model.tokenizer.")
-        source, keywords = self._tokenizer_source
-        subfolder = "/".join(part for part in (keywords.get("subfolder"), folder) if part)
-        try:
-            return AutoTokenizer.from_pretrained(source, **{**keywords, "subfolder": subfolder})
-        except (OSError, ValueError, KeyError) as error:
-            where = f"{source!r}, folder {subfolder!r}" if subfolder else repr(source)
-            raise ValueError(f"no tokenizer could be loaded from {where}: set model.tokenizer.") from error
+        return load_tokenizer(*self._tokenizer_source)
 
     def _remember_source(self, source: str | os.PathLike, keywords: dict[str, Any]) -> None:
         kept = tokenizer_keywords(keywords)
@@ -101,13 +94,6 @@ class CompleteRepository(PreTrainedModel):
         if pretrained_model_name_or_path is not None:  # None: the weights were given as a state_dict
             model._remember_source(pretrained_model_name_or_path, kwargs)
         return loaded
-
-    @staticmethod
-    def _load_pretrained_model(model: Any, state_dict: Any, checkpoint_files: Any, *args: Any, **kwargs: Any) -> Any:
-        # Of a repo on the Hub the index is known only now, when its files lie in the cache and none is opened yet.
-        for file in checkpoint_files or ():
-            check_shard(f"{model.name_or_path!r} has", os.path.basename(file))
-        return PreTrainedModel._load_pretrained_model(model, state_dict, checkpoint_files, *args, **kwargs)
 
     def save_pretrained(  # type: ignore[override]  # transformers spells out its keywords; they pass through
         self,
@@ -200,6 +186,16 @@ class CompleteRepository(PreTrainedModel):
         with TemporaryDirectory() as folder:
             self.save_pretrained(folder, repo_id=repo_id, max_shard_size=max_shard_size)
             return _upload(Path(folder), repo_id, commit_message, create_pr, private, revision, token)
+
+
+def load_tokenizer(source: str, keywords: dict[str, Any], folder: str = "") -> PreTrainedTokenizerBase:
+    """The tokenizer in a folder of a repo, found by what found the repo; ValueError if there is none."""
+    subfolder = "/".join(part for part in (keywords.get("subfolder"), folder) if part)
+    try:
+        return AutoTokenizer.from_pretrained(source, **{**keywords, "subfolder": subfolder})
+    except (OSError, ValueError, KeyError) as error:
+        where = f"{source!r}, folder {subfolder!r}" if subfolder else repr(source)
+        raise ValueError(f"no tokenizer could be loaded from {where}: set model.tokenizer.") from error
 
 
 def _record_commits(config: PreTrainedConfig) -> None:

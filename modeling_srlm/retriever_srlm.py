@@ -1,6 +1,7 @@
 """The retriever inside a self-retrieval LM: a frozen backbone with a pooling, saved in the same repo."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
@@ -8,6 +9,7 @@ from torch import nn
 from transformers import AutoModel, PreTrainedConfig, PreTrainedTokenizerBase
 
 from .checks_srlm import check_bool, check_choice, check_keywords, check_positive_int
+from .placement_srlm import input_device
 from .pooling_srlm import POOLINGS, drop_pooler, finish, pool
 from .prompting_srlm import PROMPT_KEYS, ROLES, embed_rows, text_list, tokenize_in_prompt
 
@@ -57,8 +59,22 @@ class NestedRetriever(nn.Module):
             config.retriever_config.is_causal = False  # transformers' masks and attention read it from there
         self.backbone = AutoModel.from_config(config.retriever_config)
         drop_pooler(self.backbone)
-        self.tokenizer: PreTrainedTokenizerBase | None = None
+        self._tokenizer: PreTrainedTokenizerBase | None = None
+        self.load_tokenizer: Callable[[], PreTrainedTokenizerBase] | None = None  # from where the weights came
         self.requires_grad_(False)
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The retriever's own tokenizer, loaded when first needed; ValueError if there is none."""
+        if self._tokenizer is None:
+            if self.load_tokenizer is None:
+                raise ValueError("the nested retriever has no tokenizer: set model.retriever.tokenizer to its own.")
+            self._tokenizer = self.load_tokenizer()
+        return self._tokenizer
+
+    @tokenizer.setter
+    def tokenizer(self, tokenizer: PreTrainedTokenizerBase | None) -> None:
+        self._tokenizer = tokenizer
 
     def train(self, mode: bool = True) -> "NestedRetriever":
         return super().train(False)
@@ -69,8 +85,6 @@ class NestedRetriever(nn.Module):
 
         They are those of the bi-encoder, and what it refuses is refused: a prompt that leaves no room for a text.
         """
-        if self.tokenizer is None:
-            raise ValueError("the nested retriever has no tokenizer: set model.retriever.tokenizer to its own.")
         texts = text_list(texts)
         check_choice("role", role, ROLES)
         if not texts:
@@ -80,13 +94,13 @@ class NestedRetriever(nn.Module):
         # By length: little padding.
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]), reverse=True)
         batches = [[rows[i] for i in order[start : start + batch_size]] for start in range(0, len(order), batch_size)]
-        device = next(self.backbone.parameters()).device
+        device = input_device(self.backbone)
         embeddings = torch.cat([embed_rows(batch, self._embed, self.tokenizer, device) for batch in batches])
         return embeddings[torch.tensor(order).argsort()]
 
     def _embed(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         hidden = self.backbone(input_ids=input_ids, attention_mask=attention_mask)[0]  # (n, length, d)
-        pooled = pool(hidden, attention_mask, self.settings.pooling, self.settings.pooling_k)
+        pooled = pool(hidden.to(attention_mask.device), attention_mask, self.settings.pooling, self.settings.pooling_k)
         return finish(pooled, self.settings.normalize)
 
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from .assembly_srlm import ModelInput
 from .chunking_srlm import UNKNOWN, Block, Document
+from .placement_srlm import is_dispatched, to_inputs
 
 LOOKAHEAD = 16  # batches' worth of inputs among which those of one shape are looked for
 LONG = 1024  # an input of so many tokens keeps the device busy by itself
@@ -26,7 +27,9 @@ def run_inputs(
     for batch in _batches(inputs, batch_size):
         input_ids = nn.utils.rnn.pad_sequence([item.tokens for item in batch], batch_first=True)
         kept = torch.unique(torch.cat([item.positions for item in batch]))
-        logits = language_model(input_ids=input_ids, logits_to_keep=kept, use_cache=False).logits
+        # Of a model on several devices the logits come from the last one, which is not told here.
+        (placed,), places = to_inputs(language_model, input_ids), kept.cpu() if is_dispatched(language_model) else kept
+        logits = language_model(input_ids=placed, logits_to_keep=places, use_cache=False).logits.to(input_ids.device)
         for row, item in enumerate(batch):
             # Indexing copies; inputs of one shape score at the same positions, and need none.
             alike = len(item.positions) == len(kept)

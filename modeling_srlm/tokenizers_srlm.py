@@ -1,11 +1,13 @@
 """The two tokenizers of a self-retrieval LM: its own, and that of the retriever nested in its repo."""
 
+import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from .repository_srlm import CompleteRepository
+from .repository_srlm import CompleteRepository, load_tokenizer
 from .retriever_srlm import NestedRetriever
 
 RETRIEVER_TOKENIZER_FOLDER = "retriever_tokenizer"
@@ -22,9 +24,14 @@ class TwoTokenizers(CompleteRepository):
     @property
     def retriever_tokenizer(self) -> PreTrainedTokenizerBase:
         """The nested retriever's own tokenizer; ValueError if there is none."""
-        if self.retriever.tokenizer is None:
-            self.retriever.tokenizer = self._load_tokenizer(RETRIEVER_TOKENIZER_FOLDER)
         return self.retriever.tokenizer
+
+    def _remember_source(self, source: str | os.PathLike, keywords: dict[str, Any]) -> None:
+        super()._remember_source(source, keywords)
+        if isinstance(self.retriever, NestedRetriever) and self._tokenizer_source is not None:
+            self.retriever.load_tokenizer = partial(
+                load_tokenizer, *self._tokenizer_source, RETRIEVER_TOKENIZER_FOLDER
+            )
 
     def _save_tokenizer(self, folder: Path) -> None:
         super()._save_tokenizer(folder)

@@ -228,3 +228,87 @@ def test_bad_input_is_named(call, text):
 def test_oracle_cannot_generate():
     with pytest.raises(ValueError, match="needs the target"):
         build(retrieval_method="oracle").generate(random_ids(1, 20), max_new_tokens=2)
+
+
+def test_forward_gives_any_number_of_new_tokens_their_probabilities():
+    """16 new tokens of a block of 64: the window starts where the whole block's does, told the prompt's length."""
+    for family, method in CASES:
+        model = build(family, retrieval_method=method, context_window_size=128, target_size=64)
+        prompt = random_ids(1, 300)
+        output = model.generate(prompt, max_new_tokens=16, return_dict_in_generate=True, output_logits=True)
+        found = model(output.sequences, prompt_length=300).logits[:, 299:-1]
+        torch.testing.assert_close(found, torch.stack(output.logits, dim=1), atol=2e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+@pytest.mark.parametrize("method", ["no", "bm25", "dense", "self", "random"])
+@pytest.mark.parametrize("settings", [{"target_size": None}, {"integrate_method": "replace", "key_num": 1}])
+@pytest.mark.parametrize("arguments", [{}, {"do_sample": True, "num_return_sequences": 2}])
+def test_padded_batches_of_any_length_get_their_probabilities(family, method, settings, arguments):
+    model = build(family, retrieval_method=method, add_bos=True, **settings)
+    prompts, mask = random_ids(3, 141, seed=4), torch.ones(3, 141, dtype=torch.long)
+    mask[1, 120:] = 0  # on the right: generate moves it to the left
+    mask[2, :139] = 0
+    torch.manual_seed(3)
+    kept = {"return_dict_in_generate": True, "output_logits": True, "top_k": 0}
+    output = model.generate(prompts, attention_mask=mask, max_new_tokens=45, **kept, **arguments)
+    copies = arguments.get("num_return_sequences", 1)
+    prompt_mask = mask.sort(dim=1).values.repeat_interleave(copies, dim=0)
+    for new in (1, 7, 8, 16, 21, 45):
+        ids = output.sequences[:, : 141 + new]
+        full = torch.cat([prompt_mask, torch.ones(len(ids), new, dtype=torch.long)], dim=1)
+        labels = ids.clone()
+        labels[:, :141] = -100
+        scored = model(ids, full, labels, output_logits=True, prompt_length=141)
+        wanted = torch.stack(output.logits[:new], dim=1)
+        torch.testing.assert_close(scored.logits[:, 140:-1], wanted, atol=2e-4, rtol=1e-4)
+        loss = torch.nn.functional.cross_entropy(wanted.flatten(0, 1), ids[:, 141:].flatten())
+        assert (
+            scored.loss.item() == pytest.approx(loss.item(), abs=1e-4)
+            and scored.num_scored_tokens == ids[:, 141:].numel()
+        )
+        chunks = [indices for _, indices, _ in output.past_key_values.retrievals][: -(-new // 8)]
+        assert torch.equal(scored.retrieved_indices, torch.stack(chunks, dim=1))
+        unlabelled = model(ids, full, prompt_length=141).logits
+        torch.testing.assert_close(unlabelled[:, 140:-1], wanted, atol=2e-4, rtol=1e-4)
+
+
+def test_rows_that_stopped_early_get_their_probabilities():
+    model = build(retrieval_method="bm25")
+    prompts = random_ids(2, 90)
+    first = model.generate(prompts, max_new_tokens=30)
+    stop = int(first[0, 90 + 11])
+    output = model.generate(
+        prompts, max_new_tokens=30, eos_token_id=stop, return_dict_in_generate=True, output_logits=True
+    )
+    length = int((first[0, 90:] == stop).nonzero()[0]) + 1
+    mask = torch.ones_like(output.sequences)
+    mask[0, 90 + length :] = 0
+    found = model(output.sequences, mask, prompt_length=90).logits[0, 89 : 89 + length]
+    torch.testing.assert_close(found, torch.stack(output.logits, dim=1)[0, :length], atol=2e-4, rtol=1e-4)
+
+
+def test_the_prompt_itself_is_scored_as_without_new_tokens():
+    """Before the prompt's end the blocks are those of the prompt alone."""
+    model = build(retrieval_method="bm25")
+    ids = random_ids(1, 150)
+    alone = model(ids[:, :141], labels=ids[:, :141], output_logits=True).logits[:, :-1]
+    whole = model(ids, labels=ids, output_logits=True, prompt_length=141).logits[:, :140]
+    torch.testing.assert_close(whole, alone, atol=2e-4, rtol=1e-4)
+    none = torch.full_like(ids, -100)
+    none[0, 40] = ids[0, 40]
+    assert model(ids, labels=none, prompt_length=141).num_scored_tokens == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"prompt_length": 0}, ValueError, "prompt_length=0 must be at least 1"),
+        ({"prompt_length": True}, TypeError, "prompt_length=True must be a whole number"),
+        ({"prompt_length": 41}, ValueError, "prompt_length=41 is longer than the rows of 40 tokens"),
+        ({"prompt_length": 3, "attention_mask": torch.ones(1, 40).long().triu(4)}, ValueError, "row 0 has no token"),
+    ],
+)
+def test_a_wrong_prompt_length_is_named(arguments, error, message):
+    with pytest.raises(error, match=message):
+        build(retrieval_method="no")(random_ids(1, 40), **arguments)

@@ -45,3 +45,34 @@ def test_pipeline_generates():
     found = generate(text, max_new_tokens=20, do_sample=False, return_full_text=False)[0]["generated_text"]
     expected = model.generate(ids, max_new_tokens=20, do_sample=False)[0, ids.shape[1] :]
     assert found == model.tokenizer.decode(expected, skip_special_tokens=True)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "lengths", "warned"),
+    [(1, (300, 170), False), (2, (300, 170), True), (2, (300, 300), False), (2, (30, 20), False)],
+)
+def test_a_padded_batch_without_a_mask_is_told(monkeypatch, batch_size, lengths, warned):
+    """The harness pads on the right and gives no mask; short rows stand in the window whole, however they end."""
+    said: list[str] = []
+    monkeypatch.setattr("modeling_srlm.inputs_srlm.logger.warning_once", said.append)
+    model = build("llama", "bm25")
+    harness = HFLM(pretrained=model, tokenizer=model.tokenizer, max_length=1000, batch_size=batch_size)
+    rows = [([3], random_ids(length, seed=length + i).tolist()) for i, length in enumerate(lengths)]
+    harness._loglikelihood_tokens([(("", ""), *row) for row in rows], disable_tqdm=True)
+    assert [("seems to be padded on the right" in text, "batch_size=1" in text) for text in said] == (
+        [(True, True)] if warned else []
+    )
+
+
+def test_a_batch_with_a_mask_or_with_labels_is_no_riddle(monkeypatch):
+    said: list[str] = []
+    monkeypatch.setattr("modeling_srlm.inputs_srlm.logger.warning_once", said.append)
+    model, ids = build("llama", "bm25"), random_ids(2, 200)
+    ids[1, 150:] = model.tokenizer.pad_token_id
+    labels = ids.clone()
+    labels[1, 150:] = -100
+    model(ids, (ids != model.tokenizer.pad_token_id).long())
+    model(ids, labels=labels)
+    assert not said
+    model(ids, labels=ids)
+    assert len(said) == 1

@@ -1,6 +1,9 @@
 """One and the same bi-encoder, as itself and nested in a self-retrieval LM: equal vectors, and equal errors."""
 
+import copy
+import pickle
 import random
+import shutil
 from typing import Any
 
 import pytest
@@ -136,7 +139,6 @@ def test_the_vectors_stay_when_it_is_saved_and_loaded(seed, tmp_path):
     wanted = {role: outcome(encoder, texts, role) for role in ("query", "passage")}
     nested_in_lm(encoder).save_pretrained(tmp_path)
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
-    assert loaded.retriever_tokenizer is loaded.retriever.tokenizer  # loaded on first need
     for role, expected in wanted.items():
         assert_alike(outcome(loaded.retriever, texts, role), expected, (seed, role, case, texts))
 
@@ -181,3 +183,22 @@ def test_a_pickled_retriever_is_refused_before_it_is_read(tmp_path):
         load_retriever(str(tmp_path))
     with pytest.raises(ValueError, match="use_safetensors=False would read a pickle"):
         load_retriever(str(tmp_path), use_safetensors=False)
+
+
+def test_a_copy_and_a_subfolder_know_the_tokenizer(tmp_path):
+    """The retriever finds its tokenizer by itself, without a question to the model first."""
+    encoder = biencoder()
+    nested_in_lm(encoder).save_pretrained(tmp_path / "inner")
+    loaded = SelfRetrievalLM.from_pretrained(tmp_path, subfolder="inner")
+    for retriever in (copy.deepcopy(loaded.retriever), pickle.loads(pickle.dumps(loaded.retriever)), loaded.retriever):
+        assert_alike(retriever.encode(TEXTS), encoder.encode(TEXTS, role="passage"), "after loading")
+    assert loaded.retriever_tokenizer is loaded.retriever.tokenizer
+
+
+def test_a_retriever_without_a_tokenizer_is_named(tmp_path):
+    nested_in_lm(biencoder()).save_pretrained(tmp_path)
+    shutil.rmtree(tmp_path / "retriever_tokenizer")
+    with pytest.raises(ValueError, match=r"no tokenizer could be loaded from .*'retriever_tokenizer'"):
+        SelfRetrievalLM.from_pretrained(tmp_path).retriever.encode(["lantern"])
+    with pytest.raises(ValueError, match=r"set model\.retriever\.tokenizer"):
+        SelfRetrievalLM(SelfRetrievalLM.from_pretrained(tmp_path).config).retriever.encode(["lantern"])

@@ -94,6 +94,8 @@ def test_a_nested_retriever_is_given_with_the_plain_lm(tmp_path):
         load_srlm(str(tmp_path / "run"), {}, retriever=retriever),
     ):
         torch.testing.assert_close(loss(loaded), expected, rtol=0, atol=1e-6)
+    halved = load_adapted(tmp_path / "run", retriever=retriever, dtype=torch.bfloat16)
+    assert (halved.language_model.dtype, halved.retriever.backbone.dtype) == (torch.bfloat16, torch.bfloat16)
     other = BiEncoderModel.from_backbone(tiny_backbone(seed=1, lm_head=False), tiny_tokenizer(), pooling="last_token")
     other.save_pretrained(tmp_path / "other")
     with pytest.raises(ValueError, match="that of the training had"):
