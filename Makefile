@@ -24,10 +24,15 @@ test: install
 test-slow: install
 	$(BIN)/python -m pytest -q -m slow -n auto --dist worksteal
 
-# Kills, full disks and workers that end, ROUNDS times in a row; LOOKBACK_FAULT_SEED repeats a round's choices.
+# Kills, full disks, workers that end, and 2,000 cases a property, ROUNDS times in a row; LOOKBACK_FAULT_SEED repeats a
+# round's choices.
 ROUNDS ?= 1
+PROPERTIES := $(wildcard tests/*/test_properties.py)
 test-faults: install
-	for round in $$(seq $(ROUNDS)); do $(BIN)/python -m pytest -q -m faults -rP -n auto --dist worksteal || exit 1; done
+	for round in $$(seq $(ROUNDS)); do \
+		LOOKBACK_CASES=2000 $(BIN)/python -m pytest -q $(PROPERTIES) && \
+		$(BIN)/python -m pytest -q -m faults -rP -n auto --dist worksteal || exit 1; \
+	done
 
 # The same suite on the oldest versions that pyproject.toml allows.
 test-min: $(VENV_MIN)/.installed
