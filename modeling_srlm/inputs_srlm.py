@@ -1,5 +1,7 @@
 """Checks of a forward call's tensors: every error names the value, the rule and the fix, before any compute."""
 
+from typing import Any
+
 import torch
 
 
@@ -28,6 +30,16 @@ def check_inputs(
             f"input_ids run from {int(input_ids.min())} to {highest}; the backbone has {vocab_size} tokens. "
             f"Use its own tokenizer, or resize_token_embeddings."
         )
+
+
+def refuse_others(keywords: dict[str, Any]) -> None:
+    """Raises TypeError for an argument that `forward` does not have, and that is given."""
+    for name, value in keywords.items():
+        if value is not None and value is not False:
+            raise TypeError(
+                f"forward() has no argument {name!r} here: a document goes through the backbone in pieces, with what "
+                "each retrieves, so take input_ids, attention_mask and labels, or the backbone, model.language_model."
+            )
 
 
 def _check_labels(labels: torch.Tensor, vocab_size: int) -> None:

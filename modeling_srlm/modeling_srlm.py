@@ -25,7 +25,7 @@ from .dialogue_srlm import score_answers, score_continuations
 from .documents_srlm import perplexity, run_documents
 from .encoding_srlm import EmbeddingCache
 from .generation_srlm import RetrievalState, prepare_generation
-from .inputs_srlm import check_inputs
+from .inputs_srlm import check_inputs, refuse_others
 from .oracle_srlm import score_candidates
 from .output_srlm import SelfRetrievalOutput
 from .planning_srlm import Plan
@@ -100,11 +100,12 @@ class SelfRetrievalLM(TwoTokenizers, GenerationMixin):
         output_logits: bool = False,
         show_progress: bool = False,
         past_key_values: RetrievalState | None = None,
-        return_dict: bool = True,
+        return_dict: bool | None = None,
         query: list[str] | None = None,
         history: list[list[str]] | None = None,
         answer: list[str] | None = None,
         history_mask: torch.Tensor | None = None,
+        **kwargs: Any,
     ) -> SelfRetrievalOutput | tuple:
         """Scores the labelled span of each row, block by block, with what each block retrieves.
 
@@ -118,9 +119,11 @@ class SelfRetrievalLM(TwoTokenizers, GenerationMixin):
             past_key_values: of `generate`, for the next token alone.
             return_dict: False for a plain tuple.
             query, history, answer, history_mask: in place of all that, a dialogue: `forward_with_history_retrieval`.
+            kwargs: None or False; peft's wrapper names all that language models know.
 
         Raises TypeError or ValueError for tensors that do not fit, a missing tokenizer or retriever.
         """
+        refuse_others(kwargs)
         if query is not None and history is not None and answer is not None:
             return self.forward_with_history_retrieval(query, history, answer, history_mask)
         if input_ids is None:
@@ -130,7 +133,7 @@ class SelfRetrievalLM(TwoTokenizers, GenerationMixin):
             return SelfRetrievalOutput(logits=logits, past_key_values=past_key_values)
         check_inputs(input_ids, attention_mask, labels, self.config.get_text_config().vocab_size, self.device)
         output = run_documents(Plan.of(self), input_ids, attention_mask, labels, output_logits, show_progress)
-        return output if return_dict else output.to_tuple()
+        return output.to_tuple() if return_dict is False else output
 
     def forward_with_history_retrieval(
         self,
