@@ -37,6 +37,16 @@ def check_inputs(
         )
 
 
+def refuse_others(keywords: dict[str, Any]) -> None:
+    """Raises TypeError for an argument that `forward` does not have, and that is given."""
+    for name, value in keywords.items():
+        if value is not None and value is not False:
+            raise TypeError(
+                f"forward() has no argument {name!r} here: a document goes through the backbone in pieces, with what "
+                "each retrieves, so take input_ids, attention_mask and labels, or the backbone, model.language_model."
+            )
+
+
 def _check_labels(labels: torch.Tensor, vocab_size: int) -> None:
     wrong = ((labels < 0) & (labels != -100)) | (labels >= vocab_size)
     if wrong.any():

@@ -25,7 +25,7 @@ from .dialogue_srlm import score_answers, score_continuations
 from .documents_srlm import perplexity, run_documents
 from .encoding_srlm import EmbeddingCache
 from .generation_srlm import RetrievalState, prepare_generation
-from .inputs_srlm import check_inputs
+from .inputs_srlm import check_inputs, refuse_others
 from .oracle_srlm import score_candidates
 from .output_srlm import SelfRetrievalOutput
 from .planning_srlm import Plan
@@ -100,12 +100,13 @@ class SelfRetrievalLM(TwoTokenizers, GenerationMixin):
         output_logits: bool = False,
         show_progress: bool = False,
         past_key_values: RetrievalState | None = None,
-        return_dict: bool = True,
+        return_dict: bool | None = None,
         query: list[str] | None = None,
         history: list[list[str]] | None = None,
         answer: list[str] | None = None,
         history_mask: torch.Tensor | None = None,
         prompt_length: int | None = None,
+        **kwargs: Any,
     ) -> SelfRetrievalOutput | tuple:
         """Scores the labelled span of each row, block by block, with what each block retrieves.
 
@@ -121,9 +122,11 @@ class SelfRetrievalLM(TwoTokenizers, GenerationMixin):
             prompt_length: of rows that `generate` returned, the columns of their prompts: each new token then has the
                 probability that it was chosen by. (Without it: if `target_size` is set and divides their number.)
             query, history, answer, history_mask: in place of all that, a dialogue: `forward_with_history_retrieval`.
+            kwargs: None or False; peft names all that language models know.
 
         Raises TypeError or ValueError for tensors that do not fit, a missing tokenizer or retriever.
         """
+        refuse_others(kwargs)
         if query is not None and history is not None and answer is not None:
             return self.forward_with_history_retrieval(query, history, answer, history_mask)
         if input_ids is None:
@@ -134,7 +137,7 @@ class SelfRetrievalLM(TwoTokenizers, GenerationMixin):
         check_inputs(input_ids, attention_mask, labels, self.config.get_text_config().vocab_size, self._one_device)
         rows = (input_ids, attention_mask, labels)
         output = run_documents(Plan.of(self), *rows, output_logits, show_progress, prompt_length)
-        return output if return_dict else output.to_tuple()
+        return output.to_tuple() if return_dict is False else output
 
     def forward_with_history_retrieval(
         self,
@@ -171,8 +174,7 @@ class SelfRetrievalLM(TwoTokenizers, GenerationMixin):
         """Log-likelihood of each target chunk under each single candidate key: the LM's feedback on retrieval.
 
         Args:
-            input_ids, attention_mask, labels: as in `forward`.
-            candidates: (B, c) chunk numbers to try, -1 for none; default: every key.
+            candidates: (B, c) chunk numbers to try, -1 for none; default: every key. The others: as in `forward`.
 
         Returns (B, n_target, n_candidate) sums over the target's scored tokens, in nats; -inf where a candidate is
         not a key of the target's window. Without `candidates` the columns are the chunk numbers.
@@ -212,8 +214,7 @@ class SelfRetrievalLM(TwoTokenizers, GenerationMixin):
 
         Returns what transformers' `generate` returns: (B, L + new) ids, or with `return_dict_in_generate` an output
         whose `past_key_values.retrievals` says what was retrieved when.
-        Raises ValueError for `retrieval_method` "oracle", which needs the target, and for arguments that work on the
-        backbone's own sequence, such as assisted decoding.
+        Raises ValueError for "oracle", which needs the target, and for what works on the backbone's own sequence.
         """
         ids = input_ids if inputs is None else inputs
         ids, arguments = prepare_generation(self, ids, attention_mask, generation_config, kwargs)
@@ -239,8 +240,7 @@ class SelfRetrievalLM(TwoTokenizers, GenerationMixin):
             messages: [{"role": "system" | "user" | "assistant" | ..., "content": text}, ...], the last a user's.
             kwargs: of the backbone's `generate`, such as `max_new_tokens`, `do_sample` or a `streamer`.
 
-        Raises ValueError where the tokenizer has no chat template, the last message alone fills the window, or
-        `retrieval_method` is "oracle", which needs the answer.
+        Raises ValueError without a chat template, for a last message that fills the window, and for "oracle".
         """
         return answer_chat(self, messages, **kwargs)
 

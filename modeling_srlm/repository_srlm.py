@@ -15,6 +15,8 @@ from .loading_srlm import (
     commit_of,
     damaged_files,
     hub_keywords,
+    not_shared,
+    refuse_adapter_alone,
     refuse_foreign_shards,
     refuse_pickled_adapter,
     refuse_pickles,
@@ -85,6 +87,7 @@ class CompleteRepository(PlacedModel):
         except (SafetensorError, OSError, RuntimeError) as error:
             damaged = [] if source is None else damaged_files(source, keywords)
             if not damaged:
+                refuse_adapter_alone(source, keywords, error)
                 raise
             raise OSError(
                 f"{str(source)!r} cannot be loaded, as {', '.join(damaged)} is truncated, or not what its checksum "
@@ -135,8 +138,7 @@ class CompleteRepository(PlacedModel):
         if peft_model_id is not None and kwargs.get("adapter_state_dict") is None:
             refuse_pickled_adapter(peft_model_id, kwargs)
         result = super().load_adapter(peft_model_id, *args, **kwargs)
-        strange = sorted({*result.missing_keys, *result.unexpected_keys})
-        if strange:
+        if strange := sorted({*not_shared(self, result.missing_keys), *result.unexpected_keys}):
             hint = (
                 "transformers cannot load a DoRA; use peft.PeftModel.from_pretrained(model, folder)."
                 if any("lora_magnitude_vector" in name for name in strange)

@@ -2,21 +2,26 @@
 """A folder that is saved into changes when everything is written, or not at all."""
 
 import errno
+import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from transformers.utils import (
     ADAPTER_CONFIG_NAME,
     ADAPTER_SAFE_WEIGHTS_NAME,
+    CONFIG_NAME,
     SAFE_WEIGHTS_INDEX_NAME,
     SAFE_WEIGHTS_NAME,
 )
 
 # Inside a folder that is saved into: what is being written, and what is written and only has to take its place.
 _PARTIAL, _WHOLE, _STALE = ".saving", ".saved", ".stale"
+_REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
 @contextmanager
@@ -35,6 +40,9 @@ def saved_whole(folder: Path) -> Iterator[Path]:
         if (folder / "README.md").is_file():  # its text stays
             shutil.copyfile(folder / "README.md", partial / "README.md")
         yield partial
+        for file in partial.rglob(CONFIG_NAME):
+            if (text := without_folders(file)) is not None:
+                file.write_text(text, encoding="utf-8")
         (partial / _STALE).write_text("\n".join(_other_weights(folder, partial)))
         flush_folder(partial)
         os.rename(partial, folder / _WHOLE)
@@ -64,6 +72,31 @@ def finish_save(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
     flush_folder(folder, files=False)
     shutil.rmtree(whole)
+
+
+def is_folder(name: str) -> bool:
+    """Whether the name of a model is that of a folder on this machine or another, and no id of a repo."""
+    return os.path.isdir(name) or not _REPO_ID.fullmatch(name)
+
+
+def without_folders(file: Path) -> str | None:
+    """A configuration's text without the folders that its parts were loaded from; None where it names none."""
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:  # not ours to mend
+        return None
+    return json.dumps(config, indent=2, ensure_ascii=False) + "\n" if _drop_folders(config) else None
+
+
+def _drop_folders(part: Any) -> bool:
+    found = False
+    for value in part.values() if isinstance(part, dict) else part if isinstance(part, list) else ():
+        found = _drop_folders(value) or found
+    for key in ("_name_or_path", "name_or_path") if isinstance(part, dict) else ():
+        if isinstance(name := part.get(key), str) and name and is_folder(name):
+            del part[key]
+            found = True
+    return found
 
 
 def _other_weights(folder: Path, new: Path) -> list[str]:

@@ -16,6 +16,7 @@ from ..inspection.inspection import FETCHED, Inspection, look_at
 from ..inspection.sources import HubSource
 from ..travelling.saving import finish_save
 from .commits import RepoChangedError, commit_files, head_of
+from .folder_names import warn_of_local_base, without_folder_names
 from .retries import TransferError, retried
 from .verification import fetch_verified
 
@@ -68,6 +69,7 @@ def push(
     finish_save(folder)
     names = _files(folder)
     _check_files(names, f"folder {str(source)!r}", "save the model with save_pretrained")
+    warn_of_local_base(folder)
     api = HfApi(token=token)
     what = f"the push to {repo_id!r}"
     repo_id = retried(lambda: api.create_repo(repo_id, private=private, exist_ok=True), what).repo_id
@@ -75,10 +77,11 @@ def push(
         retried(lambda: api.create_branch(repo_id, branch=revision, exist_ok=True), what)
     files = {name: folder / name for name in filter_repo_objects(names, ignore_patterns=list(BYPRODUCTS))}
     with tempfile.TemporaryDirectory() as place:
+        files = without_folder_names({**files, **(beside or {})}, Path(place, "files"))
         for _ in range(_RACES):
             head = head_of(api, repo_id, revision)
             card = card_to_send(folder, repo_id, head, token, Path(place))
-            sent = {**files, **({"README.md": card} if card else {}), **(beside or {})}
+            sent = {**files, **({"README.md": card} if card else {})}
             try:
                 return commit_files(api, repo_id, head, sent, commit_message, revision, create_pr)
             except RepoChangedError:  # by somebody else, since: once more, on top of that

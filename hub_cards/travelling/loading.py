@@ -11,7 +11,14 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedConfig, PreTrainedModel
-from transformers.utils import ADAPTER_SAFE_WEIGHTS_NAME, CONFIG_NAME, cached_file
+from transformers.utils import (
+    ADAPTER_CONFIG_NAME,
+    ADAPTER_SAFE_WEIGHTS_NAME,
+    CONFIG_NAME,
+    SAFE_WEIGHTS_INDEX_NAME,
+    SAFE_WEIGHTS_NAME,
+    cached_file,
+)
 
 from .checks import check_keywords
 
@@ -113,6 +120,31 @@ def refuse_pickled_adapter(source: str, keywords: dict[str, Any]) -> None:
             f"{source!r} holds no {ADAPTER_SAFE_WEIGHTS_NAME}; another file of weights is a pickle, which can run any "
             "code when it is loaded, and is not read. Ask its owner to save it as safetensors, as peft does by itself."
         )
+
+
+def not_shared(model: PreTrainedModel, missing: Collection[str]) -> list[str]:
+    """The missing names without those whose weights came under another name (trained rows of a head that is tied)."""
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    loaded = {id(value) for name, value in parameters.items() if name not in missing}
+    return [name for name in missing if id(parameters.get(name)) not in loaded]
+
+
+def refuse_adapter_alone(source: str | os.PathLike | None, keywords: dict[str, Any], error: Exception) -> None:
+    """OSError, from `error`, that says how to load it where an adapter lies without the weights of a model."""
+    names = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, ADAPTER_CONFIG_NAME)
+    try:
+        here = [
+            name
+            for name in (names if source is not None else ())
+            if cached_file(str(source), name, _raise_exceptions_for_missing_entries=False, **keywords)
+        ]
+    except (OSError, ValueError):  # no such repo: the first error says so
+        return
+    if here == [ADAPTER_CONFIG_NAME]:
+        raise OSError(
+            f"{str(source)!r} holds an adapter alone, without the weights of its base: load the base and then "
+            "base.load_adapter, as its card (README.md) shows, or load_adapted of Lookback."
+        ) from error
 
 
 def damaged_files(source: str | os.PathLike, keywords: dict[str, Any]) -> list[str]:

@@ -22,6 +22,15 @@ class MergeArguments:
     base_revision: str | None = field(
         default=None, metadata={"help": "Branch, tag or commit of the base's repo; default: the one it names."}
     )
+    retriever: str | None = field(
+        default=None,
+        metadata={
+            "help": "Hub id or folder of the retriever, for an adapter that was trained on a plain LM with one."
+        },
+    )
+    retriever_revision: str | None = field(
+        default=None, metadata={"help": "Branch, tag or commit of the retriever's repo."}
+    )
     dtype: str | None = field(
         default=None,
         metadata={"help": "Load the base in this type (float32, bfloat16); default: the one it was saved in."},

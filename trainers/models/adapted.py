@@ -87,6 +87,13 @@ def build_found(found: Found, is_trainable: bool = False, **settings: Any) -> An
 
 def _base_model(found: Found, base: Found, settings: dict[str, Any]) -> Any:
     family, settings = FAMILIES[found.model_type], {**settings, **base.loading}
+    if settings.get("retriever") is not None and not (
+        family is SelfRetrievalLM and base.model_type != found.model_type
+    ):
+        raise ValueError(
+            f"retriever={settings['retriever']!r} is for an adapter of a self-retrieval LM on a plain LM, "
+            f"and the base of {found.source!r} is a complete {base.model_type}: leave it out."
+        )
     if family is BiEncoderModel:
         names = [name for name in BiEncoderConfig.keywords() if name != "text_config"]
         settings = {**{name: getattr(found.config, name) for name in names}, **settings}

@@ -50,6 +50,7 @@ def take_adapter(model: PreTrainedModel) -> None:
     """
     config: Any = model.peft_config[adapter_name(model)]
     _check_kind(config)
+    config.task_type = config.task_type or _task_type(model)
     if not config.base_model_name_or_path:
         _record_base(model)
 
@@ -91,7 +92,7 @@ def add_adapter(
         if peft_config.target_modules is None:
             peft_config.target_modules = "all-linear"
             if peft_config.exclude_modules is None:  # a nested retriever is frozen: an adapter in it gets no gradient
-                peft_config.exclude_modules = rf"(?!{model.base_model_prefix}\.).*"
+                peft_config.exclude_modules = _all_but(model, [model.base_model_prefix])
         if new_token_ids and not peft_config.trainable_token_indices and not peft_config.modules_to_save:
             peft_config.trainable_token_indices = _token_rows(model, new_token_ids)
         if trained_modules:
@@ -120,6 +121,17 @@ def _record_base(model: PreTrainedModel) -> None:
     recorded: Any = model.peft_config[adapter_name(model)]
     recorded.base_model_name_or_path = model.name_or_path or config.name_or_path or None
     recorded.revision = getattr(config, "_commit_hash", None)
+    # On the plain backbone, where nothing has the names that things have here, peft would leave all weights out with a
+    # warning and give the base's outputs (0.21): so it finds every layer excluded, which is an error.
+    if not model.name_or_path and getattr(recorded, "exclude_modules", "") is None:
+        recorded.exclude_modules = _all_but(model, [name for name, _ in model.named_children()])
+
+
+def _all_but(model: PreTrainedModel, parts: list[str]) -> str:
+    """A pattern of the names of all modules outside of these parts of a model; its comment is for who reads peft's
+    error, which says to look at `exclude_modules`."""
+    hint = f"(?#an adapter of a {model.config.model_type}: load it with trainers.load_adapted)"
+    return rf"{hint}(?!({'|'.join(parts)})(\.|$)).*"
 
 
 def _token_rows(model: PreTrainedModel, token_ids: list[int]) -> dict[str, list[int]]:
