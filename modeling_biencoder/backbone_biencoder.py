@@ -1,12 +1,33 @@
 """The backbone of a new bi-encoder: from the Hub, a folder or memory, as a base model; and which see both ways."""
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from transformers import AutoModel, PreTrainedModel
+from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+from transformers.utils import logging
 
-from .loading_biencoder import load_backbone_weights
+from .loading_biencoder import load_backbone_weights, split_keywords, tokenizer_keywords
+from .sentence_modules_biencoder import SentenceTransformerParts
+from .sentence_transformers_biencoder import (
+    dense_weights,
+    describe_sentence_transformer,
+    is_sentence_transformer,
+    longest_input,
+    lower_cased,
+    read_sentence_transformer,
+    states_of_dense,
+    within,
+)
+
+if TYPE_CHECKING:
+    from .modeling_biencoder import BiEncoderModel
+
+logger = logging.get_logger(__name__)
+_UNSAID = (
+    "{!r} is a plain backbone, which says nothing of pooling, lengths and prompts: it gets pooling='last_token', "
+    "normalize=True, up to 512 tokens and no prompts. Give pooling=... (encoders mostly take 'mean' or 'cls')."
+)
 
 # Which decoders see both ways where `bidirectional=True` asks for it, by `config.model_type`. transformers reads
 # `config.is_causal=False` where it makes the attention mask, but not every family's code goes through there: some stay
@@ -21,6 +42,61 @@ BIDIRECTIONAL_DECODERS = (
     "olmo", "olmo2", "olmo3", "olmoe", "opt", "persimmon", "phi", "phi3", "phimoe", "qwen2", "qwen2_moe", "qwen3",
     "qwen3_moe", "seed_oss", "smollm3", "starcoder2", "xglm",
 )  # fmt: skip
+
+
+def from_backbone(
+    model_class: type["BiEncoderModel"],
+    backbone: Any,
+    tokenizer: PreTrainedTokenizerBase | str | os.PathLike | None,
+    settings: dict[str, Any],
+) -> "BiEncoderModel":
+    """What `BiEncoderModel.from_backbone` returns."""
+    config_class = model_class.config_class
+    names = [name for name in config_class.keywords() if name != "text_config"]
+    fields, loading = split_keywords(settings, names, "from_backbone")
+    parts, dense = None, {}
+    if is_sentence_transformer(backbone):
+        parts, dense = describe_sentence_transformer(backbone), states_of_dense(backbone)
+        backbone, tokenizer = backbone[0].auto_model, backbone.tokenizer if tokenizer is None else tokenizer
+    elif isinstance(backbone, str | os.PathLike) and (parts := read_sentence_transformer(backbone, loading)):
+        dense = dense_weights(backbone, parts, loading)
+        loading = within(loading, parts.folder)
+    base = load_backbone(backbone, loading)
+    source = backbone if isinstance(backbone, str | os.PathLike) else base.config.name_or_path
+    if parts is None and not fields:
+        logger.warning_once(_UNSAID.format(source or type(base).__name__))
+    complete = {**(parts.fields if parts else {}), **fields}
+    model = model_class(config_class(text_config=base.config, **complete), backbone=base)
+    model.train(base.training)
+    _take_tokenizer(model, tokenizer, source, loading)
+    if parts is not None:
+        _finish_parts(model, parts, dense, fields)
+    return model
+
+
+def _take_tokenizer(model: "BiEncoderModel", tokenizer: Any, source: Any, loading: dict[str, Any]) -> None:
+    if isinstance(tokenizer, str | os.PathLike):
+        trust = tokenizer_keywords(loading)["trust_remote_code"]  # the rest says where the backbone is
+        model.tokenizer = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=trust)
+    elif tokenizer is not None:
+        model.tokenizer = tokenizer
+    elif source:
+        model._remember_source(source, loading)
+
+
+def _finish_parts(
+    model: "BiEncoderModel", parts: SentenceTransformerParts, dense: dict[str, Any], fields: dict[str, Any]
+) -> None:
+    """The dense layers' weights, lower case, and the length that the tokenizer knows."""
+    if model.dense is not None and model.config.dense == parts.fields.get("dense"):
+        model.dense.load_state_dict(dense)
+        first = next(model.backbone.parameters())
+        model.dense.to(first.device, first.dtype)
+    if parts.lower_case:
+        lower_cased(model.tokenizer)
+    if "max_length" not in fields:
+        longest = parts.fields.get("max_length") or longest_input(model.tokenizer, model.backbone)
+        model.config.max_length = min(longest, model.config.max_positions or longest)
 
 
 def load_backbone(backbone: str | os.PathLike | PreTrainedModel, loading: dict[str, Any]) -> PreTrainedModel:

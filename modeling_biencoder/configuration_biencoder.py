@@ -11,7 +11,7 @@ from .checks_biencoder import check_bool, check_choice, check_keywords, check_la
 from .format_biencoder import check_format
 from .inputs_biencoder import check_max_length
 from .loading_biencoder import CONFIG_KEYWORDS
-from .pooling_biencoder import POOLINGS
+from .pooling_biencoder import POOLINGS, check_dense
 from .prompting_biencoder import PROMPT_KEYS
 
 SIMILARITIES = ("cosine", "dot")
@@ -31,6 +31,8 @@ class BiEncoderConfig(PreTrainedConfig):
         pooling: how the last hidden states become one vector: `last_token`, `cls` (the first token), `mean`, or
             `mean_last_k` (the mean of the last `pooling_k` tokens).
         pooling_k: tokens that `mean_last_k` averages.
+        dense: linear layers behind the pooling, as sentence-transformers' models may have them: a list of
+            {"in_features", "out_features", "bias", "activation"}.
         normalize: divide each embedding by its L2 norm.
         temperature: scores in the loss are divided by it; read it as `score_temperature`, which is 1 where the
             embeddings are not normalised.
@@ -57,6 +59,7 @@ class BiEncoderConfig(PreTrainedConfig):
     text_config: PreTrainedConfig = None  # type: ignore[assignment]
     pooling: str = "last_token"
     pooling_k: int = 8
+    dense: list[dict[str, Any]] | None = None
     normalize: bool = True
     temperature: float = 0.02
     bidirectional: bool = False
@@ -96,6 +99,7 @@ class BiEncoderConfig(PreTrainedConfig):
         for name in ("normalize", "bidirectional", "append_eos", "separate_prompts", "negatives_cross_device"):
             check_bool(name, getattr(self, name))
         check_number("temperature", self.temperature, above=0.0)
+        check_dense(self.dense, self.pooled_size)
         _check_prompts(self.prompts)
         if self.bidirectional:
             check_bidirectional(self.text_config.model_type)
@@ -120,6 +124,11 @@ class BiEncoderConfig(PreTrainedConfig):
     @property
     def hidden_size(self) -> int:
         """Width of the embeddings before any truncation."""
+        return self.dense[-1]["out_features"] if self.dense else self.pooled_size
+
+    @property
+    def pooled_size(self) -> int:
+        """Width of the backbone's states, and of what is pooled from them."""
         return self.text_config.get_text_config().hidden_size
 
     @property

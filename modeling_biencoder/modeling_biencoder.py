@@ -7,20 +7,19 @@ from typing import Any
 
 import torch
 from torch.nn import functional as F
-from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import ModelOutput, can_return_tuple
 
-from .backbone_biencoder import load_backbone
+from .backbone_biencoder import from_backbone
 from .batch_loss_biencoder import weighted_loss
 from .checks_biencoder import check_bool
 from .configuration_biencoder import BiEncoderConfig
 from .encoding_biencoder import encode, tokenize
 from .export_biencoder import export_sentence_transformers
 from .inputs_biencoder import alike, check_batch, check_embed
-from .loading_biencoder import split_keywords, tokenizer_keywords
 from .objectives_biencoder import Objectives
 from .placement_biencoder import to_inputs
-from .pooling_biencoder import drop_pooler, finish, pack_left, pool
+from .pooling_biencoder import dense_layers, drop_pooler, finish, pack_left, pool, project
 from .prompting_biencoder import pad_rows
 from .repository_biencoder import CompleteRepository
 from .subbatch_biencoder import embed_texts, shape_of
@@ -73,6 +72,7 @@ class BiEncoderModel(CompleteRepository):
     def __init__(self, config: BiEncoderConfig, backbone: PreTrainedModel | None = None) -> None:
         super().__init__(config)
         self.backbone = AutoModel.from_config(config.text_config) if backbone is None else backbone
+        self.dense = dense_layers(config.dense)
         drop_pooler(self.backbone)
         self.backbone.config.use_cache = False  # keys and values would be kept for nothing
         self.post_init()
@@ -88,27 +88,15 @@ class BiEncoderModel(CompleteRepository):
 
         Args:
             backbone: repo id, path or model; of a model with a head (...ForCausalLM) the base model is taken over,
-                not copied.
+                not copied. A sentence-transformers model (SentenceTransformer, its id or folder) brings its pooling,
+                dense layers, length, prompts and similarity.
             tokenizer: the tokenizer, its repo id or path; None loads it from the backbone's repo when needed.
             config: fields of `BiEncoderConfig`, and keywords of `AutoModel.from_pretrained` such as revision, token,
                 cache_dir, dtype, attn_implementation.
 
         Raises ValueError or TypeError for a wrong value or keyword.
         """
-        names = [name for name in BiEncoderConfig.keywords() if name != "text_config"]
-        fields, loading = split_keywords(config, names, "from_backbone")
-        base = load_backbone(backbone, loading)
-        source = backbone if isinstance(backbone, str | os.PathLike) else base.config.name_or_path
-        model = cls(BiEncoderConfig(text_config=base.config, **fields), backbone=base)
-        model.train(base.training)
-        if isinstance(tokenizer, str | os.PathLike):
-            trust = tokenizer_keywords(loading)["trust_remote_code"]  # the rest says where the backbone is
-            model.tokenizer = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=trust)
-        elif tokenizer is not None:
-            model.tokenizer = tokenizer
-        elif source:
-            model._remember_source(source, loading)
-        return model
+        return from_backbone(cls, backbone, tokenizer, config)
 
     @can_return_tuple
     def forward(
@@ -167,7 +155,7 @@ class BiEncoderModel(CompleteRepository):
         placed = dict(zip(rows, to_inputs(self, *rows.values()), strict=True))
         hidden = self.backbone(**placed)[0].to(input_ids.device)  # (batch, length, d)
         pooled = pool(hidden, rows["attention_mask"], self.config.pooling, self.config.pooling_k)
-        return finish(pooled, self.config.normalize, truncate_dim)
+        return finish(project(pooled, self.dense), self.config.normalize, truncate_dim)
 
     def compute_loss(
         self,

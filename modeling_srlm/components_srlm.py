@@ -1,8 +1,9 @@
 """A self-retrieval LM from a causal LM and a retriever, which is taken apart so that it can live inside the repo."""
 
 import copy
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import nn
@@ -17,13 +18,31 @@ from transformers import (
 
 from .configuration_srlm import SelfRetrievalConfig
 from .loading_srlm import backbone_keywords, load_backbone_weights, refuse_pickles, tokenizer_keywords
-from .pooling_srlm import drop_pooler
+from .pooling_srlm import dense_layers, drop_pooler
 from .retriever_srlm import SETTING_NAMES, TextEncoder
+from .sentence_modules_srlm import SentenceTransformerParts
+from .sentence_transformers_srlm import (
+    dense_weights,
+    describe_sentence_transformer,
+    is_sentence_transformer,
+    longest_input,
+    lower_cased,
+    read_sentence_transformer,
+    states_of_dense,
+    within,
+)
 
 if TYPE_CHECKING:
     from .modeling_srlm import SelfRetrievalLM
 
-_SENTENCE_TRANSFORMER_POOLINGS = {"cls": "cls", "mean": "mean", "lasttoken": "last_token"}
+
+class TakenApart(NamedTuple):
+    """A retriever as the repo holds it."""
+
+    backbone: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    dense: dict[str, Any]  # the state of its dense layers
+    settings: dict[str, Any]  # of `RetrieverSettings`
 
 
 def from_components(
@@ -45,10 +64,13 @@ def from_components(
     check_language_model(model, tokenizer)
     if isinstance(retriever, str | Path):
         retriever = load_retriever(str(retriever), **retriever_kwargs)
-    nested = take_apart(retriever) if is_nestable(retriever) else None
+    nested = retriever if isinstance(retriever, TakenApart) else take_apart(retriever)
     if nested is None and retriever is not None and not callable(getattr(retriever, "encode", None)):
         raise TypeError(f"retriever is a {type(retriever).__name__} without encode(list[str]) -> (n, d) embeddings.")
-    config = SelfRetrievalConfig(text_config=model.config, **(nested[2] if nested else {}), **settings)
+    retrieving: dict[str, Any] = (
+        {"retriever_config": nested.backbone.config, "retriever_settings": nested.settings} if nested else {}
+    )
+    config = SelfRetrievalConfig(text_config=model.config, **retrieving, **settings)
     with torch.device("meta"):
         built = model_class(config)
     built.language_model = model
@@ -84,77 +106,64 @@ def check_language_model(model: object, tokenizer: object) -> None:
         )
 
 
-def _attach_retriever(model: "SelfRetrievalLM", retriever: TextEncoder | None, nested: tuple | None) -> None:
+def _attach_retriever(model: "SelfRetrievalLM", retriever: Any, nested: TakenApart | None) -> None:
     if nested is None:
         model.retriever = retriever
         return
-    drop_pooler(nested[0])
-    model.retriever.backbone, model.retriever.tokenizer = nested[0], nested[1]
+    drop_pooler(nested.backbone)
+    model.retriever.backbone, model.retriever.tokenizer = nested.backbone, nested.tokenizer
+    if nested.dense:
+        model.retriever.dense = dense_layers(nested.settings["dense"])
+        model.retriever.dense.load_state_dict(nested.dense)
+        first = next(nested.backbone.parameters())
+        model.retriever.dense.to(first.device, first.dtype)
     model.retriever.requires_grad_(False)
 
 
-def is_nestable(retriever: object) -> bool:
-    """Whether the retriever is a BiEncoderModel or a SentenceTransformer: those are saved inside the repo."""
-    return isinstance(retriever, nn.Module) and (_is_biencoder(retriever) or _is_sentence_transformer(retriever))
-
-
-def take_apart(retriever: Any) -> tuple[nn.Module, PreTrainedTokenizerBase, dict[str, Any]]:
-    """(backbone, tokenizer, SelfRetrievalConfig settings) of a BiEncoderModel or a SentenceTransformer.
+def take_apart(retriever: Any) -> TakenApart | None:
+    """The parts of a BiEncoderModel or a SentenceTransformer, which are saved inside the repo; None of another object.
 
     Raises ValueError for a SentenceTransformer with modules that the nested retriever does not have.
     """
-    return _from_biencoder(retriever) if _is_biencoder(retriever) else _from_sentence_transformer(retriever)
+    if is_sentence_transformer(retriever):
+        fields, dense = describe_sentence_transformer(retriever).fields, states_of_dense(retriever)
+        return TakenApart(retriever[0].auto_model, retriever.tokenizer, dense, _settings(fields))
+    if not _is_biencoder(retriever):
+        return None
+    dense = {} if retriever.dense is None else retriever.dense.state_dict()
+    return TakenApart(retriever.backbone, retriever.tokenizer, dense, _settings(vars(retriever.config)))
 
 
-def load_retriever(repo: str, **kwargs: Any) -> TextEncoder:
-    """The bi-encoder of a Hub id or folder, `trust_remote_code`, `revision` and the rest passed on; no pickles."""
+def _settings(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of `RetrieverSettings` among a bi-encoder's; of its prompts the one that holds where no task is named."""
+    settings = {name: fields[name] for name in SETTING_NAMES if fields.get(name) is not None}
+    return {**settings, "prompts": fields["prompts"].get("default", {})}
+
+
+def load_retriever(repo: str, **kwargs: Any) -> Any:
+    """The bi-encoder or the sentence-transformers model of a Hub id or folder, `revision` and the rest passed on."""
     refuse_pickles(kwargs)
+    if parts := read_sentence_transformer(repo, kwargs):
+        return _load_sentence_transformer(repo, parts, kwargs)
     retriever = AutoModel.from_pretrained(repo, **backbone_keywords(kwargs))
     if not _is_biencoder(retriever):
         raise ValueError(
             f"{repo!r} is a {retriever.config.model_type!r} model, which says nothing of pooling and prompts. Give a "
-            f"bi-encoder's repo, BiEncoderModel.from_backbone({repo!r}, pooling=...) or SentenceTransformer({repo!r})."
+            f"bi-encoder's repo, that of a sentence-transformers model, or BiEncoderModel.from_backbone({repo!r}, "
+            "pooling=...)."
         )
     return retriever
 
 
-def _is_biencoder(retriever: nn.Module) -> bool:
+def _load_sentence_transformer(repo: str, parts: SentenceTransformerParts, kwargs: dict[str, Any]) -> TakenApart:
+    dense, loading = dense_weights(repo, parts, kwargs), within(kwargs, parts.folder)
+    backbone = load_backbone_weights(AutoModel, repo, loading)
+    tokenizer = AutoTokenizer.from_pretrained(repo, **tokenizer_keywords(loading))
+    longest = parts.fields.get("max_length") or longest_input(tokenizer, backbone)
+    settings = _settings({**parts.fields, "max_length": longest})
+    return TakenApart(backbone, lower_cased(tokenizer) if parts.lower_case else tokenizer, dense, settings)
+
+
+def _is_biencoder(retriever: Any) -> bool:
     config = getattr(retriever, "config", None)  # modules of other libraries may have none
     return isinstance(config, PreTrainedConfig) and config.model_type == "lookback_biencoder"
-
-
-def _is_sentence_transformer(retriever: nn.Module) -> bool:
-    return any(cls.__module__.startswith("sentence_transformers.") for cls in type(retriever).__mro__)
-
-
-def _from_biencoder(retriever: Any) -> tuple[nn.Module, PreTrainedTokenizerBase, dict[str, Any]]:
-    config = retriever.config
-    settings = {name: getattr(config, name) for name in SETTING_NAMES if name != "prompts"}
-    settings["prompts"] = config.prompts.get("default", {})
-    return retriever.backbone, retriever.tokenizer, _nested(config.text_config, settings)
-
-
-def _from_sentence_transformer(retriever: Any) -> tuple[nn.Module, PreTrainedTokenizerBase, dict[str, Any]]:
-    names = [type(module).__name__ for module in retriever]
-    mode = retriever[1].pooling_mode if names[1:2] == ["Pooling"] else None
-    if names not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]) or (
-        mode not in _SENTENCE_TRANSFORMER_POOLINGS
-    ):
-        raise ValueError(
-            f"the SentenceTransformer has the modules {names} and the pooling {mode!r}; the repo can hold "
-            f"Transformer, Pooling ({', '.join(_SENTENCE_TRANSFORMER_POOLINGS)}) and Normalize. "
-            "Wrap it in an object with encode()."
-        )
-    transformer, prompts = retriever[0], retriever.prompts
-    settings = {
-        "pooling": _SENTENCE_TRANSFORMER_POOLINGS[mode],
-        "normalize": "Normalize" in names,
-        "max_length": transformer.max_seq_length or 512,
-        "prompts": {"query": prompts.get("query", ""), "passage": prompts.get("document", "")},
-    }
-    backbone = transformer.auto_model
-    return backbone, transformer.tokenizer, _nested(backbone.config, settings)
-
-
-def _nested(backbone_config: PreTrainedConfig, settings: dict[str, Any]) -> dict[str, Any]:
-    return {"retriever_config": backbone_config, "retriever_settings": settings}

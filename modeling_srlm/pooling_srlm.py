@@ -1,11 +1,18 @@
 # Copied from modeling_biencoder/pooling_biencoder.py by "make copies": edit that one.
-"""From token states to one vector for each text: pooling for any padding, truncation and normalisation."""
+"""From token states to one vector for each text: pooling for any padding, dense layers, truncation, normalisation."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from .checks_srlm import check_bool, check_choice, check_keywords, check_positive_int
+
 POOLINGS = ("last_token", "cls", "mean", "mean_last_k")
+_DENSE_KEYS = ("in_features", "out_features", "bias", "activation")
+ACTIVATIONS = ("Identity", "Tanh", "ReLU", "GELU", "SiLU", "Sigmoid")  # by their names in torch.nn
 
 
 def drop_pooler(backbone: nn.Module) -> None:
@@ -54,6 +61,49 @@ def _mean(hidden: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
     # where, not a product: a padding state may be NaN
     total = hidden.where(chosen[..., None], 0).sum(dim=1, dtype=dtype)
     return total / chosen.sum(dim=1, keepdim=True)
+
+
+def check_dense(dense: object, width: int) -> None:
+    """Raise TypeError or ValueError unless `dense` is None or a list of layers, each as wide as what comes before."""
+    if not isinstance(dense, list | tuple | None):
+        raise TypeError(f"dense={dense!r} must be None or a list of layers, each {{'in_features': {width}, ...}}.")
+    for layer in dense or ():
+        if not isinstance(layer, Mapping):
+            raise TypeError(f"dense holds {layer!r}, which must be a dict such as {{'in_features': {width}, ...}}.")
+        check_keywords(layer, _DENSE_KEYS, "dense")
+        for name in ("in_features", "out_features"):
+            check_positive_int(f"{name} of dense", layer.get(name), "give the width")
+        check_bool("bias of dense", layer.get("bias", True))
+        check_choice("activation of dense", layer.get("activation", "Identity"), ACTIVATIONS)
+        if layer["in_features"] != width:
+            raise ValueError(f"dense: in_features={layer['in_features']} must be the width before it, {width}.")
+        width = layer["out_features"]
+
+
+class DenseLayer(nn.Module):
+    """A linear layer behind the pooling, and its activation; as sentence-transformers' `Dense`."""
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True, activation: str = "Identity") -> None:
+        super().__init__()
+        self.linear = nn.Linear(in_features, out_features, bias=bias)
+        self.activation = getattr(nn, activation)()
+
+    def forward(self, pooled: torch.Tensor) -> torch.Tensor:
+        """(batch, in_features) -> (batch, out_features), in the layer's own precision."""
+        return self.activation(self.linear(pooled.to(self.linear.weight.dtype)))
+
+
+def dense_layers(settings: Iterable[Mapping[str, Any]] | None) -> nn.ModuleList | None:
+    """The layers that a configuration's `dense` asks for, with random weights."""
+    return nn.ModuleList(DenseLayer(**layer) for layer in settings) if settings else None
+
+
+def project(pooled: torch.Tensor, layers: nn.ModuleList | None) -> torch.Tensor:
+    """(batch, width) vectors through all layers; in the precision that they came in."""
+    projected = pooled
+    for layer in layers or ():
+        projected = layer(projected)
+    return projected.to(pooled.device, pooled.dtype)
 
 
 def finish(pooled: torch.Tensor, normalize: bool, truncate_dim: int | None = None) -> torch.Tensor:

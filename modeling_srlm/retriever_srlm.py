@@ -10,7 +10,7 @@ from transformers import AutoModel, PreTrainedConfig, PreTrainedTokenizerBase
 
 from .checks_srlm import check_bool, check_choice, check_keywords, check_positive_int
 from .placement_srlm import input_device
-from .pooling_srlm import POOLINGS, drop_pooler, finish, pool
+from .pooling_srlm import POOLINGS, check_dense, dense_layers, drop_pooler, finish, pool, project
 from .prompting_srlm import PROMPT_KEYS, ROLES, embed_rows, text_list, tokenize_in_prompt
 
 
@@ -27,6 +27,7 @@ class RetrieverSettings:
 
     pooling: str = "last_token"
     pooling_k: int = 8
+    dense: list[dict[str, Any]] | None = None
     normalize: bool = True
     bidirectional: bool = False
     append_eos: bool = False
@@ -58,6 +59,10 @@ class NestedRetriever(nn.Module):
         if self.settings.bidirectional:
             config.retriever_config.is_causal = False  # transformers' masks and attention read it from there
         self.backbone = AutoModel.from_config(config.retriever_config)
+        width = config.retriever_config.get_text_config().hidden_size
+        check_dense(self.settings.dense, width)
+        self.dense = dense_layers(self.settings.dense)
+        self.width = self.settings.dense[-1]["out_features"] if self.settings.dense else width
         drop_pooler(self.backbone)
         self._tokenizer: PreTrainedTokenizerBase | None = None
         self.load_tokenizer: Callable[[], PreTrainedTokenizerBase] | None = None  # from where the weights came
@@ -88,7 +93,7 @@ class NestedRetriever(nn.Module):
         texts = text_list(texts)
         check_choice("role", role, ROLES)
         if not texts:
-            return torch.zeros(0, self.backbone.config.get_text_config().hidden_size)
+            return torch.zeros(0, self.width)
         prefix, suffix = (self.settings.prompts.get(key, "") for key in (role, f"{role}_suffix"))
         rows = tokenize_in_prompt(texts, prefix, suffix, self.tokenizer, self.settings)
         # By length: little padding.
@@ -101,7 +106,7 @@ class NestedRetriever(nn.Module):
     def _embed(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         hidden = self.backbone(input_ids=input_ids, attention_mask=attention_mask)[0]  # (n, length, d)
         pooled = pool(hidden.to(attention_mask.device), attention_mask, self.settings.pooling, self.settings.pooling_k)
-        return finish(pooled, self.settings.normalize)
+        return finish(project(pooled, self.dense), self.settings.normalize)
 
 
 def encode_texts(retriever: TextEncoder, texts: list[str], role: str) -> torch.Tensor:

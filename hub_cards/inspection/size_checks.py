@@ -39,12 +39,23 @@ def check_sizes(name: str, config: dict[str, Any], shapes: Shapes | None) -> Ite
         if isinstance(part, dict):
             held = {tensor: shape for tensor, shape in shapes.items() if tensor.startswith(prefix)} or shapes
             yield from _check_part(name, f"{key}." if key else "", part, held)
-    for key in ("num_summary_tokens", "num_predict_tokens", "pooling_k", "key_num"):
-        value = config.get(key)
+    counts = {key: config.get(key) for key in ("num_summary_tokens", "num_predict_tokens", "pooling_k", "key_num")}
+    for key, value in {**counts, **_dense_widths(config)}.items():
         if _is_size(value) and value > SLACK * _largest(shapes):
             yield Finding(
                 REFUSED, name, f"{key} is {value:,}, of a model whose largest width is {_largest(shapes):,}."
             )
+
+
+def _dense_widths(config: dict[str, Any]) -> dict[str, Any]:
+    """The widths of the dense layers behind a pooling, of a bi-encoder or of a nested retriever."""
+    layers = [*_layers_of(config), *_layers_of(config.get("retriever_settings"))]
+    return {f"dense {i} {key}": value for i, layer in enumerate(layers) for key, value in layer.items()}
+
+
+def _layers_of(config: Any) -> list[dict[str, Any]]:
+    dense = config.get("dense") if isinstance(config, dict) else None
+    return [layer for layer in dense if isinstance(layer, dict)] if isinstance(dense, list) else []
 
 
 def _check_part(name: str, where: str, config: dict[str, Any], shapes: Shapes) -> Iterator[Finding]:

@@ -5,6 +5,7 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from modeling_biencoder import BiEncoderConfig, BiEncoderModel
+from modeling_biencoder.sentence_transformers_biencoder import read_sentence_transformer
 from modeling_llara import LlaraConfig, LlaraForPreTraining
 from modeling_llara.prompts_llara import adapted_config, biencoder_keywords
 from modeling_srlm import SelfRetrievalConfig, SelfRetrievalLM
@@ -20,6 +21,8 @@ from .merging import merge_adapter
 def load_biencoder(source: str, pooling: str | None = None, **loading: Any) -> BiEncoderModel:
     """The bi-encoder of a Hub id or folder of one, of a LLaRA model, of an adapter of either, or around a backbone.
 
+    A sentence-transformers model is one, with its pooling, layers, length and prompts.
+
     Args:
         pooling: makes a bi-encoder of a plain backbone: `last_token`, `cls` or `mean`, and normalised.
         loading: where the repo lies (`revision`, `token`, `cache_dir`, ...), and `trust_remote_code` for a backbone
@@ -30,7 +33,11 @@ def load_biencoder(source: str, pooling: str | None = None, **loading: Any) -> B
     """
     found = look(source, **loading)
     kind = found.model_type
-    if kind not in (BiEncoderConfig.model_type, LlaraConfig.model_type):
+    ours = kind in (BiEncoderConfig.model_type, LlaraConfig.model_type)
+    theirs = not ours and found.adapter is None and read_sentence_transformer(source, found.loading) is not None
+    if theirs and pooling is None:
+        return BiEncoderModel.from_backbone(source, **found.loading).eval()
+    if not ours and not theirs:
         if pooling is None:
             raise ValueError(
                 f"{source!r} is a plain {kind}, no bi-encoder: say how it is pooled with --pooling last_token, cls or "
@@ -39,8 +46,8 @@ def load_biencoder(source: str, pooling: str | None = None, **loading: Any) -> B
         return BiEncoderModel.from_backbone(source, pooling=pooling, **_of_backbone(found, loading)).eval()
     if pooling is not None:
         raise ValueError(
-            f"--pooling={pooling!r} is for a plain backbone, and {source!r} is a {kind}, which brings its own: leave "
-            "it out."
+            f"--pooling={pooling!r} is for a plain backbone, and {source!r} is a "
+            f"{'sentence-transformers model' if theirs else kind}, which brings its own: leave it out."
         )
     model = build_found(found) if kind == BiEncoderConfig.model_type else _biencoder_of_llara(found)
     return model.eval()
@@ -166,4 +173,6 @@ def encoding_settings(model: BiEncoderModel) -> dict[str, Any]:
     """Whatever the embeddings of a text depend on."""
     names = ("pooling", "pooling_k", "normalize", "bidirectional", "similarity", "prompts", "max_length")
     settings = {name: getattr(model.config, name) for name in (*names, "append_eos", "separate_prompts")}
+    if model.config.dense:  # left out where there are none, as in the files of former versions
+        settings["dense"] = model.config.dense
     return {**settings, "sha256 of the weights": weights_digest(model)}

@@ -1,0 +1,154 @@
+# Copied from modeling_biencoder/sentence_modules_biencoder.py by "make copies": edit that one.
+"""What the modules of a sentence-transformers model say, in a bi-encoder's words; what it cannot say is refused."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .pooling_srlm import ACTIVATIONS, POOLINGS
+
+LAST = "Normalize"  # the one module without settings
+_POOLINGS = {"lasttoken": "last_token", "cls": "cls", "mean": "mean"}  # theirs -> ours
+_FLAG = "pooling_mode_"  # before version 5.4 one flag for each pooling: pooling_mode_cls_token, ...
+_PASSAGES = ("document", "passage", "corpus")  # in the order that encode_document has them
+_SIMILARITIES = ("cosine", "dot")
+_HARMLESS = {"attn_implementation", "torch_dtype", "dtype", "padding_side", "model_max_length"}
+_WRAP = "wrap SentenceTransformer(...) in an object with encode()."
+
+
+@dataclass
+class SentenceTransformerParts:
+    """What a sentence-transformers model is made of.
+
+    Attributes:
+        fields: of a bi-encoder's configuration; no `max_length` where the tokenizer and the backbone say it.
+        folder: where backbone and tokenizer lie in the repo.
+        dense_folders: where the weights of the dense layers lie, in their order.
+        lower_case: texts are in lower case before they are tokenised.
+    """
+
+    fields: dict[str, Any]
+    folder: str = ""
+    dense_folders: list[str] = field(default_factory=list)
+    lower_case: bool = False
+
+
+def describe(
+    what: str,
+    kinds: list[str],
+    configs: list[Mapping[str, Any]],
+    transformer: Mapping[str, Any],
+    settings: Mapping[str, Any],
+) -> SentenceTransformerParts:
+    """The parts of a model from its modules' settings.
+
+    Args:
+        what: how messages name the model.
+        kinds: names of the modules, in their order.
+        configs: settings of the modules between the first and `Normalize`: of the pooling and of the dense layers.
+        transformer: settings of the first module.
+        settings: of the model itself, with its prompts.
+    """
+    _check_order(what, kinds)
+    _check_transformer(what, transformer)
+    fields = {
+        "pooling": _pooling(what, configs[0], bool(settings.get("prompts"))),
+        "normalize": kinds[-1] == LAST,
+        "similarity": _similarity(what, settings.get("similarity_fn_name")),
+        "prompts": prompts_by_task(settings.get("prompts") or {}, settings.get("default_prompt_name")),
+    }
+    if dense := [_dense(what, config) for config in configs[1:]]:
+        fields["dense"] = dense
+    if transformer.get("max_seq_length") is not None:
+        fields["max_length"] = transformer["max_seq_length"]
+    return SentenceTransformerParts(fields, lower_case=bool(transformer.get("do_lower_case")))
+
+
+def prompts_by_task(prompts: Mapping[str, str], default: str | None = None) -> dict[str, dict[str, str]]:
+    """Our prompts of theirs: `encode(role=...)` without a task is their `encode_query` and `encode_document`.
+
+    >>> prompts_by_task({"query": "q: ", "document": "", "STS": "similar: "})
+    {'default': {'query': 'q: ', 'passage': ''}, 'STS': {'query': 'similar: ', 'passage': 'similar: '}}
+    >>> prompts_by_task({"code-query": "def ", "plain": "text: "}, default="plain")["default"]
+    {'query': 'text: ', 'passage': 'text: '}
+    """
+    fallback = prompts.get(default, "") if default is not None else ""
+    passage = next((prompts[name] for name in _PASSAGES if name in prompts), fallback)
+    tasks: dict[str, dict[str, str]] = {"default": {"query": prompts.get("query", fallback), "passage": passage}}
+    for name, text in prompts.items():
+        task, _, role = name.rpartition("-")
+        if task and role in ("query", "passage"):  # as our export writes them
+            tasks.setdefault(task, {})[role] = text
+        elif name not in ("query", *_PASSAGES, "default"):
+            tasks[name] = {"query": text, "passage": text}
+    return tasks if any(text for prompt in tasks.values() for text in prompt.values()) else {}
+
+
+def _check_order(what: str, kinds: list[str]) -> None:
+    dense = kinds[2:-1] if kinds[2:] and kinds[-1] == LAST else kinds[2:]
+    if kinds[:2] == ["Transformer", "Pooling"] and all(kind == "Dense" for kind in dense):
+        return
+    raise ValueError(
+        f"{what} is made of {', '.join(kinds) or 'nothing'}; a bi-encoder is made of Transformer, Pooling, any number "
+        "of Dense, and Normalize, in this order: wrap SentenceTransformer(...) in an object with encode()."
+    )
+
+
+def _check_transformer(what: str, transformer: Mapping[str, Any]) -> None:
+    """ValueError for settings of the first module that would change the states."""
+    task = transformer.get("transformer_task", "feature-extraction")
+    text = (transformer.get("modality_config") or {}).get("text") or {}
+    output = text.get("method_output_name", "last_hidden_state")
+    found = {"transformer_task": (task, "feature-extraction"), "method_output_name": (output, "last_hidden_state")}
+    for name, (value, rule) in found.items():
+        if value != rule:
+            raise ValueError(f"{what} has {name}={value!r}; a bi-encoder reads texts with {rule!r} alone.")
+    for name in ("model_args", "model_kwargs", "config_args", "config_kwargs", "tokenizer_args", "processor_kwargs"):
+        strange = set(transformer.get(name) or {}) - _HARMLESS
+        if strange:
+            raise ValueError(
+                f"{what} is loaded with {name}={transformer[name]!r}, and {sorted(strange)} may change its states: "
+                "load the backbone with them, and give that to from_backbone."
+            )
+
+
+def _pooling(what: str, config: Mapping[str, Any], has_prompts: bool) -> str:
+    flags = {
+        name.removeprefix(_FLAG).removesuffix("_tokens").removesuffix("_token"): value
+        for name, value in config.items()
+        if name.startswith(_FLAG)
+    }
+    modes = config.get("pooling_mode") or [name for name, value in flags.items() if value] or ["mean"]
+    modes = [modes] if isinstance(modes, str) else list(modes)
+    if len(modes) != 1 or modes[0] not in _POOLINGS:
+        raise ValueError(
+            f"{what} pools by {' and '.join(map(str, modes))}; a bi-encoder by one of {', '.join(_POOLINGS)} (and "
+            f"others of its own: {', '.join(POOLINGS)}): wrap SentenceTransformer(...) in an object with encode()."
+        )
+    if has_prompts and config.get("include_prompt") is False:
+        raise ValueError(
+            f"{what} leaves its prompts out of the pooling (include_prompt=False), which a bi-encoder does not: wrap "
+            "SentenceTransformer(...) in an object with encode()."
+        )
+    return _POOLINGS[modes[0]]
+
+
+def _similarity(what: str, name: str | None) -> str:
+    if name not in (None, *_SIMILARITIES):
+        raise ValueError(
+            f"{what} compares by {name!r}; a bi-encoder by one of {', '.join(_SIMILARITIES)}: give similarity=..."
+        )
+    return name or "cosine"
+
+
+def _dense(what: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """A field of the configuration's `dense`."""
+    activation = str(config.get("activation_function", "torch.nn.modules.activation.Tanh")).rpartition(".")[2]
+    inputs = {config.get(name) or "sentence_embedding" for name in ("module_input_name", "module_output_name")}
+    if activation not in ACTIVATIONS or config.get("use_residual") or inputs != {"sentence_embedding"}:
+        raise ValueError(
+            f"{what} has a Dense layer {dict(config)}; a bi-encoder has layers of the embedding alone, without a "
+            f"residual, with one of the activations {', '.join(ACTIVATIONS)}."
+        )
+    sizes = {name: config.get(name) for name in ("in_features", "out_features")}
+    return {**sizes, "bias": bool(config.get("bias", True)), "activation": activation}

@@ -1,0 +1,170 @@
+# Copied from modeling_biencoder/sentence_transformers_biencoder.py by "make copies": edit that one.
+"""A sentence-transformers model taken as what it says it is: pooling, dense layers, lengths, prompts, similarity.
+
+Its files are those that sentence-transformers 2 to 6 writes: modules.json names the modules in their order, each with
+its settings in a folder of its own.
+"""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from safetensors.torch import load_file
+from tokenizers.normalizers import Lowercase, Sequence
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import cached_file
+
+from .loading_srlm import hub_keywords
+from .sentence_modules_srlm import LAST, SentenceTransformerParts, describe
+
+MODULES = "modules.json"
+_SETTINGS = "config_sentence_transformers.json"
+_WEIGHTS = "model.safetensors"
+# Of the module Transformer, by the family of its first versions.
+_TRANSFORMER = tuple(
+    f"sentence_{name}_config.json"
+    for name in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+)
+
+
+def read_sentence_transformer(source: str | os.PathLike, keywords: dict[str, Any]) -> SentenceTransformerParts | None:
+    """What the files in a folder or repo say; None where they are none of sentence-transformers.
+
+    Args:
+        keywords: of loading, such as `revision` and `subfolder`.
+
+    Raises ValueError for modules and settings that a bi-encoder does not have, and for files that are not there.
+    """
+
+    def read(name: str) -> Any:
+        return _read_json(source, name, keywords)
+
+    modules = read(MODULES)
+    if modules is None:
+        _refuse_half(source, keywords)
+        return None
+    kinds, paths = _kinds_and_paths(source, modules)
+    configs = [_needed(read, f"{path}/config.json", source) for path in paths[1:] if kinds[paths.index(path)] != LAST]
+    prefix = f"{paths[0]}/" if paths[0] else ""
+    transformer: dict[str, Any] = next((found for name in _TRANSFORMER if (found := read(prefix + name))), {})
+    settings = read(_SETTINGS) or {}
+    parts = describe(repr(str(source)), kinds, configs, transformer, settings)
+    parts.folder, parts.dense_folders = paths[0], [paths[i] for i, kind in enumerate(kinds) if kind == "Dense"]
+    return parts
+
+
+def is_sentence_transformer(model: object) -> bool:
+    """Whether this is a SentenceTransformer, by its name: sentence-transformers need not be there."""
+    return any(cls.__module__.startswith("sentence_transformers.") for cls in type(model).__mro__)
+
+
+def describe_sentence_transformer(model: Any) -> SentenceTransformerParts:
+    """The parts of a SentenceTransformer in memory; its tokenizer puts texts in lower case by itself."""
+    kinds = [type(module).__name__ for module in model]
+    configs = [module.get_config_dict() for module, kind in zip(model, kinds, strict=True) if kind != LAST]
+    settings = {name: getattr(model, name) for name in ("prompts", "default_prompt_name", "similarity_fn_name")}
+    parts = describe("the SentenceTransformer", kinds, configs[1:], {**configs[0], "do_lower_case": False}, settings)
+    parts.fields["max_length"] = model[0].max_seq_length
+    return parts
+
+
+def states_of_dense(model: nn.Module) -> dict[str, Any]:
+    """The state of a SentenceTransformer's dense layers, {"0.linear.weight": ..., ...}."""
+    layers = [module for module in model if type(module).__name__ == "Dense"]  # type: ignore[attr-defined]
+    return {
+        f"{number}.{name}": value for number, layer in enumerate(layers) for name, value in layer.state_dict().items()
+    }
+
+
+def within(keywords: dict[str, Any], folder: str) -> dict[str, Any]:
+    """The loading keywords for a folder of the repo that they say."""
+    subfolder = "/".join(part for part in (keywords.get("subfolder"), folder) if part)
+    return {**keywords, "subfolder": subfolder} if subfolder else keywords
+
+
+def longest_input(tokenizer: PreTrainedTokenizerBase, backbone: PreTrainedModel) -> int:
+    """What sentence-transformers cuts texts at where a model does not say it."""
+    positions = getattr(backbone.config.get_text_config(), "max_position_embeddings", None)
+    return min(tokenizer.model_max_length, positions or tokenizer.model_max_length)
+
+
+def lower_cased(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """The tokenizer, which from now on reads every text in lower case; as sentence-transformers does it."""
+    backend = tokenizer.backend_tokenizer
+    before = [] if backend.normalizer is None else [backend.normalizer]
+    backend.normalizer = Sequence([Lowercase(), *before])
+    return tokenizer
+
+
+def dense_weights(
+    source: str | os.PathLike, parts: SentenceTransformerParts, keywords: dict[str, Any]
+) -> dict[str, Any]:
+    """The state of the dense layers, {"0.linear.weight": ..., ...}; ValueError where one is no safetensors."""
+    state: dict[str, Any] = {}
+    for number, folder in enumerate(parts.dense_folders):
+        file = _find(source, f"{folder}/{_WEIGHTS}", keywords)
+        if file is None:
+            raise ValueError(
+                f"{str(source)!r} has no {folder}/{_WEIGHTS}, which its {MODULES} asks for; another file of weights "
+                "is a pickle, and not read: load it with sentence-transformers and save it there, or ask its owner to."
+            )
+        state |= {f"{number}.{name}": value for name, value in load_file(file).items()}
+    return state
+
+
+def _kinds_and_paths(source: Any, modules: Any) -> tuple[list[str], list[str]]:
+    """The modules' names and folders; no folder outside of the repo, no code of a repo."""
+    fix = "ask its owner to save it with sentence-transformers."
+    if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
+        raise ValueError(f"{MODULES} of {str(source)!r} is no list of modules: {fix}")
+    kinds, paths = [], []
+    for module in modules:
+        kind, path = str(module.get("type")), str(module.get("path", ""))
+        if not kind.startswith("sentence_transformers."):
+            raise ValueError(
+                f"{str(source)!r} has the module {kind!r}, code of its own, which a bi-encoder cannot take: wrap "
+                "SentenceTransformer(...) in an object with encode()."
+            )
+        if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts or "\\" in path:
+            raise ValueError(f"{MODULES} of {str(source)!r} names {path!r}, outside of its folder: do not load it.")
+        kinds.append(kind.rpartition(".")[2])
+        paths.append(path)
+    return kinds, paths
+
+
+def _read_json(source: str | os.PathLike, name: str, keywords: dict[str, Any]) -> Any:
+    file = _find(source, name, keywords)
+    if file is None:
+        return None
+    try:
+        return json.loads(Path(file).read_text(encoding="utf-8-sig"))
+    except ValueError as error:
+        raise ValueError(f"{name} of {str(source)!r} is no JSON ({error}): fetch it again.") from error
+
+
+def _needed(read: Callable[[str], Any], name: str, source: Any) -> Any:
+    content = read(name)
+    if not isinstance(content, dict):
+        raise ValueError(
+            f"{str(source)!r} has no {name}, which its {MODULES} asks for: half of a sentence-transformers model. "
+            "Fetch it whole, or take the backbone alone, without modules.json, and give pooling=..."
+        )
+    return content
+
+
+def _refuse_half(source: str | os.PathLike, keywords: dict[str, Any]) -> None:
+    """ValueError for a folder with some of the files, but not the one that says how they belong together."""
+    here = Path(source, keywords.get("subfolder") or "")
+    found = [name for name in (_SETTINGS, "1_Pooling") if (here / name).exists()]
+    if found:
+        raise ValueError(
+            f"{str(source)!r} has {' and '.join(found)}, but no {MODULES}: half of a sentence-transformers model. "
+            "Fetch it whole, or take these away and give pooling=..."
+        )
+
+
+def _find(source: str | os.PathLike, name: str, keywords: dict[str, Any]) -> str | None:
+    return cached_file(str(source), name, _raise_exceptions_for_missing_entries=False, **hub_keywords(keywords))
