@@ -95,8 +95,7 @@ def _finish_parts(
     if parts.lower_case:
         lower_cased(model.tokenizer)
     if "max_length" not in fields:
-        longest = parts.fields.get("max_length") or longest_input(model.tokenizer, model.backbone)
-        model.config.max_length = min(longest, model.config.max_positions or longest)
+        model.config.max_length = longest_input(parts, model.tokenizer, model.config.max_positions)
 
 
 def load_backbone(backbone: str | os.PathLike | PreTrainedModel, loading: dict[str, Any]) -> PreTrainedModel:

@@ -20,7 +20,8 @@ class SentenceTransformerParts:
     """What a sentence-transformers model is made of.
 
     Attributes:
-        fields: of a bi-encoder's configuration; no `max_length` where the tokenizer and the backbone say it.
+        fields: of a bi-encoder's configuration, but for `max_length`.
+        max_length: None where the tokenizer and the backbone say it.
         folder: where backbone and tokenizer lie in the repo.
         dense_folders: where the weights of the dense layers lie, in their order.
         lower_case: texts are in lower case before they are tokenised.
@@ -30,6 +31,7 @@ class SentenceTransformerParts:
     folder: str = ""
     dense_folders: list[str] = field(default_factory=list)
     lower_case: bool = False
+    max_length: int | None = None
 
 
 def describe(
@@ -58,22 +60,25 @@ def describe(
     }
     if dense := [_dense(what, config) for config in configs[1:]]:
         fields["dense"] = dense
-    if transformer.get("max_seq_length") is not None:
-        fields["max_length"] = transformer["max_seq_length"]
-    return SentenceTransformerParts(fields, lower_case=bool(transformer.get("do_lower_case")))
+    return SentenceTransformerParts(
+        fields, lower_case=bool(transformer.get("do_lower_case")), max_length=transformer.get("max_seq_length")
+    )
 
 
 def prompts_by_task(prompts: Mapping[str, str], default: str | None = None) -> dict[str, dict[str, str]]:
-    """Our prompts of theirs: `encode(role=...)` without a task is their `encode_query` and `encode_document`.
+    """Our prompts of theirs: without a task a role has its own prompt, or else the default one, others are tasks.
+
+    (Their `encode_document` overlooks a prompt named passage, and both it and `encode_query` the default one, as
+    "query" and "document" are always there, if need be as an empty string: an empty one counts as none here.)
 
     >>> prompts_by_task({"query": "q: ", "document": "", "STS": "similar: "})
     {'default': {'query': 'q: ', 'passage': ''}, 'STS': {'query': 'similar: ', 'passage': 'similar: '}}
     >>> prompts_by_task({"code-query": "def ", "plain": "text: "}, default="plain")["default"]
     {'query': 'text: ', 'passage': 'text: '}
     """
-    fallback = prompts.get(default, "") if default is not None else ""
-    passage = next((prompts[name] for name in _PASSAGES if name in prompts), fallback)
-    tasks: dict[str, dict[str, str]] = {"default": {"query": prompts.get("query", fallback), "passage": passage}}
+    fallback = "" if default is None or default in ("query", *_PASSAGES) else prompts.get(default) or ""
+    passage = next((prompts[name] for name in _PASSAGES if prompts.get(name)), fallback)
+    tasks: dict[str, dict[str, str]] = {"default": {"query": prompts.get("query") or fallback, "passage": passage}}
     for name, text in prompts.items():
         task, _, role = name.rpartition("-")
         if task and role in ("query", "passage"):  # as our export writes them

@@ -126,8 +126,8 @@ def take_apart(retriever: Any) -> TakenApart | None:
     Raises ValueError for a SentenceTransformer with modules that the nested retriever does not have.
     """
     if is_sentence_transformer(retriever):
-        fields, dense = describe_sentence_transformer(retriever).fields, states_of_dense(retriever)
-        return TakenApart(retriever[0].auto_model, retriever.tokenizer, dense, _settings(fields))
+        parts = describe_sentence_transformer(retriever)
+        return _of_parts(parts, retriever[0].auto_model, retriever.tokenizer, states_of_dense(retriever))
     if not _is_biencoder(retriever):
         return None
     dense = {} if retriever.dense is None else retriever.dense.state_dict()
@@ -159,9 +159,13 @@ def _load_sentence_transformer(repo: str, parts: SentenceTransformerParts, kwarg
     dense, loading = dense_weights(repo, parts, kwargs), within(kwargs, parts.folder)
     backbone = load_backbone_weights(AutoModel, repo, loading)
     tokenizer = AutoTokenizer.from_pretrained(repo, **tokenizer_keywords(loading))
-    longest = parts.fields.get("max_length") or longest_input(tokenizer, backbone)
-    settings = _settings({**parts.fields, "max_length": longest})
-    return TakenApart(backbone, lower_cased(tokenizer) if parts.lower_case else tokenizer, dense, settings)
+    return _of_parts(parts, backbone, lower_cased(tokenizer) if parts.lower_case else tokenizer, dense)
+
+
+def _of_parts(parts: SentenceTransformerParts, backbone: Any, tokenizer: Any, dense: dict[str, Any]) -> TakenApart:
+    positions = getattr(backbone.config.get_text_config(), "max_position_embeddings", None)
+    fields = {**parts.fields, "max_length": longest_input(parts, tokenizer, positions)}
+    return TakenApart(backbone, tokenizer, dense, _settings(fields))
 
 
 def _is_biencoder(retriever: Any) -> bool:

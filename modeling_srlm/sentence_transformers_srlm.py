@@ -12,9 +12,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from safetensors.torch import load_file
-from tokenizers.normalizers import Lowercase, Sequence
 from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
 from .loading_srlm import hub_keywords
@@ -67,7 +66,7 @@ def describe_sentence_transformer(model: Any) -> SentenceTransformerParts:
     configs = [module.get_config_dict() for module, kind in zip(model, kinds, strict=True) if kind != LAST]
     settings = {name: getattr(model, name) for name in ("prompts", "default_prompt_name", "similarity_fn_name")}
     parts = describe("the SentenceTransformer", kinds, configs[1:], {**configs[0], "do_lower_case": False}, settings)
-    parts.fields["max_length"] = model[0].max_seq_length
+    parts.max_length = model.max_seq_length
     return parts
 
 
@@ -85,14 +84,16 @@ def within(keywords: dict[str, Any], folder: str) -> dict[str, Any]:
     return {**keywords, "subfolder": subfolder} if subfolder else keywords
 
 
-def longest_input(tokenizer: PreTrainedTokenizerBase, backbone: PreTrainedModel) -> int:
-    """What sentence-transformers cuts texts at where a model does not say it."""
-    positions = getattr(backbone.config.get_text_config(), "max_position_embeddings", None)
-    return min(tokenizer.model_max_length, positions or tokenizer.model_max_length)
+def longest_input(parts: SentenceTransformerParts, tokenizer: PreTrainedTokenizerBase, positions: int | None) -> int:
+    """Where sentence-transformers cuts texts; no later than at the backbone's last position."""
+    longest = tokenizer.model_max_length if parts.max_length is None else parts.max_length
+    return longest if positions is None else min(longest, positions)
 
 
 def lower_cased(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     """The tokenizer, which from now on reads every text in lower case; as sentence-transformers does it."""
+    from tokenizers.normalizers import Lowercase, Sequence
+
     backend = tokenizer.backend_tokenizer
     before = [] if backend.normalizer is None else [backend.normalizer]
     backend.normalizer = Sequence([Lowercase(), *before])

@@ -31,7 +31,12 @@ def load_biencoder(source: str, pooling: str | None = None, **loading: Any) -> B
     Returns it in eval mode. Raises ValueError for a plain backbone without pooling, and for a pooling where the repo
     has its own.
     """
-    found = look(source, **loading)
+    try:
+        found = look(source, **loading)
+    except (OSError, ValueError):  # sentence-transformers may have the backbone in a folder of its own
+        if pooling is not None or read_sentence_transformer(source, place_of(loading)) is None:
+            raise
+        return BiEncoderModel.from_backbone(source, **loading).eval()
     kind = found.model_type
     ours = kind in (BiEncoderConfig.model_type, LlaraConfig.model_type)
     theirs = not ours and found.adapter is None and read_sentence_transformer(source, found.loading) is not None

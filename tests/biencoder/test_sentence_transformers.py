@@ -1,0 +1,184 @@
+"""A sentence-transformers model goes in as it is: its vectors, in every place that takes a model."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from hub_cards import inspect
+from modeling_biencoder import BiEncoderModel
+from modeling_biencoder.sentence_modules_biencoder import prompts_by_task
+from modeling_srlm import SelfRetrievalLM
+from tests.support.tiny import tiny_backbone, tiny_tokenizer
+from trainers.models.load import load_biencoder
+
+sentence_transformers = pytest.importorskip("sentence_transformers")
+TEXTS = ["the copper lantern", "  Candle  \n", "A query finds the passage that answers it. " * 9]
+FLAGS = {"last_token": "lasttoken", "cls": "cls_token", "mean": "mean_tokens"}
+
+
+def saved(folder: Path, family: str = "bert", **what) -> str:
+    """A sentence-transformers folder, written as its first versions wrote them."""
+    settings = {"pooling": "mean", "normalize": True, "length": 24, "lower": False, "path": "", "dense": (), **what}
+    backbone = tiny_backbone(family, lm_head=False)
+    place = folder / settings["path"]
+    backbone.save_pretrained(place)
+    tokenizer = tiny_tokenizer()
+    tokenizer.padding_side = "right"  # as sentence-transformers has them; with absolute positions it must be
+    tokenizer.save_pretrained(place)
+    width = backbone.config.hidden_size
+    modules = [("Transformer", settings["path"]), ("Pooling", "1_Pooling")]
+    length = {} if settings["length"] is None else {"max_seq_length": settings["length"]}
+    files = {
+        place / "sentence_bert_config.json": {**length, "do_lower_case": settings["lower"]},
+        folder / "1_Pooling/config.json": {
+            "word_embedding_dimension": width,
+            **{f"pooling_mode_{name}": False for name in (*FLAGS.values(), "max_tokens")},
+            f"pooling_mode_{FLAGS[settings['pooling']]}": True,
+        },
+        folder / "config_sentence_transformers.json": {
+            name: what[name] for name in ("prompts", "default_prompt_name", "similarity_fn_name") if name in what
+        },
+    }
+    for number, (wide, bias, activation) in enumerate(settings["dense"], start=2):
+        modules.append(("Dense", f"{number}_Dense"))
+        layer = sentence_transformers.models.Dense(width, wide, bias, getattr(torch.nn, activation)())
+        (folder / f"{number}_Dense").mkdir()
+        layer.save(str(folder / f"{number}_Dense"))
+        width = wide
+    if settings["normalize"]:
+        modules.append(("Normalize", "9_Normalize"))
+        (folder / "9_Normalize").mkdir()
+    files[folder / "modules.json"] = [
+        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for i, (kind, path) in enumerate(modules)
+    ]
+    for path, content in files.items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(content))
+    return str(folder)
+
+
+KINDS = [
+    {"pooling": "cls", "normalize": False, "similarity_fn_name": "dot"},
+    {"family": "llama", "pooling": "last_token", "path": "0_Transformer"},
+    {"lower": True, "length": None},
+    {"prompts": {"query": "q: ", "passage": "p: ", "STS": "similar: "}, "passage": "passage"},
+    {"prompts": {"plain": "text: ", "query": "q: "}, "default_prompt_name": "plain", "passage": "plain"},
+    {"prompts": {"query": "q: ", "document": ""}, "default_prompt_name": "query"},
+    {"dense": [(48, False, "Identity"), (20, True, "Tanh")]},
+    {"family": "qwen", "dense": [(16, True, "ReLU")], "normalize": False, "prompts": {"document": "doc: "}},
+]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=[" ".join(kind) for kind in KINDS])
+def test_the_vectors_are_those_of_sentence_transformers(kind, tmp_path):
+    folder = saved(tmp_path / "st", **kind)
+    theirs = sentence_transformers.SentenceTransformer(folder, device="cpu")
+    names = {role: kind.get(role, role if role == "query" else "document") for role in ("query", "passage")}
+    vectors = {role: theirs.encode(TEXTS, prompt_name=name) for role, name in names.items()}
+    lm, tokenizer = tiny_backbone("gpt2", lm_head=True), tiny_tokenizer()
+    sizes = {"context_window_size": 32, "chunk_size": 8}
+    inner = [SelfRetrievalLM.from_components(lm, tokenizer, source, **sizes).retriever for source in (folder, theirs)]
+    BiEncoderModel.from_backbone(folder).save_pretrained(tmp_path / "ours")
+    models = [
+        BiEncoderModel.from_backbone(folder).eval(), BiEncoderModel.from_backbone(theirs).eval(),
+        load_biencoder(folder), BiEncoderModel.from_pretrained(tmp_path / "ours"), *inner,
+    ]  # fmt: skip
+    for model in models:
+        for role, expected in vectors.items():
+            torch.testing.assert_close(model.encode(TEXTS, role=role), torch.tensor(expected), rtol=1e-6, atol=1e-6)
+    if "STS" in kind.get("prompts", {}):
+        expected = torch.tensor(theirs.encode(TEXTS, prompt_name="STS"))
+        torch.testing.assert_close(models[0].encode(TEXTS, task="STS"), expected, rtol=1e-6, atol=1e-6)
+    assert models[0].config.similarity == theirs.similarity_fn_name
+    assert not inspect(tmp_path / "ours").refusals
+
+
+def test_what_the_caller_says_counts(tmp_path):
+    folder = saved(tmp_path, prompts={"query": "q: "})
+    model = BiEncoderModel.from_backbone(folder, pooling="cls", max_length=9, prompts={})
+    assert (model.config.pooling, model.config.max_length, model.config.prompts) == ("cls", 9, {})
+    with pytest.raises(ValueError, match=r"--pooling='mean' .* sentence-transformers model, which brings its own"):
+        load_biencoder(folder, pooling="mean")
+
+
+def test_the_length_is_never_beyond_the_positions(tmp_path):
+    assert (
+        BiEncoderModel.from_backbone(saved(tmp_path, length=10**6)).config.max_length
+        == tiny_backbone("bert").config.max_position_embeddings
+    )
+
+
+def change(folder: Path, name: str, **fields) -> None:
+    """Put fields into a file of JSON."""
+    content = json.loads((folder / name).read_text())
+    (folder / name).write_text(json.dumps({**content, **fields}))
+
+
+def module(folder: Path, number: int, **fields) -> None:
+    """Put fields into a module's entry in modules.json."""
+    modules = json.loads((folder / "modules.json").read_text())
+    modules[number].update(fields)
+    (folder / "modules.json").write_text(json.dumps(modules))
+
+
+BAD = {
+    "pools by max": lambda folder: change(folder, "1_Pooling/config.json", pooling_mode="max"),
+    "pools by mean and cls": lambda folder: change(folder, "1_Pooling/config.json", pooling_mode=["mean", "cls"]),
+    "compares by 'euclidean'": lambda folder: change(
+        folder, "config_sentence_transformers.json", similarity_fn_name="euclidean"
+    ),
+    "include_prompt=False": lambda folder: (
+        change(folder, "1_Pooling/config.json", include_prompt=False),
+        change(folder, "config_sentence_transformers.json", prompts={"query": "q: "}),
+    ),
+    "Transformer, Pooling, CNN": lambda folder: module(folder, 2, type="sentence_transformers.models.CNN"),
+    "code of its own": lambda folder: module(folder, 2, type="custom_st.MyModule"),
+    "outside of its folder": lambda folder: module(folder, 1, path="../1_Pooling"),
+    "has no 1_Pooling/config.json": lambda folder: (folder / "1_Pooling/config.json").unlink(),
+    "but no modules.json": lambda folder: (folder / "modules.json").unlink(),
+    "modules.json of .* is no JSON": lambda folder: (folder / "modules.json").write_text("[{"),
+    "is no list of modules": lambda folder: (folder / "modules.json").write_text("{}"),
+    "transformer_task='fill-mask'": lambda folder: change(
+        folder, "sentence_bert_config.json", transformer_task="fill-mask"
+    ),
+    "may change its states": lambda folder: change(folder, "sentence_bert_config.json", config_args={"is_decoder": 1}),
+    "has no 2_Dense/model.safetensors": lambda folder: (folder / "2_Dense/model.safetensors").unlink(),
+    "Dense layer": lambda folder: change(folder, "2_Dense/config.json", use_residual=True),
+}
+
+
+@pytest.mark.parametrize("said", BAD)
+def test_what_cannot_be_taken_is_named(said, tmp_path):
+    folder = saved(tmp_path, dense=[(8, True, "Tanh")])
+    BAD[said](tmp_path)
+    with pytest.raises(ValueError, match=said):
+        BiEncoderModel.from_backbone(folder)
+    with pytest.raises(ValueError, match=said):
+        SelfRetrievalLM.from_components(
+            tiny_backbone("gpt2", lm_head=True), tiny_tokenizer(), folder, context_window_size=32, chunk_size=8
+        )
+
+
+def test_dense_layers_that_ask_for_more_than_the_weights_hold_are_refused_before_loading(tmp_path):
+    BiEncoderModel.from_backbone(saved(tmp_path / "st", dense=[(8, True, "Tanh")])).save_pretrained(tmp_path / "ours")
+    config = json.loads((tmp_path / "ours/config.json").read_text())
+    config["dense"][0]["out_features"] = 10**8
+    (tmp_path / "ours/config.json").write_text(json.dumps(config))
+    assert any("dense 0 out_features" in str(finding) for finding in inspect(tmp_path / "ours").refusals)
+
+
+def test_a_plain_backbone_is_told_what_it_gets_once(tmp_path, caplog):
+    tiny_backbone("bert", lm_head=False).save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    for _ in range(2):
+        BiEncoderModel.from_backbone(tmp_path)
+    assert caplog.text.count("says nothing of pooling") <= 1
+
+
+def test_names_of_prompts():
+    assert prompts_by_task({}) == {} == prompts_by_task({"query": "", "document": ""})
+    found = prompts_by_task({"corpus": "c: ", "passage": "p: "})
+    assert found == {"default": {"query": "", "passage": "p: "}}
