@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from transformers import AutoModel, PreTrainedConfig, PreTrainedTokenizerBase
 
-from .checks_srlm import check_bool, check_choice, check_keywords, check_positive_int
+from .checks_srlm import check_choice, check_fields, check_keywords, check_positive_int
 from .placement_srlm import input_device
 from .pooling_srlm import POOLINGS, drop_pooler, finish, pool
 from .prompting_srlm import PROMPT_KEYS, ROLES, embed_rows, text_list, tokenize_in_prompt
@@ -35,11 +35,10 @@ class RetrieverSettings:
     prompts: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_fields(self, RetrieverSettings)
         check_choice("pooling", self.pooling, POOLINGS)
         check_positive_int("pooling_k", self.pooling_k, "give the number of tokens to average")
         check_positive_int("max_length", self.max_length, "give the longest input in tokens")
-        for name in ("normalize", "bidirectional", "append_eos", "separate_prompts"):
-            check_bool(name, getattr(self, name))
         check_keywords(self.prompts, PROMPT_KEYS, "prompts")
 
 

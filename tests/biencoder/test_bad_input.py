@@ -36,7 +36,7 @@ def model(monkeypatch: pytest.MonkeyPatch) -> BiEncoderModel:
         ({"normalize": "yes"}, TypeError, "normalize='yes' must be True or False"),
         ({"similarity": "cos"}, ValueError, "Did you mean 'cosine'"),
         ({"embedding_dims": [8, 33]}, ValueError, "33 is wider than the backbone's 32"),
-        ({"embedding_dims": 8}, TypeError, "embedding_dims=8 must be None or a non-empty list"),
+        ({"embedding_dims": 8}, TypeError, "embedding_dims=8 must be None or a list of whole numbers"),
         ({"max_length": 4096}, ValueError, "longer than the backbone's 2048 positions"),
         ({"prompts": {"default": {"querry": "q"}}}, ValueError, "did you mean 'query'"),
         ({"prompts": {"default": "q: "}}, TypeError, "must be a dict with keys among"),
