@@ -202,7 +202,7 @@ def _described(kind: Any) -> str:
         return f"a dict of {_several(parts[1])} by name" if parts else "a dict"
     if isinstance(origin, type) and origin is not str and issubclass(origin, Sequence):
         return f"a list of {_several(parts[0])}" if parts else "a list"
-    return _ONE.get(kind) or f"a {getattr(kind, '__name__', kind)}"
+    return _ONE.get(kind) or f"of type {getattr(kind, '__name__', kind)}"
 
 
 def _several(kind: Any) -> str:
