@@ -49,7 +49,7 @@ def read_batch(
     if config.predict_sees_summarize:
         streams = torch.zeros_like(streams)  # one stream: plain causal attention
     positions = two_stream_positions(mask, streams) if position_ids is None else position_ids
-    check_rows(config, ids, mask, positions, labels, spans, targets)
+    check_rows(config, ids, mask if attention_mask is None else attention_mask, positions, labels, spans, targets)
     # A row's first token counts as little as padding does: what stands before it, if anything, is padding.
     predicted = mask & torch.nn.functional.pad(mask[:, :-1], (1, 0))
     kept = None if labels is None else labels.masked_fill(~predicted, IGNORED_LABEL)
@@ -123,10 +123,13 @@ def check_rows(
 ) -> None:
     """Raise ValueError for the first row with a broken prompt, an id or position out of range, or a lost target."""
     size, limit = config.text_config.vocab_size, config.text_config.max_position_embeddings
+    given, mask = mask, mask.bool()
+    odd = "has an attention_mask that is not 1 at tokens and 0 at padding: give such a mask"
     checks = [
+        (((given != 0) & (given != 1)).any(1), odd),
         (~mask.any(1), "has no token under its attention_mask: drop the row"),
         (((input_ids < 0) | (input_ids >= size)).any(1), f"has input_ids outside 0..{size - 1}, the vocabulary"),
-        (((positions < 0) | (positions >= limit)).any(1), f"needs positions outside 0..{limit - 1}: shorten it"),
+        (((positions < 0) | (positions >= limit)).any(1), f"needs position_ids outside 0..{limit - 1}: shorten it"),
     ]
     if labels is not None:
         wrong = ((labels < 0) & (labels != IGNORED_LABEL)) | (labels >= size)

@@ -12,6 +12,12 @@ from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
 
 MOST_LAYERS = 10_000
+_COUNTS = ("max_new_tokens", "max_length", "num_beams", "num_return_sequences")  # of generate
+_COUNTS_OR_NONE = ("min_new_tokens", "min_length", "prompt_lookup_num_tokens")
+_SWITCHES = (
+    "do_sample", "output_attentions", "output_hidden_states", "output_logits", "output_scores",
+    "return_dict_in_generate", "use_cache",
+)  # fmt: skip
 _ONE = {NoneType: "None", bool: "True or False", int: "a whole number", float: "a finite number", str: "a text"}
 _MANY = {bool: "True or False", int: "whole numbers", float: "finite numbers", str: "texts"}
 
@@ -107,6 +113,20 @@ def check_mask(what: str, mask: Any) -> None:
         )
 
 
+def generation_numbers(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The keywords of `generate`; TypeError or ValueError for counts and switches that are none."""
+    found = {name: value for name, value in given.items() if value is not None or name not in _COUNTS}
+    for names, least in ((_COUNTS, 1), (_COUNTS_OR_NONE, 0)):
+        for name in names:
+            if (value := typed(name, found.get(name), int | None)) is not None:
+                if not least <= value < 2**31:
+                    raise ValueError(f"{name}={shown(value)} must be from {least} to {2**31 - 1}: give such a number.")
+                found[name] = value
+    for name in _SWITCHES:
+        typed(name, found.get(name), bool | None)
+    return found
+
+
 def shown(value: object) -> str:
     """A value as an error names it, of any size."""
     short = reprlib.Repr()
@@ -151,7 +171,8 @@ def typed(what: str, value: Any, hint: Any) -> Any:
     rule = " or ".join(_described(one) for one in _alternatives(hint))
     if isinstance(found, int | float) and not isinstance(found, bool) and _fits(0.5, hint):
         raise ValueError(f"{what}={shown(value)} must be {rule}: give one.")
-    kind = "" if isinstance(found, list | tuple | Mapping) else f", not {type(value).__name__}"
+    inside = isinstance(found, list | tuple | Mapping) and any(get_args(one) for one in _alternatives(hint))
+    kind = "" if inside else f", not {type(value).__name__}"  # else it is a part of the value that is wrong
     raise TypeError(f"{what}={shown(value)} must be {rule}{kind}: give one.")
 
 

@@ -112,7 +112,10 @@ def encode_texts(retriever: TextEncoder, texts: list[str], role: str) -> torch.T
     found = retriever.encode(texts, **({"role": role} if is_ours else {}))
     rule = f"it must return ({len(texts)}, d) numbers, one embedding a text: mend its encode."
     try:
-        embeddings = torch.as_tensor(found).detach().to("cpu", torch.float32)
+        numbers = torch.as_tensor(found).detach()
+        if numbers.is_complex() or numbers.dtype == torch.bool or numbers.layout != torch.strided:
+            raise TypeError(f"{numbers.dtype}, {numbers.layout}")
+        embeddings = numbers.to("cpu", torch.float32)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"the retriever's encode returned a {type(found).__name__}; {rule}") from error
     if embeddings.ndim != 2 or len(embeddings) != len(texts) or not embeddings.shape[1]:
