@@ -9,7 +9,7 @@ mean over the queries. Definitions are trec_eval's: nDCG with linear gain and lo
 import array
 import math
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
-from numbers import Integral
+from numbers import Integral, Real
 
 Ranking = Sequence[Hashable]
 Relevance = Mapping[Hashable, float] | Collection[Hashable]
@@ -157,6 +157,9 @@ def _check_cutoff(k: int) -> None:
 
 def _gains(relevant: Relevance) -> dict[Hashable, float]:
     gains = dict(relevant) if isinstance(relevant, Mapping) else dict.fromkeys(relevant, 1.0)
+    for passage, gain in gains.items():
+        if not isinstance(gain, Real) or not math.isfinite(gain):
+            raise ValueError(f"The gain of {passage!r} is {gain!r}; it must be a finite number.")
     return {passage: gain for passage, gain in gains.items() if gain > 0}
 
 
@@ -167,6 +170,14 @@ def _mean(
     k: int,
 ) -> float:
     _check_cutoff(k)
+    for name, value in (("rankings", rankings), ("relevant", relevant)):
+        if isinstance(value, str | bytes) or not isinstance(value, Sequence):
+            raise TypeError(
+                f"{name} is a {type(value).__name__}; it must be a list with the passage ids of each query."
+            )
+        for number, one in enumerate(value):
+            if isinstance(one, str | bytes) or not isinstance(one, Collection):
+                raise TypeError(f"{name}[{number}] is {one!r}; it must hold the passage ids of a query.")
     if len(rankings) != len(relevant) or not rankings:
         raise ValueError(
             f"{len(rankings)} rankings for {len(relevant)} queries; give one ranking a query, one or more."
