@@ -187,3 +187,26 @@ def test_every_settings_class_of_the_trainers_is_swept():
 
     named = {getattr(trainers, name) for name in trainers.__all__ if name.endswith(("Arguments", "Entry"))}
     assert named == arguments_of_trainers | {DataSetEntry}
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "message"),
+    [
+        (BiEncoderConfig, {"temperature": "low"}, "temperature='low' must be a finite number"),
+        (LlaraConfig, {"bow_loss_weight": "x"}, "bow_loss_weight='x' must be a finite number"),
+        (LlaraConfig, {"num_summary_tokens": True}, "num_summary_tokens=True must be a whole number"),
+        (SelfRetrievalConfig, {"key_num": True}, "key_num=True must be a whole number"),
+        (SelfRetrievalConfig, {"retrieval_method": "bm26"}, "Did you mean 'bm25'"),
+    ],
+)
+def test_settings_beside_a_saved_configuration_are_checked_too(kind, settings, message, tmp_path):
+    makers(tmp_path)[kind]().save_pretrained(tmp_path)
+    with pytest.raises((TypeError, ValueError), match=message):
+        kind.from_pretrained(tmp_path, **settings)
+
+
+def test_numbers_of_numpy_are_saved(tmp_path):
+    config = makers(tmp_path)[BiEncoderConfig](temperature=numpy.float32(0.5), embedding_dims=[numpy.int64(8)])
+    config.save_pretrained(tmp_path)
+    loaded = BiEncoderConfig.from_pretrained(tmp_path)
+    assert (loaded.temperature, loaded.embedding_dims) == (0.5, [8])
