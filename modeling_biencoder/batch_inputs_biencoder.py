@@ -11,8 +11,9 @@ from .false_negatives_biencoder import Identity
 from .inputs_biencoder import check_tokens
 from .objectives_biencoder import Objectives
 
-# What transformers' attention takes beside the arguments of a backbone's forward.
-_ATTENTION_KEYWORDS = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k")
+# What transformers' attention takes beside the arguments of a backbone's forward, and what many a tokenizer gives to
+# models that have no use for it.
+_ALWAYS_TAKEN = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "token_type_ids")
 
 
 def check_group(queries: int, passages: int) -> int:
@@ -74,7 +75,7 @@ def backbone_keywords(backbone: Any, given: Mapping[str, Any]) -> dict[str, Any]
     transformers' models take any keyword without a word.
     """
     kept = {name: value for name, value in given.items() if value is not None}
-    known = [*inspect.signature(type(backbone).forward).parameters, *_ATTENTION_KEYWORDS]
+    known = [*inspect.signature(type(backbone).forward).parameters, *_ALWAYS_TAKEN]
     for name in kept if "input_ids" in known else ():  # a wrapper's (FSDP's) says nothing
         if name not in known:
             raise TypeError(f"forward has no argument {name!r}, and the backbone none: leave it out.")
