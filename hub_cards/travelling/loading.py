@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.utils import (
     ADAPTER_CONFIG_NAME,
     ADAPTER_SAFE_WEIGHTS_NAME,
@@ -20,7 +20,7 @@ from transformers.utils import (
     cached_file,
 )
 
-from .checks import check_keywords
+from .checks import check_keywords, check_layers, shown
 
 # Keywords of from_pretrained that say where a repo is: what finds the model finds its tokenizer.
 HUB_KEYWORDS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
@@ -38,6 +38,27 @@ CONFIG_KEYWORDS = (
     "name_or_path", "num_labels", "output_attentions", "per_layer_config", "quantization_config",
     "tie_word_embeddings", "torch_dtype", "use_cache",
 )  # fmt: skip
+
+
+def part_config(what: str, given: Any) -> Any:
+    """A part's configuration, of its dictionary too; None stays None.
+
+    Raises TypeError or ValueError for something else, and for more layers than any model has.
+    """
+    if given is None:
+        return None
+    named = isinstance(given, dict) and isinstance(given.get("model_type"), str)
+    if not named and not isinstance(given, PreTrainedConfig):
+        raise TypeError(
+            f"{what}={shown(given)} must be a backbone's configuration, or its dict with a model_type: "
+            "AutoConfig.from_pretrained(...) gives one."
+        )
+    try:
+        config = AutoConfig.for_model(**given) if isinstance(given, dict) else given
+    except Exception as error:  # of huggingface_hub, too, where a field has another type
+        raise ValueError(f"{what} makes no configuration, and must be what one saved: {error}") from error
+    check_layers(what, config)
+    return config
 
 
 def split_keywords(

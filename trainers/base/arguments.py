@@ -1,9 +1,11 @@
 """What the training arguments of the three methods share: transformers' own, for rows that are texts."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from typing import Any
 
 from transformers import TrainingArguments
+
+from hub_cards.travelling.checks import check_fields, shown
 
 from .options import SETTINGS, check_settings
 
@@ -17,6 +19,9 @@ class FamilyArguments(TrainingArguments):
     )
 
     def __post_init__(self) -> None:
+        for kind in type(self).__mro__:  # a wrong value is an error now, not after the model has loaded
+            if is_dataclass(kind) and not issubclass(TrainingArguments, kind):
+                check_fields(self, kind)
         super().__post_init__()
         check_settings(self, SETTINGS)
         if self.remove_unused_columns:
@@ -31,9 +36,16 @@ class FamilyArguments(TrainingArguments):
         accelerator.dispatch_batches = False
 
 
-def check_least(settings: Any, least: int, *names: str) -> None:
-    """ValueError for the first of the named settings that is less than `least`; None stands for a default."""
+MOST = 2**31 - 1  # of tokens, texts and rows
+
+
+def check_least(settings: Any, least: float, *names: str) -> None:
+    """ValueError for the first of the named settings that is less than `least`, or too large; None is a default."""
     for name in names:
         value = getattr(settings, name)
         if value is not None and value < least:
-            raise ValueError(f"{name}={value} must be at least {least}: raise it, or leave it out for the default.")
+            raise ValueError(
+                f"{name}={shown(value)} must be at least {least}: raise it, or leave it out for the default."
+            )
+        if value is not None and value > MOST:
+            raise ValueError(f"{name}={shown(value)} must be at most {MOST}: lower it.")

@@ -10,12 +10,13 @@ from typing import Any, TypeAlias, TypeGuard
 import datasets
 import yaml
 
-from hub_cards.travelling.checks import nearest
+from hub_cards.travelling.checks import check_fields, nearest, shown
 from modeling_biencoder import BiEncoderConfig
 from modeling_biencoder.encoding_biencoder import instruction_prompt
 
 from ..data.sources import RowSource, data_files, split_revision
 
+MOST_PASSAGES = 10_000
 _SHARD = re.compile(r"-\d{5}-of-\d{5}$")
 
 
@@ -93,10 +94,14 @@ class DataSetEntry:
         if self.instruction is not None and self.task is None:
             self.task = self.name
         where = f"Data set {self.name!r}"
+        try:
+            check_fields(self, DataSetEntry, but=("data",))  # that is checked where it is read
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{where}: {error}") from None
         for name in ("group_size", "batch_size", "max_rows"):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise ValueError(f"{where}: {name}={value!r} must be a whole number of at least 1: give another.")
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"{where}: {name}={value} must be at least 1: give another.")
+        check_group_size(f"{where}: group_size", self.group_size)
         if self.weight is not None and not self.weight > 0:
             raise ValueError(f"{where}: weight={self.weight} must be more than 0: raise it, or leave it out.")
         if self.type is not None and self.type not in TASK_TYPES:
@@ -107,6 +112,12 @@ class DataSetEntry:
         if given and (not isinstance(self.data, str | Path) or Path(self.data).exists()):
             value = getattr(self, given[0])
             raise ValueError(f"{where}: {given[0]}={value!r} is for a Hub repo, which this is not: leave it out.")
+
+
+def check_group_size(what: str, size: int | None) -> None:
+    """ValueError for more passages a query than a batch holds: negatives are drawn until there are as many."""
+    if size is not None and size > MOST_PASSAGES:
+        raise ValueError(f"{what}={shown(size)} must be at most {MOST_PASSAGES} passages a query: lower it.")
 
 
 TrainSource: TypeAlias = RowSource | DataSetEntry | list[Any] | dict[str, Any]

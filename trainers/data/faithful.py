@@ -56,6 +56,10 @@ def faithful_rows(source: RowSource) -> Sequence[Row]:
     if isinstance(source, datasets.IterableDataset):
         raise TypeError("An IterableDataset cannot be read by row number; give its file, folder or Hub id.")
     if isinstance(source, list) and source:
+        for number, row in enumerate(source):
+            if not isinstance(row, dict):
+                kind = type(row).__name__
+                raise ValueError(f"Row {number} (the first is 0) is a {kind} and must be a dict of fields: mend it.")
         return source
     return load_faithful_rows(str(source) if isinstance(source, Path) else source)
 

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from transformers import PreTrainedModel
 from transformers.utils import ADAPTER_SAFE_WEIGHTS_NAME
 
+from hub_cards.travelling.checks import check_bool
 from modeling_srlm import SelfRetrievalLM
 
 from .kind import Found, find_adapter, find_file, place_of
@@ -55,6 +56,14 @@ def take_adapter(model: PreTrainedModel) -> None:
         _record_base(model)
 
 
+def check_model(model: object) -> None:
+    """TypeError for what is no model of transformers."""
+    if not isinstance(model, PreTrainedModel):
+        raise TypeError(
+            f"model is a {type(model).__name__} and must be a model of transformers, such as ours: load one."
+        )
+
+
 def has_adapters(model: PreTrainedModel) -> bool:
     """Whether `add_adapter` or `load_adapter` was called on the model."""
     return model._hf_peft_config_loaded
@@ -83,6 +92,7 @@ def add_adapter(
         raise TypeError(
             f"peft_config is a {type(peft_config).__name__} and must be a PeftConfig: pass peft.LoraConfig()."
         )
+    check_model(model)
     if has_adapters(model):
         raise ValueError("The model has an adapter already: merge it first, or leave peft_config out to train it on.")
     _check_kind(peft_config)
@@ -159,6 +169,8 @@ def load_adapter(
 
     Raises ValueError where there is no adapter, one of a kind that our models do not take, or of another model.
     """
+    check_model(model)
+    check_bool("is_trainable", is_trainable)
     place = place_of({**loading, "revision": revision})
     if (adapter := find_adapter(source, place)) is None:
         raise no_adapter(source)

@@ -253,7 +253,7 @@ def test_every_way_to_give_data_sets(tmp_path):
         ([{"data": PAIRS}, {"query": "q"}], {}, "Item 1 of the data sets .* needs the key 'data'"),
         ([{"data": PAIRS, "grup_size": 3}], {}, "'grup_size' is not known; did you mean 'group_size'"),
         ([{"data": PAIRS, "type": "summary"}], {}, "type='summary' must be one of retrieval, sts"),
-        ([{"data": PAIRS, "batch_size": 0}], {}, "batch_size=0 must be a whole number"),
+        ([{"data": PAIRS, "batch_size": 0}], {}, "batch_size=0 must be at least 1"),
         ([{"data": PAIRS, "weight": 0}], {}, "weight=0 must be more than 0"),
         ([{"data": PAIRS, "split": "test"}], {}, "split='test' is for a Hub repo"),
         ([{"data": QUESTIONS, "in_batch_negatives": False}], {}, "leaves no negatives"),
