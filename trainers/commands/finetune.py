@@ -6,6 +6,7 @@ from typing import Any
 
 from ..biencoder.arguments import BiEncoderTrainingArguments
 from ..biencoder.trainer import BiEncoderTrainer
+from ..data.readers import without_surrogates
 from .parsing import LoadingArguments, given, parse_arguments
 from .training import LoraArguments, MixtureDataArguments, run_training
 
@@ -46,6 +47,8 @@ def main(argv: list[str]) -> None:
 
 def _read_prompts(text: str) -> Any:
     try:
-        return json.loads(text)
+        return without_surrogates(json.loads(text))
+    except RecursionError:
+        raise ValueError("--prompts is nested too deep to be read: write it flatter.") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"prompts={text!r} is not JSON: {error}") from error

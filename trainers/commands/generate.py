@@ -10,6 +10,7 @@ from transformers import GenerationConfig, TextStreamer, set_seed
 
 from modeling_srlm import SelfRetrievalLM
 
+from ..data.readers import read_text, refuse_loose_link
 from ..embedded import BACKBONE_FOLDER
 from ..models.load import load_srlm
 from .parsing import LookbackArguments, parse_arguments
@@ -50,15 +51,23 @@ def read_prompt(arguments: GenerateArguments) -> str:
     if arguments.prompt is not None:
         text = arguments.prompt
     elif arguments.prompt_file == "-":
-        text = sys.stdin.read()
+        text = _standard_input()
     else:
         file = Path(str(arguments.prompt_file))
+        refuse_loose_link(file)
         if not file.is_file():
             raise ValueError(f"--prompt_file={str(file)!r} must be a file and is none: correct the path.")
-        text = file.read_text(encoding="utf-8")
+        text = read_text(file)
     if not text:
         raise ValueError("the prompt is empty and must have one token or more: give a text.")
     return text
+
+
+def _standard_input() -> str:
+    try:
+        return sys.stdin.read().removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"standard input is not UTF-8 (byte {error.object[error.start]:#04x}): convert it.") from None
 
 
 def generation_config(model: SelfRetrievalLM, arguments: GenerateArguments) -> GenerationConfig:

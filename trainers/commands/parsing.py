@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
 from transformers import HfArgumentParser
 
 from hub_cards.travelling.checks import nearest
+
+from ..data.readers import refuse_loose_link
+from ..data.settings_files import read_yaml
 
 
 @dataclass
@@ -108,12 +110,10 @@ def _take_config(argv: list[str]) -> tuple[str | None, list[str]]:
 
 
 def _file_arguments(path: str, names: set[str]) -> list[str]:
+    refuse_loose_link(Path(path))
     if not Path(path).is_file():
         raise ValueError(f"--config={path!r} must be a file and is none: correct the path.")
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        raise ValueError(f"--config={path!r} must be YAML: correct it. {error}") from error
+    values = read_yaml(Path(path)) or {}
     if not isinstance(values, dict):
         raise ValueError(
             f"--config={path!r} holds a {type(values).__name__} and must hold a mapping: write `name: value` lines."

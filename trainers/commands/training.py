@@ -1,6 +1,8 @@
 """What the training commands share: arguments for data and for a LoRA that trains instead of the weights, and runs."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -152,6 +154,31 @@ def run_training(
 
     `resume_from_checkpoint` is a checkpoint's folder, or `last` for the newest one in the output folder, if any.
     """
+    with without_empty_folder(Path(str(args.output_dir))):
+        return _train(trainer_class, model, model_kwargs, data, lora, args)
+
+
+@contextmanager
+def without_empty_folder(folder: Path) -> Iterator[None]:
+    """A folder that was not there, and is empty when an error comes, is not left behind."""
+    there = folder.exists()
+    try:
+        yield
+    except BaseException:
+        if not there:
+            with suppress(OSError):  # it is not there, or not empty
+                folder.rmdir()
+        raise
+
+
+def _train(
+    trainer_class: type[FamilyTrainer],
+    model: str,
+    model_kwargs: dict[str, Any],
+    data: DataArguments | MixtureDataArguments,
+    lora: LoraArguments,
+    args: TrainingArguments,
+) -> FamilyTrainer:
     model_kwargs = {**model_kwargs, **lora.loading_keywords()}
     source: ModelSource = model
     if lora.adapter is not None:

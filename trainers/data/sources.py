@@ -5,7 +5,7 @@ from typing import TypeAlias
 
 import datasets
 
-from .readers import COMPRESSIONS, ROW_SUFFIXES, Row, data_suffix
+from .readers import COMPRESSIONS, ROW_SUFFIXES, Row, data_suffix, refuse_loose_link
 from .tables import ReadTable, RowError, Table, TypedTable, file_table, list_table
 
 RowSource: TypeAlias = str | Path | tuple[Path, ...] | list[Row] | datasets.Dataset | datasets.IterableDataset
@@ -48,6 +48,7 @@ def load_tables(
         return [_load_file(file, streaming, numbers) for file in data_files(path)]
     if path.is_file():
         return [_load_file(path, streaming, numbers)]
+    refuse_loose_link(path)
     repo_id, pinned = split_revision(str(source))
     if Path(repo_id).suffix or path.is_absolute():
         raise ValueError(f"There is no file or folder {str(source)!r}; give a path that exists or a Hub id user/name.")
@@ -106,7 +107,15 @@ def text_field(row: Row, field: str, number: int) -> str:
     return value
 
 
+def optional_text(row: Row, field: str, number: int) -> str | None:
+    """`row[field]`, which must be a text or None; else RowError naming the row number and the field."""
+    value = row.get(field)
+    if value is not None and not isinstance(value, str):
+        raise RowError(number, f"field {field!r} is {value!r}; it must be a text or null.")
+    return value
+
+
 __all__ = [
     "DATA_SUFFIXES", "ReadTable", "Row", "RowError", "RowSource", "Table", "TypedTable", "data_files", "is_data_file",
-    "load_tables", "split_revision", "text_field",
+    "load_tables", "optional_text", "split_revision", "text_field",
 ]  # fmt: skip

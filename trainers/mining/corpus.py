@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from ..biencoder.rows import normalize_row
 from ..data.faithful import faithful_rows, placed
-from ..data.readers import read_lines
+from ..data.readers import read_lines, without_surrogates
 from ..data.sources import Row, RowError, is_data_file
 
 # Texts, rows with `text` or `passage` (and `title`), a path or a Hub id.
@@ -99,7 +99,7 @@ def corpus_of_rows(rows: Sequence[Row], show_progress: bool = False) -> Corpus:
 
 def _passages(source: CorpusSource) -> Iterator[_Passage]:
     if isinstance(source, list) and all(isinstance(text, str) for text in source):
-        yield from ((text, text) for text in source if isinstance(text, str))
+        yield from ((text, text) for text in map(without_surrogates, source))
     elif isinstance(source, str | Path) and Path(source).is_dir():
         for file in sorted(Path(source).iterdir()):
             if file.is_file() and not file.name.startswith("."):
@@ -117,4 +117,6 @@ def _passage(row: Row, number: int) -> _Passage:
     if not isinstance(text, str):
         raise RowError(number, f"field 'text' of the corpus is {text!r}; it, or 'passage', must be a text.")
     title = row.get("title")
-    return (f"{title} {text}", text) if isinstance(title, str) and title.strip() else (text, text)
+    if title is not None and not isinstance(title, str):
+        raise RowError(number, f"field 'title' of the corpus is {title!r}; it must be a text or null.")
+    return (f"{title} {text}", text) if title and title.strip() else (text, text)

@@ -9,8 +9,8 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from ..data.documents import document_table
+from ..data.joining import joined
 from ..data.sources import Row, load_tables
-from ..data.tables import joined
 from ..embedded.corpus import standard_library
 from ..srlm.rows import load_chats
 from .measure import tokenize_texts

@@ -145,7 +145,7 @@ def _grade(row: Row, where: str) -> float:
     value = row.get("score")
     try:
         grade = 1.0 if value is None else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         grade = math.nan
     if not math.isfinite(grade):
         raise ValueError(f"{where}: field 'score' is {value!r}; it must be a number.")

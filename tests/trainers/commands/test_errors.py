@@ -64,7 +64,7 @@ def bad_file(kind: str, folder: Path) -> Path:
 BAD = {
     "gzip": r"rows\.jsonl is compressed by gzip: add \.gz to its name",
     "empty": r"holds no row|is empty",
-    "latin-1": r"rows\.jsonl is not UTF-8",
+    "latin-1": r"rows\.jsonl, line 2 is not UTF-8",
     "utf-16": r"rows\.jsonl is UTF-16: save it as UTF-8",
     "nested": r"rows\.jsonl, line 1 is nested too deep",
     "no json": r"rows\.jsonl, line 2 is no JSON",
