@@ -89,6 +89,8 @@ def refuse_loose_link(path: Path) -> None:
 
 def no_utf8(path: Path) -> ValueError:
     """The error of a file that is no UTF-8; it names the first wrong line, which takes another look at the file."""
+    if (problem := _other_kind(path)) is not None:
+        return ValueError(f"{path} {problem}")
     with fsspec.open(str(path), "rb", compression="infer") as lines:
         for number, line in enumerate(lines, 1):
             try:
@@ -99,14 +101,19 @@ def no_utf8(path: Path) -> ValueError:
     return ValueError(f"{path} is not UTF-8: save it as UTF-8.")
 
 
+def _other_kind(path: Path) -> str | None:
+    """What a file is by its first bytes, where that is no text."""
+    with open(path, "rb") as file:
+        start = file.read(4)
+    kinds = _MAGIC.items() if path.suffix not in COMPRESSIONS else ()
+    return next((problem for magic, problem in kinds if start.startswith(magic)), None)
+
+
 @contextmanager
 def _opened(path: Path, newline: str | None = "") -> Iterator[io.TextIOBase]:
     refuse_loose_link(path)
-    with open(path, "rb") as file:
-        start = file.read(4)
-    for magic, problem in _MAGIC.items() if path.suffix not in COMPRESSIONS else ():
-        if start.startswith(magic):
-            raise ValueError(f"{path} {problem}")
+    if (problem := _other_kind(path)) is not None:
+        raise ValueError(f"{path} {problem}")
     # csv reads line ends itself; JSON cannot hold a bare one
     with fsspec.open(str(path), "rt", encoding="utf-8-sig", newline=newline, compression="infer") as stream:
         yield stream

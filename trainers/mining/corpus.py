@@ -44,10 +44,10 @@ class Corpus:
     """Passages, each once: of texts that differ in white space alone the first one stays, blank ones go.
 
     Args:
-        passages: (passage, the same without its title).
+        passages: (passage, the same without its title). name: what an error calls them.
     """
 
-    def __init__(self, passages: Iterable[_Passage]):
+    def __init__(self, passages: Iterable[_Passage], name: str = "The corpus"):
         self.texts: list[str] = []
         keys: list[int] = []
         bare_keys: list[int] = []
@@ -63,7 +63,7 @@ class Corpus:
             bare_keys.append(key if bare == text else text_key(bare))
             digest.update(text.encode(errors="surrogatepass") + b"\0")
         if not self.texts:
-            raise ValueError("The corpus holds no passage that is not blank, and needs one or more: give another.")
+            raise ValueError(f"{name} holds no passage that is not blank, and needs one or more: give another.")
         self.digest = digest.hexdigest()
         self._tables = [KeyTable(keys)] if keys == bare_keys else [KeyTable(keys), KeyTable(bare_keys)]
 
@@ -86,7 +86,7 @@ def load_corpus(source: CorpusSource, show_progress: bool = False) -> Corpus:
     Raises ValueError for a row without text, naming its number, and for a source without passages.
     """
     passages = tqdm(_passages(source), desc="Corpus", unit="passage", disable=not show_progress)
-    return Corpus(passages)
+    return Corpus(passages, f"The corpus {str(source)!r}" if isinstance(source, str | Path) else "The corpus")
 
 
 def corpus_of_rows(rows: Sequence[Row], show_progress: bool = False) -> Corpus:

@@ -10,6 +10,7 @@ from transformers.utils import logging
 
 from ..data.documents import document_table
 from ..data.joining import joined
+from ..data.readers import refuse_loose_link
 from ..data.sources import Row, load_tables
 from ..embedded.corpus import standard_library
 from ..srlm.rows import load_chats
@@ -76,5 +77,6 @@ def _text(row: Row, where: str) -> str:
 
 def check_source(source: str) -> None:
     """Raises ValueError for a path that is not there."""
+    refuse_loose_link(Path(source))
     if not Path(source).exists():
         raise ValueError(f"--data={source!r} is neither a file nor a folder: name one that is there.")

@@ -160,3 +160,13 @@ def test_no_token_is_repeated(tmp_path, monkeypatch, capsys):
         assert "hf_abcdefghijkl" not in said and "https://***@hub.example/user/name has a password" in said
     assert without_tokens("from https://a:b@c/d by hf_abcdefgh1") == "from https://***@c/d by hf_***"
     assert without_tokens("https://c/d@main and user@host") == "https://c/d@main and user@host"
+
+
+def test_arguments_that_are_no_text_are_named(tmp_path, monkeypatch, capsys):
+    said = ends(monkeypatch, capsys, "mine", "--data", "a\udcff.jsonl", "--output", tmp_path / "o.jsonl")
+    assert "'a\\udcff.jsonl' is not UTF-8: rename the file" in said
+
+
+def test_an_error_of_a_worker_and_of_many_lines_is_one_line():
+    caught = "Caught ValueError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n  File"
+    assert message_of(ValueError(f"{caught} x\nValueError: a.jsonl, line 2: no\n  text")) == "a.jsonl, line 2: no text"
