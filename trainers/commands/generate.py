@@ -59,8 +59,8 @@ def read_prompt(arguments: GenerateArguments) -> str:
             raise ValueError(f"--prompt_file={str(file)!r} must be a file and is none: correct the path.")
         text = read_text(file)
     if not text:
-        file = "" if arguments.prompt_file is None else f" of {arguments.prompt_file!r}"
-        raise ValueError(f"the prompt{file} is empty and must have one token or more: give a text.")
+        where = "" if arguments.prompt_file is None else f" of {arguments.prompt_file!r}"
+        raise ValueError(f"the prompt{where} is empty and must have one token or more: give a text.")
     return text
 
 
