@@ -27,6 +27,7 @@ _LOCKED_OUT = re.compile(r"(?<=://)[^\s/@'\"]+@")  # user:token@ of a URL
 _LINE_END = re.compile(r"\s*\n\s*")
 # What torch puts before the message of an error that a worker of a data loader met.
 _OF_A_WORKER = re.compile(r"^Caught \w+ in DataLoader worker process .*\n[\w.]*(Error|Exception): ", re.DOTALL)
+_LACKING = re.compile(r"\binstall|distribution was not found")
 _TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}")
 
 
@@ -42,6 +43,8 @@ def message_of(error: BaseException) -> str | None:
         return without_tokens(" ".join([*str(error).split(), *_notes(error)]) or type(error).__name__)
     if isinstance(error, ValueError | TypeError | datasets.exceptions.DatasetsError):
         return without_tokens(_in_one_line(" ".join([str(error), *_notes(error)])))
+    if isinstance(error, ImportError) and _LACKING.search(str(error)):  # of a package that an option asks for
+        return _in_one_line(str(error))
     if isinstance(error, RuntimeError) and "Symlink loop" in str(error):  # pathlib's, up to Python 3.12
         return f"{error}: {_ADVICE[errno.ELOOP]}"
     if isinstance(error, RuntimeError) and "PytorchStreamWriter failed writing" in str(error):

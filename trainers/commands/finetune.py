@@ -7,6 +7,7 @@ from typing import Any
 from ..biencoder.arguments import BiEncoderTrainingArguments
 from ..biencoder.trainer import BiEncoderTrainer
 from ..data.readers import without_surrogates
+from ..models.precision import check_dtype
 from .parsing import LoadingArguments, given, parse_arguments
 from .training import LoraArguments, MixtureDataArguments, run_training
 
@@ -33,6 +34,9 @@ class FinetuneModelArguments:
         default=None,
         metadata={"help": "Load the weights in this type (float32, bfloat16); default: the one they were saved in."},
     )
+
+    def __post_init__(self) -> None:
+        check_dtype(self.dtype)
 
 
 def main(argv: list[str]) -> None:

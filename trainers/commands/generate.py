@@ -8,12 +8,14 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, TextStreamer, set_seed
 
+from hub_cards.travelling.checks import check_choice
 from modeling_srlm import SelfRetrievalLM
+from modeling_srlm.configuration_srlm import RETRIEVAL_METHODS
 
 from ..data.readers import read_text, refuse_loose_link
 from ..embedded import BACKBONE_FOLDER
 from ..models.load import load_srlm
-from .parsing import LookbackArguments, parse_arguments
+from .parsing import LookbackArguments, check_at_least, parse_arguments
 
 
 @dataclass
@@ -44,6 +46,16 @@ class GenerateArguments:
     def __post_init__(self) -> None:
         if (self.prompt is None) == (self.prompt_file is None):
             raise ValueError("give one of --prompt and --prompt_file; --prompt_file - reads standard input.")
+        if self.retrieval_method is not None:
+            check_choice("--retrieval_method", self.retrieval_method, RETRIEVAL_METHODS)
+        check_at_least(self, 1, "max_new_tokens")
+        check_at_least(self, 0, "top_k", "seed")
+        if not (self.temperature > 0 and self.repetition_penalty > 0 and 0 < self.top_p <= 1):
+            sampling = f"--temperature={self.temperature}, --top_p={self.top_p}"
+            raise ValueError(
+                f"{sampling} and --repetition_penalty={self.repetition_penalty} must be above 0, and top_p at most 1: "
+                "change the one that is not."
+            )
 
 
 def read_prompt(arguments: GenerateArguments) -> str:

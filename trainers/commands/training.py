@@ -12,6 +12,7 @@ from transformers import BitsAndBytesConfig, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from ..base.checkpoints import tidy
+from ..base.early import check_checkpoint
 from ..base.trainer import FamilyTrainer
 from ..models.adapted import load_adapted
 from ..models.kind import ModelSource
@@ -87,6 +88,10 @@ class LoraArguments:
     def __post_init__(self) -> None:
         if self.lora_rank is not None and self.lora_rank < 1:
             raise ValueError(f"lora_rank={self.lora_rank} must be at least 1: give a rank such as 16.")
+        if self.lora_alpha <= 0:
+            raise ValueError(f"lora_alpha={self.lora_alpha} must be at least 1: with less the LoRA does not train.")
+        if not 0 <= self.lora_dropout < 1:
+            raise ValueError(f"lora_dropout={self.lora_dropout} must be from 0 to less than 1: lower it.")
         if self.adapter is not None and (self.lora_rank is not None or self.use_dora or self.use_rslora):
             raise ValueError(
                 f"adapter={self.adapter!r} brings its own configuration: leave out lora_rank, use_dora and use_rslora "
@@ -154,6 +159,7 @@ def run_training(
 
     `resume_from_checkpoint` is a checkpoint's folder, or `last` for the newest one in the output folder, if any.
     """
+    check_checkpoint(args.resume_from_checkpoint)
     with without_empty_folder(Path(str(args.output_dir))):
         return _train(trainer_class, model, model_kwargs, data, lora, args)
 

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from ..jobs.parts import check_output
+from ..data.sources import check_source
+from ..jobs.parts import check_new, check_output
 from ..retrieval.search import check_index
 
 RETRIEVERS = ("bm25", "dense", "both")
@@ -31,6 +32,11 @@ class MineArguments:
 
     def __post_init__(self) -> None:
         check_output(self.output, data=self.data, corpus=self.corpus)
+        if not self.overwrite:
+            check_new(self.output)
+        check_source(self.data)
+        if self.corpus is not None:
+            check_source(self.corpus)
 
 
 @dataclass

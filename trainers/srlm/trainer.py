@@ -75,6 +75,10 @@ class SelfRetrievalTrainer(FamilyTrainer):
             return load_token_rows(table, self.model.config.text_config.vocab_size)
         return tokenize_documents(table, self.processing_class, self.args.document_length, self.args.target_size)
 
+    def metric_names(self) -> list[str]:
+        """Perplexity, beside the loss."""
+        return ["perplexity"]
+
     def transform(self) -> Transform:
         """The rows are ready."""
         return _unchanged
