@@ -77,8 +77,10 @@ def read_prompt(arguments: GenerateArguments) -> str:
 
 
 def _standard_input() -> str:
+    # The bytes themselves: the terminal's own encoding may be another, or let wrong ones pass.
+    given = getattr(sys.stdin, "buffer", sys.stdin).read()
     try:
-        return sys.stdin.read().removeprefix("\ufeff")
+        return given.decode("utf-8-sig") if isinstance(given, bytes) else given
     except UnicodeDecodeError as error:
         raise ValueError(f"standard input is not UTF-8 (byte {error.object[error.start]:#04x}): convert it.") from None
 
