@@ -95,8 +95,8 @@ class BiEncoderTrainer(FamilyTrainer):
         return eval_dataset is not None or self.args.eval_retrieval is not None
 
     def metric_names(self) -> list[str]:
-        """The losses."""
-        return list(self.component_names)
+        """The losses that have a weight."""
+        return [name for name, weight in self.loss_weights.items() if weight > 0]
 
     def other_metric_names(self) -> list[str]:
         """The retrieval metrics."""

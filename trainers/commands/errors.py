@@ -43,6 +43,8 @@ def message_of(error: BaseException) -> str | None:
         return without_tokens(" ".join([*str(error).split(), *_notes(error)]) or type(error).__name__)
     if isinstance(error, ValueError | TypeError | datasets.exceptions.DatasetsError):
         return without_tokens(_in_one_line(" ".join([str(error), *_notes(error)])))
+    if isinstance(error, KeyError) and "metric_for_best_model" in str(error):  # of a loss that no row has
+        return _in_one_line(str(error.args[0]))
     if isinstance(error, ImportError) and _LACKING.search(str(error)):  # of a package that an option asks for
         return _in_one_line(str(error))
     if isinstance(error, RuntimeError) and "Symlink loop" in str(error):  # pathlib's, up to Python 3.12

@@ -197,6 +197,13 @@ def test_every_evaluation_set_has_names_of_its_own(tmp_path):
             BiEncoderTrainer(model, args, PAIRS, data)
 
 
+def test_a_loss_without_a_weight_is_not_measured(tmp_path):
+    settings = {"eval_strategy": "steps", "eval_steps": 3, "metric_for_best_model": "margin_mse_loss"}
+    with pytest.raises(ValueError, match="'margin_mse_loss' is not measured"):
+        with_evaluation("biencoder", tmp_path, **settings)
+    with_evaluation("biencoder", tmp_path, margin_mse_weight=1.0, **settings)
+
+
 def test_more_words_than_there_are(tmp_path):
     with pytest.raises(ValueError, match="precision_k=1000 must be at most 512"):
         with_evaluation("llara", tmp_path, precision_k=1000)

@@ -124,6 +124,8 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch, capsys):
         (PermissionError(errno.EACCES, "Permission denied", "x"), "'x': Permission denied: give this user the right"),
         (RuntimeError("PytorchStreamWriter failed writing file data/1"), "checkpoint could not be written: free some"),
         (RuntimeError("Symlink loop from '/a'"), "Symlink loop from '/a': it is a symbolic link that leads to itself"),
+        (KeyError("The `metric_for_best_model` training argument is set to 'a'"), "argument is set to 'a'"),
+        (ImportError("x requires the y library: pip install y"), "pip install y"),
         (RecursionError("maximum recursion depth"), "nested too deep"),
         (OSError("a\n\n  b is no\nrepo"), "a b is no repo"),
     ],
