@@ -1,5 +1,6 @@
 """The `lookback` command: one sub-command a file, imported only when it is called."""
 
+import io
 import sys
 from importlib import import_module
 
@@ -45,6 +46,9 @@ def main() -> None:
         return
     if arguments[0] not in COMMANDS:
         sys.exit(f"lookback: {arguments[0]!r} is no command.\n{usage()}")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what the terminal's encoding lacks is no reason to end
+            stream.reconfigure(errors="backslashreplace")
     try:
         check_arguments(arguments)
         import_module(COMMANDS[arguments[0]][0]).main(arguments[1:])

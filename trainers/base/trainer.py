@@ -26,6 +26,7 @@ from ..models.kind import ModelSource, model_type
 from .cards import data_facts, evaluation_facts, loss_facts, origin_facts, training_facts
 from .checkpoints import WholeCheckpoints, write_text
 from .components import ComponentTrainer
+from .early import EarlyChecks
 from .options import NoSearch, check_trainer_arguments
 from .pushing import PushingTrainer
 from .streams import stream_loader
@@ -33,7 +34,7 @@ from .streams import stream_loader
 Prepared = TransformedRows | StreamedRows
 
 
-class FamilyTrainer(NoSearch, PushingTrainer, WholeCheckpoints, ComponentTrainer):
+class FamilyTrainer(NoSearch, EarlyChecks, PushingTrainer, WholeCheckpoints, ComponentTrainer):
     """Base of the Trainers: a subclass says how to make its model, its rows and its batches.
 
     Args:
@@ -78,9 +79,10 @@ class FamilyTrainer(NoSearch, PushingTrainer, WholeCheckpoints, ComponentTrainer
         check_not_wrapped(model)
         set_seed(args.seed)  # for what is drawn before Trainer does so: adapters
         self.args = args
+        self.check_early(train_dataset, eval_dataset, model_kwargs or {})
         self.model = self._load(model, processing_class, model_kwargs or {})
         self.processing_class = self.model.tokenizer
-        self.card_facts = {**origin_facts(self.model, args.hub_model_id), **self.data_facts(train_dataset)}
+        self.card_facts = {**origin_facts(self.model, args.hub_model_id), **data_facts(self.sources(train_dataset))}
         eval_dataset = self.take_evaluators(eval_dataset)
         if peft_config is not None:
             add_adapter(self.model, peft_config, self.new_token_ids(), self.trained_modules())
@@ -98,6 +100,7 @@ class FamilyTrainer(NoSearch, PushingTrainer, WholeCheckpoints, ComponentTrainer
             optimizers=optimizers,
             optimizer_cls_and_kwargs=optimizer_cls_and_kwargs,
         )
+        self.check_best_metric()
         if isinstance(self.train_dataset, TransformedRows):
             self.add_callback(EpochCallback(self.train_dataset))
 
@@ -130,10 +133,6 @@ class FamilyTrainer(NoSearch, PushingTrainer, WholeCheckpoints, ComponentTrainer
     def make_collator(self) -> Callable[[list[Row]], Row]:
         """What makes padded tensors of token ids; called when the training data are prepared."""
         raise NotImplementedError
-
-    def data_facts(self, source: Any) -> dict[str, Any]:
-        """`datasets` and `data` of the card, for training data in any form; see `cards.data_facts`."""
-        return data_facts([source])
 
     def prepare(self, source: RowSource | Prepared | None) -> Prepared | None:
         """The data set as the data loader reads it; None and data sets that are prepared stay as they are."""

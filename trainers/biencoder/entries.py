@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any, TypeAlias, TypeGuard
 
 import datasets
-import yaml
 
 from hub_cards.travelling.checks import check_fields, nearest, shown
 from modeling_biencoder import BiEncoderConfig
 from modeling_biencoder.encoding_biencoder import instruction_prompt
 
+from ..data.readers import refuse_loose_link
+from ..data.settings_files import read_yaml
 from ..data.sources import RowSource, data_files, split_revision
 
 MOST_PASSAGES = 10_000
@@ -197,9 +198,10 @@ def _is_data_set(item: Any) -> bool:
 
 
 def _read_yaml(path: Path) -> list[DataSetEntry]:
+    refuse_loose_link(path)
     if not path.is_file():
         raise ValueError(f"There is no file {str(path)!r}: give the path of a list of data sets.")
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    content = read_yaml(path)
     if not isinstance(content, list | dict) or not content:
         raise ValueError(f"{path} must hold a list of data sets, or a mapping of names to them.")
     return mixture_entries(content)

@@ -12,8 +12,9 @@ from typing import Any, Literal, cast
 from modeling_biencoder import BiEncoderModel
 from modeling_biencoder.inputs_biencoder import check_truncate_dim
 
+from ..data.sources import check_source
 from ..data.texts import IdentifiedTexts
-from ..jobs.parts import PartFiles, check_output
+from ..jobs.parts import PartFiles, check_new, check_output
 from ..jobs.processes import on_main_process, start_processes
 from ..models.load import encoding_settings, load_biencoder
 from ..retrieval.embeddings import EmbeddingFiles, ids_path, write_embeddings
@@ -42,6 +43,9 @@ class EncodeArguments:
 
     def __post_init__(self) -> None:
         check_output(self.output, ".safetensors")
+        if not self.overwrite:
+            check_new(self.output)
+        check_source(self.data)
         if self.batch_size < 1:
             raise ValueError(f"--batch_size={self.batch_size} must be at least 1: give a number of texts.")
 

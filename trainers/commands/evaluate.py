@@ -52,6 +52,8 @@ class EvaluateArguments:
 
     def __post_init__(self) -> None:
         check_metrics(self.metrics, self.ks)
+        if self.batch_size < 1:
+            raise ValueError(f"--batch_size={self.batch_size} must be at least 1: give a number of texts.")
         if self.output is not None:
             check_output(self.output, ".json")
 

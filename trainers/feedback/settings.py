@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from hub_cards.travelling.checks import check_fields, shown
 
 from ..base.arguments import MOST
+from ..data.sources import check_source
 from ..embedded import BACKBONE_FOLDER
-from ..jobs.parts import check_output
+from ..jobs.parts import check_new, check_output
 from .formats import PROMPTS, TARGETS
 
 DOCUMENT = "document"
@@ -76,3 +77,6 @@ class ScoreArguments:
             pair = f"--bm25_candidates={self.bm25_candidates} and --random_candidates={self.random_candidates}"
             raise ValueError(f"{pair} must be at least 2 together, as one key teaches nothing: raise one of them.")
         check_output(self.output, data=self.data)
+        if not self.overwrite:
+            check_new(self.output)
+        check_source(self.data)

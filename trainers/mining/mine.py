@@ -99,6 +99,8 @@ def mine_to_file(
     The file does not depend on either, to the last digit where every process has as many threads.
     """
     settings.check_model(model is not None)
+    if model is not None:
+        model.encode([], task=settings.task)  # an unknown task is an error now
     state = start_processes()
     show = show_progress and state.is_main_process
     table, passages = _read(faithful_rows(rows), corpus, settings, show)

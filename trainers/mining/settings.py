@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from hub_cards.travelling.checks import check_fields
 
 from ..base.arguments import check_least
-from ..jobs.parts import check_output
+from ..data.sources import check_source
+from ..jobs.parts import check_new, check_output
 from ..retrieval.search import check_index
 
 RETRIEVERS = ("bm25", "dense", "both")
@@ -35,6 +36,11 @@ class MineArguments:
     def __post_init__(self) -> None:
         check_fields(self, MineArguments)
         check_output(self.output, data=self.data, corpus=self.corpus)
+        if not self.overwrite:
+            check_new(self.output)
+        check_source(self.data)
+        if self.corpus is not None:
+            check_source(self.corpus)
 
 
 @dataclass

@@ -64,6 +64,16 @@ def check_model(model: object) -> None:
         )
 
 
+def _check_modules_to_save(model: PreTrainedModel, config: Any) -> None:
+    """ValueError for a name that no module ends in: peft would pass over it without a word."""
+    modules = [name for name, _ in model.named_modules()]
+    for wanted in getattr(config, "modules_to_save", None) or ():
+        if not any(f".{name}".endswith(f".{wanted}") for name in modules):
+            raise ValueError(
+                f"modules_to_save names {wanted!r}, and the model has no such module: see named_modules()."
+            )
+
+
 def has_adapters(model: PreTrainedModel) -> bool:
     """Whether `add_adapter` or `load_adapter` was called on the model."""
     return model._hf_peft_config_loaded
@@ -86,7 +96,7 @@ def add_adapter(
         trained_modules: names of modules that a LoRA trains whole and saves, beside those of the configuration.
 
     Raises TypeError for what is no PeftConfig, ValueError for a kind of adapter that is not one of ADAPTER_KINDS,
-    and for a model that has an adapter already.
+    for `modules_to_save` that are not there, and for a model that has an adapter already.
     """
     if not isinstance(peft_config, PeftConfig):
         raise TypeError(
@@ -96,6 +106,7 @@ def add_adapter(
     if has_adapters(model):
         raise ValueError("The model has an adapter already: merge it first, or leave peft_config out to train it on.")
     _check_kind(peft_config)
+    _check_modules_to_save(model, peft_config)
     peft_config = copy.deepcopy(peft_config)
     peft_config.task_type = peft_config.task_type or _task_type(model)
     if isinstance(peft_config, LoraConfig):

@@ -73,13 +73,17 @@ def look(
 
 def _read_config(source: str, place: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """The configuration, and the keywords with the commit that it was read at."""
+    config = _config(source, place)
+    commit = commit_of(source, place)
+    return config, {**place, "revision": commit} if commit else place
+
+
+def _config(source: str, place: dict[str, Any]) -> Any:
     try:
-        config = AutoConfig.from_pretrained(source, **place)
+        return AutoConfig.from_pretrained(source, **place)
     except OSError as error:
         error.add_note(f"No model could be read from {source!r}: give a folder that is there, or user/name.")
         raise
-    commit = commit_of(source, place)
-    return config, {**place, "revision": commit} if commit else place
 
 
 def _look_at_base(source: str, adapter: PeftConfig, base: str | Path | None, place: dict[str, Any]) -> Found:
@@ -121,4 +125,4 @@ def model_type(model: ModelSource, keywords: dict[str, Any]) -> str:
     """The `model_type` of a model, or of the one in a folder or repo; `keywords` may say which revision."""
     if isinstance(model, PreTrainedModel):
         return model.config.model_type
-    return AutoConfig.from_pretrained(model, **place_of(keywords)).model_type
+    return _config(str(model), place_of(keywords)).model_type

@@ -64,7 +64,7 @@ def bad_file(kind: str, folder: Path) -> Path:
 BAD = {
     "gzip": r"rows\.jsonl is compressed by gzip: add \.gz to its name",
     "empty": r"holds no row|is empty",
-    "latin-1": r"rows\.jsonl is not UTF-8",
+    "latin-1": r"rows\.jsonl, line 2 is not UTF-8",
     "utf-16": r"rows\.jsonl is UTF-16: save it as UTF-8",
     "nested": r"rows\.jsonl, line 1 is nested too deep",
     "no json": r"rows\.jsonl, line 2 is no JSON",
@@ -124,6 +124,8 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch, capsys):
         (PermissionError(errno.EACCES, "Permission denied", "x"), "'x': Permission denied: give this user the right"),
         (RuntimeError("PytorchStreamWriter failed writing file data/1"), "checkpoint could not be written: free some"),
         (RuntimeError("Symlink loop from '/a'"), "Symlink loop from '/a': it is a symbolic link that leads to itself"),
+        (KeyError("The `metric_for_best_model` training argument is set to 'a'"), "argument is set to 'a'"),
+        (ImportError("x requires the y library: pip install y"), "pip install y"),
         (RecursionError("maximum recursion depth"), "nested too deep"),
         (OSError("a\n\n  b is no\nrepo"), "a b is no repo"),
     ],
@@ -160,3 +162,13 @@ def test_no_token_is_repeated(tmp_path, monkeypatch, capsys):
         assert "hf_abcdefghijkl" not in said and "https://***@hub.example/user/name has a password" in said
     assert without_tokens("from https://a:b@c/d by hf_abcdefgh1") == "from https://***@c/d by hf_***"
     assert without_tokens("https://c/d@main and user@host") == "https://c/d@main and user@host"
+
+
+def test_arguments_that_are_no_text_are_named(tmp_path, monkeypatch, capsys):
+    said = ends(monkeypatch, capsys, "mine", "--data", "a\udcff.jsonl", "--output", tmp_path / "o.jsonl")
+    assert "'a\\udcff.jsonl' is not UTF-8: rename the file" in said
+
+
+def test_an_error_of_a_worker_and_of_many_lines_is_one_line():
+    caught = "Caught ValueError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n  File"
+    assert message_of(ValueError(f"{caught} x\nValueError: a.jsonl, line 2: no\n  text")) == "a.jsonl, line 2: no text"
