@@ -22,6 +22,7 @@ from hub_cards import write_card
 from ..data.sources import Row, RowSource
 from ..data.transforms import EpochCallback, StreamedRows, Transform, TransformedRows, transform_rows
 from ..models.adapters import add_adapter, check_not_wrapped, has_adapters, load_adapter_weights, take_adapter
+from ..models.bases import added_tokens
 from ..models.kind import ModelSource, model_type
 from .cards import data_facts, evaluation_facts, loss_facts, origin_facts, training_facts
 from .checkpoints import WholeCheckpoints, write_text
@@ -84,7 +85,7 @@ class FamilyTrainer(NoSearch, PushingTrainer, WholeCheckpoints, ComponentTrainer
         eval_dataset = self.take_evaluators(eval_dataset)
         if peft_config is not None:
             add_adapter(self.model, peft_config, self.new_token_ids(), self.trained_modules())
-        elif has_adapters(self.model):
+        if has_adapters(self.model):
             take_adapter(self.model)
         train_dataset = self.prepare_training(train_dataset)
         super().__init__(
@@ -108,8 +109,8 @@ class FamilyTrainer(NoSearch, PushingTrainer, WholeCheckpoints, ComponentTrainer
         return self.model_class.from_backbone(backbone, tokenizer=tokenizer, **kwargs)
 
     def new_token_ids(self) -> list[int]:
-        """Tokens that the backbone never saw, which train along with an adapter."""
-        return []
+        """Tokens that the base does not have, whose rows train along with a LoRA, and are saved in it."""
+        return list(added_tokens(self.model))
 
     def trained_modules(self) -> list[str]:
         """Modules of the model that train whole along with an adapter, and are saved in it."""
@@ -201,9 +202,8 @@ class FamilyTrainer(NoSearch, PushingTrainer, WholeCheckpoints, ComponentTrainer
             "losses": loss_facts(self.state),
             "metrics": evaluation_facts(self.args, self.state),
         }
-        if self.hub_model_id is not None:
-            facts = {"repo_id": self.hub_model_id, **facts}
-        write_card(self.model, folder, **{**self.card_facts, **run, **facts})
+        repo = {} if self.hub_model_id is None else {"repo_id": self.hub_model_id}
+        write_card(self.model, folder, **{**self.card_facts, **run, **repo, **facts})
 
     def create_model_card(
         self,
