@@ -16,6 +16,7 @@ from .checks_srlm import (
 )
 from .format_srlm import check_format
 from .loading_srlm import CONFIG_KEYWORDS
+from .saving_srlm import FolderlessConfig
 
 RETRIEVAL_METHODS = ("no", "recent", "random", "bm25", "dense", "self", "hybrid", "oracle")
 RETRIEVER_METHODS = ("dense", "hybrid")  # they need a retriever
@@ -24,7 +25,7 @@ ORDER_METHODS = ("sequential", "relevance")
 INTEGRATE_METHODS = ("concat", "replace")
 
 
-class SelfRetrievalConfig(PreTrainedConfig):
+class SelfRetrievalConfig(FolderlessConfig, PreTrainedConfig):
     """Settings of [`SelfRetrievalLM`]. Lengths are in tokens; `chunk_size` divides all of them.
 
     Args:

@@ -24,7 +24,7 @@ from ..data.transforms import EpochCallback, StreamedRows, Transform, Transforme
 from ..models.adapters import add_adapter, check_not_wrapped, has_adapters, load_adapter_weights, take_adapter
 from ..models.bases import added_tokens
 from ..models.kind import ModelSource, model_type
-from .cards import data_facts, evaluation_facts, loss_facts, origin_facts, training_facts
+from .cards import arguments_text, data_facts, evaluation_facts, loss_facts, origin_facts, training_facts
 from .checkpoints import WholeCheckpoints, write_text
 from .components import ComponentTrainer
 from .options import NoSearch, check_trainer_arguments
@@ -193,7 +193,7 @@ class FamilyTrainer(NoSearch, PushingTrainer, WholeCheckpoints, ComponentTrainer
             folder = Path(output_dir or self.args.output_dir)
             # A pickle, with the access token in it: the same as text, without the token.
             (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
-            write_text((folder / TRAINING_ARGS_NAME).with_suffix(".json"), self.args.to_json_string())
+            write_text((folder / TRAINING_ARGS_NAME).with_suffix(".json"), arguments_text(self.args))
             self._write_card(folder)
 
     def _write_card(self, folder: str | Path, **facts: Any) -> None:
