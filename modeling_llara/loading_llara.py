@@ -144,7 +144,8 @@ def refuse_adapter_alone(source: str | os.PathLike | None, keywords: dict[str, A
     if here == [ADAPTER_CONFIG_NAME]:
         raise OSError(
             f"{str(source)!r} holds an adapter alone, without the weights of its base: load the base and then "
-            "base.load_adapter, as its card (README.md) shows, or load_adapted of Lookback."
+            "base.load_adapter, as its card (README.md) shows, or load_adapted of Lookback (to train it further with "
+            "is_trainable=True, or as --adapter of a command, whose --model is the base)."
         ) from error
 
 

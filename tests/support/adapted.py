@@ -47,7 +47,7 @@ def trainer(
 ) -> FamilyTrainer:
     """The family's Trainer, of two steps into folder/run."""
     kind, make_arguments, rows, own, fields = _KINDS[family]
-    is_plain = Path(model).name == "lm" if isinstance(model, str) else not model.config.model_type.startswith("look")
+    is_plain = Path(model).name == "lm" if isinstance(model, str) else "lookback" not in model.config.model_type
     given = {"max_steps": 2, "learning_rate": 0.05, **own, **settings}
     return kind(
         model, arguments(make_arguments, folder / "run", **given), rows, processing_class=tokenizer,

@@ -23,7 +23,7 @@ from ..data.sources import Row, RowSource
 from ..data.transforms import EpochCallback, StreamedRows, Transform, TransformedRows, transform_rows
 from ..models.adapters import add_adapter, check_not_wrapped, has_adapters, load_adapter_weights, take_adapter
 from ..models.bases import added_tokens
-from ..models.kind import ModelSource, model_type
+from ..models.kind import ModelSource, check_plain, model_type
 from .cards import arguments_text, data_facts, evaluation_facts, loss_facts, origin_facts, training_facts
 from .checkpoints import WholeCheckpoints, write_text
 from .components import ComponentTrainer
@@ -86,7 +86,7 @@ class FamilyTrainer(NoSearch, PushingTrainer, WholeCheckpoints, ComponentTrainer
         if peft_config is not None:
             add_adapter(self.model, peft_config, self.new_token_ids(), self.trained_modules())
         if has_adapters(self.model):
-            take_adapter(self.model)
+            take_adapter(self.model, trains=train_dataset is not None)
         train_dataset = self.prepare_training(train_dataset)
         super().__init__(
             model=self.model,
@@ -176,9 +176,9 @@ class FamilyTrainer(NoSearch, PushingTrainer, WholeCheckpoints, ComponentTrainer
     ) -> PreTrainedModel:
         if not isinstance(model, str | Path | PreTrainedModel):
             raise TypeError(f"model is a {type(model).__name__}; pass a repo id, a folder or a transformers model.")
-        kind = model_type(model, kwargs)
-        if kind != self.model_class.config_class.model_type:
-            return self.build_model(model, tokenizer, kwargs, kind)
+        kind, own = model_type(model, kwargs), self.model_class.config_class.model_type
+        if kind != own:
+            return self.build_model(check_plain(model, kind, own), tokenizer, kwargs, kind)
         if isinstance(model, PreTrainedModel) and kwargs:
             raise ValueError(f"model_kwargs {sorted(kwargs)} are for a model to load or build; this one is ready.")
         ready: Any = model if isinstance(model, PreTrainedModel) else self.model_class.from_pretrained(model, **kwargs)

@@ -46,17 +46,22 @@ def adapter_name(model: PreTrainedModel) -> str:
     return names[0]
 
 
-def take_adapter(model: PreTrainedModel) -> None:
+def take_adapter(model: PreTrainedModel, trains: bool = True) -> None:
     """Check the adapter that a model came with, and name in it what it was made for, where nothing is named.
 
-    Raises ValueError for several adapters, for a kind that is not one of ADAPTER_KINDS, and where tokens were added to
-    the base whose rows the adapter would not save.
+    Raises ValueError for several adapters, for a kind that is not one of ADAPTER_KINDS, for one that was loaded for
+    use where it is to train (`trains`), and where tokens were added to the base whose rows the adapter would not save.
     """
     config: Any = model.peft_config[adapter_name(model)]
     _check_kind(config)
     config.task_type = config.task_type or _task_type(model)
     if not config.base_model_name_or_path:
         record_base(model, config)
+    if trains and not any(value.requires_grad for value in model.parameters()):
+        raise ValueError(
+            "The adapter on the model was loaded for use, and nothing in it trains: load it with load_adapted(..., "
+            "is_trainable=True), or give a command its base as --model and the adapter as --adapter."
+        )
     check_added_rows(model, config)
     if not config.base_model_name_or_path:
         logger.warning(

@@ -145,3 +145,19 @@ def test_what_peft_cannot_do_is_said(tmp_path, config):
         SelfRetrievalTrainer(
             tiny_backbone(), processing_class=tiny_tokenizer(), peft_config=config, model_kwargs=SIZES
         )
+
+
+@pytest.mark.parametrize("where", ["Hub", "folder", "memory"])
+@pytest.mark.parametrize("family", ["biencoder", "srlm"])
+def test_an_adapter_that_was_loaded_for_use_is_not_trained(hub, tmp_path, family, where):
+    plain_backbone(family, tmp_path)
+    trainer(family, tmp_path, str(tmp_path / "lm")).model.push_to_hub("user/base")
+    adapted = trainer(family, tmp_path, "user/base", peft_config=LoraConfig(r=4)).model
+    adapted.save_pretrained(tmp_path / "adapter")
+    adapted.push_to_hub("user/adapter")
+    loaded = load_adapted("user/adapter")
+    source = {"Hub": "user/adapter", "folder": str(tmp_path / "adapter"), "memory": loaded}[where]
+    with pytest.raises((ValueError, OSError), match=r"is_trainable=True.* --adapter"):
+        trainer(family, tmp_path, source)
+    trainable = trainer(family, tmp_path, load_adapted("user/adapter", is_trainable=True))
+    assert trainable.train().global_step == 2
