@@ -33,10 +33,12 @@ _KINDS: dict[str, tuple[Any, Any, list[dict[str, Any]], dict[str, Any], dict[str
 }  # fmt: skip
 
 
-def plain_backbone(family: str, folder: Path, tied: bool = False) -> PreTrainedTokenizerBase:
+def plain_backbone(
+    family: str, folder: Path, tied: bool = False, vocabulary: int = VOCABULARY
+) -> PreTrainedTokenizerBase:
     """A plain backbone with its tokenizer, which comes back, in folder/lm."""
     tokenizer = tiny_tokenizer()
-    backbone = tiny_backbone(lm_head=family != "biencoder", vocab_size=VOCABULARY, tie_word_embeddings=tied)
+    backbone = tiny_backbone(lm_head=family != "biencoder", vocab_size=vocabulary, tie_word_embeddings=tied)
     backbone.save_pretrained(folder / "lm")
     tokenizer.save_pretrained(folder / "lm")
     return tokenizer
