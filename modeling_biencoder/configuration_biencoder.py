@@ -13,6 +13,7 @@ from .inputs_biencoder import check_max_length
 from .loading_biencoder import CONFIG_KEYWORDS, part_config
 from .pooling_biencoder import POOLINGS
 from .prompting_biencoder import PROMPT_KEYS
+from .saving_biencoder import FolderlessConfig
 
 SIMILARITIES = ("cosine", "dot")
 DEFAULT_MAX_LENGTH = 512
@@ -23,7 +24,7 @@ COUNTED_FROM_PADDING = {
 }  # fmt: skip
 
 
-class BiEncoderConfig(PreTrainedConfig):
+class BiEncoderConfig(FolderlessConfig, PreTrainedConfig):
     """Configuration of a `BiEncoderModel`.
 
     Args:

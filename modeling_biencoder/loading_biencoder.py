@@ -165,13 +165,14 @@ def refuse_adapter_alone(source: str | os.PathLike | None, keywords: dict[str, A
     if here == [ADAPTER_CONFIG_NAME]:
         raise OSError(
             f"{str(source)!r} holds an adapter alone, without the weights of its base: load the base and then "
-            "base.load_adapter, as its card (README.md) shows, or load_adapted of Lookback."
+            "base.load_adapter, as its card (README.md) shows, or load_adapted of Lookback (to train it further with "
+            "is_trainable=True, or as --adapter of a command, whose --model is the base)."
         ) from error
 
 
 def damaged_files(source: str | os.PathLike, keywords: dict[str, Any]) -> list[str]:
     """Names of weights, in a folder or the Hub's cache, that cannot be read or are not what their checksum says."""
-    config = _cached_config(source, keywords)
+    config = cached_config(source, keywords)
     return (
         [path.name for path in sorted(Path(config).parent.glob("*.safetensors")) if _is_damaged(path)]
         if config
@@ -179,7 +180,7 @@ def damaged_files(source: str | os.PathLike, keywords: dict[str, Any]) -> list[s
     )
 
 
-def _cached_config(source: str | os.PathLike, keywords: dict[str, Any]) -> str | None:
+def cached_config(source: str | os.PathLike, keywords: dict[str, Any]) -> str | None:
     """The file in a folder or in the Hub's cache, without asking the Hub; None where there is none."""
     known = {**keywords, "local_files_only": True, "force_download": False}
     try:
@@ -202,6 +203,6 @@ def _is_damaged(path: Path) -> bool:
 
 def commit_of(source: str | os.PathLike, keywords: dict[str, Any]) -> str | None:
     """The commit that a repo was just loaded at, by the Hub's cache; None for a folder. (transformers forgets it.)"""
-    file = None if os.path.isdir(source) else _cached_config(source, hub_keywords(keywords))
+    file = None if os.path.isdir(source) else cached_config(source, hub_keywords(keywords))
     found = re.search(r"/snapshots/([0-9a-f]{40})/", Path(file).as_posix()) if file else None
     return found[1] if found else None

@@ -88,6 +88,28 @@ def without_folders(file: Path) -> str | None:
     return json.dumps(config, indent=2, ensure_ascii=False) + "\n" if _drop_folders(config) else None
 
 
+class FolderlessConfig:
+    """Mixed into a configuration: its text, saved or printed, names no folder that a part was loaded from."""
+
+    def to_json_string(self, use_diff: bool = True) -> str:
+        """As in transformers."""
+        config = json.loads(super().to_json_string(use_diff))  # type: ignore[misc]  # PreTrainedConfig's
+        _drop_folders(config)
+        return json.dumps(config, indent=2, sort_keys=True) + "\n"
+
+
+def name_folders_whole(config: Any) -> None:
+    """Let a configuration name the folders that it and its parts were loaded from by their absolute paths.
+
+    Nobody can tell a relative one that is gone from a repo's id; and an adapter finds its base from elsewhere, too.
+    """
+    name = getattr(config, "_name_or_path", None)
+    if name and os.path.isdir(name):
+        config._name_or_path = os.path.abspath(name)
+    for part in getattr(config, "sub_configs", ()):
+        name_folders_whole(getattr(config, part, None))
+
+
 def _drop_folders(part: Any) -> bool:
     found = False
     for value in part.values() if isinstance(part, dict) else part if isinstance(part, list) else ():

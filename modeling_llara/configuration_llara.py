@@ -17,12 +17,13 @@ from .checks_llara import (
 )
 from .format_llara import check_format
 from .loading_llara import CONFIG_KEYWORDS, part_config
+from .saving_llara import FolderlessConfig
 
 LOSS_WEIGHTINGS = ("fixed", "uncertainty")
 MOST_PROMPT_TOKENS = 1024
 
 
-class LlaraConfig(PreTrainedConfig):
+class LlaraConfig(FolderlessConfig, PreTrainedConfig):
     """Settings of :class:`LlaraForPreTraining`; all of them are saved in `config.json`.
 
     Args:

@@ -17,6 +17,7 @@ from .checks_srlm import (
 from .format_srlm import check_format
 from .loading_srlm import CONFIG_KEYWORDS, part_config
 from .retriever_srlm import SETTING_NAMES, RetrieverSettings
+from .saving_srlm import FolderlessConfig
 
 RETRIEVAL_METHODS = ("no", "recent", "random", "bm25", "dense", "self", "hybrid", "oracle")
 RETRIEVER_METHODS = ("dense", "hybrid")  # they need a retriever
@@ -28,7 +29,7 @@ MOST_FUSION = 1_000_000  # with more, ranks beside each other would give one sco
 MOST_SEED = 2**62  # the number of a target is added to it, and torch takes 64 bits
 
 
-class SelfRetrievalConfig(PreTrainedConfig):
+class SelfRetrievalConfig(FolderlessConfig, PreTrainedConfig):
     """Settings of [`SelfRetrievalLM`]. Lengths are in tokens; `chunk_size` divides all of them.
 
     Args:

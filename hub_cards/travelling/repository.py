@@ -22,7 +22,7 @@ from .loading import (
     tokenizer_keywords,
 )
 from .placement import PlacedModel
-from .saving import finish_save, saved_whole
+from .saving import finish_save, name_folders_whole, saved_whole
 
 # What is sent without Lookback: files of the model, and no pickle that a training left beside them.
 _SENT = (".safetensors", ".json", ".py", ".jinja", ".txt", ".model", ".md")
@@ -35,6 +35,10 @@ class CompleteRepository(PlacedModel):
 
     _tokenizer: PreTrainedTokenizerBase | None = None
     _tokenizer_source: tuple[str, dict[str, Any]] | None = None  # (repo id or folder, keywords for loading from it)
+
+    def __init__(self, config: PreTrainedConfig, *args: Any, **kwargs: Any) -> None:
+        name_folders_whole(config)
+        super().__init__(config, *args, **kwargs)
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -65,7 +69,7 @@ class CompleteRepository(PlacedModel):
         if self.name_or_path:
             self.config._commit_hash = commit
             self._compare_base()
-        self._tokenizer_source = (str(source), kept)
+        self._tokenizer_source = (os.path.abspath(source) if os.path.isdir(source) else str(source), kept)
 
     @classmethod
     def from_pretrained(

@@ -1,5 +1,6 @@
 """Checkpoints that are there as a whole or not at all."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -88,10 +89,13 @@ class WholeCheckpoints(Trainer):
             write_text(every, json.dumps({**before, **metrics}, indent=4, sort_keys=True))
 
     def save_state(self) -> None:
-        """As in transformers; the file is there as a whole."""
-        if self.is_world_process_zero():
-            with written_whole(Path(self.args.output_dir) / TRAINER_STATE_NAME) as new:
-                self.state.save_to_json(str(new))
+        """As in transformers; the file is there as a whole, and names the best checkpoint without its folders."""
+        if not self.is_world_process_zero():
+            return
+        best = self.state.best_model_checkpoint
+        state = dataclasses.replace(self.state, best_model_checkpoint=best and Path(best).name)
+        with written_whole(Path(self.args.output_dir) / TRAINER_STATE_NAME) as new:
+            state.save_to_json(str(new))
 
     def _complete(self, run: Path) -> None:
         """Bring the checkpoint that was written into its place, with the right path of the best one in its state."""

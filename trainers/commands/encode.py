@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
+from hub_cards.transfer.folder_names import shared_name
 from modeling_biencoder import BiEncoderModel
 from modeling_biencoder.inputs_biencoder import check_truncate_dim
 
@@ -73,7 +74,7 @@ def main(argv: list[str]) -> None:
     state.wait_for_everyone()
     if state.is_main_process:
         shape = (len(texts), arguments.truncate_dim or model.config.hidden_size)
-        facts = {"model": arguments.model, "role": arguments.role, "task": arguments.task or ""}
+        facts = {"model": shared_name(arguments.model), "role": arguments.role, "task": arguments.task or ""}
         write_embeddings(arguments.output, files.blocks(), shape, texts.ids(), arguments.dtype, facts)
         shutil.rmtree(parts.folder)
         print(

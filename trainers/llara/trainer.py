@@ -47,8 +47,9 @@ class LlaraTrainer(FamilyTrainer):
     _precision: WordPrecision | None = None  # there while an evaluation runs
 
     def new_token_ids(self) -> list[int]:
-        """The special tokens of both prompts."""
-        return [*self.model.config.summarize_token_ids, *self.model.config.predict_token_ids]
+        """The special tokens of both prompts, too."""
+        prompts = (*self.model.config.summarize_token_ids, *self.model.config.predict_token_ids)
+        return sorted({*super().new_token_ids(), *prompts})
 
     def trained_modules(self) -> list[str]:
         """The learned weights of the losses."""

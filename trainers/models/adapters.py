@@ -15,11 +15,12 @@ from peft import (
 from peft.utils import CONFIG_NAME as ADAPTER_CONFIG_NAME
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
-from transformers.utils import ADAPTER_SAFE_WEIGHTS_NAME
+from transformers.utils import ADAPTER_SAFE_WEIGHTS_NAME, logging
 
 from hub_cards.travelling.checks import check_bool
 from modeling_srlm import SelfRetrievalLM
 
+from .bases import check_added_rows, record_base
 from .kind import Found, find_adapter, find_file, place_of
 from .quantization import prepare_quantized
 
@@ -31,6 +32,8 @@ ADAPTER_KINDS = (
     PeftType.HRA, PeftType.FOURIERFT, PeftType.LN_TUNING, PeftType.TRAINABLE_TOKENS,
 )  # fmt: skip
 _PREFIX = "base_model.model."
+
+logger = logging.get_logger(__name__)
 
 
 def adapter_name(model: PreTrainedModel) -> str:
@@ -44,16 +47,28 @@ def adapter_name(model: PreTrainedModel) -> str:
     return names[0]
 
 
-def take_adapter(model: PreTrainedModel) -> None:
+def take_adapter(model: PreTrainedModel, trains: bool = True) -> None:
     """Check the adapter that a model came with, and name in it what it was made for, where nothing is named.
 
-    Raises ValueError for several adapters, and for a kind that is not one of ADAPTER_KINDS.
+    Raises ValueError for several adapters, for a kind that is not one of ADAPTER_KINDS, for one that was loaded for
+    use where it is to train (`trains`), and where tokens were added to the base whose rows the adapter would not save.
     """
     config: Any = model.peft_config[adapter_name(model)]
     _check_kind(config)
     config.task_type = config.task_type or _task_type(model)
     if not config.base_model_name_or_path:
-        _record_base(model)
+        record_base(model, config)
+    if trains and not any(value.requires_grad for value in model.parameters()):
+        raise ValueError(
+            "The adapter on the model was loaded for use, and nothing in it trains: load it with load_adapted(..., "
+            "is_trainable=True), or give a command its base as --model and the adapter as --adapter."
+        )
+    check_added_rows(model, config)
+    if not config.base_model_name_or_path:
+        logger.warning(
+            "The adapter will not name its base, as that was made in memory: save it with save_pretrained, and give "
+            "its folder as base= (--base) where the adapter is loaded. (A base that is loaded from a folder is named.)"
+        )
 
 
 def check_model(model: object) -> None:
@@ -113,14 +128,20 @@ def add_adapter(
         if peft_config.target_modules is None:
             peft_config.target_modules = "all-linear"
             if peft_config.exclude_modules is None:  # a nested retriever is frozen: an adapter in it gets no gradient
-                peft_config.exclude_modules = _all_but(model, [model.base_model_prefix])
+                peft_config.exclude_modules = rf"(?!({model.base_model_prefix})(\.|$)).*"
         if new_token_ids and not peft_config.trainable_token_indices and not peft_config.modules_to_save:
             peft_config.trainable_token_indices = _token_rows(model, new_token_ids)
         if trained_modules:
             peft_config.modules_to_save = [*(peft_config.modules_to_save or ()), *trained_modules]
     prepare_quantized(model)
-    model.add_adapter(peft_config, ADAPTER_NAME)
-    _record_base(model)
+    try:
+        model.add_adapter(peft_config, ADAPTER_NAME)
+    except (IndexError, TypeError) as error:
+        raise ValueError(
+            f"peft cannot put this {type(peft_config).__name__} on the model: {error}. Give trainable_token_indices "
+            "within the vocabulary, and leave embeddings whose rows train (LLaRA's do) out of target_modules."
+        ) from error
+    record_base(model, model.peft_config[ADAPTER_NAME])
 
 
 def _task_type(model: PreTrainedModel) -> str:
@@ -134,25 +155,6 @@ def _check_kind(peft_config: PeftConfig) -> None:
             "or change by steps of their own, which training and checkpoints would leave out. Use one of "
             f"{', '.join(kind.value for kind in ADAPTER_KINDS)}."
         )
-
-
-def _record_base(model: PreTrainedModel) -> None:
-    """Name in the adapter's configuration what it was made for: the model's repo, or the backbone's of a new model."""
-    config = model.config if model.name_or_path else model.config.get_text_config()
-    recorded: Any = model.peft_config[adapter_name(model)]
-    recorded.base_model_name_or_path = model.name_or_path or config.name_or_path or None
-    recorded.revision = getattr(config, "_commit_hash", None)
-    # On the plain backbone, where nothing has the names that things have here, peft would leave all weights out with a
-    # warning and give the base's outputs (0.21): so it finds every layer excluded, which is an error.
-    if not model.name_or_path and getattr(recorded, "exclude_modules", "") is None:
-        recorded.exclude_modules = _all_but(model, [name for name, _ in model.named_children()])
-
-
-def _all_but(model: PreTrainedModel, parts: list[str]) -> str:
-    """A pattern of the names of all modules outside of these parts of a model; its comment is for who reads peft's
-    error, which says to look at `exclude_modules`."""
-    hint = f"(?#an adapter of a {model.config.model_type}: load it with trainers.load_adapted)"
-    return rf"{hint}(?!({'|'.join(parts)})(\.|$)).*"
 
 
 def _token_rows(model: PreTrainedModel, token_ids: list[int]) -> dict[str, list[int]]:
@@ -198,7 +200,7 @@ def put_adapter(model: PreTrainedModel, found: Found, is_trainable: bool = False
     prepare_quantized(model, train=is_trainable)
     # transformers' own load_adapter loses a DoRA's magnitudes.
     model.add_adapter(config, ADAPTER_NAME)
-    _record_base(model)
+    record_base(model, model.peft_config[ADAPTER_NAME])
     load_adapter_weights(model, found.source, found.loading)
     if not is_trainable:
         model.eval().requires_grad_(False)

@@ -111,6 +111,18 @@ def find_file(source: str | Path, name: str, place: dict[str, Any], needed: bool
     return cached_file(str(source), name, _raise_exceptions_for_missing_entries=needed, **hub)
 
 
+def check_plain(source: Any, kind: str, wanted: str) -> Any:
+    """`source`, of the `model_type` `kind`; ValueError where it is one of ours, and no backbone for a `wanted` one."""
+    on_llara = (kind, wanted) == ("lookback_llara", "lookback_biencoder")  # brings its prompts and pooling
+    if not kind.startswith("lookback_") or on_llara:
+        return source
+    name = repr(str(source)) if isinstance(source, str | Path) else f"the {type(source).__name__}"
+    raise ValueError(
+        f"{name} is of type {kind!r} and must be a {wanted} here, or a plain backbone: give one; the backbone inside "
+        "(.backbone, of a self-retrieval LM .language_model) is one, saved with save_pretrained beside its tokenizer."
+    )
+
+
 def place_of(keywords: dict[str, Any]) -> dict[str, Any]:
     """Those of the keywords that are of `PLACE`, and given."""
     return {name: keywords[name] for name in PLACE if keywords.get(name) is not None}

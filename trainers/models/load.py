@@ -13,7 +13,7 @@ from ..jobs.parts import weights_digest
 from .adapted import build_found
 from .components import build_srlm
 from .convert import biencoder_from_llara, check_ends_open
-from .kind import PLACE, Found, look, place_of
+from .kind import PLACE, Found, check_plain, look, place_of
 from .merging import merge_adapter
 
 
@@ -31,6 +31,7 @@ def load_biencoder(source: str, pooling: str | None = None, **loading: Any) -> B
     found = look(source, **loading)
     kind = found.model_type
     if kind not in (BiEncoderConfig.model_type, LlaraConfig.model_type):
+        check_plain(source, kind, BiEncoderConfig.model_type)
         if pooling is None:
             raise ValueError(
                 f"{source!r} is a plain {kind}, no bi-encoder: say how it is pooled with --pooling last_token, cls or "
@@ -69,6 +70,7 @@ def load_as_biencoder(
             f"{source!r} is an adapter of a {found.model_type!r} model and must be one of a LLaRA model to be "
             "converted: merge it into its base with `lookback merge`."
         )
+    check_plain(source, found.model_type, LlaraConfig.model_type)
     tokenizer = AutoTokenizer.from_pretrained(source, **found.loading)
     config = adapted_config(tokenizer)
     if config is None:
@@ -123,6 +125,7 @@ def load_srlm(
     """
     found = look(source, **loading)
     if found.model_type != SelfRetrievalConfig.model_type:
+        check_plain(source, found.model_type, SelfRetrievalConfig.model_type)
         place = _of_backbone(found, loading)
         complete = {**_defaults(found.config, settings), **settings}
         if retriever is not None:
