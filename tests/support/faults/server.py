@@ -11,6 +11,7 @@ import resource
 import selectors
 import signal
 import sys
+import time
 import traceback
 from importlib import import_module
 from typing import Any
@@ -27,10 +28,14 @@ class Watch:
         kill_at: number of the change before which the process group is killed.
         cut: of the files written from change `kill_at` on, none gets more bytes than this: the kernel ends the
             process within the write that would.
+        pause: seconds that the run waits before its first change.
     """
 
-    def __init__(self, watch: str, trace: str | None = None, kill_at: int | None = None, cut: int | None = None):
-        self.folder, self.kill_at, self.cut, self.count = watch, kill_at, cut, 0
+    def __init__(
+        self, watch: str, trace: str | None = None, kill_at: int | None = None, cut: int | None = None,
+        pause: float = 0.0,
+    ):  # fmt: skip
+        self.folder, self.kill_at, self.cut, self.pause, self.count = watch, kill_at, cut, pause, 0
         self.trace = None if trace is None else os.open(trace, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
     def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
@@ -38,6 +43,7 @@ class Watch:
             return
         if self.trace is not None:
             os.write(self.trace, f"{event} {' '.join(map(str, arguments))}\n".encode())
+        time.sleep(self.pause if self.count == 0 else 0)
         self.count += 1
         if self.kill_at != self.count - 1:
             return
