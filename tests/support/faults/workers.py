@@ -66,7 +66,9 @@ def torchrun(argv: list[str]) -> list[str]:
 
 
 def accelerate_launch(argv: list[str]) -> list[str]:
-    how = ["--multi_cpu", "--num_processes", "2", "--num_machines", "1", "--main_process_port", free_port()]
+    # accelerate (1.15) has no --multi_cpu, and --cpu starts one process where there is no mpirun; its way to several
+    # is this one, and workers that see no GPU talk by gloo.
+    how = ["--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--main_process_port", free_port()]
     how += ["--mixed_precision", "no", "--dynamo_backend", "no"]
     return ["accelerate.commands.launch", *how, "-m", "trainers.cli", *argv]
 
