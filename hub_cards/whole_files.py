@@ -23,7 +23,25 @@ def written_whole(path: str | Path) -> Iterator[Path]:
     >>> file.read_text(), list(file.parent.iterdir()) == [file]
     ('[1]', True)
     """
-    path = Path(path)
+    with full_disk_named(path), _written_whole(Path(path)) as new:
+        yield new
+
+
+@contextmanager
+def full_disk_named(place: str | Path) -> Iterator[None]:
+    """A full disk in this block is an OSError with the name of a file, or of the `place` that is written to."""
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, OSError) and "os error 28" in str(error):  # safetensors' own kind of error
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place)) from error
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT) and error.filename is None:
+            error.filename = str(place)
+        raise
+
+
+@contextmanager
+def _written_whole(path: Path) -> Iterator[Path]:
     new = path.with_name(f".{path.name}.part")
     try:
         new.unlink(missing_ok=True)
@@ -34,10 +52,6 @@ def written_whole(path: str | Path) -> Iterator[Path]:
         with new.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(new, path)
-    except BaseException as error:
+    except BaseException:
         new.unlink(missing_ok=True)
-        if not isinstance(error, OSError) and "os error 28" in str(error):  # safetensors' own kind of error
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT) and error.filename is None:
-            error.filename = str(path)
         raise

@@ -13,7 +13,7 @@ from typing import Any
 from .jobs import STEPS, Job
 from .runs import Ended, Server
 
-SEED = int(os.environ.get("LOOKBACK_FAULT_SEED", random.SystemRandom().randrange(10**6)))
+SEED = int(os.environ["LOOKBACK_FAULT_SEED"])  # of tests/conftest.py
 KINDS = ("moment", "change", "write", "late")
 HALF = re.compile(r"(^|/)\.(writing|saving|saved)(/|$)|\.part$|\.incomplete$")
 
