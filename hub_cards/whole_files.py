@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from .travelling.saving import is_full_disk
+
 
 @contextmanager
 def written_whole(path: str | Path) -> Iterator[Path]:
@@ -33,10 +35,10 @@ def full_disk_named(place: str | Path) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        if not isinstance(error, OSError) and "os error 28" in str(error):  # safetensors' own kind of error
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place)) from error
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT) and error.filename is None:
+        if isinstance(error, OSError) and error.filename is None and is_full_disk(error) and error.errno is not None:
             error.filename = str(place)
+        elif is_full_disk(error) and not isinstance(error, OSError):  # safetensors' own kind of error
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place)) from error
         raise
 
 

@@ -51,11 +51,17 @@ def saved_whole(folder: Path) -> Iterator[Path]:
         with suppress(OSError):
             if new:
                 folder.rmdir()
-        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
+        if is_full_disk(error):
             what = f"no space left to save into {str(folder)!r}, which is as it was: free some and save again"
             raise OSError(errno.ENOSPC, what) from error
         raise
     finish_save(folder)
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Whether an error, the system's or that of a library with errors of its own, says that there is no space left."""
+    known = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+    return known or any(said in str(error) for said in ("No space left", "os error 28"))
 
 
 def finish_save(folder: Path) -> None:

@@ -22,7 +22,7 @@ from .loading import (
     tokenizer_keywords,
 )
 from .placement import PlacedModel
-from .saving import finish_save, saved_whole
+from .saving import finish_save, is_full_disk, saved_whole
 
 # What is sent without Lookback: files of the model, and no pickle that a training left beside them.
 _SENT = (".safetensors", ".json", ".py", ".jinja", ".txt", ".model", ".md")
@@ -195,6 +195,8 @@ def load_tokenizer(source: str, keywords: dict[str, Any], folder: str = "") -> P
     try:
         return AutoTokenizer.from_pretrained(source, **{**keywords, "subfolder": subfolder})
     except (OSError, ValueError, KeyError) as error:
+        if is_full_disk(error):  # while it was fetched
+            raise
         where = f"{source!r}, folder {subfolder!r}" if subfolder else repr(source)
         raise ValueError(f"no tokenizer could be loaded from {where}: set model.tokenizer.") from error
 

@@ -5,6 +5,8 @@ from typing import TypeAlias
 
 import datasets
 
+from hub_cards.travelling.saving import is_full_disk
+
 from .readers import COMPRESSIONS, ROW_SUFFIXES, Row, data_suffix
 from .tables import ReadTable, RowError, Table, TypedTable, file_table, list_table
 
@@ -93,6 +95,8 @@ def _load_parquet(path: Path, streaming: bool) -> datasets.Dataset | datasets.It
         next(iter(rows), None)
     except (datasets.exceptions.DatasetGenerationError, OSError, ValueError) as error:
         problem = error.__cause__ or error
+        if is_full_disk(problem):  # of the cache
+            raise
         raise ValueError(f"Data file {str(path)!r} does not load ({problem}): write it anew.") from error
     return rows
 

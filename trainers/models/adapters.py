@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from transformers import PreTrainedModel
 from transformers.utils import ADAPTER_SAFE_WEIGHTS_NAME
 
+from hub_cards.travelling.saving import is_full_disk
 from modeling_srlm import SelfRetrievalLM
 
 from .kind import Found, find_adapter, find_file, place_of
@@ -200,6 +201,8 @@ def load_adapter_weights(
     try:
         file = find_file(source, ADAPTER_SAFE_WEIGHTS_NAME, place or {}, needed=True)
     except OSError as error:
+        if is_full_disk(error):
+            raise
         raise ValueError(
             f"{str(source)!r} holds no {ADAPTER_SAFE_WEIGHTS_NAME}: it is not a checkpoint of an adapter. Give the "
             "folder or Hub id of one."
