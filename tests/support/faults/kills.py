@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .jobs import STEPS, Job
+from .jobs import Job
 from .runs import Ended, Server
 
 SEED = int(os.environ["LOOKBACK_FAULT_SEED"])  # of tests/conftest.py
@@ -95,7 +95,10 @@ class Killer:
         names = [name for name, changed in ages.items() if changed > began]  # not of the run before
         in_write = ended.status == -signal.SIGXFSZ or any(HALF.search(name) for name in names)
         self.tally.inside_a_write += in_write
-        last = f"{self.job.output}/checkpoint-{STEPS}" in ages and f"{self.job.output}/model.safetensors" not in ages
+        last = (
+            f"{self.job.output}/checkpoint-{self.job.steps}" in ages
+            and f"{self.job.output}/model.safetensors" not in ages
+        )
         self.tally.past_the_last_checkpoint += last
 
     def kill(self, kills: int) -> Tally:

@@ -138,7 +138,8 @@ def main() -> None:
         import_module(f"trainers.commands.{name}")
     for name in ("merge", "convert", "explain", "push", "pull"):
         import_module(f"trainers.commands.{name}")
-    import_module("transformers.models.llama.modeling_llama")
+    for name in ("transformers.models.llama.modeling_llama", "matplotlib.backends.backend_agg", "matplotlib.figure"):
+        import_module(name)
     answers, said = os.fdopen(os.dup(1), "w", buffering=1), {}
     os.dup2(2, 1)
     selector = selectors.DefaultSelector()
