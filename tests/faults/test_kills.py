@@ -20,5 +20,6 @@ def test_twenty_kills(commands: Server, data: Path, tmp_path: Path, job: str) ->
     tally = Killer(commands, JOBS[job], data, tmp_path).kill(20)
     print(
         f"{job}, LOOKBACK_FAULT_SEED={SEED}: {tally.kills} kills in {tally.seconds:.0f} s, {tally.inside_a_write} "
-        f"inside a write, {tally.past_the_last_checkpoint} between the last checkpoint and the final save"
+        f"inside a write, {tally.inside_a_removal} inside the removal of a checkpoint, "
+        f"{tally.past_the_last_checkpoint} between the last checkpoint and the final save"
     )
