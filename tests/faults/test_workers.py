@@ -5,12 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.faults.jobs import JOBS
+from tests.support.faults.jobs import AWAITED, JOBS
 from tests.support.faults.kills import SEED
 from tests.support.faults.runs import Server
 from tests.support.faults.workers import LAUNCHERS, environments, is_there, two_workers, until
-
-AWAITED = {"score": "part-00001", "mine": "part-00001", "encode": "embeddings-000001"}
 
 
 def kill_one(commands: Server, data: Path, tmp_path: Path, job: str, killed: int, how: str | None, at: str | None):
@@ -31,7 +29,7 @@ def kill_one(commands: Server, data: Path, tmp_path: Path, job: str, killed: int
 @pytest.mark.parametrize("killed", [0, 1])
 @pytest.mark.parametrize("job", JOBS)
 def test_the_other_worker_ends(commands: Server, data: Path, tmp_path: Path, job: str, killed: int) -> None:
-    kill_one(commands, data, tmp_path, job, killed, None, AWAITED.get(job, "checkpoint-3/"))
+    kill_one(commands, data, tmp_path, job, killed, None, AWAITED[job])
 
 
 @pytest.mark.faults
@@ -39,7 +37,7 @@ def test_the_other_worker_ends(commands: Server, data: Path, tmp_path: Path, job
 @pytest.mark.parametrize("job", JOBS)
 def test_the_launcher_ends(commands: Server, data: Path, tmp_path: Path, job: str, launcher: str) -> None:
     drawn = random.Random(f"{SEED} {job} {launcher}")
-    moments = [None, AWAITED.get(job, "checkpoint-3/")]
+    moments = [None, AWAITED[job]]
     for number, moment in enumerate(moments):  # while they start, and at work
         folder = tmp_path / str(number)
         folder.mkdir()

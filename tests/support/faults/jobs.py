@@ -116,6 +116,12 @@ JOBS = {
     ),
 }  # fmt: skip
 
+# A file that shows that a job is at work, also that the second of two workers is.
+AWAITED = {
+    **{name: "checkpoint-3/" for name, job in JOBS.items() if job.trains},
+    "score": "part-00001", "mine": "part-00001", "encode": "embeddings-000001",
+}  # fmt: skip
+
 
 def prepare(data: Path) -> Path:
     """The folder with models and data of all jobs."""

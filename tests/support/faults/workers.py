@@ -45,6 +45,10 @@ class Forked:
     def __init__(self, server: Server, argv: list[str]):
         self.runs = [server.start(argv, env=environment) for environment in environments()]
 
+    def wait_for_both(self) -> list[Ended]:
+        """The ends of both, of which neither was killed."""
+        return [run.wait() for run in self.runs]
+
     def over(self) -> str | None:
         return next((str(run.ended.said) for run in self.runs if run.ended is not None), None)
 
