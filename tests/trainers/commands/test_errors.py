@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
+from transformers import AutoTokenizer
 
 from modeling_biencoder import BiEncoderModel
 from modeling_srlm import SelfRetrievalLM
@@ -160,3 +162,25 @@ def test_no_token_is_repeated(tmp_path, monkeypatch, capsys):
         assert "hf_abcdefghijkl" not in said and "https://***@hub.example/user/name has a password" in said
     assert without_tokens("from https://a:b@c/d by hf_abcdefgh1") == "from https://***@c/d by hf_***"
     assert without_tokens("https://c/d@main and user@host") == "https://c/d@main and user@host"
+
+
+def test_a_full_cache_is_named(monkeypatch, tmp_path):
+    def library(name: str) -> None:
+        raise_in = {"__name__": f"{name}.downloads", "error": OSError(errno.ENOSPC, "No space left on device")}
+        exec("raise error", raise_in)
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    for name, place in {"huggingface_hub": f"'{tmp_path / 'hub'}': ", "another": ""}.items():
+        with pytest.raises(OSError) as raised:
+            library(name)
+        assert message_of(raised.value).startswith(f"{place}No space left on device: free some space")
+
+
+def test_a_tokenizer_that_is_fetched_onto_a_full_disk_is_no_missing_one(model, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    biencoder = BiEncoderModel.from_pretrained(model / "biencoder")
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", full)
+    with pytest.raises(OSError, match="No space left"):
+        biencoder.encode(["a"])
