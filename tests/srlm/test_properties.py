@@ -13,12 +13,12 @@ from transformers import PreTrainedTokenizerFast
 from modeling_srlm import SelfRetrievalLM
 from tests.support.cases import TOKENS, drawn, tiny
 from tests.support.plain import srlm as plain
+from tests.support.plain.choices import CLOSE, check_choice, check_fused, check_set
 from tests.support.tiny import tiny_backbone
 
 FAMILIES = ("llama", "qwen", "gpt2", "opt")
 METHODS = ("no", "recent", "random", "bm25", "dense", "self", "hybrid", "oracle")
 WORDS = ["<s>", "</s>", "<pad>", *(f"w{i}" for i in range(3, 47)), "Speaker", "1:", "2:"]
-CLOSE = 1e-5  # of two scores: either may come first
 
 
 class Counts:
@@ -86,15 +86,6 @@ def _reader(model: SelfRetrievalLM) -> plain.Reader:
         return _counts([*before, *(WORDS[i] for i in ids if i > 2)])
 
     return plain.Reader(model.language_model, config, encode)
-
-
-def _check_choice(ours: list[int], scores: list[float], k: int) -> None:
-    """The k best, the best first, of equal ones the earlier; where rounding may rank, either."""
-    best = sorted(range(len(scores)), key=lambda key: (-scores[key], key))[:k]
-    chosen = [key for key in ours if key >= 0]
-    assert ours == chosen + [-1] * (k - len(chosen)) and len(set(chosen)) == len(chosen) == len(best)
-    for key, right in zip(chosen, best, strict=True):
-        assert key == right or 0 < abs(scores[key] - scores[right]) < CLOSE, (ours, best, scores)
 
 
 words = st.lists(st.integers(3, 12), min_size=2, max_size=26)  # few different ones, so that chunks are alike
@@ -173,44 +164,15 @@ def _check_retrieved(
         assert set(retrieved) == {-1}
     elif config.retrieval_method == "random":  # drawn anew for each target, by the seed and the target alone
         scores = torch.rand(keys, generator=torch.Generator().manual_seed(config.seed + target)).tolist()
-        _check_choice(retrieved, scores, config.key_num)
+        check_choice(retrieved, scores, config.key_num)
     elif config.retrieval_method == "hybrid":
-        _check_fused(retrieved, reader.fused(ids, target, stop, CLOSE), config.key_num)
+        check_fused(retrieved, reader.fused(ids, target, stop, CLOSE), config.key_num)
     elif config.retrieval_method == "oracle" and config.oracle_search == "greedy":
-        _check_set(reader, ids, labels, target, stop, retrieved)
+        check_set(reader, ids, labels, target, stop, retrieved)
     elif config.retrieval_method == "oracle":
-        _check_choice(retrieved, reader.oracle(ids, labels, target, stop), config.key_num)
+        check_choice(retrieved, reader.oracle(ids, labels, target, stop), config.key_num)
     else:
-        _check_choice(retrieved, reader.scores(ids, target, stop), config.key_num)
-
-
-def _check_fused(ours: list[int], scores: list[tuple[float, float]], k: int) -> None:
-    """As `_check_choice`, of keys whose scores lie between two figures."""
-    chosen = [key for key in ours if key >= 0]
-    assert ours == chosen + [-1] * (k - len(chosen)) and len(set(chosen)) == len(chosen) == min(k, len(scores))
-    for number, key in enumerate(chosen):
-        for other in set(range(len(scores))) - set(chosen[: number + 1]):
-            sure = scores[key][0] == scores[key][1] and scores[other][0] == scores[other][1]
-            equal = abs(scores[other][0] - scores[key][1]) < 1e-7  # of float32
-            assert scores[other][0] < scores[key][1] or (equal and (not sure or key < other)), (ours, scores)
-
-
-def _check_set(reader: plain.Reader, ids: list, labels: list, target: int, stop: int, ours: list[int]) -> None:
-    """The best key, then the key that helps most beside it, as long as one helps; where rounding may rank, either."""
-    chosen = [key for key in ours if key >= 0]
-    assert ours == chosen + [-1] * (len(ours) - len(chosen)) and len(set(chosen)) == len(chosen)
-    before = float("-inf")
-    for number in range(len(ours)):
-        others = [key for key in range(reader.keys(stop)) if key not in chosen[:number]]
-        found = {key: reader.likelihood(ids, labels, target, stop, [*chosen[:number], key]) for key in others}
-        best = max(found.values(), default=float("-inf"))
-        if number == len(chosen):
-            assert best <= before + CLOSE, (ours, found, before)
-            return
-        best_keys = [key for key in others if found[key] == best]
-        assert chosen[number] == best_keys[0] or 0 < best - found[chosen[number]] < CLOSE, (ours, found)
-        assert best > before - CLOSE
-        before = found[chosen[number]]
+        check_choice(retrieved, reader.scores(ids, target, stop), config.key_num)
 
 
 def _check_scores(
@@ -398,7 +360,7 @@ def _dialogue_losses(
                 for text in kept
             ],
         }[config.retrieval_method]()
-        _check_choice([real.index(i) if i >= 0 else -1 for i in retrieved], scores, config.key_num)
+        check_choice([real.index(i) if i >= 0 else -1 for i in retrieved], scores, config.key_num)
     chosen = [i for i in retrieved if i >= 0]
     chosen = sorted(chosen) if config.order_method == "sequential" else chosen[::-1]
     return losses([turns[i] for i in chosen])

@@ -5,6 +5,7 @@ import gzip
 import json
 import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from transformers import AutoTokenizer
 
 from modeling_biencoder import BiEncoderModel
 from modeling_srlm import SelfRetrievalLM
+from tests.support import ROOT
 from tests.support.tiny import tiny_backbone, tiny_tokenizer
 from trainers import cli
 from trainers.commands.errors import message_of, without_tokens
@@ -184,3 +186,15 @@ def test_a_tokenizer_that_is_fetched_onto_a_full_disk_is_no_missing_one(model, m
     monkeypatch.setattr(AutoTokenizer, "from_pretrained", full)
     with pytest.raises(OSError, match="No space left"):
         biencoder.encode(["a"])
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux")
+def test_a_standard_output_without_space_is_said(model):
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "trainers.cli", "pull", "--inspect", model / "biencoder"], stdout=full,
+            stderr=subprocess.PIPE, text=True, check=False, cwd=ROOT, env=environment,
+        )  # fmt: skip
+    said = "lookback pull: 'the standard output': No space left on device: free some space"
+    assert ended.returncode == 2 and ended.stderr.splitlines()[-1].startswith(said), ended
