@@ -37,7 +37,7 @@ def full_disk_named(place: str | Path) -> Iterator[None]:
     except BaseException as error:
         if isinstance(error, OSError) and error.filename is None and is_full_disk(error) and error.errno is not None:
             error.filename = str(place)
-        elif is_full_disk(error) and not isinstance(error, OSError):  # safetensors' own kind of error
+        elif is_full_disk(error) and not isinstance(error, OSError):  # safetensors', torch's
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place)) from error
         raise
 

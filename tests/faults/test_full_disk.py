@@ -28,6 +28,7 @@ PLACES: dict[str, tuple[str, int, str | None]] = {
     "a checkpoint's card": ("open /run/.writing/checkpoint-3/.README.md.part ", 0, None),
     "a later optimizer": ("/checkpoint-9/.training_args.json.part /run", 0, "optimizer.pt"),
     "the model": ("open /run/.saving/config.json ", 0, "model.safetensors"),
+    "the arguments": ("os.rename /run/.saved/", -1, None),
     "the figures": ("open /run/.all_results.json.part ", 0, None),
     "the state": ("open /run/.trainer_state.json.part ", 0, None),
     "the card": ("open /run/.README.md.part ", -2, None),
