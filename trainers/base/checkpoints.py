@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from transformers import Trainer
-from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_utils import sort_checkpoints
 
 from hub_cards.travelling.saving import flush_folder
-from hub_cards.whole_files import written_whole
+from hub_cards.whole_files import full_disk_named, written_whole
 
 PARTIAL = ".writing"  # in the output folder: the checkpoint that is being written
 _REPLACED, _REMOVED = "replaced", "removed"
@@ -42,6 +42,15 @@ class WholeCheckpoints(Trainer):
     def _get_output_dir(self, trial: Any) -> str:
         return super()._get_output_dir(trial) if self._writing is None else str(self._writing)
 
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        folder = Path(output_dir or self.args.output_dir)
+        try:
+            with full_disk_named(folder):
+                super()._save(output_dir, state_dict)
+        except OSError:
+            (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)  # half of a pickle
+            raise
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         run = Path(self._get_output_dir(trial))
         if self.args.should_save:
@@ -49,20 +58,14 @@ class WholeCheckpoints(Trainer):
         self.accelerator.wait_for_everyone()
         self._writing = run / PARTIAL
         try:
-            super()._save_checkpoint(model, trial)
-            self.accelerator.wait_for_everyone()
-            if self.args.should_save:
-                self._complete(run)
+            with full_disk_named(run):
+                super()._save_checkpoint(model, trial)
+                self.accelerator.wait_for_everyone()
+                if self.args.should_save:
+                    self._complete(run)
         except OSError as error:
             _explain(error, run)
             raise
-        except RuntimeError as error:
-            if not any(said in str(error) for said in ("inline_container", "PytorchStreamWriter", "iostream error")):
-                raise
-            # What torch.save (2.13) says of a full disk while it writes the optimizer: "unexpected pos 64 vs 0".
-            full = OSError(errno.ENOSPC, "the checkpoint could not be written, no space left", str(run))
-            _explain(full, run)
-            raise full from error
         finally:
             self._writing = None
         self.accelerator.wait_for_everyone()

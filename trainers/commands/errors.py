@@ -3,10 +3,13 @@
 import errno
 import re
 from collections.abc import Iterable
+from traceback import walk_tb
 
 import datasets
+from huggingface_hub import constants
 
 from hub_cards.transfer.retries import is_transient
+from hub_cards.travelling.saving import is_full_disk
 
 from ..data.readers import without_surrogates
 
@@ -60,10 +63,19 @@ def _in_one_line(text: str) -> str:
 
 def _of_system(error: OSError) -> str:
     names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+    if not names and is_full_disk(error):
+        names = _caches(error)
     where = f"{' -> '.join(map(repr, names))}: " if names else ""
     advice = _ADVICE.get(error.errno or 0, "")
     said = f"{error.strerror or error}".rstrip(".")
     return " ".join([f"{where}{said}{': ' if advice else '.'}{advice}", *_notes(error)])
+
+
+def _caches(error: OSError) -> list[str]:
+    """The folder that the library wrote to which an error comes from: the system names none when a write fails."""
+    through = {frame.f_globals.get("__name__", "").split(".")[0] for frame, _ in walk_tb(error.__traceback__)}
+    folders = {"datasets": datasets.config.HF_DATASETS_CACHE, "huggingface_hub": constants.HF_HUB_CACHE}
+    return [str(folder) for library, folder in folders.items() if library in through][:1]
 
 
 def _notes(error: BaseException) -> Iterable[str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
 from peft import LoraConfig
 from transformers import BitsAndBytesConfig, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
@@ -14,6 +15,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from ..base.checkpoints import tidy
 from ..base.early import check_checkpoint
 from ..base.trainer import FamilyTrainer
+from ..jobs.processes import on_main_process
 from ..models.adapted import load_adapted
 from ..models.kind import ModelSource
 from ..models.quantization import check_quantization
@@ -147,6 +149,12 @@ class LoraArguments:
         return {"quantization_config": config}
 
 
+def newest_checkpoint(run: Path) -> str | None:
+    """The folder of the newest whole checkpoint in an output folder, of which the half-written ones are removed."""
+    tidy(run)
+    return get_last_checkpoint(str(run)) if run.is_dir() else None
+
+
 def run_training(
     trainer_class: type[FamilyTrainer],
     model: str,
@@ -195,9 +203,8 @@ def _train(
     )
     checkpoint = args.resume_from_checkpoint
     if checkpoint == "last":
-        if args.should_save:
-            tidy(Path(str(args.output_dir)))
-        checkpoint = get_last_checkpoint(args.output_dir)
+        # One process looks: another would before the first one has made the folder, or brought a checkpoint back.
+        checkpoint = on_main_process(PartialState(), lambda: newest_checkpoint(Path(str(args.output_dir))))
     result = trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model()
     trainer.save_metrics("train", result.metrics)

@@ -6,6 +6,8 @@ from typing import Any, TypeAlias
 import datasets
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 
+from hub_cards.travelling.saving import is_full_disk
+
 from .readers import COMPRESSIONS, ROW_SUFFIXES, Row, data_suffix, refuse_loose_link
 from .tables import ReadTable, RowError, Table, TypedTable, file_table, list_table
 
@@ -126,6 +128,8 @@ def _load_parquet(path: Path, streaming: bool) -> datasets.Dataset | datasets.It
         next(iter(rows), None)
     except (datasets.exceptions.DatasetGenerationError, OSError, ValueError) as error:
         problem = error.__cause__ or error
+        if is_full_disk(problem):  # of the cache
+            raise
         raise ValueError(f"Data file {str(path)!r} does not load ({problem}): write it anew.") from error
     return rows
 

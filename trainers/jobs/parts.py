@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from hub_cards.whole_files import written_whole
+from hub_cards.whole_files import full_disk_named, written_whole
 
 from ..data.sources import Row
 from .places import check_file
@@ -80,7 +80,8 @@ class PartFiles:
         What JSON does not know (a table's dates) becomes text.
         """
         line = json.dumps([group, rows], ensure_ascii=False, default=str).encode() + b"\n"
-        with (self.folder / f"part-{process:05}.jsonl").open("ab") as file:
+        part = self.folder / f"part-{process:05}.jsonl"
+        with full_disk_named(part), part.open("ab") as file:
             file.write(line)
             file.flush()
             os.fsync(file.fileno())

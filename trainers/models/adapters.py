@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from transformers.utils import ADAPTER_SAFE_WEIGHTS_NAME, logging
 
 from hub_cards.travelling.checks import check_bool
+from hub_cards.travelling.saving import is_full_disk
 from modeling_srlm import SelfRetrievalLM
 
 from .bases import check_added_rows, record_base
@@ -38,8 +39,7 @@ logger = logging.get_logger(__name__)
 
 def adapter_name(model: PreTrainedModel) -> str:
     """The name of the adapter on the model; ValueError where there are several, as one is trained and saved."""
-    names = list(model.peft_config)
-    if len(names) > 1:
+    if len(names := list(model.peft_config)) > 1:
         raise ValueError(
             f"The model has the adapters {', '.join(map(repr, names))}, and one is trained and saved here: take the "
             f"others out with model.delete_adapter({names[1]!r})."
@@ -66,8 +66,8 @@ def take_adapter(model: PreTrainedModel, trains: bool = True) -> None:
     check_added_rows(model, config)
     if not config.base_model_name_or_path:
         logger.warning(
-            "The adapter will not name its base, as that was made in memory: save it with save_pretrained, and give "
-            "its folder as base= (--base) where the adapter is loaded. (A base that is loaded from a folder is named.)"
+            "The adapter will not name its base, which was made in memory: save that with save_pretrained, and give "
+            "its folder as base= (--base) where the adapter is loaded."
         )
 
 
@@ -225,6 +225,8 @@ def load_adapter_weights(
     try:
         file = find_file(source, ADAPTER_SAFE_WEIGHTS_NAME, place or {}, needed=True)
     except OSError as error:
+        if is_full_disk(error):
+            raise
         raise ValueError(
             f"{str(source)!r} holds no {ADAPTER_SAFE_WEIGHTS_NAME}: it is not a checkpoint of an adapter. Give the "
             "folder or Hub id of one."

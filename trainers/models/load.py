@@ -4,6 +4,7 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
+from hub_cards.travelling.saving import is_full_disk
 from modeling_biencoder import BiEncoderConfig, BiEncoderModel
 from modeling_llara import LlaraConfig, LlaraForPreTraining
 from modeling_llara.prompts_llara import adapted_config, biencoder_keywords
@@ -96,6 +97,8 @@ def load_llara(source: str, **loading: Any) -> LlaraForPreTraining:
     try:
         found = look(source, **loading)
     except OSError as error:
+        if is_full_disk(error):
+            raise
         raise ValueError(f"--model={source!r} is no folder or Hub repo of a model: {error}") from error
     if found.model_type != LlaraConfig.model_type:
         raise ValueError(
