@@ -143,7 +143,8 @@ def _self_retrieval_base(found: Found, base: Found, settings: dict[str, Any]) ->
     fields.update({key: value for key, value in settings.items() if key in names})
     loading = {key: value for key, value in settings.items() if key not in {*names, *place, *components}}
     dtype = {name: loading[name] for name in ("dtype", "torch_dtype") if name in loading}  # of both parts
-    components["retriever_kwargs"] = {**dtype, **(components.get("retriever_kwargs") or {})}
+    if components.get("retriever") is not None:
+        components["retriever_kwargs"] = {**dtype, **(components.get("retriever_kwargs") or {})}
     model = build_srlm(base.source, model_kwargs=loading, **place, **components, **fields)
     if model.config.retriever_settings != found.config.retriever_settings:
         raise ValueError(
