@@ -172,7 +172,8 @@ def _check_retrieved(
     elif config.retrieval_method == "oracle":
         check_choice(retrieved, reader.oracle(ids, labels, target, stop), config.key_num)
     else:
-        check_choice(retrieved, reader.scores(ids, target, stop), config.key_num)
+        rounded = config.retrieval_method == "self"
+        check_choice(retrieved, reader.scores(ids, target, stop), config.key_num, rounded)
 
 
 def _check_scores(
