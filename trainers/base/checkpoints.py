@@ -69,6 +69,9 @@ class WholeCheckpoints(Trainer):
         finally:
             self._writing = None
         self.accelerator.wait_for_everyone()
+        self._remove_old(run)
+
+    def _remove_old(self, run: Path) -> None:
         if self.args.should_save and self.args.save_total_limit:
             kept = {run / f"checkpoint-{self.state.global_step}", Path(self.state.best_model_checkpoint or run)}
             remove_old(run, self.args.save_total_limit, kept)
@@ -77,6 +80,7 @@ class WholeCheckpoints(Trainer):
         # transformers (5.23) asks behind a step alone whether the run is over: one that is would take another.
         if self.state.global_step >= self.state.max_steps:
             self.control.should_training_stop = True
+            self._remove_old(Path(self.args.output_dir))  # a kill may have come between the last one and this
             return
         super()._run_epoch(*args, **kwargs)
 

@@ -118,6 +118,13 @@ def test_a_kill_while_an_old_checkpoint_is_removed_leaves_no_piece_of_it(tmp_pat
     assert names(tmp_path) == {"checkpoint-3"} and resumed.state.global_step == 3
 
 
+def test_a_kill_before_the_oldest_is_removed_leaves_none_too_many_where_the_run_is_over(tmp_path):
+    make_trainer(tmp_path).train()  # as the process left it that ended behind its last checkpoint
+    assert names(tmp_path) == {"checkpoint-1", "checkpoint-2", "checkpoint-3"}
+    make_trainer(tmp_path, save_total_limit=2).train(resume_from_checkpoint=True)
+    assert names(tmp_path) == {"checkpoint-2", "checkpoint-3"}
+
+
 def half_removed(folder, **_):
     """Remove one file of an old checkpoint and end the process."""
     for path in Path(folder).glob("*checkpoint-1/*.json"):
