@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from .travelling.saving import is_full_disk
+
 
 @contextmanager
 def written_whole(path: str | Path) -> Iterator[Path]:
@@ -23,7 +25,25 @@ def written_whole(path: str | Path) -> Iterator[Path]:
     >>> file.read_text(), list(file.parent.iterdir()) == [file]
     ('[1]', True)
     """
-    path = Path(path)
+    with full_disk_named(path), _written_whole(Path(path)) as new:
+        yield new
+
+
+@contextmanager
+def full_disk_named(place: str | Path) -> Iterator[None]:
+    """A full disk in this block is an OSError with the name of a file, or of the `place` that is written to."""
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, OSError) and error.filename is None and is_full_disk(error) and error.errno is not None:
+            error.filename = str(place)
+        elif is_full_disk(error) and not isinstance(error, OSError):  # safetensors', torch's
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place)) from error
+        raise
+
+
+@contextmanager
+def _written_whole(path: Path) -> Iterator[Path]:
     new = path.with_name(f".{path.name}.part")
     try:
         new.unlink(missing_ok=True)
@@ -34,10 +54,6 @@ def written_whole(path: str | Path) -> Iterator[Path]:
         with new.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(new, path)
-    except BaseException as error:
+    except BaseException:
         new.unlink(missing_ok=True)
-        if not isinstance(error, OSError) and "os error 28" in str(error):  # safetensors' own kind of error
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT) and error.filename is None:
-            error.filename = str(path)
         raise

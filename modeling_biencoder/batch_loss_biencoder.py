@@ -7,10 +7,10 @@ from math import inf
 import torch
 from transformers.utils import logging
 
+from .batch_inputs_biencoder import check_embeddings, check_group, check_teacher_scores, check_terms
 from .configuration_biencoder import BiEncoderConfig
 from .false_negatives_biencoder import Identity, known_own_positives, known_positives, known_queries, too_similar
 from .gather_biencoder import gather_rows, gather_sizes, is_distributed
-from .inputs_biencoder import check_group, check_teacher_scores
 from .loss_biencoder import (
     all_scores,
     contrastive_loss,
@@ -112,9 +112,10 @@ def weighted_loss(
     config: BiEncoderConfig,
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor]:
     """(the loss, {name: its parts}, scores), as `BiEncoderModel.compute_loss` explains them."""
-    objectives = Objectives() if objectives is None else objectives
+    check_embeddings(queries, passages)
     check_teacher_scores(teacher_scores, len(queries), check_group(len(queries), len(passages)), queries.device)
-    numbers = Identity.of(identity, len(queries), len(passages))
+    numbers = check_terms(in_batch_negatives, identity, objectives, len(queries), len(passages), queries.device)
+    objectives = Objectives() if objectives is None else objectives
     across = config.negatives_cross_device and is_distributed()
     # Autocast would take the scores in half precision, and the temperature makes its rounding errors large.
     with torch.autocast(queries.device.type, enabled=False):

@@ -7,12 +7,13 @@ from typing import Any
 from transformers import AutoConfig, PreTrainedConfig
 
 from .backbone_biencoder import check_bidirectional
-from .checks_biencoder import check_bool, check_choice, check_keywords, check_layers, check_number, check_positive_int
+from .checks_biencoder import check_choice, check_fields, check_keywords, check_number, check_positive_int
 from .format_biencoder import check_format
 from .inputs_biencoder import check_max_length
-from .loading_biencoder import CONFIG_KEYWORDS
+from .loading_biencoder import CONFIG_KEYWORDS, part_config
 from .pooling_biencoder import POOLINGS, check_dense
 from .prompting_biencoder import PROMPT_KEYS
+from .saving_biencoder import FolderlessConfig
 
 SIMILARITIES = ("cosine", "dot")
 DEFAULT_MAX_LENGTH = 512
@@ -23,7 +24,7 @@ COUNTED_FROM_PADDING = {
 }  # fmt: skip
 
 
-class BiEncoderConfig(PreTrainedConfig):
+class BiEncoderConfig(FolderlessConfig, PreTrainedConfig):
     """Configuration of a `BiEncoderModel`.
 
     Args:
@@ -76,8 +77,8 @@ class BiEncoderConfig(PreTrainedConfig):
         # Only a saved configuration names its model type: whatever else it holds, it must load.
         if "model_type" not in kwargs:
             check_keywords(kwargs, [*self.keywords(), *CONFIG_KEYWORDS], type(self).__name__)
-        self.text_config = _as_config(self.text_config)
-        check_layers("text_config", self.text_config)
+        self.text_config = part_config("text_config", self.text_config) or AutoConfig.for_model("llama")
+        check_fields(self, BiEncoderConfig, but=("prompts",))
         self.prompts = {} if self.prompts is None else self.prompts
         if self.similarity is None:
             self.similarity = "cosine" if self.normalize else "dot"
@@ -96,8 +97,6 @@ class BiEncoderConfig(PreTrainedConfig):
         check_choice("similarity", self.similarity, SIMILARITIES)
         check_positive_int("pooling_k", self.pooling_k, "give the number of tokens to average")
         check_max_length("max_length", self.max_length, self.max_positions)
-        for name in ("normalize", "bidirectional", "append_eos", "separate_prompts", "negatives_cross_device"):
-            check_bool(name, getattr(self, name))
         check_number("temperature", self.temperature, above=0.0)
         check_dense(self.dense, self.pooled_size)
         _check_prompts(self.prompts)
@@ -146,19 +145,6 @@ class BiEncoderConfig(PreTrainedConfig):
         return self.temperature if self.normalize else 1.0
 
 
-def _as_config(text_config: dict | PreTrainedConfig | None) -> PreTrainedConfig:
-    if text_config is None:
-        return AutoConfig.for_model("llama")
-    if isinstance(text_config, PreTrainedConfig):
-        return text_config
-    if not isinstance(text_config, dict) or "model_type" not in text_config:
-        raise TypeError(
-            f"text_config={text_config!r} must be a backbone's configuration, or its dict with a model_type: "
-            "AutoConfig.from_pretrained(...) gives one."
-        )
-    return AutoConfig.for_model(**text_config)
-
-
 def _check_prompts(prompts: object) -> None:
     """Raise TypeError or ValueError unless `prompts` is {task: {prompt key: text}}."""
     if not isinstance(prompts, Mapping):
@@ -167,6 +153,8 @@ def _check_prompts(prompts: object) -> None:
             "the task used when none is named is 'default'."
         )
     for task, prompt in prompts.items():
+        if not isinstance(task, str):
+            raise TypeError(f"prompts has the task {task!r}, and a task must be a text: name it in one.")
         if not isinstance(prompt, Mapping):
             raise TypeError(f"prompts[{task!r}]={prompt!r} must be a dict with keys among {list(PROMPT_KEYS)}.")
         check_keywords(prompt, PROMPT_KEYS, f"prompts[{task!r}]")
@@ -175,10 +163,10 @@ def _check_prompts(prompts: object) -> None:
                 raise TypeError(f"prompts[{task!r}][{key!r}]={text!r} must be a string.")
 
 
-def _check_embedding_dims(dims: object, width: int) -> None:
+def _check_embedding_dims(dims: list[int], width: int) -> None:
     """Raise TypeError or ValueError unless `dims` is a non-empty list of whole numbers from 1 to `width`."""
-    if not isinstance(dims, list | tuple) or not dims:
-        raise TypeError(f"embedding_dims={dims!r} must be None or a non-empty list of widths, such as [64, {width}].")
+    if not dims:
+        raise ValueError(f"embedding_dims={dims} must be None or a list of one width or more, such as [64, {width}].")
     for dim in dims:
         check_positive_int("embedding_dims", dim)
         if dim > width:

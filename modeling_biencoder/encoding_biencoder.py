@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.logging import tqdm
 
-from .checks_biencoder import check_choice, check_positive_int, nearest
+from .checks_biencoder import check_choice, check_positive_int, nearest, shown, typed
 from .configuration_biencoder import BiEncoderConfig
 from .inputs_biencoder import check_truncate_dim
 from .prompting_biencoder import ROLES, embed_rows, text_list, tokenize_in_prompt
@@ -18,6 +18,7 @@ _SHORT_JOB_SECONDS = 2.0  # no progress bar before that
 
 def instruction_prompt(instruction: str) -> dict[str, str]:
     """The query prompt of bge-en-icl (arXiv:2409.15700), which takes in-context examples."""
+    typed("instruction", instruction, str)
     return {"query": f"<instruct>{instruction}\n<query>", "query_suffix": "\n<response>"}
 
 
@@ -39,11 +40,14 @@ def prompt_affixes(
     Raises ValueError for an unknown role or task, and for examples where the prompt cannot take them.
     """
     check_choice("role", role, ROLES)
+    typed("task", task, str | None)
     if task is not None and task not in prompts:
         fix = f"did you mean {nearest(task, prompts)}?" if prompts else "set config.prompts, or leave task out."
         raise ValueError(f"task={task!r} has no prompt: the tasks are {sorted(prompts)}; {fix}")
     prompt = prompts.get("default" if task is None else task, {})
     prefix, suffix = prompt.get(role, ""), prompt.get(f"{role}_suffix", "")
+    if examples is not None and (isinstance(examples, str) or not isinstance(examples, Sequence)):
+        raise TypeError(f"examples={shown(examples)} must be a list of pairs (query, answer), or None.")
     if not examples:
         return prefix, suffix
     _check_examples(examples, role, suffix, task)
@@ -90,6 +94,7 @@ def encode(
     """What `BiEncoderModel.encode` returns."""
     texts = text_list(texts)
     check_positive_int("batch_size", batch_size)
+    typed("show_progress", show_progress, bool | None)
     width = model.config.hidden_size
     check_truncate_dim(truncate_dim, model.config.embedding_dims, width)
     prompt_affixes(model.config.prompts, role, task, examples)  # checked for an empty list too

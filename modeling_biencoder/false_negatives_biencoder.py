@@ -22,15 +22,27 @@ class Identity:
     positives: torch.Tensor
 
     @classmethod
-    def of(cls, numbers: "Mapping[str, torch.Tensor] | Identity | None", queries: int, passages: int) -> Any:
-        """The checked numbers of `queries` queries and `passages` passages; None stays None.
+    def of(
+        cls, numbers: "Mapping[str, torch.Tensor] | Identity | None", queries: int, passages: int, device: torch.device
+    ) -> Any:
+        """The checked numbers of `queries` queries and `passages` passages on `device`; None stays None.
 
-        Raises ValueError for other shapes.
+        Raises TypeError for what is no dict of integer tensors, ValueError for other names, shapes and places.
         """
         if numbers is None or isinstance(numbers, Identity):
             return numbers
-        shapes = {name: tuple(tensor.shape) for name, tensor in numbers.items()}
-        if shapes != {"query": (queries,), "passage": (passages,), "positives": (queries, *shapes["positives"][1:])}:
+        parts = numbers if isinstance(numbers, Mapping) else {"": numbers}
+        for name, part in parts.items():
+            if not isinstance(part, torch.Tensor) or part.dtype not in (torch.int64, torch.int32):
+                found = getattr(part, "dtype", None) or type(part).__name__
+                raise TypeError(
+                    f"identity must be a dict of torch.int64 tensors: {name or 'it'} is {found}; see Identity."
+                )
+            if part.device != device:
+                raise ValueError(f"identity's {name} is on {part.device}, the batch on {device}: use .to(...).")
+        shapes = {name: tuple(part.shape) for name, part in parts.items()}
+        known = shapes.get("positives", ())[1:]
+        if len(known) != 1 or shapes != {"query": (queries,), "passage": (passages,), "positives": (queries, *known)}:
             raise ValueError(
                 f"identity has the shapes {shapes}: it must hold query ({queries},), passage ({passages},) and "
                 f"positives ({queries}, any number)."

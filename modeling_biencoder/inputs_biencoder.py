@@ -1,11 +1,11 @@
 """Checks of what a caller hands in beside settings: lengths, widths, and tensors, before any compute."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from .checks_biencoder import check_positive_int
+from .checks_biencoder import check_mask, check_positive_int
 from .placement_biencoder import input_device, is_dispatched
 
 _INTEGER_TYPES = (torch.int64, torch.int32)
@@ -25,9 +25,11 @@ def check_truncate_dim(truncate_dim: int | None, embedding_dims: Sequence[int] |
 
     The full `width` is always trained.
     """
-    if truncate_dim is None or truncate_dim == width:
+    if truncate_dim is None:
         return
     check_positive_int("truncate_dim", truncate_dim)
+    if truncate_dim == width:
+        return
     if embedding_dims is not None and truncate_dim not in embedding_dims:
         raise ValueError(f"truncate_dim={truncate_dim} was not trained: use one of embedding_dims={embedding_dims}.")
     if truncate_dim > width:
@@ -60,6 +62,7 @@ def check_tokens(input_ids: object, attention_mask: object, model: Any, name: st
             f"{tuple(input_ids.shape)}."
         )
     _check_device(f"{name}attention_mask", attention_mask, model)
+    check_mask(f"{name}attention_mask", attention_mask)
     empty = (attention_mask == 0).all(dim=1)
     if empty.any():
         raise ValueError(
@@ -69,7 +72,7 @@ def check_tokens(input_ids: object, attention_mask: object, model: Any, name: st
 
 
 def check_embed(
-    input_ids: Any, attention_mask: object, position_ids: object, truncate_dim: int | None, model: Any
+    input_ids: Any, attention_mask: object, position_ids: Any, truncate_dim: int | None, model: Any
 ) -> None:
     """Raise as `check_tokens` and `check_truncate_dim` do, and for positions that the backbone does not have."""
     config = model.config
@@ -80,9 +83,22 @@ def check_embed(
             f"input_ids has rows of {input_ids.shape[1]} tokens, and the backbone {config.max_positions} positions: "
             "cut them (tokenize cuts a text at config.max_length)."
         )
-    if isinstance(position_ids, torch.Tensor):
+    if position_ids is not None:
+        _check_positions(position_ids, input_ids)
+        _check_device("position_ids", position_ids, model)
         limit = getattr(config.text_config.get_text_config(), "max_position_embeddings", None)
         _check_range("position_ids", position_ids, limit, "the backbone's positions")
+
+
+def _check_positions(position_ids: Any, input_ids: torch.Tensor) -> None:
+    if not isinstance(position_ids, torch.Tensor) or position_ids.dtype not in _INTEGER_TYPES:
+        found = getattr(position_ids, "dtype", None) or type(position_ids).__name__
+        raise TypeError(f"position_ids must be a tensor of torch.int64, one position a token, not {found}.")
+    if position_ids.shape not in (input_ids.shape, (1, input_ids.shape[1])):
+        raise ValueError(
+            f"position_ids has shape {tuple(position_ids.shape)}: it must be that of input_ids, "
+            f"{tuple(input_ids.shape)}."
+        )
 
 
 def _check_range(what: str, ids: torch.Tensor, limit: int | None, whose: str) -> None:
@@ -103,53 +119,6 @@ def _check_device(what: str, tensor: torch.Tensor, model: Any) -> None:
         raise ValueError(f"{what} is on {tensor.device}, the model on {device}: move one with .to(...).")
 
 
-def check_group(queries: int, passages: int) -> int:
-    """The number of passages for each query; ValueError when the passages do not divide evenly."""
-    if queries < 1 or passages < 1:
-        raise ValueError(f"the batch has {queries} queries and {passages} passages: it needs at least one of each.")
-    if passages % queries:
-        raise ValueError(
-            f"{passages} passages are not a multiple of {queries} queries: give each query the same number of "
-            "passages, its positive first (query i owns passages i * group_size to (i + 1) * group_size - 1)."
-        )
-    return passages // queries
-
-
-def check_teacher_scores(teacher_scores: object, queries: int, group_size: int, device: torch.device) -> None:
-    """Raise unless `teacher_scores` is None or (queries, group_size) floating point on `device`."""
-    if teacher_scores is None:
-        return
-    if not isinstance(teacher_scores, torch.Tensor):
-        raise TypeError(f"teacher_scores must be a tensor or None, not {type(teacher_scores).__name__}.")
-    if not teacher_scores.is_floating_point():
-        raise TypeError(f"teacher_scores has dtype {teacher_scores.dtype}: scores must be floating point.")
-    if teacher_scores.shape != (queries, group_size):
-        raise ValueError(
-            f"teacher_scores has shape {tuple(teacher_scores.shape)}: it must be (queries, passages for each query) "
-            f"= ({queries}, {group_size})."
-        )
-    if teacher_scores.device != device:
-        raise ValueError(f"teacher_scores is on {teacher_scores.device}, the batch on {device}: use .to(...).")
-
-
-def check_batch(
-    input_ids: object, query: Any, passage: Any, teacher_scores: object, model: Any
-) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """(query, passage); raises unless they are one batch's tokens on the model's device, and the rest fits."""
-    if input_ids is not None or query is None or passage is None:
-        named = {"input_ids": input_ids, "query": query, "passage": passage}
-        given = [name for name, value in named.items() if value is not None] or "none of them"
-        raise ValueError(f"give either input_ids, or both query and passage: got {given}.")
-    for name, tokens in (("query", query), ("passage", passage)):
-        if not isinstance(tokens, Mapping) or "input_ids" not in tokens:
-            raise TypeError(f"{name} must be a dict with input_ids and attention_mask, not {type(tokens).__name__}.")
-        check_tokens(tokens["input_ids"], tokens.get("attention_mask"), model, f"{name} ")
-    ids = query["input_ids"]
-    group_size = check_group(len(ids), len(passage["input_ids"]))
-    check_teacher_scores(teacher_scores, len(ids), group_size, ids.device)
-    return query, passage
-
-
 def alike(a: Any, b: Any) -> tuple[torch.Tensor, torch.Tensor]:
     """Two sets of vectors (n, d) and (m, d) in the finer of their dtypes; TypeError or ValueError for others."""
     for name, value in (("a", a), ("b", b)):
@@ -165,5 +134,8 @@ def alike(a: Any, b: Any) -> tuple[torch.Tensor, torch.Tensor]:
         )
     if a.device != b.device:
         raise ValueError(f"a is on {a.device}, b on {b.device}: move one with .to(...).")
+    for name, value in (("a", a), ("b", b)):
+        if value.device.type != "meta" and not value.isfinite().all():
+            raise ValueError(f"{name} has NaN or infinity, and a vector must be finite: mend what made it.")
     dtype = torch.promote_types(a.dtype, b.dtype)
     return a.to(dtype), b.to(dtype)

@@ -11,12 +11,12 @@ from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import ModelOutput, can_return_tuple
 
 from .backbone_biencoder import from_backbone
+from .batch_inputs_biencoder import backbone_keywords, check_alone, check_batch
 from .batch_loss_biencoder import weighted_loss
-from .checks_biencoder import check_bool
 from .configuration_biencoder import BiEncoderConfig
 from .encoding_biencoder import encode, tokenize
 from .export_biencoder import export_sentence_transformers
-from .inputs_biencoder import alike, check_batch, check_embed
+from .inputs_biencoder import alike, check_embed
 from .objectives_biencoder import Objectives
 from .placement_biencoder import to_inputs
 from .pooling_biencoder import dense_layers, drop_pooler, finish, pack_left, pool, project
@@ -125,20 +125,20 @@ class BiEncoderModel(CompleteRepository):
             identity: {"query": (B,), "passage": (B * G,), "positives": (B, P)} int64, equal where texts are (see
                 `Identity`), so that known positives do not serve as negatives.
             objectives: the terms of the loss; by default InfoNCE, and distillation where there are teacher scores.
-            sub_batch_size: texts embedded at a time; memory then holds the activations of so many alone, at the price
-                of a second forward pass. The gradient is the same.
+            sub_batch_size: texts embedded at a time: same gradient, less memory, and a second forward pass.
             kwargs: for the backbone.
         """
-        kwargs = {name: value for name, value in kwargs.items() if value is not None}  # PEFT names all it knows
+        kwargs = backbone_keywords(self.backbone, kwargs)
+        loss = (teacher_scores, in_batch_negatives, identity, objectives)
         if input_ids is not None and query is None and passage is None:
+            check_alone(teacher_scores=teacher_scores, identity=identity, objectives=objectives)
             return BiEncoderOutput(embeddings=self.embed(input_ids, attention_mask, **kwargs))
-        query, passage = check_batch(input_ids, query, passage, teacher_scores, self)
-        check_bool("in_batch_negatives", in_batch_negatives)
+        query, passage = check_batch(input_ids, query, passage, self, loss, return_loss, sub_batch_size)
         q_reps = embed_texts(self.embed, query, sub_batch_size, False, kwargs)
         p_reps = embed_texts(self.embed, passage, sub_batch_size, True, kwargs)
         if not return_loss:
             return BiEncoderOutput(q_reps=q_reps, p_reps=p_reps)
-        return self.compute_loss(q_reps, p_reps, teacher_scores, in_batch_negatives, identity, objectives)
+        return self.compute_loss(q_reps, p_reps, *loss)
 
     def embed(
         self,

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 
-from .checks_biencoder import check_bool, check_choice, check_number
+from .checks_biencoder import check_choice, check_fields, check_number
 
 DISTILLATIONS = ("kl", "ranked")
 MARGINS = ("absolute", "relative")
@@ -72,6 +72,7 @@ class Objectives:
     )
 
     def __post_init__(self) -> None:
+        check_fields(self, Objectives)
         names = [entry.name for entry in fields(Objectives)]  # a subclass may have more
         weights = {name: getattr(self, name) for name in names if name.endswith("_weight")}
         for name, value in weights.items():
@@ -82,12 +83,6 @@ class Objectives:
             check_number(name, getattr(self, name), above=0.0)
         check_choice("distillation", self.distillation, DISTILLATIONS)
         check_choice("false_negative_margin_kind", self.false_negative_margin_kind, MARGINS)
-        check_bool("mask_false_negatives", self.mask_false_negatives)
-        if self.false_negative_margin is not None:
-            check_number("false_negative_margin", self.false_negative_margin)
-        if not isinstance(self.matryoshka_weights, list | tuple | None):
-            kind = type(self.matryoshka_weights).__name__
-            raise TypeError(f"matryoshka_weights must be a list, one weight for each of embedding_dims, not {kind}.")
         for weight in self.matryoshka_weights or ():
             check_number("matryoshka_weights", weight, least=0.0)
 

@@ -23,7 +23,7 @@ from .loading_biencoder import (
     tokenizer_keywords,
 )
 from .placement_biencoder import PlacedModel
-from .saving_biencoder import finish_save, saved_whole
+from .saving_biencoder import finish_save, is_full_disk, name_folders_whole, saved_whole
 
 # What is sent without Lookback: files of the model, and no pickle that a training left beside them.
 _SENT = (".safetensors", ".json", ".py", ".jinja", ".txt", ".model", ".md")
@@ -36,6 +36,10 @@ class CompleteRepository(PlacedModel):
 
     _tokenizer: PreTrainedTokenizerBase | None = None
     _tokenizer_source: tuple[str, dict[str, Any]] | None = None  # (repo id or folder, keywords for loading from it)
+
+    def __init__(self, config: PreTrainedConfig, *args: Any, **kwargs: Any) -> None:
+        name_folders_whole(config)
+        super().__init__(config, *args, **kwargs)
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -66,7 +70,7 @@ class CompleteRepository(PlacedModel):
         if self.name_or_path:
             self.config._commit_hash = commit
             self._compare_base()
-        self._tokenizer_source = (str(source), kept)
+        self._tokenizer_source = (os.path.abspath(source) if os.path.isdir(source) else str(source), kept)
 
     @classmethod
     def from_pretrained(
@@ -196,6 +200,8 @@ def load_tokenizer(source: str, keywords: dict[str, Any], folder: str = "") -> P
     try:
         return AutoTokenizer.from_pretrained(source, **{**keywords, "subfolder": subfolder})
     except (OSError, ValueError, KeyError) as error:
+        if is_full_disk(error):  # while it was fetched
+            raise
         where = f"{source!r}, folder {subfolder!r}" if subfolder else repr(source)
         raise ValueError(f"no tokenizer could be loaded from {where}: set model.tokenizer.") from error
 
@@ -225,11 +231,8 @@ def _upload(
     revision: str | None = None,
     token: str | bool | None = None,
 ) -> Any:
-    commit: dict[str, Any] = {
-        "commit_message": commit_message or "Upload model",
-        "create_pr": create_pr,
-        "revision": revision,
-    }
+    message = commit_message or "Upload model"
+    commit: dict[str, Any] = {"commit_message": message, "create_pr": create_pr, "revision": revision}
     try:
         from hub_cards import push
     except ImportError:  # as above; with Lookback a card that a person wrote on the Hub stays

@@ -7,22 +7,23 @@ from typing import Any
 from transformers import AutoConfig, PreTrainedConfig
 
 from .checks_llara import (
-    check_bool,
     check_choice,
     check_keywords,
-    check_layers,
     check_number,
     check_positive_int,
     check_token_ids,
+    check_types,
+    plain,
 )
 from .format_llara import check_format
-from .loading_llara import CONFIG_KEYWORDS
+from .loading_llara import CONFIG_KEYWORDS, part_config
+from .saving_llara import FolderlessConfig
 
 LOSS_WEIGHTINGS = ("fixed", "uncertainty")
 MOST_PROMPT_TOKENS = 1024
 
 
-class LlaraConfig(PreTrainedConfig):
+class LlaraConfig(FolderlessConfig, PreTrainedConfig):
     """Settings of :class:`LlaraForPreTraining`; all of them are saved in `config.json`.
 
     Args:
@@ -68,12 +69,7 @@ class LlaraConfig(PreTrainedConfig):
         # A saved config.json carries transformers_version, and whatever keys the version that wrote it knew.
         if "transformers_version" not in kwargs:
             check_keywords(kwargs, [*self.keywords(), *CONFIG_KEYWORDS], type(self).__name__)
-        if text_config is None:
-            text_config = AutoConfig.for_model("llama")
-        elif isinstance(text_config, dict):
-            text_config = AutoConfig.for_model(**text_config)
-        check_layers("text_config", text_config)
-        self.text_config = text_config
+        self.text_config = text_config = part_config("text_config", text_config) or AutoConfig.for_model("llama")
         # transformers sets this one on the sub-config, too, so a loaded backbone would lose what it runs with.
         kwargs.setdefault("attn_implementation", text_config._attn_implementation)
         self.num_summary_tokens = num_summary_tokens
@@ -82,14 +78,16 @@ class LlaraConfig(PreTrainedConfig):
         self.ar_loss_weight = ar_loss_weight
         self.loss_weighting = loss_weighting
         self.predict_sees_summarize = predict_sees_summarize
+        self.passage_prefix = passage_prefix
+        self.summarize_prompt = summarize_prompt
+        self.predict_prompt = predict_prompt
+        # ids have checks of their own, which take any sequence
+        check_types(self, {name: hint for name, hint in self._types().items() if not name.endswith("_ids")})
         self._check_options()
         self.summarize_prompt_ids = _ids("summarize_prompt_ids", summarize_prompt_ids)
         self.predict_prompt_ids = _ids("predict_prompt_ids", predict_prompt_ids)
         self.ignored_target_ids = _ids("ignored_target_ids", ignored_target_ids)
         self.prefix_ids = _ids("prefix_ids", prefix_ids)
-        self.passage_prefix = passage_prefix
-        self.summarize_prompt = summarize_prompt
-        self.predict_prompt = predict_prompt
         self._check_prompts()
         super().__init__(**kwargs)
         # peft reads from here whether the head is tied, and not every backbone's configuration says so.
@@ -106,9 +104,20 @@ class LlaraConfig(PreTrainedConfig):
         return self.predict_prompt_ids[-self.num_predict_tokens :]
 
     @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """As in transformers; settings given beside a saved configuration are checked like those of a new one."""
+        given = {name: kwargs.pop(name) for name in cls.keywords() if name in kwargs and name not in cls.sub_configs}
+        return super().from_dict({**config_dict, **given}, **kwargs)
+
+    @classmethod
     def keywords(cls) -> list[str]:
         """Names of the settings that belong to LLaRA itself."""
-        return [name for name in inspect.signature(cls.__init__).parameters if name not in ("self", "kwargs")]
+        return list(cls._types())
+
+    @classmethod
+    def _types(cls) -> dict[str, Any]:
+        parameters = inspect.signature(cls.__init__).parameters
+        return {name: one.annotation for name, one in parameters.items() if name not in ("self", "kwargs")}
 
     def _check_options(self) -> None:
         for name in ("num_summary_tokens", "num_predict_tokens"):
@@ -119,7 +128,6 @@ class LlaraConfig(PreTrainedConfig):
                     "all: give fewer, such as 8."
                 )
         check_choice("loss_weighting", self.loss_weighting, LOSS_WEIGHTINGS)
-        check_bool("predict_sees_summarize", self.predict_sees_summarize)
         for name in ("bow_loss_weight", "ar_loss_weight"):
             check_number(name, getattr(self, name), least=0.0, fix="give 0 to switch the loss off")
             setattr(self, name, float(getattr(self, name)))
@@ -154,7 +162,7 @@ class LlaraConfig(PreTrainedConfig):
 
 
 def _ids(name: str, values: Sequence[int]) -> list[int]:
-    check_token_ids(name, values)
+    check_token_ids(name, values := plain(values))
     return list(values)
 
 

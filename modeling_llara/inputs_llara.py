@@ -3,8 +3,9 @@
 from typing import Any, NamedTuple
 
 import torch
-from transformers import PreTrainedConfig
+from transformers import GenerationConfig, PreTrainedConfig
 
+from .checks_llara import check_mask, generation_numbers, typed
 from .configuration_llara import LlaraConfig
 from .loss_llara import IGNORED_LABEL
 from .masking_llara import Span, check_attention, find_span, find_streams, layout_error, two_stream_positions
@@ -49,7 +50,7 @@ def read_batch(
     if config.predict_sees_summarize:
         streams = torch.zeros_like(streams)  # one stream: plain causal attention
     positions = two_stream_positions(mask, streams) if position_ids is None else position_ids
-    check_rows(config, ids, mask, positions, labels, spans, targets)
+    check_rows(config, ids, mask if attention_mask is None else attention_mask, positions, labels, spans, targets)
     # A row's first token counts as little as padding does: what stands before it, if anything, is padding.
     predicted = mask & torch.nn.functional.pad(mask[:, :-1], (1, 0))
     kept = None if labels is None else labels.masked_fill(~predicted, IGNORED_LABEL)
@@ -98,18 +99,39 @@ def _check_tensor(name: str, tensor: torch.Tensor, like: torch.Tensor | None, ty
         raise ValueError(f"{name} is on {tensor.device} but input_ids on {like.device}: move it there.")
 
 
-def check_generation(size: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """TypeError or ValueError unless what `generate` is given, if anything, are ids of a vocabulary of `size`."""
-    ids = args[0] if args else kwargs.get("inputs", kwargs.get("input_ids"))
+def check_switches(**switches: object) -> None:
+    """Raise TypeError unless each is True, False or None."""
+    for name, value in switches.items():
+        typed(name, value, bool | None)
+
+
+def check_generation(size: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The keywords of `generate`; TypeError or ValueError for counts and switches that are none, prompts under two
+    names, and prompts, if any, that are no ids of a vocabulary of `size`."""
+    kwargs = generation_numbers(kwargs)
+    typed("generation_config", args[1] if len(args) > 1 else kwargs.get("generation_config"), GenerationConfig | None)
+    if kwargs.get("labels") is not None:
+        raise ValueError("generate has labels, which it does not score: leave them out, or call forward.")
+    prompts = {"inputs": args[0] if args else kwargs.get("inputs")}
+    prompts |= {name: kwargs.get(name) for name in ("input_ids", "inputs_embeds")}
+    given = [name for name, value in prompts.items() if value is not None]
+    if len(given) > 1 or given == ["inputs_embeds"]:
+        raise ValueError(
+            f"generate has {' and '.join(given)}, and takes input_ids alone: give the prompts' token ids."
+        )
+    ids, mask = prompts[given[0]] if given else None, kwargs.get("attention_mask")
     if ids is None:
-        return
-    check_shapes(ids, kwargs.get("attention_mask"), None, None, {})
+        return kwargs
+    check_shapes(ids, mask, None, None, {})
+    if mask is not None:
+        check_mask("attention_mask", mask)
     least, most = (int(number) for number in ids.aminmax())
     if least < 0 or most >= size:
         raise ValueError(
             f"input_ids holds {least if least < 0 else most}, which is not in 0..{size - 1}, the vocabulary: make "
             "them with the model's own tokenizer."
         )
+    return kwargs
 
 
 def check_rows(
@@ -123,10 +145,13 @@ def check_rows(
 ) -> None:
     """Raise ValueError for the first row with a broken prompt, an id or position out of range, or a lost target."""
     size, limit = config.text_config.vocab_size, config.text_config.max_position_embeddings
+    given, mask = mask, mask.bool()
+    odd = "has an attention_mask that is not 1 at tokens and 0 at padding: give such a mask"
     checks = [
+        (((given != 0) & (given != 1)).any(1), odd),
         (~mask.any(1), "has no token under its attention_mask: drop the row"),
         (((input_ids < 0) | (input_ids >= size)).any(1), f"has input_ids outside 0..{size - 1}, the vocabulary"),
-        (((positions < 0) | (positions >= limit)).any(1), f"needs positions outside 0..{limit - 1}: shorten it"),
+        (((positions < 0) | (positions >= limit)).any(1), f"needs position_ids outside 0..{limit - 1}: shorten it"),
     ]
     if labels is not None:
         wrong = ((labels < 0) & (labels != IGNORED_LABEL)) | (labels >= size)

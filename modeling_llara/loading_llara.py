@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.utils import (
     ADAPTER_CONFIG_NAME,
     ADAPTER_SAFE_WEIGHTS_NAME,
@@ -21,7 +21,7 @@ from transformers.utils import (
     cached_file,
 )
 
-from .checks_llara import check_keywords
+from .checks_llara import check_keywords, check_layers, shown
 
 # Keywords of from_pretrained that say where a repo is: what finds the model finds its tokenizer.
 HUB_KEYWORDS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
@@ -39,6 +39,27 @@ CONFIG_KEYWORDS = (
     "name_or_path", "num_labels", "output_attentions", "per_layer_config", "quantization_config",
     "tie_word_embeddings", "torch_dtype", "use_cache",
 )  # fmt: skip
+
+
+def part_config(what: str, given: Any) -> Any:
+    """A part's configuration, of its dictionary too; None stays None.
+
+    Raises TypeError or ValueError for something else, and for more layers than any model has.
+    """
+    if given is None:
+        return None
+    named = isinstance(given, dict) and isinstance(given.get("model_type"), str)
+    if not named and not isinstance(given, PreTrainedConfig):
+        raise TypeError(
+            f"{what}={shown(given)} must be a backbone's configuration, or its dict with a model_type: "
+            "AutoConfig.from_pretrained(...) gives one."
+        )
+    try:
+        config = AutoConfig.for_model(**given) if isinstance(given, dict) else given
+    except Exception as error:  # of huggingface_hub, too, where a field has another type
+        raise ValueError(f"{what} makes no configuration, and must be what one saved: {error}") from error
+    check_layers(what, config)
+    return config
 
 
 def split_keywords(
@@ -144,13 +165,14 @@ def refuse_adapter_alone(source: str | os.PathLike | None, keywords: dict[str, A
     if here == [ADAPTER_CONFIG_NAME]:
         raise OSError(
             f"{str(source)!r} holds an adapter alone, without the weights of its base: load the base and then "
-            "base.load_adapter, as its card (README.md) shows, or load_adapted of Lookback."
+            "base.load_adapter, as its card (README.md) shows, or load_adapted of Lookback (to train it further with "
+            "is_trainable=True, or as --adapter of a command, whose --model is the base)."
         ) from error
 
 
 def damaged_files(source: str | os.PathLike, keywords: dict[str, Any]) -> list[str]:
     """Names of weights, in a folder or the Hub's cache, that cannot be read or are not what their checksum says."""
-    config = _cached_config(source, keywords)
+    config = cached_config(source, keywords)
     return (
         [path.name for path in sorted(Path(config).parent.glob("*.safetensors")) if _is_damaged(path)]
         if config
@@ -158,7 +180,7 @@ def damaged_files(source: str | os.PathLike, keywords: dict[str, Any]) -> list[s
     )
 
 
-def _cached_config(source: str | os.PathLike, keywords: dict[str, Any]) -> str | None:
+def cached_config(source: str | os.PathLike, keywords: dict[str, Any]) -> str | None:
     """The file in a folder or in the Hub's cache, without asking the Hub; None where there is none."""
     known = {**keywords, "local_files_only": True, "force_download": False}
     try:
@@ -181,6 +203,6 @@ def _is_damaged(path: Path) -> bool:
 
 def commit_of(source: str | os.PathLike, keywords: dict[str, Any]) -> str | None:
     """The commit that a repo was just loaded at, by the Hub's cache; None for a folder. (transformers forgets it.)"""
-    file = None if os.path.isdir(source) else _cached_config(source, hub_keywords(keywords))
+    file = None if os.path.isdir(source) else cached_config(source, hub_keywords(keywords))
     found = re.search(r"/snapshots/([0-9a-f]{40})/", Path(file).as_posix()) if file else None
     return found[1] if found else None

@@ -14,7 +14,7 @@ from transformers.utils import ModelOutput
 from .backbone_llara import adopt_backbone, logits_head, run_decoder, save_backbone
 from .batch_loss_llara import batch_losses
 from .configuration_llara import LlaraConfig
-from .inputs_llara import check_generation, check_vocabulary, read_batch
+from .inputs_llara import check_generation, check_switches, check_vocabulary, read_batch
 from .loss_llara import LossWeighting
 from .placement_llara import to_inputs
 from .prompts_llara import biencoder_keywords
@@ -143,6 +143,10 @@ class LlaraForPreTraining(CompleteRepository, GenerationMixin):
         Raises:
             TypeError, ValueError: before any compute; the message names the row, the rule and the fix.
         """
+        check_switches(
+            output_logits=output_logits, output_hidden_states=output_hidden_states,
+            output_attentions=output_attentions, return_dict=return_dict,
+        )  # fmt: skip
         if inputs_embeds is not None:
             raise ValueError("inputs_embeds is given but the prompts are found by their ids: pass input_ids.")
         input_ids, attention_mask, position_ids, labels, *words = to_inputs(
@@ -173,7 +177,7 @@ class LlaraForPreTraining(CompleteRepository, GenerationMixin):
     @torch.no_grad()
     def generate(self, *args: Any, **kwargs: Any) -> Any:
         """Plain causal generation of the backbone, for inputs without prompts; arguments as in transformers."""
-        check_generation(self.backbone.config.get_text_config().vocab_size, args, kwargs)
+        kwargs = check_generation(self.backbone.config.get_text_config().vocab_size, args, kwargs)
         if kwargs.get("generation_config") is None and len(args) < 2:
             kwargs["generation_config"] = self.generation_config
         return self.backbone.generate(*args, **kwargs)

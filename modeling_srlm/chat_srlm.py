@@ -4,7 +4,9 @@ import itertools
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from transformers import GenerationConfig
 
+from .checks_srlm import generation_numbers, shown, typed
 from .configuration_srlm import SelfRetrievalConfig
 from .planning_srlm import check_components, replaces
 from .retrieval_srlm import arrange, top_k
@@ -14,6 +16,11 @@ if TYPE_CHECKING:
     from .modeling_srlm import SelfRetrievalLM
 
 Message = dict[str, Any]
+# Arguments of generate that are the prompt, or say what is returned.
+_OWN = (
+    "inputs", "input_ids", "inputs_embeds", "attention_mask", "labels", "past_key_values", "position_ids",
+    "return_dict_in_generate",
+)  # fmt: skip
 
 
 class ChatReply(NamedTuple):
@@ -41,13 +48,21 @@ class Conversation(NamedTuple):
 
 
 def split_turns(messages: list[Message]) -> Conversation:
-    """The parts of a conversation; ValueError unless it ends with a user's message."""
+    """The parts of a conversation; TypeError or ValueError unless these are messages that end with a user's."""
+    if not isinstance(messages, list | tuple):
+        raise TypeError(
+            f"messages is a {type(messages).__name__} and must be a list of messages: [{{'role': 'user', 'content': "
+            "text}}]."
+        )
     for number, message in enumerate(messages):
-        if not isinstance(message, dict) or not isinstance(message.get("content"), str) or "role" not in message:
+        parts = [message.get(name) for name in ("role", "content")] if isinstance(message, dict) else [None]
+        if not all(isinstance(part, str) for part in parts) or not parts[0]:
             raise ValueError(f"message {number} is {message!r}; it must have a 'role' and a text as 'content'.")
     if not messages or messages[-1]["role"] != "user":
         last = messages[-1]["role"] if messages else "missing"
         raise ValueError(f"the last message's role is {last!r}; chat answers a message of the role 'user'.")
+    if not messages[-1]["content"].strip():
+        raise ValueError("the last message's content is blank: there is nothing to answer. Give it a text.")
     starts = [number for number, message in enumerate(messages) if message["role"] == "user"]
     turns = [messages[start:end] for start, end in itertools.pairwise(starts)]
     return Conversation(messages[: starts[0]], turns, messages[-1])
@@ -57,6 +72,7 @@ def split_turns(messages: list[Message]) -> Conversation:
 def answer_chat(model: "SelfRetrievalLM", messages: list[Message], **kwargs: Any) -> ChatReply:
     """What `SelfRetrievalLM.chat` returns."""
     conversation = split_turns(messages)
+    kwargs = _check_generation(kwargs)
     _check_chat(model)
     retrieved, prompt = _with_retrieved(model, conversation, first_recent(model, conversation))
     input_ids = torch.tensor([prompt], device=model.device)
@@ -64,6 +80,20 @@ def answer_chat(model: "SelfRetrievalLM", messages: list[Message], **kwargs: Any
     sequences = model.language_model.generate(input_ids, attention_mask=torch.ones_like(input_ids), **kwargs)
     (content,) = model.tokenizer.batch_decode(sequences[:1, len(prompt) :], skip_special_tokens=True)
     return ChatReply(content, retrieved, input_ids)
+
+
+def _check_generation(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The keywords of `generate`; TypeError or ValueError for those that chat gives itself, or would not heed."""
+    for name in _OWN:
+        if kwargs.get(name) is not None and kwargs[name] is not False:
+            raise TypeError(f"chat makes the prompt of the messages and returns a ChatReply: leave {name} out.")
+    if kwargs.get("num_return_sequences") not in (None, 1):
+        raise ValueError(
+            f"num_return_sequences={shown(kwargs['num_return_sequences'])} must be 1, as chat gives one answer: leave "
+            "it out, or use generate."
+        )
+    typed("generation_config", kwargs.get("generation_config"), GenerationConfig | None)
+    return generation_numbers(kwargs)
 
 
 def _check_chat(model: "SelfRetrievalLM") -> None:

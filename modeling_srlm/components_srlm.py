@@ -16,6 +16,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from .checks_srlm import shown
 from .configuration_srlm import SelfRetrievalConfig
 from .loading_srlm import backbone_keywords, load_backbone_weights, refuse_pickles, tokenizer_keywords
 from .pooling_srlm import dense_layers, drop_pooler
@@ -50,20 +51,26 @@ def from_components(
     model: PreTrainedModel | str,
     tokenizer: PreTrainedTokenizerBase | None,
     retriever: TextEncoder | str | None,
-    model_kwargs: dict[str, Any],
-    retriever_kwargs: dict[str, Any],
+    model_kwargs: dict[str, Any] | None,
+    retriever_kwargs: dict[str, Any] | None,
     settings: dict[str, Any],
 ) -> "SelfRetrievalLM":
     """What `SelfRetrievalLM.from_components` returns."""
+    model_kwargs = _of_what_loads("model_kwargs", model_kwargs, model)
+    retriever_kwargs = _of_what_loads("retriever_kwargs", retriever_kwargs, retriever)
     model_kwargs, retriever_kwargs, settings = _with_dtype(model, retriever, model_kwargs, retriever_kwargs, settings)
     if isinstance(model, str | Path):
         if tokenizer is None:
             tokenizer = AutoTokenizer.from_pretrained(model, **tokenizer_keywords(model_kwargs))
         loaded = load_backbone_weights(AutoModelForCausalLM, model, model_kwargs)
+        if not isinstance(retriever, str | Path):
+            retriever_kwargs = {}  # a dtype that the language model alone is loaded in
         return from_components(model_class, loaded, tokenizer, retriever, {}, retriever_kwargs, settings)
     check_language_model(model, tokenizer)
     if isinstance(retriever, str | Path):
         retriever = load_retriever(str(retriever), **retriever_kwargs)
+    if isinstance(retriever, type):
+        raise TypeError(f"retriever is the class {retriever.__name__} and must be an object of it: give one.")
     nested = retriever if isinstance(retriever, TakenApart) else take_apart(retriever)
     if nested is None and retriever is not None and not callable(getattr(retriever, "encode", None)):
         raise TypeError(f"retriever is a {type(retriever).__name__} without encode(list[str]) -> (n, d) embeddings.")
@@ -79,6 +86,20 @@ def from_components(
         built.generation_config = copy.deepcopy(model.generation_config)
     _attach_retriever(built, retriever, nested)
     return built.train(model.training)
+
+
+def _of_what_loads(name: str, given: dict[str, Any] | None, part: object) -> dict[str, Any]:
+    """The keywords for loading a part; TypeError for what is no dict, ValueError where the part is loaded already."""
+    if given is not None and not isinstance(given, dict):
+        raise TypeError(
+            f"{name}={shown(given)} must be a dict of from_pretrained's keywords, such as {{'revision': ...}}."
+        )
+    if given and not isinstance(part, str | Path):
+        raise ValueError(
+            f"{name}={given} is for loading, and there is nothing to load: give the Hub id or folder of it, or leave "
+            f"{name} out."
+        )
+    return given or {}
 
 
 def _with_dtype(
@@ -99,7 +120,13 @@ def _with_dtype(
 def check_language_model(model: object, tokenizer: object) -> None:
     """Raise TypeError unless these are a transformers model (adapters may be around it) and a tokenizer or None."""
     if not isinstance(model, nn.Module) or not isinstance(getattr(model, "config", None), PreTrainedConfig):
-        raise TypeError(f"model={model!r} must be a causal LM of transformers, or the Hub id or folder of one.")
+        raise TypeError(f"model={shown(model)} must be a causal LM of transformers, or the Hub id or folder of one.")
+    head = getattr(model, "get_output_embeddings", None)
+    if head is not None and head() is None:
+        raise ValueError(
+            f"model is a {type(model).__name__}, without the head of a language model: load it with "
+            "AutoModelForCausalLM."
+        )
     if not isinstance(tokenizer, PreTrainedTokenizerBase | None):
         raise TypeError(
             f"tokenizer={tokenizer!r} must be a transformers tokenizer: use AutoTokenizer.from_pretrained."

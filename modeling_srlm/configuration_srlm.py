@@ -1,30 +1,35 @@
 """Configuration of the self-retrieval language model."""
 
 import dataclasses
+from inspect import get_annotations
 from typing import Any, ClassVar
 
 from transformers import AutoConfig, PreTrainedConfig
 
 from .checks_srlm import (
-    check_bool,
     check_choice,
+    check_fields,
     check_keywords,
-    check_layers,
     check_number,
     check_positive_int,
     check_token_ids,
 )
 from .format_srlm import check_format
-from .loading_srlm import CONFIG_KEYWORDS
+from .loading_srlm import CONFIG_KEYWORDS, part_config
+from .retriever_srlm import SETTING_NAMES, RetrieverSettings
+from .saving_srlm import FolderlessConfig
 
 RETRIEVAL_METHODS = ("no", "recent", "random", "bm25", "dense", "self", "hybrid", "oracle")
 RETRIEVER_METHODS = ("dense", "hybrid")  # they need a retriever
 ORACLE_SEARCHES = ("single", "greedy")
 ORDER_METHODS = ("sequential", "relevance")
 INTEGRATE_METHODS = ("concat", "replace")
+MOST = 2**31 - 1  # of tokens, keys and inputs
+MOST_FUSION = 1_000_000  # with more, ranks beside each other would give one score in float32
+MOST_SEED = 2**62  # the number of a target is added to it, and torch takes 64 bits
 
 
-class SelfRetrievalConfig(PreTrainedConfig):
+class SelfRetrievalConfig(FolderlessConfig, PreTrainedConfig):
     """Settings of [`SelfRetrievalLM`]. Lengths are in tokens; `chunk_size` divides all of them.
 
     Args:
@@ -60,7 +65,7 @@ class SelfRetrievalConfig(PreTrainedConfig):
 
     text_config: dict | PreTrainedConfig | None = None
     retriever_config: dict | PreTrainedConfig | None = None
-    retriever_settings: dict | None = None
+    retriever_settings: dict[str, Any] | None = None
     context_window_size: int = 2048
     chunk_size: int = 64
     key_num: int = 1
@@ -70,8 +75,8 @@ class SelfRetrievalConfig(PreTrainedConfig):
     retrieval_method: str = "dense"
     order_method: str = "sequential"
     integrate_method: str = "concat"
-    instruction: dict | None = None
-    add_sep: list | None = None
+    instruction: dict[str, str] | None = None
+    add_sep: list[int] | None = None
     add_bos: bool = False
     oracle_search: str = "single"
     fusion_constant: int = 60
@@ -84,10 +89,7 @@ class SelfRetrievalConfig(PreTrainedConfig):
         names = [field.name for field in dataclasses.fields(self)]
         check_keywords(kwargs, [*names, *CONFIG_KEYWORDS], type(self).__name__)
         for name in self.sub_configs:
-            if isinstance(settings := getattr(self, name), dict):
-                setattr(self, name, AutoConfig.for_model(**settings))
-            if (part := getattr(self, name)) is not None:
-                check_layers(name, part)
+            setattr(self, name, part_config(name, getattr(self, name)))
         # transformers sets these on the sub-configs too: None would undo what the components were loaded with
         kwargs.setdefault("attn_implementation", {})
         kwargs.setdefault("experts_implementation", {})
@@ -96,20 +98,31 @@ class SelfRetrievalConfig(PreTrainedConfig):
         self.tie_word_embeddings = bool(getattr(self.text_config, "tie_word_embeddings", False))
         self.check()
 
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """As in transformers; settings given beside a saved configuration are checked like those of a new one."""
+        own = get_annotations(SelfRetrievalConfig).keys() - cls.sub_configs.keys()
+        given = {name: kwargs.pop(name) for name in own if name in kwargs}
+        return super().from_dict({**config_dict, **given}, **kwargs)
+
     def check(self) -> None:
         """Raises TypeError or ValueError where a value, or two together, make no sense. Call it after changing one."""
+        check_fields(self, SelfRetrievalConfig)
         check_choice("retrieval_method", self.retrieval_method, RETRIEVAL_METHODS)
         check_choice("order_method", self.order_method, ORDER_METHODS)
         check_choice("integrate_method", self.integrate_method, INTEGRATE_METHODS)
         check_choice("oracle_search", self.oracle_search, ORACLE_SEARCHES)
-        for name in ("context_window_size", "chunk_size", "key_num", "chunk_batch_size", "fusion_constant"):
-            check_positive_int(name, getattr(self, name))
+        for name in ("context_window_size", "chunk_size", "key_num", "chunk_batch_size"):
+            check_positive_int(name, getattr(self, name), most=MOST)
+        check_positive_int("fusion_constant", self.fusion_constant, most=MOST_FUSION)
         if self.target_size is not None:
             check_positive_int("target_size", self.target_size, "give a multiple of chunk_size, or None")
-        for name in ("add_key_continuation", "add_bos"):
-            check_bool(name, getattr(self, name))
-        for name in ("bm25_k1", "bm25_b"):
-            check_number(name, getattr(self, name), least=0.0)
+        check_number("bm25_k1", self.bm25_k1, least=0.0)
+        check_number("bm25_b", self.bm25_b, least=0.0, most=1.0)
+        check_number("seed", self.seed, least=-MOST_SEED, most=MOST_SEED)
+        if self.retriever_settings is not None:
+            check_keywords(self.retriever_settings, SETTING_NAMES, "retriever_settings")
+            RetrieverSettings(**self.retriever_settings)
         for name in ("context_window_size", "target_size"):
             value = getattr(self, name)
             if value is not None and value % self.chunk_size:
@@ -139,6 +152,12 @@ class SelfRetrievalConfig(PreTrainedConfig):
     def _check_prefixes(self) -> None:
         if self.add_sep is not None:
             check_token_ids("add_sep", self.add_sep)
+            size = getattr(self.text_config, "vocab_size", None)
+            if size is not None and max(self.add_sep, default=0) >= size:
+                raise ValueError(
+                    f"add_sep holds {max(self.add_sep)}, and the backbone's vocabulary ends at {size - 1}: make the "
+                    "ids with its own tokenizer."
+                )
             if not 0 < len(self.add_sep) < self.value_size:
                 raise ValueError(
                     f"add_sep has {len(self.add_sep)} token ids, and must have at least 1 and fewer than a value's "

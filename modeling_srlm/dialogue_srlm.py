@@ -7,6 +7,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from .assembly_srlm import ModelInput
+from .checks_srlm import check_mask
 from .output_srlm import SelfRetrievalOutput
 from .planning_srlm import check_components
 from .retrieval_srlm import arrange, top_k
@@ -43,11 +44,16 @@ def check_dialogue(
     mask = torch.arange(longest) < lengths[:, None]
     if history_mask is None:
         return mask
+    if not isinstance(history_mask, torch.Tensor):
+        raise TypeError(
+            f"history_mask is a {type(history_mask).__name__} and must be a tensor: use torch.tensor(...)."
+        )
     if tuple(history_mask.shape) != (len(query), longest):
         raise ValueError(
             f"history_mask has shape {tuple(history_mask.shape)}; it must be (conversations, turns) = "
             f"{(len(query), longest)}, 1 for a turn and 0 for padding."
         )
+    check_mask("history_mask", history_mask)
     return mask & history_mask.cpu().bool()
 
 
@@ -74,6 +80,11 @@ def continuation_input(
     tokens = torch.tensor(tokenizer(prompt + continuation, verbose=False)["input_ids"][-window_size:])
     length = len(tokenizer(continuation, add_special_tokens=False, verbose=False)["input_ids"])
     scored = torch.arange(max(len(tokens) - length, 1), len(tokens))
+    if not len(scored):
+        raise ValueError(
+            f"text {row}, {continuation!r} behind {prompt!r}, is one token, which nothing predicts: give a longer "
+            "prompt."
+        )
     return ModelInput(row, tokens, scored - 1, scored), tokens[scored]
 
 
@@ -110,7 +121,23 @@ def score_answers(
 @torch.no_grad()
 def score_continuations(model: "SelfRetrievalLM", prompts: list[str], continuations: list[str]) -> torch.Tensor:
     """(n,) as `SelfRetrievalLM.score_continuations` returns them."""
+    check_pairs(prompts, continuations)
+    if not prompts:
+        return torch.zeros(0)
     return -torch.stack([losses.sum().cpu() for losses in _continuation_losses(model, prompts, continuations)])
+
+
+def check_pairs(prompts: list[str], continuations: list[str]) -> None:
+    """Raises TypeError or ValueError unless these are as many prompts as continuations, of which none is empty."""
+    _check_texts("prompts", prompts)
+    _check_texts("continuations", continuations)
+    if len(prompts) != len(continuations):
+        raise ValueError(
+            f"there are {len(prompts)} prompts and {len(continuations)} continuations; give each prompt one."
+        )
+    for number, text in enumerate(continuations):
+        if not text:
+            raise ValueError(f"continuations[{number}] is empty: nothing can be scored. Leave the pair out.")
 
 
 def _continuation_losses(model: "SelfRetrievalLM", prompts: list[str], continuations: list[str]) -> list[torch.Tensor]:

@@ -1,7 +1,7 @@
 """A pass over documents: each row block by block, with what each block retrieves; and the perplexity of many."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -9,7 +9,7 @@ from transformers.utils import logging
 from transformers.utils.logging import tqdm
 
 from .assembly_srlm import ModelInput, group_targets
-from .checks_srlm import check_choice
+from .checks_srlm import check_bool, check_choice
 from .chunking_srlm import split_rows
 from .inputs_srlm import check_prompt_length, warn_of_padding
 from .output_srlm import LogitsBuffer, Row, SelfRetrievalOutput, pad_rows, retrieval_fields
@@ -108,21 +108,22 @@ def perplexity(
 ) -> float:
     """What `SelfRetrievalLM.compute_perplexity` returns."""
     check_choice("average", average, AVERAGES)
+    check_bool("show_progress", show_progress)
+    if not isinstance(dataloader, Iterable) or isinstance(dataloader, str | bytes | Mapping | torch.Tensor):
+        kind = type(dataloader).__name__
+        raise TypeError(f"dataloader is a {kind}; it must give batches, dicts of forward's arguments: [{{...}}, ...].")
     training = model.training
     model.eval()
     total, count, rows, without = 0.0, 0.0, 0, 0
-    for batch in tqdm(dataloader, desc=f"Perplexity ({model.config.retrieval_method})", disable=not show_progress):
-        scored = _scored_rows(batch)
-        rows, without = rows + len(scored), without + scored.count(False)
-        if not any(scored):
-            continue
-        moved = {
-            name: part.to(model.device) if isinstance(part, torch.Tensor) else part for name, part in batch.items()
-        }
-        output = model(**moved, show_progress=show_progress)
-        weight = int(output["num_scored_tokens"]) if average == "tokens" else 1
-        total, count = total + output["loss"].double().item() * weight, count + weight
-    model.train(training)
+    try:
+        for number, batch in enumerate(tqdm(dataloader, desc=_description(model), disable=not show_progress)):
+            scored = _scored_rows(batch, number)
+            rows, without = rows + len(scored), without + scored.count(False)
+            if any(scored):
+                loss, weight = _batch_loss(model, batch, show_progress, average)
+                total, count = total + loss * weight, count + weight
+    finally:
+        model.train(training)
     if average == "tokens":
         total, count = _sum_over_processes([total, count], model.device)
     if not count:
@@ -134,14 +135,37 @@ def perplexity(
     return value if average == "tokens" else _mean_over_processes(value, model.device)
 
 
-def _scored_rows(batch: dict[str, Any]) -> list[bool]:
+def _description(model: "SelfRetrievalLM") -> str:
+    return f"Perplexity ({model.config.retrieval_method})"
+
+
+def _batch_loss(
+    model: "SelfRetrievalLM", batch: Mapping[str, Any], show_progress: bool, average: str
+) -> tuple[float, int]:
+    """(mean loss of a batch's scored tokens, what it weighs)."""
+    moved = {name: part.to(model.device) if isinstance(part, torch.Tensor) else part for name, part in batch.items()}
+    output = model(**moved, show_progress=show_progress)
+    return output["loss"].double().item(), int(output["num_scored_tokens"]) if average == "tokens" else 1
+
+
+def _scored_rows(batch: Any, number: int) -> list[bool]:
     """Of each row whether a token is scored: one that has a label, and another before it."""
-    labels = batch.get("labels")
+    if not isinstance(batch, Mapping):
+        raise TypeError(
+            f"batch {number} of the dataloader is a {type(batch).__name__}; it must be a dict of forward's arguments: "
+            "{'input_ids': ..., 'labels': ...}."
+        )
+    labels, mask = batch.get("labels"), batch.get("attention_mask")
     if labels is None:
-        if "answer" not in batch:
-            raise ValueError(f"a batch has {sorted(batch)} and no labels; perplexity needs them: say what to score.")
+        if batch.get("answer") is None:
+            raise ValueError(
+                f"batch {number} has {sorted(batch)} and no labels; perplexity needs them: say what to score."
+            )
         return [True] * len(batch["answer"])
-    mask = batch.get("attention_mask")
+    for name, part in (("labels", labels), ("attention_mask", mask)):
+        if part is not None and (not isinstance(part, torch.Tensor) or part.ndim != 2):
+            found = tuple(part.shape) if isinstance(part, torch.Tensor) else type(part).__name__
+            raise TypeError(f"{name} of batch {number} is {found}; it must be a tensor of shape (batch, length).")
     real = torch.ones_like(labels, dtype=torch.bool) if mask is None else mask.bool()
     return ((labels[:, 1:] != -100) & real[:, 1:] & real[:, :-1]).any(dim=1).tolist()
 

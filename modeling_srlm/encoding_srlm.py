@@ -110,6 +110,11 @@ class ChunkTable:
         if not missing:
             return
         found = self.encode(missing)
+        if len(self.known) and found.shape[1] != self.vectors.shape[1]:
+            raise ValueError(
+                f"the retriever's embeddings are {self.vectors.shape[1]} and {found.shape[1]} wide and must be of one "
+                "width: mend its encode."
+            )
         size = max(len(self.known), missing[-1] + 1)
         vectors, known = found.new_zeros(size, found.shape[1]), torch.zeros(size, dtype=torch.bool)
         if len(self.known):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import GenerationConfig
 
+from .checks_srlm import generation_numbers, typed
 from .configuration_srlm import SelfRetrievalConfig
 from .generation_state_srlm import RetrievalState
 from .inputs_srlm import check_inputs
@@ -22,25 +23,32 @@ if TYPE_CHECKING:
 
 # What works on the backbone's own sequence, cache or states, and so cannot work across retrievals.
 _UNSUPPORTED = (
-    "assistant_model", "cache_implementation", "custom_generate", "guidance_scale", "inputs_embeds",
-    "output_attentions", "output_hidden_states", "past_key_values", "prefill_chunk_size",
+    "assistant_model", "cache_implementation", "cache_position", "custom_generate", "guidance_scale", "inputs_embeds",
+    "logits_to_keep", "output_attentions", "output_hidden_states", "past_key_values", "position_ids",
+    "prefill_chunk_size",
 )  # fmt: skip
 DEFAULT_NEW_TOKENS = 20  # as in transformers
 
 
 def prepare_generation(
     model: "SelfRetrievalLM",
+    inputs: torch.Tensor | None,
     input_ids: torch.Tensor | None,
     attention_mask: torch.Tensor | None,
     given: GenerationConfig | None,
     kwargs: dict[str, Any],
 ) -> tuple[torch.Tensor, dict[str, Any]]:
     """The prompts (B, L), padded on the left, and the keywords with which transformers' own `generate` takes them."""
+    if inputs is not None and input_ids is not None:
+        raise ValueError("generate has inputs and input_ids, two names of the prompts; give one of them.")
+    input_ids = input_ids if inputs is None else inputs
+    typed("generation_config", given, GenerationConfig | None)
+    kwargs = generation_numbers(kwargs)
+    _check_generation(model.config, given, kwargs)
     if input_ids is None:
         raise ValueError("generate has no input_ids; give prompts of shape (batch, length), at least one token.")
     check_inputs(input_ids, attention_mask, None, model.config.get_text_config().vocab_size, model._one_device)
     plan = Plan.of(model)
-    _check_generation(model.config, given, kwargs)
     if attention_mask is not None:
         input_ids, attention_mask = _padded_left(input_ids, attention_mask)
     length = {"max_new_tokens": DEFAULT_NEW_TOKENS} if _length_is_open(given, model.generation_config, kwargs) else {}
@@ -65,15 +73,14 @@ def _check_generation(config: SelfRetrievalConfig, given: GenerationConfig | Non
         )
     for name in _UNSUPPORTED:
         value = kwargs.get(name, getattr(given, name, None))
-        if value not in (None, False, 1):
+        if value is not None and value is not False and not (name == "guidance_scale" and value == 1):
             shown = value if isinstance(value, int | float | str) else type(value).__name__
             raise ValueError(
                 f"generate got {name}={shown}, which works on the backbone's own sequence and not across retrievals; "
                 f"leave it out, or use model.language_model.generate."
             )
-    new_tokens = kwargs.get("max_new_tokens", getattr(given, "max_new_tokens", None))
-    if new_tokens is not None and new_tokens < 1:
-        raise ValueError(f"max_new_tokens is {new_tokens}; it must be at least 1.")
+    if given is not None:
+        generation_numbers(given.to_diff_dict())
 
 
 def _length_is_open(given: GenerationConfig | None, default: GenerationConfig, kwargs: dict[str, Any]) -> bool:

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from transformers.utils import logging
 
-from .checks_srlm import check_positive_int
+from .checks_srlm import check_mask, check_positive_int, typed
 
 logger = logging.get_logger(__name__)
 
@@ -23,6 +23,7 @@ def check_inputs(
         raise ValueError(f"input_ids is on {input_ids.device}, the model on {device}; move one with .to(device).")
     if attention_mask is not None:
         _check_tensor("attention_mask", attention_mask, input_ids)
+        check_mask("attention_mask", attention_mask)
         _check_mask(attention_mask.bool())
     if labels is not None:
         _check_tensor("labels", labels, input_ids)
@@ -37,8 +38,28 @@ def check_inputs(
         )
 
 
-def refuse_others(keywords: dict[str, Any]) -> None:
-    """Raises TypeError for an argument that `forward` does not have, and that is given."""
+def is_dialogue(keywords: dict[str, Any], input_ids: Any, texts: dict[str, Any], switches: dict[str, Any]) -> bool:
+    """Whether `forward` is given a dialogue: query, history and answer, and the mask of its history, or None each.
+
+    Raises TypeError or ValueError for a part of one, one beside `input_ids`, neither, `switches` that are not True,
+    False or None, and an argument that `forward` does not have.
+    """
+    _refuse_others(keywords)
+    for name, value in switches.items():
+        typed(name, value, bool | None)
+    given = [name for name, value in texts.items() if value is not None]
+    if not given and input_ids is None:
+        raise ValueError("there are no input_ids; give them, or query, history and answer of a dialogue.")
+    lacking = [name for name in ("query", "history", "answer") if given and texts[name] is None]
+    if lacking or (given and input_ids is not None):
+        other = "input_ids" if input_ids is not None else f"no {' and no '.join(lacking)}"
+        raise ValueError(
+            f"{', '.join(given)} and {other} are given; give input_ids, or query, history and answer of a dialogue."
+        )
+    return bool(given)
+
+
+def _refuse_others(keywords: dict[str, Any]) -> None:
     for name, value in keywords.items():
         if value is not None and value is not False:
             raise TypeError(
@@ -60,7 +81,8 @@ def _check_labels(labels: torch.Tensor, vocab_size: int) -> None:
 def _check_tensor(name: str, tensor: torch.Tensor, like: torch.Tensor) -> None:
     if not isinstance(tensor, torch.Tensor):
         raise TypeError(f"{name} is a {type(tensor).__name__}; it must be a torch.Tensor of shape (batch, length).")
-    if tensor.is_floating_point() or tensor.is_complex():
+    is_mask = tensor.dtype == torch.bool and name == "attention_mask"
+    if tensor.is_floating_point() or tensor.is_complex() or (tensor.dtype == torch.bool and not is_mask):
         raise TypeError(f"{name} has dtype {tensor.dtype}; it must be an integer tensor: use {name}.long().")
     if tensor.ndim != 2 or not tensor.numel():
         raise ValueError(f"{name} has shape {tuple(tensor.shape)}; it must be (batch, length), neither of them 0.")
@@ -80,6 +102,23 @@ def _check_mask(mask: torch.Tensor) -> None:
     if (runs > 1).any():
         row = int((runs > 1).nonzero()[0])
         raise ValueError(f"row {row} of attention_mask has holes; padding must stand before or behind the document.")
+
+
+def check_candidates(candidates: Any, rows: int) -> None:
+    """Raises TypeError or ValueError unless these are None, or (rows, c) numbers of chunks, -1 for none."""
+    if candidates is None:
+        return
+    if not isinstance(candidates, torch.Tensor) or candidates.dtype not in (torch.int64, torch.int32):
+        found = getattr(candidates, "dtype", None) or type(candidates).__name__
+        raise TypeError(f"candidates must be a tensor of torch.int64, chunk numbers, not {found}.")
+    if candidates.ndim != 2 or len(candidates) != rows or not candidates.shape[1]:
+        raise ValueError(
+            f"candidates has shape {tuple(candidates.shape)}; it must be ({rows}, c), some chunks for each row."
+        )
+    if candidates.device.type == "meta":
+        raise ValueError("candidates is on meta, and must hold numbers; move it with .to(device).")
+    if (least := int(candidates.min())) < -1:
+        raise ValueError(f"candidates holds {least}; give numbers of chunks, from 0 on, and -1 for none.")
 
 
 def check_prompt_length(prompt_length: object, input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> None:

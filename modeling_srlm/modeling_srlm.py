@@ -19,13 +19,14 @@ from transformers import (
 )
 
 from .chat_srlm import ChatReply, Message, answer_chat
+from .checks_srlm import typed
 from .components_srlm import from_components
 from .configuration_srlm import SelfRetrievalConfig
 from .dialogue_srlm import score_answers, score_continuations
 from .documents_srlm import perplexity, run_documents
 from .encoding_srlm import EmbeddingCache
 from .generation_srlm import RetrievalState, prepare_generation
-from .inputs_srlm import check_inputs, refuse_others
+from .inputs_srlm import check_inputs, is_dialogue
 from .oracle_srlm import score_candidates
 from .output_srlm import SelfRetrievalOutput
 from .planning_srlm import Plan
@@ -78,7 +79,7 @@ class SelfRetrievalLM(TwoTokenizers, GenerationMixin):
                 they do not say so, no code of a repo is run and no pickle is read.
             config: settings of [`SelfRetrievalConfig`]; also `dtype`, for both.
         """
-        return from_components(cls, model, tokenizer, retriever, model_kwargs or {}, retriever_kwargs or {}, config)
+        return from_components(cls, model, tokenizer, retriever, model_kwargs, retriever_kwargs, config)
 
     def get_input_embeddings(self) -> nn.Module:
         return self.language_model.get_input_embeddings()
@@ -126,17 +127,17 @@ class SelfRetrievalLM(TwoTokenizers, GenerationMixin):
 
         Raises TypeError or ValueError for tensors that do not fit, a missing tokenizer or retriever.
         """
-        refuse_others(kwargs)
-        if query is not None and history is not None and answer is not None:
-            return self.forward_with_history_retrieval(query, history, answer, history_mask)
-        if input_ids is None:
-            raise ValueError("there are no input_ids; give them, or query, history and answer of a dialogue.")
-        if past_key_values is not None:
-            logits = past_key_values.next_logits(input_ids, attention_mask)
-            return SelfRetrievalOutput(logits=logits, past_key_values=past_key_values)
-        check_inputs(input_ids, attention_mask, labels, self.config.get_text_config().vocab_size, self._one_device)
-        rows = (input_ids, attention_mask, labels)
-        output = run_documents(Plan.of(self), *rows, output_logits, show_progress, prompt_length)
+        switches = {"output_logits": output_logits, "show_progress": show_progress, "return_dict": return_dict}
+        texts = {"query": query, "history": history, "answer": answer, "history_mask": history_mask}
+        if is_dialogue(kwargs, input_ids, texts, switches):
+            output = self.forward_with_history_retrieval(query, history, answer, history_mask)  # type: ignore[arg-type]
+        elif typed("past_key_values", past_key_values, RetrievalState | None) is not None:
+            logits = past_key_values.next_logits(input_ids, attention_mask)  # type: ignore[union-attr,arg-type]
+            output = SelfRetrievalOutput(logits=logits, past_key_values=past_key_values)
+        else:
+            rows: tuple[Any, Any, Any] = (input_ids, attention_mask, labels)
+            check_inputs(*rows, self.config.get_text_config().vocab_size, self._one_device)
+            output = run_documents(Plan.of(self), *rows, bool(output_logits), bool(show_progress), prompt_length)
         return output.to_tuple() if return_dict is False else output
 
     def forward_with_history_retrieval(
@@ -216,8 +217,7 @@ class SelfRetrievalLM(TwoTokenizers, GenerationMixin):
         whose `past_key_values.retrievals` says what was retrieved when.
         Raises ValueError for "oracle", which needs the target, and for what works on the backbone's own sequence.
         """
-        ids = input_ids if inputs is None else inputs
-        ids, arguments = prepare_generation(self, ids, attention_mask, generation_config, kwargs)
+        ids, arguments = prepare_generation(self, inputs, input_ids, attention_mask, generation_config, kwargs)
         return super().generate(ids, generation_config, **arguments)  # type: ignore[misc]  # its type of self is private
 
     def prepare_inputs_for_generation(  # type: ignore[override]

@@ -6,6 +6,7 @@ import torch
 
 from .assembly_srlm import ModelInput
 from .chunking_srlm import Block, Document, split_rows
+from .inputs_srlm import check_candidates
 from .planning_srlm import Plan
 from .retrieval_srlm import arrange, top_k
 from .scoring_srlm import evaluating, run_inputs, target_of_token, token_losses
@@ -20,6 +21,7 @@ def score_candidates(
 ) -> torch.Tensor:
     """(B, n_target, n_candidate) as `SelfRetrievalLM.score_candidates` describes them; the tensors are checked."""
     documents = split_rows(input_ids, attention_mask, labels, plan.config.chunk_size)
+    check_candidates(candidates, len(documents))
     rows = [
         _score_document(plan, document, None if candidates is None else candidates[number].tolist())
         for number, document in enumerate(documents)

@@ -2,7 +2,7 @@
 """From texts in a prompt to token ids: truncation that spares the prompt, special tokens, padding, parts."""
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -28,7 +28,9 @@ def text_list(texts: object) -> list[str]:
     """
     if isinstance(texts, str):
         raise TypeError("texts must be a list of strings, not str: pass [text] for one text.")
-    found = list(texts) if isinstance(texts, Sequence) else texts.tolist() if hasattr(texts, "tolist") else None
+    found: Any = list(texts) if isinstance(texts, Sequence) else None
+    if hasattr(texts, "tolist") and not isinstance(texts, torch.Tensor):
+        found = texts.tolist()
     if not isinstance(found, list):
         raise TypeError(f"texts must be a list of strings, not {type(texts).__name__}: make a list of its texts.")
     for i, text in enumerate(found):

@@ -34,14 +34,20 @@ def random_scores(seeds: Sequence[int], num_keys: int) -> torch.Tensor:
 def dense_scores(queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
     """Inner products (n_query, n_key) of (n_query, d) and (n_key, d).
 
-    Raises ValueError where the two widths d differ.
+    Raises ValueError where the two widths d differ, and where a product is not finite.
     """
     if queries.shape[1] != keys.shape[1]:
         raise ValueError(
             f"the retriever's embeddings are {queries.shape[1]} wide for queries and {keys.shape[1]} for keys; "
             f"inner products need one width. Encode both with the same model."
         )
-    return queries @ keys.T
+    scores = queries @ keys.T
+    if not scores.isfinite().all():
+        raise ValueError(
+            "inner products of the embeddings are not finite: they hold NaN (of weights that diverged), or numbers "
+            "that are too large for float32; normalise them."
+        )
+    return scores
 
 
 def fuse_ranks(scores: Sequence[torch.Tensor], constant: int) -> torch.Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from transformers import AutoModel, PreTrainedConfig, PreTrainedTokenizerBase
 
-from .checks_srlm import check_bool, check_choice, check_keywords, check_positive_int
+from .checks_srlm import check_choice, check_fields, check_keywords, check_positive_int
 from .placement_srlm import input_device
 from .pooling_srlm import POOLINGS, check_dense, dense_layers, drop_pooler, finish, pool, project
 from .prompting_srlm import PROMPT_KEYS, ROLES, embed_rows, text_list, tokenize_in_prompt
@@ -36,11 +36,10 @@ class RetrieverSettings:
     prompts: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_fields(self, RetrieverSettings)
         check_choice("pooling", self.pooling, POOLINGS)
         check_positive_int("pooling_k", self.pooling_k, "give the number of tokens to average")
         check_positive_int("max_length", self.max_length, "give the longest input in tokens")
-        for name in ("normalize", "bidirectional", "append_eos", "separate_prompts"):
-            check_bool(name, getattr(self, name))
         check_keywords(self.prompts, PROMPT_KEYS, "prompts")
 
 
@@ -118,7 +117,10 @@ def encode_texts(retriever: TextEncoder, texts: list[str], role: str) -> torch.T
     found = retriever.encode(texts, **({"role": role} if is_ours else {}))
     rule = f"it must return ({len(texts)}, d) numbers, one embedding a text: mend its encode."
     try:
-        embeddings = torch.as_tensor(found).detach().to("cpu", torch.float32)
+        numbers = torch.as_tensor(found).detach()
+        if numbers.is_complex() or numbers.dtype == torch.bool or numbers.layout != torch.strided:
+            raise TypeError(f"{numbers.dtype}, {numbers.layout}")
+        embeddings = numbers.to("cpu", torch.float32)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"the retriever's encode returned a {type(found).__name__}; {rule}") from error
     if embeddings.ndim != 2 or len(embeddings) != len(texts) or not embeddings.shape[1]:

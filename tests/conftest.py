@@ -1,5 +1,7 @@
 """Fixtures of tests in more than one folder."""
 
+import os
+import random
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,18 @@ from hub_cards import write_card
 from modeling_biencoder import modeling_biencoder
 from tests.support.cards import EMPTY, fake_model
 from tests.support.loopback_hub.fixtures import hub as hub
+
+SEED = "LOOKBACK_FAULT_SEED"  # of the choices in tests/faults
+
+
+def pytest_configure() -> None:
+    # The processes of pytest-xdist inherit it: one seed a run.
+    os.environ.setdefault(SEED, str(random.SystemRandom().randrange(10**6)))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if "faults" in terminalreporter.config.option.markexpr.replace("not faults", ""):
+        terminalreporter.write_line(f"{SEED}={os.environ[SEED]} repeats the choices of this run.")
 
 
 @pytest.fixture

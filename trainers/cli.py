@@ -1,7 +1,11 @@
 """The `lookback` command: one sub-command a file, imported only when it is called."""
 
+import io
+import os
 import sys
 from importlib import import_module
+
+from hub_cards.whole_files import full_disk_named
 
 from .commands.errors import check_arguments, message_of
 
@@ -34,6 +38,19 @@ def usage() -> str:
     )
 
 
+def run(arguments: list[str]) -> None:
+    """The sub-command that the arguments name; what it printed has reached its place when this returns."""
+    try:
+        import_module(COMMANDS[arguments[0]][0]).main(arguments[1:])
+    finally:
+        try:
+            with full_disk_named("the standard output"):
+                sys.stdout.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python tries once more at its end
+            raise
+
+
 def main() -> None:
     """Runs the sub-command that the command line names.
 
@@ -45,9 +62,12 @@ def main() -> None:
         return
     if arguments[0] not in COMMANDS:
         sys.exit(f"lookback: {arguments[0]!r} is no command.\n{usage()}")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what the terminal's encoding lacks is no reason to end
+            stream.reconfigure(errors="backslashreplace")
     try:
         check_arguments(arguments)
-        import_module(COMMANDS[arguments[0]][0]).main(arguments[1:])
+        run(arguments)
     except Exception as error:
         message = message_of(error)
         if message is None or "--debug" in sys.argv:

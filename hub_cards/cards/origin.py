@@ -23,13 +23,15 @@ class Origin:
         bases: repo ids of the models that it was made from, {repo id: commit, or None where it is not known}.
         relation: "finetune" or "adapter", to the bases; None without any.
         adapter: kind and rank of the adapter that the folder holds, None for complete weights.
-        on_family: the adapter's base is a complete repo of the family, not a plain backbone.
+        on_family: the adapter's base is a complete repo of the family, onto which it fits as it is.
+        by_peft: peft puts the adapter on its base, as transformers cannot (a DoRA's magnitudes, 5.23).
     """
 
     bases: dict[str, str | None]
     relation: str | None
     adapter: str | None
     on_family: bool
+    by_peft: bool = False
 
     @property
     def base_model(self) -> str | list[str] | None:
@@ -51,7 +53,8 @@ def find_origin(model: Any, facts: CardFacts) -> Origin:
     named = {first: commit, second: None if retriever is None else _commit(retriever)}
     bases = {repo: commit for name, commit in named.items() if (repo := hub_id(name))}
     relation = facts.base_model_relation or ("finetune" if adapter is None else "adapter")
-    return Origin(bases, relation if bases else None, _describe(adapter), bool(model.name_or_path))
+    by_peft = bool(getattr(adapter, "use_dora", False))
+    return Origin(bases, relation if bases else None, _describe(adapter), _on_family(model), by_peft)
 
 
 def hub_id(name_or_path: str) -> str | None:
@@ -102,6 +105,11 @@ def _adapter(model: Any) -> Any:
 def _commit(config: Any) -> str | None:
     """The commit that a backbone was loaded from, now or before it was saved with ours (see `CompleteRepository`)."""
     return getattr(config, "_commit_hash", None) or getattr(config, "base_commit", None)
+
+
+def _on_family(model: Any) -> bool:
+    # Lookback's adapters know whether their base has to be built, or grown, before they fit (trainers.models.bases).
+    return bool(model.name_or_path) and not getattr(model, "_adapter_takes_lookback", False)
 
 
 def _describe(adapter: Any) -> str | None:

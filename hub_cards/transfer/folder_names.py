@@ -28,6 +28,11 @@ def without_folder_names(files: dict[str, Path], place: Path) -> dict[str, Path]
     return sent
 
 
+def shared_name(source: str) -> str:
+    """What a result says of where something came from: a repo's id, or the own name of a file or folder."""
+    return Path(source).name if Path(source).exists() or is_folder(source) else source
+
+
 def _cleaned(name: str, file: Path) -> str | None:
     """The text to send in place of the file's; None where that names no folder."""
     if name in ("config.json", "tokenizer_config.json"):
@@ -53,14 +58,15 @@ def _without(file: Path, key: str, put: str | None) -> str | None:
 
 
 def warn_of_local_base(folder: Path) -> None:
-    """A warning where the adapter in a folder names a folder as its base, which nobody else has."""
+    """A warning where the adapter in a folder names no base, or a folder, which nobody else has."""
     try:
         base = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
     except (OSError, ValueError, KeyError, TypeError):
         return
-    if isinstance(base, str) and is_folder(base):
+    if base is None or (isinstance(base, str) and is_folder(base)):
+        which = "is not named" if base is None else f"is the folder {base!r}, which others do not have"
         logger.warning(
-            f"The base of the adapter in {str(folder)!r} is the folder {base!r}, which others do not have: the repo "
-            "will name no base, and takes load_adapted(..., base=...). Send a complete model (`lookback merge`, then "
-            "push that), or push the base and write its repo id as base_model_name_or_path in adapter_config.json."
+            f"The base of the adapter in {str(folder)!r} {which}: the repo will name no base, and takes "
+            "load_adapted(..., base=...). Send a complete model (`lookback merge`, then push that), or push the base "
+            "and write its repo id as base_model_name_or_path in adapter_config.json."
         )

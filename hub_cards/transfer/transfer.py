@@ -4,8 +4,9 @@ import glob
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
-from huggingface_hub import CommitInfo, HfApi
+from huggingface_hub import CommitInfo, HfApi, constants
 from huggingface_hub.utils import filter_repo_objects
 from transformers import PreTrainedModel
 
@@ -15,6 +16,7 @@ from ..inspection.file_checks import BYPRODUCTS, PICKLES, matches
 from ..inspection.inspection import FETCHED, Inspection, look_at
 from ..inspection.sources import HubSource
 from ..travelling.saving import finish_save
+from ..whole_files import full_disk_named
 from .commits import RepoChangedError, commit_files, head_of
 from .folder_names import warn_of_local_base, without_folder_names
 from .retries import TransferError, retried
@@ -76,7 +78,7 @@ def push(
     if revision is not None and not create_pr:
         retried(lambda: api.create_branch(repo_id, branch=revision, exist_ok=True), what)
     files = {name: folder / name for name in filter_repo_objects(names, ignore_patterns=list(BYPRODUCTS))}
-    with tempfile.TemporaryDirectory() as place:
+    with full_disk_named(tempfile.gettempdir()), tempfile.TemporaryDirectory() as place:
         files = without_folder_names({**files, **(beside or {})}, Path(place, "files"))
         for _ in range(_RACES):
             head = head_of(api, repo_id, revision)
@@ -122,7 +124,9 @@ def pull(
     _check_model(set(names), found.where, "ask its owner to save it with save_pretrained")
     allow, ignore = list(FETCHED), [*BYPRODUCTS, *map(glob.escape, found.harmful)]
     wanted = filter_repo_objects(names, allow_patterns=allow, ignore_patterns=ignore)
-    return fetch_verified(repo_id, info, wanted, allow, ignore, token=token, cache_dir=cache_dir, local_dir=local_dir)
+    where: dict[str, Any] = {"token": token, "cache_dir": cache_dir, "local_dir": local_dir}
+    with full_disk_named(local_dir or cache_dir or constants.HF_HUB_CACHE):
+        return fetch_verified(repo_id, info, wanted, allow, ignore, **where)
 
 
 def _files(folder: Path) -> list[str]:

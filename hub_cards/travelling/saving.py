@@ -20,6 +20,8 @@ from transformers.utils import (
 
 # Inside a folder that is saved into: what is being written, and what is written and only has to take its place.
 _PARTIAL, _WHOLE, _STALE = ".saving", ".saved", ".stale"
+# What the system, safetensors and torch.save (2.13: "unexpected pos 64 vs 0") say of a full disk.
+_FULL = ("No space left", "os error 28", "inline_container", "PytorchStreamWriter", "iostream error")
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
@@ -50,11 +52,17 @@ def saved_whole(folder: Path) -> Iterator[Path]:
         with suppress(OSError):
             if new:
                 folder.rmdir()
-        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
+        if is_full_disk(error):
             what = f"no space left to save into {str(folder)!r}, which is as it was: free some and save again"
             raise OSError(errno.ENOSPC, what) from error
         raise
     finish_save(folder)
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Whether an error, the system's or that of a library with errors of its own, says that there is no space left."""
+    known = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+    return known or ("StreamReader" not in str(error) and any(said in str(error) for said in _FULL))
 
 
 def finish_save(folder: Path) -> None:
@@ -85,6 +93,28 @@ def without_folders(file: Path) -> str | None:
     except ValueError:  # not ours to mend
         return None
     return json.dumps(config, indent=2, ensure_ascii=False) + "\n" if _drop_folders(config) else None
+
+
+class FolderlessConfig:
+    """Mixed into a configuration: its text, saved or printed, names no folder that a part was loaded from."""
+
+    def to_json_string(self, use_diff: bool = True) -> str:
+        """As in transformers."""
+        config = json.loads(super().to_json_string(use_diff))  # type: ignore[misc]  # PreTrainedConfig's
+        _drop_folders(config)
+        return json.dumps(config, indent=2, sort_keys=True) + "\n"
+
+
+def name_folders_whole(config: Any) -> None:
+    """Let a configuration name the folders that it and its parts were loaded from by their absolute paths.
+
+    Nobody can tell a relative one that is gone from a repo's id; and an adapter finds its base from elsewhere, too.
+    """
+    name = getattr(config, "_name_or_path", None)
+    if name and os.path.isdir(name):
+        config._name_or_path = os.path.abspath(name)
+    for part in getattr(config, "sub_configs", ()):
+        name_folders_whole(getattr(config, part, None))
 
 
 def _drop_folders(part: Any) -> bool:

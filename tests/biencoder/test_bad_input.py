@@ -1,5 +1,6 @@
 """Bad input: a ValueError or TypeError that names the value, before any compute."""
 
+import math
 import re
 
 import numpy
@@ -36,7 +37,7 @@ def model(monkeypatch: pytest.MonkeyPatch) -> BiEncoderModel:
         ({"normalize": "yes"}, TypeError, "normalize='yes' must be True or False"),
         ({"similarity": "cos"}, ValueError, "Did you mean 'cosine'"),
         ({"embedding_dims": [8, 33]}, ValueError, "33 is wider than the backbone's 32"),
-        ({"embedding_dims": 8}, TypeError, "embedding_dims=8 must be None or a non-empty list"),
+        ({"embedding_dims": 8}, TypeError, "embedding_dims=8 must be None or a list of whole numbers"),
         ({"max_length": 4096}, ValueError, "longer than the backbone's 2048 positions"),
         ({"prompts": {"default": {"querry": "q"}}}, ValueError, "did you mean 'query'"),
         ({"prompts": {"default": "q: "}}, TypeError, "must be a dict with keys among"),
@@ -91,6 +92,32 @@ def test_backbones_that_cannot_serve() -> None:
         ({**GOOD, "teacher_scores": torch.ones(2, 2).long()}, TypeError, "dtype torch.int64"),
         ({**GOOD, "teacher_scores": [[1.0, 2.0]] * 2}, TypeError, "tensor or None, not list"),
         ({**GOOD, "in_batch_negatives": 1}, TypeError, "in_batch_negatives=1 must be True or False"),
+        ({**GOOD, "return_loss": "no"}, TypeError, "return_loss='no' must be True or False"),
+        ({**GOOD, "sub_batch_size": 2**63}, ValueError, "sub_batch_size=9223372036854775808 must be at most"),
+        ({**GOOD, "objectives": {"symmetric_weight": 1.0}}, TypeError, "must be None or of type Objectives, not dict"),
+        ({**GOOD, "identity": 3}, TypeError, "identity must be a dict of torch.int64 tensors: it is int"),
+        ({**GOOD, "identity": {"query": IDS[:, 0]}}, ValueError, "identity has the shapes {'query': (2,)}"),
+        ({**GOOD, "identity": {"query": IDS[:, 0].float()}}, TypeError, "query is torch.float32"),
+        ({**GOOD, "query": {"input_ids": IDS, "texts": "a"}}, TypeError, "query holds 'texts' of type str"),
+        ({"input_ids": IDS, "teacher_scores": torch.ones(2, 2)}, ValueError, "teacher_scores is given with input_ids"),
+        ({"input_ids": IDS, "labels": IDS}, TypeError, "forward has no argument 'labels'"),
+        ({"input_ids": IDS, "position_ids": [[0]]}, TypeError, "position_ids must be a tensor of torch.int64"),
+        ({"input_ids": IDS, "position_ids": IDS.float()}, TypeError, "not torch.float32"),
+        ({"input_ids": IDS, "position_ids": IDS[:, :2]}, ValueError, "position_ids has shape (2, 2)"),
+        *[
+            ({**GOOD, "teacher_scores": torch.tensor([[0.0, 1.0], [number, 1.0]])}, ValueError, "infinity in row 1")
+            for number in (math.nan, math.inf, -math.inf)
+        ],
+        *[
+            (
+                {**GOOD, part: {"input_ids": ids, "attention_mask": torch.full(ids.shape, number)}},
+                ValueError,
+                f"{part} attention_mask holds {number:g}, and must be 1 at tokens and 0 at padding",
+            )
+            for number in (math.nan, math.inf, 0.5, -1, 2)
+            for part, ids in (("query", IDS), ("passage", GOOD["passage"]["input_ids"]))
+        ],
+        ({"input_ids": IDS, "attention_mask": torch.ones(2, 4) * 1j}, TypeError, "attention_mask has dtype"),
     ],
 )
 def test_forward(model: BiEncoderModel, batch: dict, error: type[Exception], message: str) -> None:
@@ -111,6 +138,12 @@ def test_forward(model: BiEncoderModel, batch: dict, error: type[Exception], mes
         ({"role": "document"}, ValueError, "role='document' is not known"),
         ({"task": "defualt"}, ValueError, "did you mean 'default'"),
         ({"texts": [], "task": "defualt"}, ValueError, "did you mean 'default'"),
+        ({"texts": torch.ones(0)}, TypeError, "not Tensor: make a list of its texts"),
+        ({"task": ["default"]}, TypeError, "task=['default'] must be None or a text"),
+        ({"examples": 3}, TypeError, "examples=3 must be a list of pairs"),
+        ({"examples": ""}, TypeError, "examples='' must be a list of pairs"),
+        ({"show_progress": "no"}, TypeError, "show_progress='no' must be None or True or False"),
+        ({"truncate_dim": torch.ones(2)}, TypeError, "truncate_dim=tensor([1., 1.]) must be a whole number"),
         ({"batch_size": 0}, ValueError, "batch_size=0 must be at least 1"),
         ({"truncate_dim": 16}, ValueError, "truncate_dim=16 was not trained: use one of embedding_dims=[8]"),
         ({"examples": [("a", "b")]}, ValueError, "no query_suffix"),
@@ -138,6 +171,30 @@ def test_similarity(model: BiEncoderModel) -> None:
         model.similarity(torch.ones(2, 3).long(), torch.ones(2, 3))
     with pytest.raises(ValueError, match="a is on cpu, b on meta"):
         model.similarity(torch.ones(2, 3), torch.ones(2, 3, device="meta"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"q_reps": [[1.0]]}, TypeError, "q_reps must be a floating-point tensor of embeddings, not list"),
+        ({"p_reps": torch.ones(4, 3).long()}, TypeError, "p_reps must be a floating-point tensor of embeddings, not"),
+        ({"p_reps": torch.ones(4)}, ValueError, "p_reps has shape (4,)"),
+        ({"q_reps": torch.ones(2, 0)}, ValueError, "q_reps has shape (2, 0)"),
+        ({"q_reps": torch.ones(2, 4)}, ValueError, "these must agree"),
+        ({"q_reps": torch.ones(2, 3).double()}, ValueError, "these must agree"),
+        ({"teacher_scores": torch.full((2, 2), math.nan)}, ValueError, "teacher_scores has NaN or infinity in row 0"),
+        ({"in_batch_negatives": None}, TypeError, "in_batch_negatives=None must be True or False"),
+        ({"objectives": "kl"}, TypeError, "objectives='kl' must be"),
+    ],
+)
+def test_compute_loss(model: BiEncoderModel, arguments: dict, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=re.escape(message)):
+        model.compute_loss(**{"q_reps": torch.ones(2, 3), "p_reps": torch.ones(4, 3), **arguments})
+
+
+def test_vectors_that_are_not_finite_are_not_compared(model: BiEncoderModel) -> None:
+    with pytest.raises(ValueError, match="b has NaN or infinity"):
+        model.similarity(torch.ones(2, 3), torch.full((2, 3), math.inf))
 
 
 @pytest.mark.parametrize(

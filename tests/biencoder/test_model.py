@@ -180,3 +180,9 @@ def test_accumulated_loss_is_not_scaled_by_the_number_of_steps(tmp_path) -> None
         logged.append(trainer.state.log_history[0])
     assert logged[0]["loss"] == pytest.approx(logged[1]["loss"], rel=1e-4)  # all rows are alike
     assert logged[0]["grad_norm"] == pytest.approx(logged[1]["grad_norm"], rel=1e-3)
+
+
+def test_what_a_tokenizer_gives_is_taken() -> None:
+    model = BiEncoderModel.from_backbone(tiny_backbone(lm_head=False), tiny_tokenizer(), pooling="mean").eval()
+    rows = model.tokenizer(["the copper lantern"], return_tensors="pt", return_token_type_ids=True)
+    torch.testing.assert_close(model(**rows).embeddings, model.encode(["the copper lantern"]))

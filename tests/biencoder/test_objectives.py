@@ -157,10 +157,10 @@ def test_embedding_dims_train_every_width() -> None:
     [
         ({"contrastive_weight": -1.0}, ValueError, "contrastive_weight=-1.0 must be a finite number of at least 0"),
         ({"teacher_temperature": 0}, ValueError, "teacher_temperature=0 must be a finite number above 0"),
-        ({"symmetric_weight": "much"}, TypeError, "must be a finite number of at least 0, not str"),
+        ({"symmetric_weight": "much"}, TypeError, "symmetric_weight='much' must be a finite number, not str"),
         ({"distillation": "listwise"}, ValueError, "it must be one of ['kl', 'ranked']"),
         ({"false_negative_margin_kind": "rel"}, ValueError, "Did you mean 'relative'?"),
-        ({"matryoshka_weights": 0.5}, TypeError, "matryoshka_weights must be a list"),
+        ({"matryoshka_weights": 0.5}, TypeError, "matryoshka_weights=0.5 must be None or a list of finite numbers"),
         (ALONE, ValueError, "are all 0: nothing is left to train for"),
     ],
 )

@@ -1,58 +1,57 @@
-"""One of two workers is killed: the other one ends with an error, without a launcher that would end it."""
+"""One of two workers is killed: the job ends with an error soon, by itself or by its launcher."""
 
-import socket
-import time
+import random
 from pathlib import Path
 
 import pytest
 
-from tests.support.faults.jobs import JOBS
-from tests.support.faults.runs import Server, files
-
-LIMIT = 60.0
-
-
-def environments() -> list[dict[str, str]]:
-    """What a launcher tells each of two workers."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    return [{**common, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
+from tests.support.faults.jobs import AWAITED, JOBS
+from tests.support.faults.kills import SEED
+from tests.support.faults.runs import Server
+from tests.support.faults.workers import LAUNCHERS, environments, is_there, two_workers, until
 
 
-def wait_for(folder: Path, name: str) -> None:
-    until = time.monotonic() + LIMIT
-    while not any(name in path for path in files(folder)):
-        assert time.monotonic() < until, f"no {name} in {files(folder)}"
-        time.sleep(0.005)
+def kill_one(commands: Server, data: Path, tmp_path: Path, job: str, killed: int, how: str | None, at: str | None):
+    """A worker is killed when the file `at` is there, or at once; the others must end with an error."""
+    place = tmp_path / "place"
+    place.mkdir()
+    with two_workers(commands, JOBS[job].argv(data, place), how, tmp_path / "log") as workers:
+        if at is not None:
+            until(lambda: is_there(place, at), workers.over)
+        workers.kill(killed)
+        ended = workers.wait()
+    assert ended.status > 0, ended
+    assert not (place / JOBS[job].output / "model.safetensors").exists()
+    assert JOBS[job].trains or not (place / JOBS[job].output).exists()
 
 
 @pytest.mark.faults
 @pytest.mark.parametrize("killed", [0, 1])
-@pytest.mark.parametrize(
-    ("job", "awaited"),
-    [
-        ("finetune", "checkpoint-3/"),
-        ("pretrain", "checkpoint-3/"),
-        ("train-lm", "checkpoint-3/"),
-        ("score", "part-00001"),
-        ("mine", "part-00001"),
-        ("encode", "embeddings-000001"),
-    ],
-)
-def test_the_other_worker_ends(
-    commands: Server, data: Path, tmp_path: Path, job: str, awaited: str, killed: int
-) -> None:
+@pytest.mark.parametrize("job", JOBS)
+def test_the_other_worker_ends(commands: Server, data: Path, tmp_path: Path, job: str, killed: int) -> None:
+    kill_one(commands, data, tmp_path, job, killed, None, AWAITED[job])
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+@pytest.mark.parametrize("job", JOBS)
+def test_the_launcher_ends(commands: Server, data: Path, tmp_path: Path, job: str, launcher: str) -> None:
+    drawn = random.Random(f"{SEED} {job} {launcher}")
+    moments = [None, AWAITED[job]]
+    for number, moment in enumerate(moments):  # while they start, and at work
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        kill_one(commands, data, folder, job, drawn.randrange(2), launcher, moment)
+
+
+@pytest.mark.parametrize("job", ["finetune"])
+def test_workers_of_a_new_folder_find_no_checkpoint(commands: Server, data: Path, tmp_path: Path, job: str) -> None:
+    """The first worker is slow to make the folder that `--resume_from_checkpoint last` looks into."""
     argv = JOBS[job].argv(data, tmp_path)
-    workers = [commands.start(argv, env=environment) for environment in environments()]
-    try:
-        wait_for(tmp_path, awaited)
-        workers[killed].kill()
-        ended = workers[1 - killed].wait(LIMIT)
-        assert ended.status > 0, ended
-    finally:
-        for worker in workers:
-            worker.kill()
-    assert not (tmp_path / JOBS[job].output / "model.safetensors").exists()
-    assert JOBS[job].trains or not (tmp_path / JOBS[job].output).exists()
+    argv[argv.index("--max_steps") + 1] = "2"
+    first, second = environments()
+    slow = {"watch": str(tmp_path), "pause": 1.0}
+    runs = [commands.start(argv, env=first, watch=slow), commands.start(argv, env=second)]
+    for run in runs:
+        ended = run.wait()
+        assert ended.status == 0, ended.said

@@ -1,6 +1,9 @@
 """What is saved and sent names no folder of the machine; an adapter keeps its base's folder here alone."""
 
 import json
+import logging
+import re
+import shutil
 
 import pytest
 from peft import LoraConfig
@@ -10,8 +13,24 @@ from hub_cards.travelling.saving import is_folder
 from modeling_biencoder import BiEncoderModel
 from modeling_llara import LlaraForPreTraining
 from modeling_srlm import SelfRetrievalLM
-from tests.support.tiny import tiny_backbone, tiny_tokenizer
+from tests.support.adapted import plain_backbone
+from tests.support.beir import write_beir
+from tests.support.files import write_rows
+from tests.support.tiny import TEXT, tiny_backbone, tiny_tokenizer
+from tests.support.training import PAIRS, PASSAGES
 from trainers import add_adapter
+from trainers.commands import (
+    convert,
+    encode,
+    evaluate,
+    finetune,
+    merge,
+    mine,
+    perplexity,
+    pretrain,
+    score,
+    train_lm,
+)
 
 SIZES = {"context_window_size": 32, "chunk_size": 8}
 
@@ -100,3 +119,153 @@ def test_ids_of_repos_stay(tmp_path, monkeypatch, caplog):
     assert without_folder_names(files, tmp_path / "place") == files
     warn_of_local_base(tmp_path)
     assert not caplog.text
+
+
+@pytest.mark.parametrize("family", ["biencoder", "llara", "srlm"])
+def test_a_configuration_that_is_saved_alone_names_no_folder(tmp_path, family):
+    model = from_folders(family, tmp_path)
+    parts = build_anew(family, str(tmp_path / "lm"))
+    for number, config in enumerate((model.config, parts.config)):
+        assert str(tmp_path) in str(config.to_dict())  # it is known here, for adapters and cards
+        config.save_pretrained(tmp_path / f"configured{number}")
+        assert named_in(tmp_path / f"configured{number}", tmp_path) == []
+        assert type(config).from_pretrained(tmp_path / f"configured{number}").text_config.hidden_size == 32
+
+
+@pytest.mark.parametrize("family", ["biencoder", "llara", "srlm"])
+def test_a_relative_folder_that_is_gone_is_no_repo(tmp_path, monkeypatch, family):
+    """Its name looks like a repo's id, and nobody could tell the two apart."""
+    monkeypatch.chdir(tmp_path)
+    from_folders(family, tmp_path / "runs")
+    built, loaded = build_anew(family, "runs/lm"), type(build_anew(family, "runs/lm")).from_pretrained("runs/first")
+    adapted = type(built).from_pretrained("runs/first")
+    add_adapter(adapted, LoraConfig(r=4))
+    assert adapted.peft_config["default"].base_model_name_or_path == str(tmp_path / "runs" / "first")
+    assert [model.tokenizer for model in (built, loaded)]  # what is read when it is needed is read now
+    if family == "srlm":
+        assert loaded.retriever_tokenizer
+    shutil.move("runs", "moved")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for name, model in (("built", built), ("loaded", loaded)):
+        model.save_pretrained(name)
+        assert named_in(tmp_path / "elsewhere" / name, "runs/") == []
+
+
+def build_anew(family, lm):
+    if family == "biencoder":
+        return BiEncoderModel.from_backbone(lm, pooling="mean")
+    return (
+        LlaraForPreTraining.from_backbone(lm)
+        if family == "llara"
+        else SelfRetrievalLM.from_components(lm, retrieval_method="bm25", **SIZES)
+    )
+
+
+MARK = "the-authors-own-folder"
+COMMANDS = {
+    "biencoder": (finetune, "pairs.jsonl", {"train_group_size": 2, "pooling": "mean"}),
+    "llara": (pretrain, "passages.jsonl", {}),
+    "srlm": (train_lm, "text.txt", {"document_length": 48, "retrieval_method": "bm25", **SIZES, "target_size": 16}),
+}
+LOADABLE_HERE = re.compile(r"(checkpoint-\d/)?adapter_config\.json|checkpoint-\d/trainer_state\.json")
+
+
+def marked(files):
+    return sorted(name for name, content in files.items() if MARK.encode() in content)
+
+
+def contents(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def train(hub, home, family, rank):
+    """The output folder of a training command whose inputs and outputs all lie in `home`, and what it pushed."""
+    command, data, own = COMMANDS[family]
+    settings = {
+        "model": home / family / "lm", "train_data": home / data, "eval_data": home / data, "max_steps": 2,
+        "output_dir": home / f"{family}-{rank}", "per_device_train_batch_size": 4, "save_steps": 1, "use_cpu": True,
+        "eval_strategy": "steps", "eval_steps": 1, "load_best_model_at_end": True, "report_to": "none",
+        "disable_tqdm": True, "push_to_hub": True, "hub_model_id": f"user/{family}-{rank}", "hub_token": "hf_write",
+        "hub_strategy": "checkpoint", **own, **({"lora_rank": rank} if rank else {}),
+    }  # fmt: skip
+    command.main([text for name, value in settings.items() for text in (f"--{name}", str(value))])
+    return home / f"{family}-{rank}", hub.repos[f"user/{family}-{rank}"].files()
+
+
+@pytest.fixture
+def home(tmp_path):
+    """A folder whose name must be in nothing that is sent or saved elsewhere, with data and plain backbones."""
+    folder = tmp_path / MARK
+    folder.mkdir()
+    write_rows(folder / "pairs.jsonl", PAIRS)
+    write_rows(folder / "passages.jsonl", PASSAGES)
+    (folder / "text.txt").write_text(TEXT * 4)
+    write_beir(folder / "beir")
+    for family in COMMANDS:
+        plain_backbone(family, folder / family)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("family", "rank"),
+    [
+        ("biencoder", 4),
+        ("llara", 0),
+        ("srlm", 4),
+        *(pytest.param(*one, marks=pytest.mark.slow) for one in (("biencoder", 0), ("llara", 4), ("srlm", 0))),
+    ],
+)
+def test_a_training_names_no_folder_in_what_it_pushes_and_saves(hub, home, family, rank):
+    run, pushed = train(hub, home, family, rank)
+    assert {"README.md", "last-checkpoint/trainer_state.json"} <= pushed.keys() and marked(pushed) == []
+    saved = contents(run)
+    assert {"training_args.json", "trainer_state.json", "checkpoint-2/trainer_state.json"} <= saved.keys()
+    assert [name for name in marked(saved) if not LOADABLE_HERE.fullmatch(name)] == []
+    assert ("adapter_config.json" in marked(saved)) == bool(rank)
+
+
+@pytest.mark.slow
+def test_nothing_that_is_made_of_models_and_data_names_their_folder(hub, home, tmp_path, capsys):
+    runs = {family: train(hub, home, family, 0)[0] for family in COMMANDS}
+    adapters = {family: train(hub, home, family, 4)[0] for family in COMMANDS}
+    out = tmp_path / "out"
+    out.mkdir()
+    text, pairs, of = home / "text.txt", home / "pairs.jsonl", {name: ["--model", run] for name, run in runs.items()}
+    cuts = ["--chunk_size", 8, "--context_window_size", 32, "--document_length", 64]
+    for command, options in [
+        (encode, [*of["biencoder"], "--data", text, "--output", out / "embeddings.safetensors"]),
+        (mine, [*of["biencoder"], "--data", pairs, "--output", out / "mined.jsonl", "--rank_from", 0]),
+        (
+            evaluate,
+            [*of["biencoder"], "--data", home / "beir", "--output", out / "metrics.json", "--baseline", "bm25"],
+        ),
+        (score, [*of["srlm"], "--data", text, "--output", out / "scores.jsonl", "--task", "document", *cuts]),
+        (perplexity, [*of["srlm"], "--data", text, "--report", out / "report.html"]),
+        (convert, [*of["llara"], "--output", out / "converted"]),
+        (convert, ["--model", adapters["llara"], "--output", out / "converted adapter"]),
+        *((merge, ["--model", adapters[family], "--output", out / f"merged {family}"]) for family in COMMANDS),
+    ]:
+        command.main([str(option) for option in options])
+    encoder, llara = (
+        BiEncoderModel.from_pretrained(runs["biencoder"]),
+        LlaraForPreTraining.from_pretrained(runs["llara"]),
+    )
+    encoder.export_sentence_transformers(out / "exported")
+    build_anew("biencoder", str(home / "biencoder" / "lm")).export_sentence_transformers(out / "exported anew")
+    llara.save_backbone(out / "backbone")
+    lm = SelfRetrievalLM.from_components(str(home / "srlm" / "lm"), retriever=str(runs["biencoder"]), **SIZES)
+    lm.save_pretrained(out / "lm")
+    for name, part in {"text": lm.tokenizer, "retriever": lm.retriever_tokenizer, "llara": llara.tokenizer}.items():
+        part.save_pretrained(out / name)
+    lm.push_to_hub("user/lm")
+    assert marked(contents(out)) == marked(hub.repos["user/lm"].files()) == []
+
+
+def test_an_adapter_without_a_base_is_warned_about_when_it_is_sent(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    model = BiEncoderModel.from_backbone(tiny_backbone(lm_head=False), tiny_tokenizer(), pooling="mean")
+    add_adapter(model, LoraConfig(r=4))
+    model.save_pretrained(tmp_path / "run")
+    warn_of_local_base(tmp_path / "run")
+    assert "is not named" in caplog.text and "lookback merge" in caplog.text

@@ -1,9 +1,7 @@
 """A save is whole or not there: full disks, killed processes, other shards; and damaged weights are named."""
 
 import errno
-import multiprocessing
 import os
-import signal
 
 import pytest
 import torch
@@ -16,6 +14,7 @@ from modeling_biencoder import BiEncoderModel
 from modeling_biencoder import repository_biencoder as repository
 from modeling_biencoder import saving_biencoder as saving
 from modeling_llara import LlaraForPreTraining
+from tests.support.faults.copies import kill_myself, killed
 from tests.support.tiny import tiny_backbone, tiny_tokenizer
 
 
@@ -75,18 +74,6 @@ def test_an_error_in_a_new_folder_leaves_none(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="is a file"):
         build().save_pretrained(tmp_path / "file")
-
-
-def killed(work) -> None:
-    """Run `work` in a copy of this process, which must end by its own SIGKILL."""
-    process = multiprocessing.get_context("fork").Process(target=work)
-    process.start()
-    process.join(60)
-    assert process.exitcode == -signal.SIGKILL
-
-
-def kill_myself():
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

@@ -3,17 +3,14 @@
 import errno
 import os
 import resource
-import signal
-import subprocess
-import sys
 
 import pytest
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from hub_cards import whole_files
-from hub_cards.whole_files import written_whole
+from hub_cards.whole_files import full_disk_named, written_whole
+from tests.support.faults.copies import kill_myself, killed
 
 ONE = torch.ones(1)
 
@@ -69,14 +66,24 @@ def test_a_full_disk_is_an_error_of_the_system_with_the_name_of_the_file(file, e
     assert names(file) == ["rows.jsonl"]
 
 
+def test_a_full_disk_is_named_by_the_folder_where_no_file_is(file):
+    for error in (OSError(errno.ENOSPC, "No space left"), SafetensorError("I/O error: (os error 28)")):
+        with pytest.raises(OSError) as raised, full_disk_named(file.parent):
+            raise error
+        assert raised.value.errno == errno.ENOSPC and raised.value.filename == str(file.parent)
+    with pytest.raises(FileNotFoundError) as raised, full_disk_named(file.parent):
+        raise FileNotFoundError(errno.ENOENT, "No such file")
+    assert raised.value.filename is None
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_kill_leaves_the_former_file_and_the_next_writer_writes_over_what_is_left(file):
-    script = f"""
-import os, runpy, signal
-with runpy.run_path({whole_files.__file__!r})["written_whole"]({str(file)!r}) as new:
-    new.write_text("half of what is to be written")
-    os.kill(os.getpid(), signal.SIGKILL)
-"""
-    assert subprocess.run([sys.executable, "-c", script]).returncode == -signal.SIGKILL
+    def write():
+        with written_whole(file) as new:
+            new.write_text("half of what is to be written")
+            kill_myself()
+
+    killed(write)
     assert file.read_text() == "former" and names(file) == [".rows.jsonl.part", "rows.jsonl"]
     with written_whole(file) as new:
         new.write_text("new")

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from modeling_llara import LlaraConfig, LlaraForPreTraining, build_row
+from tests.support.llara import batch_of
 from tests.support.tiny import tiny_backbone, tiny_tokenizer
 
 
@@ -208,3 +209,40 @@ def test_weights_of_nan_are_not_blamed_on_the_mask():
     torch.nn.init.constant_(next(backbone.parameters()), float("nan"))
     with pytest.raises(ValueError, match="gives NaN or infinity: its weights hold some"):
         LlaraForPreTraining.from_backbone(backbone, tiny_tokenizer())
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), 0.5, -1, 2])
+def test_masks_that_are_not_0_and_1(model, number):
+    batch = batch_of(model, (3, 5))
+    batch["attention_mask"] = torch.full(batch["input_ids"].shape, number)
+    with pytest.raises(ValueError, match="row 0 of the batch has an attention_mask that is not 1 at tokens and 0 at"):
+        model(**batch)
+    ids = torch.tensor([[7, 8]])
+    with pytest.raises(ValueError, match=r"attention_mask holds .*, and must be 1 at tokens and 0 at padding"):
+        model.generate(ids, attention_mask=torch.full((1, 2), number))
+
+
+@pytest.mark.parametrize("name", ["output_logits", "output_hidden_states", "output_attentions", "return_dict"])
+def test_switches_of_forward(model, name):
+    with pytest.raises(TypeError, match=f"{name}='no' must be None or True or False"):
+        model(**batch_of(model, (3,)), **{name: "no"})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"inputs": torch.tensor([[7]])}, ValueError, "generate has inputs and input_ids, and takes input_ids alone"),
+        ({"input_ids": None, "inputs_embeds": torch.ones(1, 2, 32)}, ValueError, "generate has inputs_embeds"),
+        ({"max_new_tokens": 0}, ValueError, "max_new_tokens=0 must be from 1 to"),
+        ({"max_new_tokens": "2"}, TypeError, "max_new_tokens='2' must be None or a whole number"),
+        ({"max_new_tokens": 2**63}, ValueError, "max_new_tokens=9223372036854775808 must be from 1 to"),
+        ({"num_beams": 2.5}, TypeError, "num_beams=2.5 must be"),
+        ({"do_sample": "yes"}, TypeError, "do_sample='yes' must be None or True or False"),
+        ({"generation_config": 3}, TypeError, "generation_config=3 must be None or of type GenerationConfig"),
+        ({"foo": 3}, ValueError, "'foo'"),
+        ({"labels": torch.tensor([[7]])}, ValueError, "labels"),
+    ],
+)
+def test_more_bad_arguments_of_generate(model, arguments, error, message):
+    with pytest.raises(error, match=message):
+        model.generate(**{"input_ids": torch.tensor([[7]]), "max_new_tokens": 2, **arguments})

@@ -1,5 +1,6 @@
 """Drawn rows and settings against LLaRA by its definition (tests/support/plain/llara.py)."""
 
+import math
 from functools import lru_cache
 from typing import Any
 
@@ -9,6 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from modeling_llara import LlaraForPreTraining, build_row
+from modeling_llara.loss_llara import LossWeighting
 from tests.support.cases import drawn, tiny
 from tests.support.plain import llara as plain
 from tests.support.tiny import tiny_backbone
@@ -27,6 +29,15 @@ def _model(family: str) -> LlaraForPreTraining:
     )
 
 
+def _weighting(log_variances: list[float] | None) -> LossWeighting | None:
+    """Learned weights as they are after some steps."""
+    if log_variances is None:
+        return None
+    weighting = LossWeighting(1.0, 1.0)
+    weighting.log_variances.data.copy_(torch.tensor(log_variances))
+    return weighting
+
+
 def _drawn_model(draw: Any) -> LlaraForPreTraining:
     """A model with drawn prompts, prefix, weights and ignored words."""
     model = _model(draw(st.sampled_from(FAMILIES)))
@@ -37,6 +48,7 @@ def _drawn_model(draw: Any) -> LlaraForPreTraining:
     config.predict_prompt_ids = texts[1] + order[5 : 5 + config.num_predict_tokens]
     config.prefix_ids = draw(st.lists(st.integers(0, 39), max_size=2))
     config.ar_loss_weight, config.bow_loss_weight = (draw(st.sampled_from((0.0, 0.1, 1.0, 2.5))) for _ in range(2))
+    model.loss_weighting = _weighting(draw(st.one_of(st.none(), st.lists(st.floats(-2, 2), min_size=3, max_size=3))))
     config.ignored_target_ids = draw(st.lists(st.integers(0, 49), max_size=6, unique=True))
     config.predict_sees_summarize = draw(st.booleans())
     return model
@@ -119,15 +131,19 @@ def test_losses_and_logits(data: st.DataObject) -> None:
     for logits, read, (before, _) in zip(output.logits, reads, pads, strict=True):
         expected = torch.tensor(read.logits, dtype=torch.float64)
         torch.testing.assert_close(logits[before : before + len(expected)], expected, rtol=1e-7, atol=1e-7)
-    _check_losses(output, config, reads, labels if "labels" in call else None, targets)
+    learned = None if model.loss_weighting is None else output.log_variances.tolist()
+    _check_losses(output, config, reads, labels if "labels" in call else None, targets, learned)
 
 
-def _check_losses(output: Any, config: Any, reads: list[plain.Read], labels: Any, targets: list) -> None:
-    total = None
+def _check_losses(
+    output: Any, config: Any, reads: list[plain.Read], labels: Any, targets: list, learned: list[float] | None
+) -> None:
+    total, terms = None, []  # the terms: (which of the three, loss, whether it is over anything)
     if labels is not None:
         loss = plain.next_token_loss(reads, labels)
         assert float(output.ar_loss) == pytest.approx(loss, abs=1e-5, rel=1e-5)
         total = config.ar_loss_weight * loss
+        terms.append((0, loss, any(label != -100 for row in labels for label in row[1:])))
     else:
         assert output.ar_loss is None
     found = []
@@ -140,9 +156,12 @@ def _check_losses(output: Any, config: Any, reads: list[plain.Read], labels: Any
             loss, with_target = plain.bag_of_words(prompts, ids, set(config.ignored_target_ids), count)
             assert float(ours) == pytest.approx(loss, abs=1e-5, rel=1e-5)
             found.append((loss, with_target))
+            terms.append((1 + (name == "predict"), loss, with_target > 0))
     if found:
         counted = [loss for loss, with_target in found if with_target]
         total = (total or 0.0) + config.bow_loss_weight * (sum(counted) / len(counted) if counted else 0.0)
+    if learned is not None and terms:
+        total = sum(math.exp(-learned[i]) * loss + learned[i] for i, loss, counted in terms if counted)
     assert (output.loss is None) == (total is None)
     if total is not None:
         assert float(output.loss) == pytest.approx(total, abs=1e-5, rel=1e-5)

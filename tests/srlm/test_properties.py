@@ -13,12 +13,12 @@ from transformers import PreTrainedTokenizerFast
 from modeling_srlm import SelfRetrievalLM
 from tests.support.cases import TOKENS, drawn, tiny
 from tests.support.plain import srlm as plain
+from tests.support.plain.choices import CLOSE, check_choice, check_fused, check_set
 from tests.support.tiny import tiny_backbone
 
 FAMILIES = ("llama", "qwen", "gpt2", "opt")
-METHODS = ("no", "recent", "random", "bm25", "dense", "self", "oracle")
+METHODS = ("no", "recent", "random", "bm25", "dense", "self", "hybrid", "oracle")
 WORDS = ["<s>", "</s>", "<pad>", *(f"w{i}" for i in range(3, 47)), "Speaker", "1:", "2:"]
-CLOSE = 1e-5  # of two scores: either may come first
 
 
 class Counts:
@@ -68,6 +68,8 @@ def _drawn_model(draw: Any, methods: tuple[str, ...] = METHODS) -> SelfRetrieval
     config.add_sep = draw(st.one_of(st.none(), st.lists(TOKENS, min_size=1, max_size=min(size + 1, 2 * size - 1))))
     config.instruction = draw(st.sampled_from((None, {"query": "w3 w4 ", "key": "w7 "}, {"query": "", "key": "w5 "})))
     config.chunk_batch_size, config.seed = draw(st.integers(1, 4)), draw(st.integers(0, 99))
+    config.oracle_search = draw(st.sampled_from(("single", "greedy")))
+    config.fusion_constant = draw(st.sampled_from((60, 1)))
     config.bm25_k1, config.bm25_b = draw(st.sampled_from(((1.5, 0.75), (0.0, 0.3), (2.0, 1.0))))
     config.check()
     return model
@@ -84,15 +86,6 @@ def _reader(model: SelfRetrievalLM) -> plain.Reader:
         return _counts([*before, *(WORDS[i] for i in ids if i > 2)])
 
     return plain.Reader(model.language_model, config, encode)
-
-
-def _check_choice(ours: list[int], scores: list[float], k: int) -> None:
-    """The k best, the best first, of equal ones the earlier; where rounding may rank, either."""
-    best = sorted(range(len(scores)), key=lambda key: (-scores[key], key))[:k]
-    chosen = [key for key in ours if key >= 0]
-    assert ours == chosen + [-1] * (k - len(chosen)) and len(set(chosen)) == len(chosen) == len(best)
-    for key, right in zip(chosen, best, strict=True):
-        assert key == right or 0 < abs(scores[key] - scores[right]) < CLOSE, (ours, best, scores)
 
 
 words = st.lists(st.integers(3, 12), min_size=2, max_size=26)  # few different ones, so that chunks are alike
@@ -171,17 +164,22 @@ def _check_retrieved(
         assert set(retrieved) == {-1}
     elif config.retrieval_method == "random":  # drawn anew for each target, by the seed and the target alone
         scores = torch.rand(keys, generator=torch.Generator().manual_seed(config.seed + target)).tolist()
-        _check_choice(retrieved, scores, config.key_num)
+        check_choice(retrieved, scores, config.key_num)
+    elif config.retrieval_method == "hybrid":
+        check_fused(retrieved, reader.fused(ids, target, stop, CLOSE), config.key_num)
+    elif config.retrieval_method == "oracle" and config.oracle_search == "greedy":
+        check_set(reader, ids, labels, target, stop, retrieved)
     elif config.retrieval_method == "oracle":
-        _check_choice(retrieved, reader.oracle(ids, labels, target, stop), config.key_num)
+        check_choice(retrieved, reader.oracle(ids, labels, target, stop), config.key_num)
     else:
-        _check_choice(retrieved, reader.scores(ids, target, stop), config.key_num)
+        rounded = config.retrieval_method == "self"
+        check_choice(retrieved, reader.scores(ids, target, stop), config.key_num, rounded)
 
 
 def _check_scores(
     model: SelfRetrievalLM, reader: plain.Reader, ids: list, target: int, stop: int, retrieved: list, ours: list
 ) -> None:
-    if model.config.retrieval_method in ("no", "random", "oracle"):
+    if model.config.retrieval_method in ("no", "random", "hybrid", "oracle"):
         return
     scores = reader.scores(ids, target, stop)
     expected = [scores[key] if key >= 0 else float("-inf") for key in retrieved]
@@ -247,18 +245,8 @@ def test_candidates(data: st.DataObject) -> None:
         assert (found[number, len(targets) :] == float("-inf")).all()
 
 
-@drawn
-@given(st.data())
-def test_greedy_generation(data: st.DataObject) -> None:
-    draw = data.draw
-    model = _drawn_model(draw, ("no", "recent", "dense"))
-    reader = _reader(model)
-    rows, count = draw(st.lists(words, min_size=1, max_size=2)), draw(st.integers(1, 8))
-    batch, _ = _pad(draw, rows, rows)
-    found = model.generate(
-        batch["input_ids"], attention_mask=batch["attention_mask"], max_new_tokens=count, do_sample=False,
-        use_cache=draw(st.booleans()),
-    )  # fmt: skip
+def _retrieve(model: SelfRetrievalLM, reader: plain.Reader) -> Any:
+    """What generation retrieves, by a method without rounding."""
 
     def retrieve(ids: list[int], target: int, end: int) -> list[int]:
         # The target is the chunk that comes next, behind all whole chunks.
@@ -267,11 +255,53 @@ def test_greedy_generation(data: st.DataObject) -> None:
         scores = reader.scores(ids, target, end)
         return sorted(range(len(scores)), key=lambda key: (-scores[key], key))[: model.config.key_num]
 
-    for row, ours in zip(rows, found.tolist(), strict=True):
-        new: list[int] = []
-        while len(new) < count:
-            new.append(reader.next_token(row, new, retrieve))
-        assert ours[-count:] == new
+    return retrieve
+
+
+@drawn
+@given(st.data())
+def test_generation(data: st.DataObject) -> None:
+    """Greedy, or by chance: each token is drawn from what the plain reader says behind those before it."""
+    draw = data.draw
+    model = _drawn_model(draw, ("no", "recent", "dense"))
+    reader = _reader(model)
+    rows, count, sample = draw(st.lists(words, min_size=1, max_size=2)), draw(st.integers(1, 8)), draw(st.booleans())
+    batch, _ = _pad(draw, rows, rows)
+    torch.manual_seed(draw(st.integers(0, 99)))
+    found = model.generate(
+        batch["input_ids"], attention_mask=batch["attention_mask"], max_new_tokens=count, do_sample=sample,
+        use_cache=draw(st.booleans()), output_logits=True, return_dict_in_generate=True,
+    )  # fmt: skip
+    retrieve = _retrieve(model, reader)
+    for number, row in enumerate(rows):
+        new = found.sequences[number, -count:].tolist()
+        for place, token in enumerate(new):
+            expected = reader.next_logits(row, new[:place], retrieve)
+            assert found.logits[place][number].tolist() == pytest.approx(expected, abs=1e-5, rel=1e-5)
+            assert sample or token == expected.index(max(expected))
+
+
+@drawn
+@given(st.data())
+def test_beams(data: st.DataObject) -> None:
+    draw = data.draw
+    model = _drawn_model(draw, ("no", "recent", "dense"))
+    reader = _reader(model)
+    rows, count = draw(st.lists(words, min_size=1, max_size=2)), draw(st.integers(1, 5))
+    width = draw(st.integers(2, 3))
+    batch, _ = _pad(draw, rows, rows)
+    found = model.generate(
+        batch["input_ids"], attention_mask=batch["attention_mask"], max_new_tokens=count, do_sample=False,
+        num_beams=width, num_return_sequences=width, length_penalty=0.0, output_scores=True,
+        return_dict_in_generate=True,
+    )  # fmt: skip
+    for number, row in enumerate(rows):
+        expected = reader.beams(row, count, width, _retrieve(model, reader))
+        assume(expected)
+        ours = slice(number * width, (number + 1) * width)
+        sequences = [tuple(new) for new in found.sequences[ours, -count:].tolist()]
+        by_sequence = dict(zip(sequences, found.sequences_scores[ours].tolist(), strict=True))
+        assert by_sequence == pytest.approx({tuple(new): known for known, new in expected}, abs=1e-4)
 
 
 turn = st.lists(st.integers(3, 12), min_size=1, max_size=4).map(lambda ids: " ".join(f"w{i}" for i in ids))
@@ -331,7 +361,7 @@ def _dialogue_losses(
                 for text in kept
             ],
         }[config.retrieval_method]()
-        _check_choice([real.index(i) if i >= 0 else -1 for i in retrieved], scores, config.key_num)
+        check_choice([real.index(i) if i >= 0 else -1 for i in retrieved], scores, config.key_num)
     chosen = [i for i in retrieved if i >= 0]
     chosen = sorted(chosen) if config.order_method == "sequential" else chosen[::-1]
     return losses([turns[i] for i in chosen])

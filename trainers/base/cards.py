@@ -1,6 +1,7 @@
 """What a run of a Trainer has to say in the model's card."""
 
 import dataclasses
+import json
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -43,6 +44,17 @@ def _without_folders(value: Any) -> Any:
     if isinstance(value, str) and (Path(value).is_absolute() or value.startswith("~") or Path(value).exists()):
         return Path(value).name
     return value
+
+
+def arguments_text(args: TrainingArguments) -> str:
+    """The arguments as JSON, of a file or folder its own name; transformers leaves access tokens out."""
+    return json.dumps(_names_alone(json.loads(args.to_json_string())), indent=2) + "\n"
+
+
+def _names_alone(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _names_alone(one) for name, one in value.items()}
+    return [_names_alone(one) for one in value] if isinstance(value, list) else _without_folders(value)
 
 
 def loss_facts(state: TrainerState) -> dict[str, list[tuple[float, float]]]:

@@ -1,5 +1,6 @@
 """Checkpoints that are there as a whole or not at all."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -8,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from transformers import Trainer
-from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_utils import sort_checkpoints
 
 from hub_cards.travelling.saving import flush_folder
-from hub_cards.whole_files import written_whole
+from hub_cards.whole_files import full_disk_named, written_whole
 
 PARTIAL = ".writing"  # in the output folder: the checkpoint that is being written
 _REPLACED, _REMOVED = "replaced", "removed"
@@ -41,6 +42,15 @@ class WholeCheckpoints(Trainer):
     def _get_output_dir(self, trial: Any) -> str:
         return super()._get_output_dir(trial) if self._writing is None else str(self._writing)
 
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        folder = Path(output_dir or self.args.output_dir)
+        try:
+            with full_disk_named(folder):
+                super()._save(output_dir, state_dict)
+        except OSError:
+            (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)  # half of a pickle
+            raise
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         run = Path(self._get_output_dir(trial))
         if self.args.should_save:
@@ -48,23 +58,20 @@ class WholeCheckpoints(Trainer):
         self.accelerator.wait_for_everyone()
         self._writing = run / PARTIAL
         try:
-            super()._save_checkpoint(model, trial)
-            self.accelerator.wait_for_everyone()
-            if self.args.should_save:
-                self._complete(run)
+            with full_disk_named(run):
+                super()._save_checkpoint(model, trial)
+                self.accelerator.wait_for_everyone()
+                if self.args.should_save:
+                    self._complete(run)
         except OSError as error:
             _explain(error, run)
             raise
-        except RuntimeError as error:
-            if not any(said in str(error) for said in ("inline_container", "PytorchStreamWriter", "iostream error")):
-                raise
-            # What torch.save (2.13) says of a full disk while it writes the optimizer: "unexpected pos 64 vs 0".
-            full = OSError(errno.ENOSPC, "the checkpoint could not be written, no space left", str(run))
-            _explain(full, run)
-            raise full from error
         finally:
             self._writing = None
         self.accelerator.wait_for_everyone()
+        self._remove_old(run)
+
+    def _remove_old(self, run: Path) -> None:
         if self.args.should_save and self.args.save_total_limit:
             kept = {run / f"checkpoint-{self.state.global_step}", Path(self.state.best_model_checkpoint or run)}
             remove_old(run, self.args.save_total_limit, kept)
@@ -73,6 +80,7 @@ class WholeCheckpoints(Trainer):
         # transformers (5.23) asks behind a step alone whether the run is over: one that is would take another.
         if self.state.global_step >= self.state.max_steps:
             self.control.should_training_stop = True
+            self._remove_old(Path(self.args.output_dir))  # a kill may have come between the last one and this
             return
         super()._run_epoch(*args, **kwargs)
 
@@ -88,10 +96,13 @@ class WholeCheckpoints(Trainer):
             write_text(every, json.dumps({**before, **metrics}, indent=4, sort_keys=True))
 
     def save_state(self) -> None:
-        """As in transformers; the file is there as a whole."""
-        if self.is_world_process_zero():
-            with written_whole(Path(self.args.output_dir) / TRAINER_STATE_NAME) as new:
-                self.state.save_to_json(str(new))
+        """As in transformers; the file is there as a whole, and names the best checkpoint without its folders."""
+        if not self.is_world_process_zero():
+            return
+        best = self.state.best_model_checkpoint
+        state = dataclasses.replace(self.state, best_model_checkpoint=best and Path(best).name)
+        with written_whole(Path(self.args.output_dir) / TRAINER_STATE_NAME) as new:
+            state.save_to_json(str(new))
 
     def _complete(self, run: Path) -> None:
         """Bring the checkpoint that was written into its place, with the right path of the best one in its state."""

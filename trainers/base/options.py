@@ -2,9 +2,11 @@
 
 import dataclasses
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Any
 
 from transformers import TrainingArguments
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 
 _NO_PREDICTIONS = (
     "an evaluation gives losses and metrics, and no logits to compute with: evaluate in a callback's on_evaluate, or "
@@ -34,6 +36,13 @@ SETTINGS = {
     "use_liger_kernel": "it knows backbones alone: patch the backbone before the model is built on it",
     "do_predict": "predictions are what the model's own methods give",
 }
+# What stands in an optimizer's name -> the module that has it; the first that does.
+_OPTIMIZER_PACKAGES = {
+    "torch_4bit": "torchao", "torch_8bit": "torchao", "galore": "galore_torch", "apollo": "apollo_torch",
+    "lomo": "lomo_optim", "grokadamw": "grokadamw", "schedule_free": "schedulefree", "stable_adamw": "optimi",
+    "8bit": "bitsandbytes", "bnb": "bitsandbytes", "paged": "bitsandbytes", "lion": "bitsandbytes",
+    "ademamix": "bitsandbytes",
+}  # fmt: skip
 _DEFAULTS = {
     field.name: field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
     for field in dataclasses.fields(TrainingArguments)
@@ -46,6 +55,26 @@ def check_settings(args: TrainingArguments, refused: Mapping[str, str]) -> None:
         value, default = getattr(args, name), _DEFAULTS[name]
         if value != default:
             raise ValueError(f"{name}={value!r} must be {default!r} here, as {why}; leave it out.")
+
+
+def check_packages(args: TrainingArguments) -> None:
+    """ValueError for a `report_to` or an `optim` whose package is not installed, or that there is not."""
+    known, there = set(INTEGRATION_TO_CALLBACK), get_available_reporting_integrations()
+    for name in args.report_to or ():
+        if name not in known:
+            raise ValueError(f"report_to={name!r} must be one of none, all, {', '.join(sorted(known))}: take one.")
+        if name not in there and name != "flyte":  # of which transformers does not say
+            raise ValueError(f"report_to={name!r} needs a package that is not installed: install it, or say 'none'.")
+    if not isinstance(args.lr_scheduler_kwargs or {}, dict):
+        raise ValueError(
+            f"lr_scheduler_kwargs={args.lr_scheduler_kwargs!r} must be a mapping: give {{'name': value}}."
+        )
+    if args.optim_args and not all("=" in one for one in args.optim_args.replace(" ", "").split(",")):
+        raise ValueError(f"optim_args={args.optim_args!r} must be name=value,name=value: write it so.")
+    optim = str(getattr(args.optim, "value", args.optim))
+    package = next((package for mark, package in _OPTIMIZER_PACKAGES.items() if mark in optim), None)
+    if package is not None and find_spec(package) is None:
+        raise ValueError(f"optim={optim!r} needs {package}, which is not installed: install it, or take another.")
 
 
 def check_trainer_arguments(trainer: str, given: Mapping[str, Any]) -> None:

@@ -22,10 +22,12 @@ from hub_cards import write_card
 from ..data.sources import Row, RowSource
 from ..data.transforms import EpochCallback, StreamedRows, Transform, TransformedRows, transform_rows
 from ..models.adapters import add_adapter, check_not_wrapped, has_adapters, load_adapter_weights, take_adapter
-from ..models.kind import ModelSource, model_type
-from .cards import data_facts, evaluation_facts, loss_facts, origin_facts, training_facts
+from ..models.bases import added_tokens
+from ..models.kind import ModelSource, check_plain, model_type
+from .cards import arguments_text, data_facts, evaluation_facts, loss_facts, origin_facts, training_facts
 from .checkpoints import WholeCheckpoints, write_text
 from .components import ComponentTrainer
+from .early import EarlyChecks
 from .options import NoSearch, check_trainer_arguments
 from .pushing import PushingTrainer
 from .streams import stream_loader
@@ -33,7 +35,7 @@ from .streams import stream_loader
 Prepared = TransformedRows | StreamedRows
 
 
-class FamilyTrainer(NoSearch, PushingTrainer, WholeCheckpoints, ComponentTrainer):
+class FamilyTrainer(NoSearch, EarlyChecks, PushingTrainer, WholeCheckpoints, ComponentTrainer):
     """Base of the Trainers: a subclass says how to make its model, its rows and its batches.
 
     Args:
@@ -78,14 +80,15 @@ class FamilyTrainer(NoSearch, PushingTrainer, WholeCheckpoints, ComponentTrainer
         check_not_wrapped(model)
         set_seed(args.seed)  # for what is drawn before Trainer does so: adapters
         self.args = args
+        self.check_early(train_dataset, eval_dataset, model_kwargs or {})
         self.model = self._load(model, processing_class, model_kwargs or {})
         self.processing_class = self.model.tokenizer
-        self.card_facts = {**origin_facts(self.model, args.hub_model_id), **self.data_facts(train_dataset)}
+        self.card_facts = {**origin_facts(self.model, args.hub_model_id), **data_facts(self.sources(train_dataset))}
         eval_dataset = self.take_evaluators(eval_dataset)
         if peft_config is not None:
             add_adapter(self.model, peft_config, self.new_token_ids(), self.trained_modules())
-        elif has_adapters(self.model):
-            take_adapter(self.model)
+        if has_adapters(self.model):
+            take_adapter(self.model, trains=train_dataset is not None)
         train_dataset = self.prepare_training(train_dataset)
         super().__init__(
             model=self.model,
@@ -98,6 +101,7 @@ class FamilyTrainer(NoSearch, PushingTrainer, WholeCheckpoints, ComponentTrainer
             optimizers=optimizers,
             optimizer_cls_and_kwargs=optimizer_cls_and_kwargs,
         )
+        self.check_best_metric()
         if isinstance(self.train_dataset, TransformedRows):
             self.add_callback(EpochCallback(self.train_dataset))
 
@@ -108,8 +112,8 @@ class FamilyTrainer(NoSearch, PushingTrainer, WholeCheckpoints, ComponentTrainer
         return self.model_class.from_backbone(backbone, tokenizer=tokenizer, **kwargs)
 
     def new_token_ids(self) -> list[int]:
-        """Tokens that the backbone never saw, which train along with an adapter."""
-        return []
+        """Tokens that the base does not have, whose rows train along with a LoRA, and are saved in it."""
+        return list(added_tokens(self.model))
 
     def trained_modules(self) -> list[str]:
         """Modules of the model that train whole along with an adapter, and are saved in it."""
@@ -130,10 +134,6 @@ class FamilyTrainer(NoSearch, PushingTrainer, WholeCheckpoints, ComponentTrainer
     def make_collator(self) -> Callable[[list[Row]], Row]:
         """What makes padded tensors of token ids; called when the training data are prepared."""
         raise NotImplementedError
-
-    def data_facts(self, source: Any) -> dict[str, Any]:
-        """`datasets` and `data` of the card, for training data in any form; see `cards.data_facts`."""
-        return data_facts([source])
 
     def prepare(self, source: RowSource | Prepared | None) -> Prepared | None:
         """The data set as the data loader reads it; None and data sets that are prepared stay as they are."""
@@ -175,9 +175,9 @@ class FamilyTrainer(NoSearch, PushingTrainer, WholeCheckpoints, ComponentTrainer
     ) -> PreTrainedModel:
         if not isinstance(model, str | Path | PreTrainedModel):
             raise TypeError(f"model is a {type(model).__name__}; pass a repo id, a folder or a transformers model.")
-        kind = model_type(model, kwargs)
-        if kind != self.model_class.config_class.model_type:
-            return self.build_model(model, tokenizer, kwargs, kind)
+        kind, own = model_type(model, kwargs), self.model_class.config_class.model_type
+        if kind != own:
+            return self.build_model(check_plain(model, kind, own), tokenizer, kwargs, kind)
         if isinstance(model, PreTrainedModel) and kwargs:
             raise ValueError(f"model_kwargs {sorted(kwargs)} are for a model to load or build; this one is ready.")
         ready: Any = model if isinstance(model, PreTrainedModel) else self.model_class.from_pretrained(model, **kwargs)
@@ -192,7 +192,7 @@ class FamilyTrainer(NoSearch, PushingTrainer, WholeCheckpoints, ComponentTrainer
             folder = Path(output_dir or self.args.output_dir)
             # A pickle, with the access token in it: the same as text, without the token.
             (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
-            write_text((folder / TRAINING_ARGS_NAME).with_suffix(".json"), self.args.to_json_string())
+            write_text((folder / TRAINING_ARGS_NAME).with_suffix(".json"), arguments_text(self.args))
             self._write_card(folder)
 
     def _write_card(self, folder: str | Path, **facts: Any) -> None:
@@ -201,9 +201,8 @@ class FamilyTrainer(NoSearch, PushingTrainer, WholeCheckpoints, ComponentTrainer
             "losses": loss_facts(self.state),
             "metrics": evaluation_facts(self.args, self.state),
         }
-        if self.hub_model_id is not None:
-            facts = {"repo_id": self.hub_model_id, **facts}
-        write_card(self.model, folder, **{**self.card_facts, **run, **facts})
+        repo = {} if self.hub_model_id is None else {"repo_id": self.hub_model_id}
+        write_card(self.model, folder, **{**self.card_facts, **run, **repo, **facts})
 
     def create_model_card(
         self,

@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass, field, fields
 
+from hub_cards.travelling.checks import check_positive_int
 from modeling_biencoder import Objectives
 
 from ..base.arguments import FamilyArguments, check_least
 from ..base.options import check_settings
 from ..retrieval.evaluator import DEFAULT_KS
 from ..retrieval.metrics import check_metrics
+from .entries import check_group_size
 
 MIXTURES = ("proportional", "temperature", "equal")
 
@@ -91,6 +93,8 @@ class EvaluationArguments:
 
     def __post_init__(self) -> None:
         check_metrics(("mrr",), self.eval_ks)
+        for width in self.eval_truncate_dims or ():
+            check_positive_int("eval_truncate_dims", width, "give widths to cut the embeddings to")
         if self.eval_retrieval_revision is not None and self.eval_retrieval is None:
             raise ValueError(
                 f"eval_retrieval_revision={self.eval_retrieval_revision!r} needs eval_retrieval: name the Hub id, or "
@@ -127,7 +131,6 @@ class BiEncoderTrainingArguments(Objectives, MixtureArguments, EvaluationArgumen
     )
 
     def __post_init__(self) -> None:
-        # A wrong value is an error now, not after the model has loaded.
         for part in (FamilyArguments, EvaluationArguments, MixtureArguments, Objectives):
             part.__post_init__(self)
         check_settings(self, {"include_num_input_tokens_seen": "a row is a query and passages, not one text"})
@@ -137,6 +140,8 @@ class BiEncoderTrainingArguments(Objectives, MixtureArguments, EvaluationArgumen
                 f"here; use random or sequential."
             )
         check_least(self, 1, "train_group_size", "query_max_length", "passage_max_length", "sub_batch_size")
+        for name in ("train_group_size", "symmetric_group_size"):
+            check_group_size(name, getattr(self, name))
         if not self.in_batch_negatives and self.train_group_size < 2:
             raise ValueError(
                 "train_group_size=1 with in_batch_negatives=False leaves no negatives: raise it or use the batch's."

@@ -18,12 +18,12 @@ SCORES = ("score", "scores", "label", "labels", "similarity", "similarity_score"
 # Texts about a row rather than of it: they make no pair or triplet.
 ABOUT = ("id", "_id", "idx", "index", "qid", "query_id", "task", "type", "prompt", "category", "source", "lang")
 ACCEPTED = f"""\
-  query, pos and neg (lists), with teacher_scores or pos_scores and neg_scores, if any
-  query and history (a list), with teacher_scores
-  {" | ".join(ANCHORS)}, then {" | ".join(POSITIVES)}, then negative, or negative_1 ... negative_n, if any; with \
+  - query, pos and neg (lists), with teacher_scores or pos_scores and neg_scores, if any
+  - query and history (a list), with teacher_scores
+  - {" | ".join(ANCHORS)}, then {" | ".join(POSITIVES)}, then negative, or negative_1 ... negative_n, if any; with \
 score | label: a scored pair, or for negatives how far the positive is ahead of each
-  query, then {" | ".join(LISTS)} (a list), then {" | ".join(SCORES[1::2])} (a list)
-  any two text columns (a pair) or three (a triplet), with or without score | label"""
+  - query, then {" | ".join(LISTS)} (a list), then {" | ".join(SCORES[1::2])} (a list)
+  - any two text columns (a pair) or three (a triplet), with or without score | label"""
 
 
 class QueryRows:
@@ -69,7 +69,7 @@ class TextColumns:
         name = str(self.score)
         value = row.get(name)
         scores: list[Any] = value if isinstance(value, list) else [value]
-        if not all(isinstance(score, int | float) for score in scores):
+        if not all(map(is_number, scores)):
             raise _bad(number, name, value, "a number, or a list of numbers where there are negatives")
         if num_negatives and len(scores) == num_negatives:
             return [0.0] * num_positives + [-float(margin) for margin in scores]
@@ -94,7 +94,7 @@ class ListColumns:
 
     def __call__(self, row: Row, number: int) -> Row:
         texts, labels = _texts(row, self.passages, number), row.get(self.labels)
-        if not isinstance(labels, list) or not all(isinstance(label, int | float) for label in labels):
+        if not isinstance(labels, list) or not all(map(is_number, labels)):
             raise _bad(number, self.labels, labels, "a list of numbers")
         if len(labels) != len(texts):
             raise _bad(number, self.labels, labels, f"as long as {self.passages!r}: {len(texts)} numbers")
@@ -114,7 +114,7 @@ Layout = QueryRows | TextColumns | ListColumns
 
 def find_layout(table: Table) -> Layout:
     """The layout of a table; ValueError with its columns and the accepted ones where none fits."""
-    _, first = next(iter(table), ("", {}))
+    where, first = next(iter(table), ("The data set", {}))
     if "query" in first and first.keys() & {"pos", "neg", "history"}:
         return QueryRows()
     kinds = table.kinds()  # of all rows: a column may come late
@@ -133,7 +133,7 @@ def find_layout(table: Table) -> Layout:
     if layout is None:
         columns = ", ".join(f"{name} ({kind})" for name, kind in kinds.items())
         raise ValueError(
-            f"The columns {columns} are none of the layouts that load. Rename them to one of:\n{ACCEPTED}"
+            f"{where}: the columns {columns} are none of the layouts that load. Rename them to one of:\n{ACCEPTED}"
         )
     if layout.scored:
         _check_degree(table, kinds, score or "")
@@ -163,6 +163,11 @@ def _check_degree(table: Table, kinds: dict[str, str], score: str) -> None:
             f"Column {score!r} holds classes{f' {classes}' if classes else ''}, not how alike two texts are: make "
             f"pairs or triplets of the rows (anchor, positive, negative), or a float column 'score'."
         )
+
+
+def is_number(value: Any) -> bool:
+    """Whether a cell is a number that a float can hold."""
+    return isinstance(value, float) or (isinstance(value, int) and abs(value) < 1 << 1023)
 
 
 def _texts(row: Row, name: str, number: int) -> list[str]:

@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any, TypeAlias, TypeGuard
 
 import datasets
-import yaml
 
-from hub_cards.travelling.checks import nearest
+from hub_cards.travelling.checks import check_fields, nearest, shown
 from modeling_biencoder import BiEncoderConfig
 from modeling_biencoder.encoding_biencoder import instruction_prompt
 
+from ..data.readers import refuse_loose_link
+from ..data.settings_files import read_yaml
 from ..data.sources import RowSource, data_files, split_revision
 
+MOST_PASSAGES = 10_000
 _SHARD = re.compile(r"-\d{5}-of-\d{5}$")
 
 
@@ -93,10 +95,14 @@ class DataSetEntry:
         if self.instruction is not None and self.task is None:
             self.task = self.name
         where = f"Data set {self.name!r}"
+        try:
+            check_fields(self, DataSetEntry, but=("data",))  # that is checked where it is read
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{where}: {error}") from None
         for name in ("group_size", "batch_size", "max_rows"):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise ValueError(f"{where}: {name}={value!r} must be a whole number of at least 1: give another.")
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"{where}: {name}={value} must be at least 1: give another.")
+        check_group_size(f"{where}: group_size", self.group_size)
         if self.weight is not None and not self.weight > 0:
             raise ValueError(f"{where}: weight={self.weight} must be more than 0: raise it, or leave it out.")
         if self.type is not None and self.type not in TASK_TYPES:
@@ -107,6 +113,12 @@ class DataSetEntry:
         if given and (not isinstance(self.data, str | Path) or Path(self.data).exists()):
             value = getattr(self, given[0])
             raise ValueError(f"{where}: {given[0]}={value!r} is for a Hub repo, which this is not: leave it out.")
+
+
+def check_group_size(what: str, size: int | None) -> None:
+    """ValueError for more passages a query than a batch holds: negatives are drawn until there are as many."""
+    if size is not None and size > MOST_PASSAGES:
+        raise ValueError(f"{what}={shown(size)} must be at most {MOST_PASSAGES} passages a query: lower it.")
 
 
 TrainSource: TypeAlias = RowSource | DataSetEntry | list[Any] | dict[str, Any]
@@ -186,9 +198,10 @@ def _is_data_set(item: Any) -> bool:
 
 
 def _read_yaml(path: Path) -> list[DataSetEntry]:
+    refuse_loose_link(path)
     if not path.is_file():
         raise ValueError(f"There is no file {str(path)!r}: give the path of a list of data sets.")
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    content = read_yaml(path)
     if not isinstance(content, list | dict) or not content:
         raise ValueError(f"{path} must hold a list of data sets, or a mapping of names to them.")
     return mixture_entries(content)

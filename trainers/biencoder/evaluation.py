@@ -44,6 +44,10 @@ class RetrievalEvaluation:
             evaluator.check(model)
         self._check_best_metric()
 
+    def names(self) -> list[str]:
+        """The names of all metrics, without `eval_`."""
+        return list(evaluate_all(self.evaluators, lambda evaluator: dict.fromkeys(evaluator.names(), 0.0)))
+
     def chosen(self, source: Any, rows: Any) -> tuple[Any, Evaluators]:
         """(rows, evaluators) that `evaluate(source)` is about, where the Trainer has prepared `rows`."""
         if source is None:
@@ -94,7 +98,7 @@ class RetrievalEvaluation:
     def _check_best_metric(self) -> None:
         """A metric that will not be there is an error now, not after the first evaluation."""
         wanted = (self.args.metric_for_best_model or "").removeprefix("eval_")
-        names = list(evaluate_all(self.evaluators, lambda evaluator: dict.fromkeys(evaluator.names(), 0.0)))
+        names = self.names()
         if wanted == "loss" and (isinstance(self.rows, dict) or (self.rows is None and self.evaluators)):
             losses = [f"{name}_loss" for name in self.rows or ()]
             raise ValueError(

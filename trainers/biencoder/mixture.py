@@ -57,7 +57,7 @@ def load_part(entry: DataSetEntry, args: Any, streaming: bool = False) -> Mixtur
             f"Data set {part.name!r} has a group size of 1 and in_batch_negatives=False, which leaves no negatives: "
             f"give negatives, or in_batch_negatives=True."
         )
-    _check_objectives(part, args)
+    _check_objectives(part, args, tables)
     return part
 
 
@@ -98,7 +98,7 @@ def _type_of(table: Table, name: str) -> TaskType:
     return next((kind for kind in kinds.values() if kind is not None), RETRIEVAL)
 
 
-def _check_objectives(part: MixturePart, args: Any) -> None:
+def _check_objectives(part: MixturePart, args: Any, tables: Sequence[Table]) -> None:
     """ValueError for a data set, or the first of its rows, that no loss with a weight above 0 is there for.
 
     An error now, before training, rather than at the batch that has none. Of a stream the rows are not looked at.
@@ -117,9 +117,14 @@ def _check_objectives(part: MixturePart, args: Any) -> None:
         row = _first_without_scores(part.rows)
         if row is not None:
             raise ValueError(
-                f"Data set {part.name!r}: row {row} (the first is 0) has no teacher scores, and no loss without them "
-                f"has a weight above 0: score it, leave it out, or raise contrastive_weight."
+                f"Data set {part.name!r}: {_place(tables, row)} has no teacher scores, and no loss without them has a "
+                f"weight above 0: score it, leave it out, or raise contrastive_weight."
             ) from error
+
+
+def _place(tables: Sequence[Table], row: int) -> str:
+    """Where the row of that number among all of them stands."""
+    return next(itertools.islice(itertools.chain.from_iterable(tables), row, None))[0]
 
 
 def _first_without_scores(rows: Any) -> int | None:

@@ -7,7 +7,6 @@ lists with labels load by their column names (see `columns`).
 """
 
 import hashlib
-import math
 import random
 from collections.abc import Sequence
 from functools import partial
@@ -16,12 +15,14 @@ from typing import Any
 import datasets
 from transformers import PreTrainedTokenizerBase
 
+from hub_cards.travelling.checks import plain
 from modeling_biencoder import BiEncoderConfig
 from modeling_biencoder.encoding_biencoder import tokenize
 
-from ..data.sources import Row, RowError, RowSource, Table, load_tables, text_field
-from .columns import SCORES, Layout, find_layout
+from ..data.sources import Row, RowError, RowSource, Table, load_tables, optional_text, text_field
+from .columns import SCORES, Layout, find_layout, is_number
 
+LARGEST = 3.4e38  # of float32, in which scores are compared
 FEATURES = datasets.Features(
     {
         "query": datasets.Value("string"),
@@ -116,7 +117,7 @@ def normalize_row(row: Row, number: int) -> Row:
         "neg": negatives,
         "pos_scores": scores[: len(positives)] if scores is not None else None,
         "neg_scores": scores[len(positives) :] if scores is not None else None,
-        "task": row.get("task"),
+        "task": optional_text(row, "task", number),
     }
 
 
@@ -148,15 +149,16 @@ def _scores(row: Row, num_positives: int, num_negatives: int, number: int) -> li
 
 def _numbers(row: Row, field: str, expected: int, number: int) -> list[float]:
     value = row[field]
-    if not isinstance(value, list) or not all(isinstance(score, int | float) for score in value):
+    value = plain(list(value)) if isinstance(value, list | tuple) else value
+    if not isinstance(value, list) or not all(map(is_number, value)):
         raise RowError(number, f"field {field!r} is {value!r}; it must be a list of numbers.")
     if len(value) != expected:
         raise RowError(
             number,
             f"field {field!r} has {len(value)} scores for {expected} texts; give one score a text, positives first.",
         )
-    if not all(map(math.isfinite, value)):
-        raise RowError(number, f"field {field!r} is {value!r}; its scores must be finite.")
+    if not all(abs(score) <= LARGEST for score in value):  # not NaN either
+        raise RowError(number, f"field {field!r} is {value!r}; its scores must be finite, in float32 too.")
     return [float(score) for score in value]
 
 

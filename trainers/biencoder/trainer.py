@@ -2,7 +2,7 @@
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property, partial
 from typing import Any
 
@@ -14,13 +14,13 @@ from modeling_biencoder import BiEncoderConfig, BiEncoderModel, BiEncoderOutput
 from modeling_biencoder.inputs_biencoder import check_max_length
 from modeling_biencoder.objectives_biencoder import LOSSES
 
-from ..base.cards import data_facts
 from ..base.trainer import FamilyTrainer
 from ..data.padding import pad_id
 from ..data.sources import Row
 from ..data.transforms import StreamedRows, Transform, TransformedRows, transform_rows
 from ..models.convert import build_biencoder
 from ..models.kind import ModelSource
+from ..retrieval.beir import check_retrieval_source
 from .arguments import BiEncoderTrainingArguments
 from .collator import BiEncoderCollator
 from .entries import DataSetEntry, mixture_entries, plain_sources, settle_prompts
@@ -80,9 +80,27 @@ class BiEncoderTrainer(FamilyTrainer):
         # Trainer takes None for no evaluation at all.
         return {} if self.retrieval.rows is None and self.retrieval.evaluators else self.retrieval.rows
 
-    def data_facts(self, source: Any) -> dict[str, Any]:
-        """`datasets` and `data` of the card, for one or several data sets."""
-        return data_facts(plain_sources(source))
+    def check_early(self, train_dataset: Any, eval_dataset: Any, model_kwargs: dict[str, Any]) -> None:
+        """As in the base class, and for the place of the retrieval data."""
+        super().check_early(train_dataset, eval_dataset, model_kwargs)
+        if self.args.eval_retrieval is not None:
+            check_retrieval_source(self.args.eval_retrieval)
+
+    def sources(self, source: Any) -> Iterable[Any]:
+        """One or several data sets, see `plain_sources`."""
+        return plain_sources(source)
+
+    def evaluates(self, eval_dataset: Any) -> bool:
+        """Whether there are rows or retrieval data."""
+        return eval_dataset is not None or self.args.eval_retrieval is not None
+
+    def metric_names(self) -> list[str]:
+        """The losses that have a weight."""
+        return [name for name, weight in self.loss_weights.items() if weight > 0]
+
+    def other_metric_names(self) -> list[str]:
+        """The retrieval metrics."""
+        return self.retrieval.names()
 
     def prepare(self, source: Any) -> Any:
         """One data set as a data loader reads it; None and data sets that are prepared stay as they are."""

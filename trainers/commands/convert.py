@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from ..jobs.places import check_folder
 from ..models.load import load_as_biencoder
 from .parsing import LoadingArguments, given, parse_arguments
 
@@ -22,6 +23,9 @@ class ConvertArguments:
     )
     max_length: int | None = field(default=None, metadata={"help": "Longest text in tokens, prompt included."})
     temperature: float | None = field(default=None, metadata={"help": "Scores are divided by it in the loss."})
+
+    def __post_init__(self) -> None:
+        check_folder("--output", self.output)
 
 
 def main(argv: list[str]) -> None:

@@ -9,11 +9,13 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
+from hub_cards.transfer.folder_names import shared_name
 from modeling_biencoder import BiEncoderModel
 from modeling_biencoder.inputs_biencoder import check_truncate_dim
 
+from ..data.sources import check_source
 from ..data.texts import IdentifiedTexts
-from ..jobs.parts import PartFiles, check_output
+from ..jobs.parts import PartFiles, check_new, check_output
 from ..jobs.processes import on_main_process, start_processes
 from ..models.load import encoding_settings, load_biencoder
 from ..retrieval.embeddings import EmbeddingFiles, ids_path, write_embeddings
@@ -42,6 +44,9 @@ class EncodeArguments:
 
     def __post_init__(self) -> None:
         check_output(self.output, ".safetensors")
+        if not self.overwrite:
+            check_new(self.output)
+        check_source(self.data)
         if self.batch_size < 1:
             raise ValueError(f"--batch_size={self.batch_size} must be at least 1: give a number of texts.")
 
@@ -69,7 +74,7 @@ def main(argv: list[str]) -> None:
     state.wait_for_everyone()
     if state.is_main_process:
         shape = (len(texts), arguments.truncate_dim or model.config.hidden_size)
-        facts = {"model": arguments.model, "role": arguments.role, "task": arguments.task or ""}
+        facts = {"model": shared_name(arguments.model), "role": arguments.role, "task": arguments.task or ""}
         write_embeddings(arguments.output, files.blocks(), shape, texts.ids(), arguments.dtype, facts)
         shutil.rmtree(parts.folder)
         print(

@@ -3,10 +3,15 @@
 import errno
 import re
 from collections.abc import Iterable
+from traceback import walk_tb
 
 import datasets
+from huggingface_hub import constants
 
 from hub_cards.transfer.retries import is_transient
+from hub_cards.travelling.saving import is_full_disk
+
+from ..data.readers import without_surrogates
 
 _ADVICE = {
     errno.ENOSPC: "free some space and run the same command again: what was there before is whole.",
@@ -22,6 +27,10 @@ _ADVICE = {
     errno.ECONNREFUSED: "is the network there? Try again later, or give a folder.",
 }
 _LOCKED_OUT = re.compile(r"(?<=://)[^\s/@'\"]+@")  # user:token@ of a URL
+_LINE_END = re.compile(r"\s*\n\s*")
+# What torch puts before the message of an error that a worker of a data loader met.
+_OF_A_WORKER = re.compile(r"^Caught \w+ in DataLoader worker process .*\n[\w.]*(Error|Exception): ", re.DOTALL)
+_LACKING = re.compile(r"\binstall|distribution was not found")
 _TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}")
 
 
@@ -36,7 +45,11 @@ def message_of(error: BaseException) -> str | None:
     if isinstance(error, OSError) or is_transient(error):  # transformers' and the Hub client's run over many lines
         return without_tokens(" ".join([*str(error).split(), *_notes(error)]) or type(error).__name__)
     if isinstance(error, ValueError | TypeError | datasets.exceptions.DatasetsError):
-        return without_tokens(" ".join([str(error), *_notes(error)]))
+        return without_tokens(_in_one_line(" ".join([str(error), *_notes(error)])))
+    if isinstance(error, KeyError) and "metric_for_best_model" in str(error):  # of a loss that no row has
+        return _in_one_line(str(error.args[0]))
+    if isinstance(error, ImportError) and _LACKING.search(str(error)):  # of a package that an option asks for
+        return _in_one_line(str(error))
     if isinstance(error, RuntimeError) and "Symlink loop" in str(error):  # pathlib's, up to Python 3.12
         return f"{error}: {_ADVICE[errno.ELOOP]}"
     if isinstance(error, RuntimeError) and "PytorchStreamWriter failed writing" in str(error):
@@ -44,12 +57,25 @@ def message_of(error: BaseException) -> str | None:
     return None
 
 
+def _in_one_line(text: str) -> str:
+    return _LINE_END.sub(" ", _OF_A_WORKER.sub("", text)).strip()
+
+
 def _of_system(error: OSError) -> str:
     names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+    if not names and is_full_disk(error):
+        names = _caches(error)
     where = f"{' -> '.join(map(repr, names))}: " if names else ""
     advice = _ADVICE.get(error.errno or 0, "")
     said = f"{error.strerror or error}".rstrip(".")
     return " ".join([f"{where}{said}{': ' if advice else '.'}{advice}", *_notes(error)])
+
+
+def _caches(error: OSError) -> list[str]:
+    """The folder that the library wrote to which an error comes from: the system names none when a write fails."""
+    through = {frame.f_globals.get("__name__", "").split(".")[0] for frame, _ in walk_tb(error.__traceback__)}
+    folders = {"datasets": datasets.config.HF_DATASETS_CACHE, "huggingface_hub": constants.HF_HUB_CACHE}
+    return [str(folder) for library, folder in folders.items() if library in through][:1]
 
 
 def _notes(error: BaseException) -> Iterable[str]:
@@ -62,8 +88,13 @@ def without_tokens(text: str) -> str:
 
 
 def check_arguments(arguments: Iterable[str]) -> None:
-    """ValueError for an argument with a password or token in a URL, which cards, logs and processes would show."""
+    """ValueError for an argument with a password or token in a URL, which cards, logs and processes would show.
+
+    And for one that is not UTF-8, such as an old file name: no card, table or JSON could hold it.
+    """
     for argument in arguments:
+        if argument != without_surrogates(argument):
+            raise ValueError(f"{argument!a} is not UTF-8: rename the file, or write the text as UTF-8.")
         if _LOCKED_OUT.search(argument):
             raise ValueError(
                 f"{without_tokens(argument)} has a password or token in it, which others would come to see: give the "

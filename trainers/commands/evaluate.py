@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
+from hub_cards.transfer.folder_names import shared_name
 from hub_cards.whole_files import written_whole
 
 from ..jobs.parts import check_output
@@ -52,6 +53,8 @@ class EvaluateArguments:
 
     def __post_init__(self) -> None:
         check_metrics(self.metrics, self.ks)
+        if self.batch_size < 1:
+            raise ValueError(f"--batch_size={self.batch_size} must be at least 1: give a number of texts.")
         if self.output is not None:
             check_output(self.output, ".json")
 
@@ -106,7 +109,8 @@ def write_results(
         name: {"queries": len(one.queries), "passages": len(one.corpus), "queries left out": one.left_out}
         for name, one in evaluators.items()
     }
-    written = {"model": arguments.model, "data": arguments.data, "metrics": results, "sizes": sizes}
+    model, data = shared_name(arguments.model), shared_name(arguments.data)
+    written = {"model": model, "data": data, "metrics": results, "sizes": sizes}
     if baseline is not None:
         written["bm25"] = baseline
     text = json.dumps(written, indent=2, ensure_ascii=False) + "\n"

@@ -8,7 +8,7 @@ import torch
 from ..llara.explain import Explanation, explain
 from ..llara.stop_words import load_stop_words
 from ..models.load import load_llara
-from .parsing import LoadingArguments, parse_arguments
+from .parsing import LoadingArguments, check_at_least, parse_arguments
 
 
 @dataclass
@@ -26,6 +26,9 @@ class ExplainArguments:
     max_length: int | None = field(
         default=None, metadata={"help": "Cut a text so that it has so many tokens with both prompts."}
     )
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 1, "top_k", "max_length")
 
 
 def format_explanation(text: str, explanation: Explanation) -> str:

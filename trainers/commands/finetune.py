@@ -6,6 +6,8 @@ from typing import Any
 
 from ..biencoder.arguments import BiEncoderTrainingArguments
 from ..biencoder.trainer import BiEncoderTrainer
+from ..data.readers import without_surrogates
+from ..models.precision import check_dtype
 from .parsing import LoadingArguments, given, parse_arguments
 from .training import LoraArguments, MixtureDataArguments, run_training
 
@@ -33,6 +35,9 @@ class FinetuneModelArguments:
         metadata={"help": "Load the weights in this type (float32, bfloat16); default: the one they were saved in."},
     )
 
+    def __post_init__(self) -> None:
+        check_dtype(self.dtype)
+
 
 def main(argv: list[str]) -> None:
     """Runs the command with the arguments `argv` (without the program's and the command's names)."""
@@ -46,6 +51,8 @@ def main(argv: list[str]) -> None:
 
 def _read_prompts(text: str) -> Any:
     try:
-        return json.loads(text)
+        return without_surrogates(json.loads(text))
+    except RecursionError:
+        raise ValueError("--prompts is nested too deep to be read: write it flatter.") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"prompts={text!r} is not JSON: {error}") from error

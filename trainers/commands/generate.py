@@ -8,11 +8,14 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, TextStreamer, set_seed
 
+from hub_cards.travelling.checks import check_choice
 from modeling_srlm import SelfRetrievalLM
+from modeling_srlm.configuration_srlm import RETRIEVAL_METHODS
 
+from ..data.readers import read_text, refuse_loose_link
 from ..embedded import BACKBONE_FOLDER
 from ..models.load import load_srlm
-from .parsing import LookbackArguments, parse_arguments
+from .parsing import LookbackArguments, check_at_least, parse_arguments
 
 
 @dataclass
@@ -43,6 +46,16 @@ class GenerateArguments:
     def __post_init__(self) -> None:
         if (self.prompt is None) == (self.prompt_file is None):
             raise ValueError("give one of --prompt and --prompt_file; --prompt_file - reads standard input.")
+        if self.retrieval_method is not None:
+            check_choice("--retrieval_method", self.retrieval_method, RETRIEVAL_METHODS)
+        check_at_least(self, 1, "max_new_tokens")
+        check_at_least(self, 0, "top_k", "seed")
+        if not (self.temperature > 0 and self.repetition_penalty > 0 and 0 < self.top_p <= 1):
+            sampling = f"--temperature={self.temperature}, --top_p={self.top_p}"
+            raise ValueError(
+                f"{sampling} and --repetition_penalty={self.repetition_penalty} must be above 0, and top_p at most 1: "
+                "change the one that is not."
+            )
 
 
 def read_prompt(arguments: GenerateArguments) -> str:
@@ -50,15 +63,26 @@ def read_prompt(arguments: GenerateArguments) -> str:
     if arguments.prompt is not None:
         text = arguments.prompt
     elif arguments.prompt_file == "-":
-        text = sys.stdin.read()
+        text = _standard_input()
     else:
         file = Path(str(arguments.prompt_file))
+        refuse_loose_link(file)
         if not file.is_file():
             raise ValueError(f"--prompt_file={str(file)!r} must be a file and is none: correct the path.")
-        text = file.read_text(encoding="utf-8")
+        text = read_text(file)
     if not text:
-        raise ValueError("the prompt is empty and must have one token or more: give a text.")
+        where = "" if arguments.prompt_file is None else f" of {arguments.prompt_file!r}"
+        raise ValueError(f"the prompt{where} is empty and must have one token or more: give a text.")
     return text
+
+
+def _standard_input() -> str:
+    # The bytes themselves: the terminal's own encoding may be another, or let wrong ones pass.
+    given = getattr(sys.stdin, "buffer", sys.stdin).read()
+    try:
+        return given.decode("utf-8-sig") if isinstance(given, bytes) else given
+    except UnicodeDecodeError as error:
+        raise ValueError(f"standard input is not UTF-8 (byte {error.object[error.start]:#04x}): convert it.") from None
 
 
 def generation_config(model: SelfRetrievalLM, arguments: GenerateArguments) -> GenerationConfig:

@@ -5,8 +5,10 @@ from pathlib import Path
 
 from peft.utils import CONFIG_NAME as ADAPTER_CONFIG_NAME
 
+from ..jobs.places import check_folder
 from ..models.adapted import load_adapted
 from ..models.merging import merge_adapter
+from ..models.precision import check_dtype
 from .parsing import LoadingArguments, given, parse_arguments
 
 
@@ -37,6 +39,8 @@ class MergeArguments:
     )
 
     def __post_init__(self) -> None:
+        check_folder("--output", self.output)
+        check_dtype(self.dtype)
         if (Path(self.output) / ADAPTER_CONFIG_NAME).exists():
             raise ValueError(
                 f"--output={self.output!r} holds an adapter, which would be applied to the merged weights again: "

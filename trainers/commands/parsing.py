@@ -7,10 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
 from transformers import HfArgumentParser
 
 from hub_cards.travelling.checks import nearest
+
+from ..data.readers import refuse_loose_link
+from ..data.settings_files import read_yaml
+from ..jobs.places import check_model_name
 
 
 @dataclass
@@ -50,6 +53,13 @@ class RetrieverArguments(LoadingArguments):
     chunk_size: int | None = field(default=None, metadata={"help": "Tokens of a chunk, the unit of retrieval."})
     key_num: int | None = field(default=None, metadata={"help": "Chunks retrieved for each target chunk."})
 
+    def __post_init__(self) -> None:
+        check_model_name("--retriever", self.retriever)
+        check_at_least(self, 1, "context_window_size", "chunk_size", "key_num")
+        window, chunk = self.context_window_size, self.chunk_size
+        if window is not None and chunk is not None and window % chunk:
+            raise ValueError(f"--context_window_size={window} must divide into chunks of --chunk_size={chunk}.")
+
 
 @dataclass
 class LookbackArguments(RetrieverArguments):
@@ -59,6 +69,10 @@ class LookbackArguments(RetrieverArguments):
         default=None, metadata={"help": "Tokens that are scored, or generated, against one window."}
     )
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least(self, 1, "target_size")
+
     def keywords(self) -> dict[str, Any]:
         """What the function gets that loads the model."""
         return {"retriever": self.retriever, "retriever_revision": self.retriever_revision, **super().keywords()}
@@ -66,6 +80,13 @@ class LookbackArguments(RetrieverArguments):
     def settings(self) -> dict[str, Any]:
         """Fields of `SelfRetrievalConfig` that are given."""
         return given(self, *self.keywords())
+
+
+def check_at_least(arguments: Any, least: int, *names: str) -> None:
+    """ValueError for the first of the named options that is less than `least`; None may be."""
+    for name in names:
+        if (value := getattr(arguments, name)) is not None and value < least:
+            raise ValueError(f"--{name}={value} must be at least {least}: raise it.")
 
 
 def given(arguments: Any, *left_out: str) -> dict[str, Any]:
@@ -108,12 +129,10 @@ def _take_config(argv: list[str]) -> tuple[str | None, list[str]]:
 
 
 def _file_arguments(path: str, names: set[str]) -> list[str]:
+    refuse_loose_link(Path(path))
     if not Path(path).is_file():
         raise ValueError(f"--config={path!r} must be a file and is none: correct the path.")
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        raise ValueError(f"--config={path!r} must be YAML: correct it. {error}") from error
+    values = read_yaml(Path(path)) or {}
     if not isinstance(values, dict):
         raise ValueError(
             f"--config={path!r} holds a {type(values).__name__} and must hold a mapping: write `name: value` lines."

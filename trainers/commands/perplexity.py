@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from hub_cards.travelling.checks import check_choice
 from modeling_srlm import SelfRetrievalLM
+from modeling_srlm.configuration_srlm import RETRIEVAL_METHODS
 
 from ..embedded import BACKBONE_FOLDER
 from ..models.load import load_srlm
@@ -12,7 +14,7 @@ from ..perplexity.data import check_source, read_chats, read_documents
 from ..perplexity.measure import MethodResult, compare_chats, compare_methods, count_scored, format_results
 from ..perplexity.page import check_report_file, write_report
 from ..perplexity.page_data import chat_page, describe, document_page
-from .parsing import LookbackArguments, parse_arguments
+from .parsing import LookbackArguments, check_at_least, parse_arguments
 
 
 @dataclass
@@ -57,6 +59,9 @@ class PerplexityArguments:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"--{name}={value} must be at least {least}: leave it out for all.")
+        check_at_least(self, 1, "scored_tokens", "chunk_batch_size", "batch_size")
+        for method in self.methods or ():
+            check_choice("--methods", method, RETRIEVAL_METHODS)
         if self.data is not None:
             check_source(self.data)
         elif self.task == "chat":

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from ..llara.arguments import LlaraTrainingArguments
 from ..llara.trainer import LlaraTrainer
+from ..models.precision import check_dtype
 from .parsing import LoadingArguments, given, parse_arguments
 from .training import DataArguments, LoraArguments, run_training
 
@@ -30,6 +31,9 @@ class PretrainModelArguments:
         default=None,
         metadata={"help": "Load the weights in this type (float32, bfloat16); default: the one they were saved in."},
     )
+
+    def __post_init__(self) -> None:
+        check_dtype(self.dtype)
 
 
 def main(argv: list[str]) -> None:

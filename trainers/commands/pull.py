@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from hub_cards import inspect, pull
 
+from ..jobs.places import check_folder, check_repo_id
 from .parsing import parse_arguments
 
 
@@ -29,6 +30,10 @@ class PullArguments:
     def __post_init__(self) -> None:
         if (self.repo_id is None) == (self.inspect is None):
             raise ValueError("give one of --repo_id (to fetch) and --inspect (to look alone).")
+        if self.repo_id is not None:
+            check_repo_id("--repo_id", self.repo_id)
+        if self.local_dir is not None:
+            check_folder("--local_dir", self.local_dir)
 
 
 def main(argv: list[str]) -> None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from hub_cards import push
 
+from ..jobs.places import check_repo_id
 from .parsing import parse_arguments
 
 
@@ -15,6 +16,9 @@ class PushArguments:
     repo_id: str = field(metadata={"help": "user/name; the repo is created if missing."})
     private: bool = field(default=False, metadata={"help": "Make a repo that is created private."})
     revision: str | None = field(default=None, metadata={"help": "Branch to commit to. Default: the main branch."})
+
+    def __post_init__(self) -> None:
+        check_repo_id("--repo_id", self.repo_id)
 
 
 def main(argv: list[str]) -> None:

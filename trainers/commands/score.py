@@ -15,8 +15,8 @@ from tqdm.auto import tqdm
 
 from modeling_srlm import SelfRetrievalConfig, SelfRetrievalLM
 
-from ..data.documents import load_documents
-from ..data.faithful import load_faithful_rows
+from ..data.documents import document_table
+from ..data.faithful import ParsedRows, load_faithful_rows
 from ..feedback.documents import Candidates, DocumentFeedback
 from ..feedback.rows import RowFeedback
 from ..feedback.settings import DOCUMENT, ScoreArguments
@@ -53,7 +53,7 @@ def make_feedback(
     if arguments.task == DOCUMENT:
         every = arguments.candidates == "all"
         candidates = None if every else Candidates(arguments.bm25_candidates, arguments.random_candidates)
-        documents = load_documents(arguments.data)
+        documents = ParsedRows(document_table(arguments.data))
         return DocumentFeedback(
             lm, documents, arguments.cuts, arguments.document_length, candidates, mean, seed, show_progress
         )

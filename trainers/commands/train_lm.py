@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass, field
 
+from hub_cards.travelling.checks import check_choice
+from modeling_srlm.configuration_srlm import INTEGRATE_METHODS, ORDER_METHODS, RETRIEVAL_METHODS
+
 from ..srlm.arguments import SelfRetrievalTrainingArguments
 from ..srlm.trainer import SelfRetrievalTrainer
 from .parsing import RetrieverArguments, given, parse_arguments
@@ -16,6 +19,16 @@ class TrainLmModelArguments:
     retrieval_method: str | None = field(default=None, metadata={"help": "no, random, bm25, dense or oracle."})
     order_method: str | None = field(default=None, metadata={"help": "sequential or relevance."})
     integrate_method: str | None = field(default=None, metadata={"help": "concat or replace."})
+
+    def __post_init__(self) -> None:
+        choices = {
+            "retrieval_method": RETRIEVAL_METHODS,
+            "order_method": ORDER_METHODS,
+            "integrate_method": INTEGRATE_METHODS,
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) is not None:
+                check_choice(f"--{name}", getattr(self, name), allowed)
 
 
 def main(argv: list[str]) -> None:

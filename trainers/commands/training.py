@@ -1,16 +1,21 @@
 """What the training commands share: arguments for data and for a LoRA that trains instead of the weights, and runs."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
 from peft import LoraConfig
 from transformers import BitsAndBytesConfig, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from ..base.checkpoints import tidy
+from ..base.early import check_checkpoint
 from ..base.trainer import FamilyTrainer
+from ..jobs.processes import on_main_process
 from ..models.adapted import load_adapted
 from ..models.kind import ModelSource
 from ..models.quantization import check_quantization
@@ -85,6 +90,10 @@ class LoraArguments:
     def __post_init__(self) -> None:
         if self.lora_rank is not None and self.lora_rank < 1:
             raise ValueError(f"lora_rank={self.lora_rank} must be at least 1: give a rank such as 16.")
+        if self.lora_alpha <= 0:
+            raise ValueError(f"lora_alpha={self.lora_alpha} must be at least 1: with less the LoRA does not train.")
+        if not 0 <= self.lora_dropout < 1:
+            raise ValueError(f"lora_dropout={self.lora_dropout} must be from 0 to less than 1: lower it.")
         if self.adapter is not None and (self.lora_rank is not None or self.use_dora or self.use_rslora):
             raise ValueError(
                 f"adapter={self.adapter!r} brings its own configuration: leave out lora_rank, use_dora and use_rslora "
@@ -140,6 +149,12 @@ class LoraArguments:
         return {"quantization_config": config}
 
 
+def newest_checkpoint(run: Path) -> str | None:
+    """The folder of the newest whole checkpoint in an output folder, of which the half-written ones are removed."""
+    tidy(run)
+    return get_last_checkpoint(str(run)) if run.is_dir() else None
+
+
 def run_training(
     trainer_class: type[FamilyTrainer],
     model: str,
@@ -152,6 +167,32 @@ def run_training(
 
     `resume_from_checkpoint` is a checkpoint's folder, or `last` for the newest one in the output folder, if any.
     """
+    check_checkpoint(args.resume_from_checkpoint)
+    with without_empty_folder(Path(str(args.output_dir))):
+        return _train(trainer_class, model, model_kwargs, data, lora, args)
+
+
+@contextmanager
+def without_empty_folder(folder: Path) -> Iterator[None]:
+    """A folder that was not there, and is empty when an error comes, is not left behind."""
+    there = folder.exists()
+    try:
+        yield
+    except BaseException:
+        if not there:
+            with suppress(OSError):  # it is not there, or not empty
+                folder.rmdir()
+        raise
+
+
+def _train(
+    trainer_class: type[FamilyTrainer],
+    model: str,
+    model_kwargs: dict[str, Any],
+    data: DataArguments | MixtureDataArguments,
+    lora: LoraArguments,
+    args: TrainingArguments,
+) -> FamilyTrainer:
     model_kwargs = {**model_kwargs, **lora.loading_keywords()}
     source: ModelSource = model
     if lora.adapter is not None:
@@ -162,9 +203,8 @@ def run_training(
     )
     checkpoint = args.resume_from_checkpoint
     if checkpoint == "last":
-        if args.should_save:
-            tidy(Path(str(args.output_dir)))
-        checkpoint = get_last_checkpoint(args.output_dir)
+        # One process looks: another would before the first one has made the folder, or brought a checkpoint back.
+        checkpoint = on_main_process(PartialState(), lambda: newest_checkpoint(Path(str(args.output_dir))))
     result = trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model()
     trainer.save_metrics("train", result.metrics)

@@ -6,9 +6,10 @@ from typing import Any
 
 import datasets
 
-from .readers import data_suffix
+from .joining import joined
+from .readers import data_suffix, no_utf8, without_surrogates
 from .sources import RowSource, is_data_file, load_tables
-from .tables import Table, TypedTable, joined
+from .tables import Table, TypedTable, generated
 
 # Characters of a row at most (a line more): a file of any size passes through memory in parts.
 PART_SIZE = 2**23
@@ -31,20 +32,18 @@ def _is_hidden(path: Path) -> bool:
 def read_text_files(files: list[Path], streaming: bool) -> datasets.Dataset | datasets.IterableDataset:
     """A row `text` for each file; for every 8 Mi characters, cut at a line end, of a longer one.
 
-    A file that is not UTF-8 is left out. Map-style rows are written to the cache of `datasets` and mapped into memory;
-    a file that changed is read anew. Raises ValueError where no file holds text.
+    Of several files one that is not UTF-8 is left out; one that is not from its 8 Mi'th character on, or alone, is
+    refused. Map-style rows are written to the cache of `datasets` and mapped into memory;
+    a file that changed is read anew. Raises ValueError where no file holds text, and for such a file.
     """
-    stamped = [_stamp(file) for file in files]
-    if not any(True for _ in _read(stamped)):
+    stamped, alone = [_stamp(file) for file in files], len(files) == 1
+    if not any(True for _ in _read(stamped, alone)):
         names = [str(file) for file in files[:3]]
         raise ValueError(
             f"None of {len(files)} files ({names} ...) holds text: give one UTF-8 file that is not blank."
         )
     # The files' sizes and times make the cache's key; a list of files is what `datasets` shares among workers.
-    keywords: dict[str, Any] = {"features": FEATURES, "gen_kwargs": {"files": stamped}}
-    if streaming:
-        return datasets.IterableDataset.from_generator(_read, **keywords)
-    return datasets.Dataset.from_generator(_read, **keywords)
+    return generated(_read, FEATURES, {"files": stamped, "alone": alone}, streaming)
 
 
 def _stamp(file: Path) -> tuple[str, int, int]:
@@ -52,16 +51,18 @@ def _stamp(file: Path) -> tuple[str, int, int]:
     return str(file.absolute()), status.st_size, status.st_mtime_ns
 
 
-def _read(files: list[tuple[str, int, int]]) -> Iterator[dict[str, str]]:
+def _read(files: list[tuple[str, int, int]], alone: bool) -> Iterator[dict[str, str]]:
     for name, _, _ in files:
         with open(name, encoding="utf-8-sig") as stream:
+            begun = False
             try:
                 while lines := stream.readlines(PART_SIZE):
-                    text = "".join(lines)
+                    begun, text = True, "".join(lines)
                     if text.strip():
                         yield {"text": text}
             except UnicodeDecodeError:
-                continue
+                if begun or alone:  # where its beginning was given, it is no file of another kind
+                    raise no_utf8(Path(name)) from None
 
 
 def load_documents(
@@ -71,7 +72,7 @@ def load_documents(
 
     A text file is one document. Of a folder (read recursively, hidden files left out) every UTF-8 file is a document;
     `name` is its path below the folder. A folder that holds .jsonl or .parquet files alone is a folder of rows.
-    Raises ValueError for a path that does not exist or holds no text.
+    Raises ValueError for a path that does not exist or holds no text, and for a single file that is not UTF-8.
     """
     return document_table(source, split, streaming).dataset()
 
@@ -89,19 +90,20 @@ def document_table(source: RowSource, split: str = "train", streaming: bool = Fa
 
 
 def _plain(files: list[Path], folder: Path, where: str, streaming: bool) -> TypedTable:
-    stamped = [_stamp(file) for file in files]
-    if not any(True for _ in _read_documents(stamped, folder)):
+    keywords: dict[str, Any] = {"files": [_stamp(file) for file in files], "folder": folder, "alone": len(files) == 1}
+    if not any(True for _ in _read_documents(**keywords)):
         raise ValueError(f"{where} holds no text: give one UTF-8 text or more that is not blank.")
-    kind = datasets.IterableDataset if streaming else datasets.Dataset
-    keywords: dict[str, Any] = {"files": stamped, "folder": folder}
-    return TypedTable(kind.from_generator(_read_documents, features=_DOCUMENT, gen_kwargs=keywords))
+    return TypedTable(generated(_read_documents, _DOCUMENT, keywords, streaming))
 
 
-def _read_documents(files: list[tuple[str, int, int]], folder: Path) -> Iterator[dict[str, str]]:
+def _read_documents(files: list[tuple[str, int, int]], folder: Path, alone: bool) -> Iterator[dict[str, str]]:
     for name, _, _ in files:
         try:
             text = Path(name).read_text(encoding="utf-8-sig")
         except UnicodeDecodeError:
+            if alone:
+                raise no_utf8(Path(name)) from None
             continue
         if text.strip():
-            yield {"name": Path(name).relative_to(folder.absolute()).as_posix(), "text": text}
+            path = Path(name).relative_to(folder.absolute()).as_posix()
+            yield {"name": without_surrogates(path), "text": text}

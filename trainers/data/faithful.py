@@ -9,8 +9,10 @@ from typing import Any
 
 import datasets
 
+from .joining import joined
+from .readers import without_surrogates
 from .sources import Row, RowError, RowSource, load_tables
-from .tables import ReadTable, Table, TypedTable, joined
+from .tables import ReadTable, Table, TypedTable
 
 _STORED = datasets.Features({"row": datasets.Value("large_string"), "where": datasets.Value("string")})
 
@@ -38,7 +40,7 @@ class ParsedRows(Sequence[Row]):
 
 
 @contextmanager
-def placed(rows: Sequence[Row]) -> Iterator[None]:
+def placed(rows: Any) -> Iterator[None]:
     """A RowError of `rows` becomes a ValueError that says where the row stands."""
     try:
         yield
@@ -56,7 +58,11 @@ def faithful_rows(source: RowSource) -> Sequence[Row]:
     if isinstance(source, datasets.IterableDataset):
         raise TypeError("An IterableDataset cannot be read by row number; give its file, folder or Hub id.")
     if isinstance(source, list) and source:
-        return source
+        for number, row in enumerate(source):
+            if not isinstance(row, dict):
+                kind = type(row).__name__
+                raise ValueError(f"Row {number} (the first is 0) is a {kind} and must be a dict of fields: mend it.")
+        return [without_surrogates(row) for row in source]
     return load_faithful_rows(str(source) if isinstance(source, Path) else source)
 
 
@@ -71,7 +77,7 @@ def _stored(table: ReadTable) -> Any:
 
 def _with_places(table: ReadTable) -> Iterator[tuple[str, Row]]:
     for where, row in table:
-        yield where, {"row": json.dumps(row), "where": where}
+        yield where, {"row": json.dumps(row, default=str), "where": where}
 
 
 def _unchanged(row: Row, number: int) -> Row:

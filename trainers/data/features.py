@@ -29,7 +29,9 @@ def feature_of(value: Any) -> Any:
         return None
     if isinstance(value, bool):
         return datasets.Value("bool")
-    return _INTEGER if isinstance(value, int) else _NUMBER if isinstance(value, float) else TEXT
+    if isinstance(value, int):
+        return _INTEGER if -(1 << 63) <= value < 1 << 63 else TEXT
+    return _NUMBER if isinstance(value, float) else TEXT
 
 
 def join_features(one: Any, other: Any) -> Any:
@@ -38,6 +40,8 @@ def join_features(one: Any, other: Any) -> Any:
         return one if other is None else other
     if isinstance(one, datasets.List) and isinstance(other, datasets.List):
         return datasets.List(join_features(one.feature, other.feature))
+    if isinstance(one, datasets.List) or isinstance(other, datasets.List):
+        return TEXT
     return _NUMBER if {one.dtype, other.dtype} == {"int64", "float64"} else TEXT
 
 

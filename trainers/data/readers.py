@@ -50,8 +50,8 @@ def read_rows(path: Path, numbers: tuple[str, ...] = ()) -> Iterator[tuple[str, 
     with _opened(path) as stream:
         try:
             yield from _table(stream, path, numbers) if reader is None else reader(stream, path)
-        except UnicodeDecodeError as error:
-            raise _no_utf8(path, error) from None
+        except UnicodeDecodeError:
+            raise no_utf8(path) from None
         except (EOFError, OSError) as error:  # of a compressed file that is cut off or damaged
             if path.suffix not in COMPRESSIONS:
                 raise
@@ -65,23 +65,57 @@ def read_lines(path: Path) -> Iterator[tuple[str, Row]]:
             for number, line in enumerate(stream):
                 if line.strip():
                     yield f"{path}, line {number + 1}", {"text": line.rstrip("\r\n"), "id": number}
-        except UnicodeDecodeError as error:
-            raise _no_utf8(path, error) from None
+        except UnicodeDecodeError:
+            raise no_utf8(path) from None
 
 
-def _no_utf8(path: Path, error: UnicodeDecodeError) -> ValueError:
-    return ValueError(f"{path} is not UTF-8 (byte {error.object[error.start]:#04x}): save it as UTF-8.")
+def read_text(path: Path) -> str:
+    """All of a text file, such as settings or a list of words, without a byte order mark.
+
+    Raises ValueError, naming the file and the line, for bytes that are no UTF-8.
+    """
+    with _opened(path, newline=None) as stream:
+        try:
+            return stream.read()
+        except UnicodeDecodeError:
+            raise no_utf8(path) from None
+
+
+def refuse_loose_link(path: Path) -> None:
+    """ValueError for a symbolic link that leads to nothing, or to itself."""
+    if path.is_symlink() and not path.exists():
+        raise ValueError(f"{str(path)!r} is a symbolic link that leads to nothing: remove it, or name another file.")
+
+
+def no_utf8(path: Path) -> ValueError:
+    """The error of a file that is no UTF-8; it names the first wrong line, which takes another look at the file."""
+    if (problem := _other_kind(path)) is not None:
+        return ValueError(f"{path} {problem}")
+    with fsspec.open(str(path), "rb", compression="infer") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                byte = f"byte {line[error.start]:#04x}"
+                return ValueError(f"{path}, line {number} is not UTF-8 ({byte}): save the file as UTF-8.")
+    return ValueError(f"{path} is not UTF-8: save it as UTF-8.")
+
+
+def _other_kind(path: Path) -> str | None:
+    """What a file is by its first bytes, where that is no text."""
+    with open(path, "rb") as file:
+        start = file.read(4)
+    kinds = _MAGIC.items() if path.suffix not in COMPRESSIONS else ()
+    return next((problem for magic, problem in kinds if start.startswith(magic)), None)
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[io.TextIOBase]:
-    with open(path, "rb") as file:
-        start = file.read(4)
-    for magic, problem in _MAGIC.items() if path.suffix not in COMPRESSIONS else ():
-        if start.startswith(magic):
-            raise ValueError(f"{path} {problem}")
+def _opened(path: Path, newline: str | None = "") -> Iterator[io.TextIOBase]:
+    refuse_loose_link(path)
+    if (problem := _other_kind(path)) is not None:
+        raise ValueError(f"{path} {problem}")
     # csv reads line ends itself; JSON cannot hold a bare one
-    with fsspec.open(str(path), "rt", encoding="utf-8-sig", newline="", compression="infer") as stream:
+    with fsspec.open(str(path), "rt", encoding="utf-8-sig", newline=newline, compression="infer") as stream:
         yield stream
 
 
@@ -143,7 +177,11 @@ def _checked(row: Any, text: str, where: str) -> Row:
 def without_surrogates(value: Any) -> Any:
     """A row or a part of one, U+FFFD for each lone surrogate in its texts."""
     if isinstance(value, str):
-        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        return value
     if isinstance(value, list):
         return [without_surrogates(part) for part in value]
     if isinstance(value, dict):

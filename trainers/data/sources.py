@@ -1,11 +1,14 @@
 """Data sets as tables of rows: from a file, a folder, a Hub id, a list of rows or a `datasets` object."""
 
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import datasets
+from huggingface_hub.utils import HFValidationError, validate_repo_id
 
-from .readers import COMPRESSIONS, ROW_SUFFIXES, Row, data_suffix
+from hub_cards.travelling.saving import is_full_disk
+
+from .readers import COMPRESSIONS, ROW_SUFFIXES, Row, data_suffix, refuse_loose_link
 from .tables import ReadTable, RowError, Table, TypedTable, file_table, list_table
 
 RowSource: TypeAlias = str | Path | tuple[Path, ...] | list[Row] | datasets.Dataset | datasets.IterableDataset
@@ -48,13 +51,45 @@ def load_tables(
         return [_load_file(file, streaming, numbers) for file in data_files(path)]
     if path.is_file():
         return [_load_file(path, streaming, numbers)]
-    repo_id, pinned = split_revision(str(source))
-    if Path(repo_id).suffix or path.is_absolute():
-        raise ValueError(f"There is no file or folder {str(source)!r}; give a path that exists or a Hub id user/name.")
+    repo_id, pinned = _hub_name(path)
     if revision is not None and pinned not in (None, revision):
         raise ValueError(f"{str(source)!r} names another revision than revision={revision!r}: leave one of them out.")
     rows = datasets.load_dataset(repo_id, subset, split=split, streaming=streaming, revision=revision or pinned)
     return [TypedTable(rows)]
+
+
+def check_source(source: Any) -> None:
+    """ValueError for a path that is not there, a name that can be no Hub id, and a file whose first row does not load.
+
+    It takes no time: nothing is asked of the Hub, and no more is read.
+    """
+    if not isinstance(source, str | Path):
+        return
+    path = Path(source)
+    if path.is_dir():
+        files = [file for file in path.iterdir() if is_data_file(file)]
+    elif path.is_file():
+        files = [path]
+    else:
+        _hub_name(path)
+        return
+    for file in files:
+        if is_data_file(file) and file.suffix != ".parquet":
+            _load_file(file, False, ())
+
+
+def _hub_name(path: Path) -> tuple[str, str | None]:
+    """(Hub id, revision) of what is no path; ValueError where it is none of both."""
+    refuse_loose_link(path)
+    repo_id, pinned = split_revision(str(path))
+    try:
+        validate_repo_id(repo_id)
+        possible = not Path(repo_id).suffix and not path.is_absolute()
+    except HFValidationError:
+        possible = False
+    if not possible:
+        raise ValueError(f"There is no file or folder {str(path)!r}; give a path that exists or a Hub id user/name.")
+    return repo_id, pinned
 
 
 def split_revision(source: str) -> tuple[str, str | None]:
@@ -93,6 +128,8 @@ def _load_parquet(path: Path, streaming: bool) -> datasets.Dataset | datasets.It
         next(iter(rows), None)
     except (datasets.exceptions.DatasetGenerationError, OSError, ValueError) as error:
         problem = error.__cause__ or error
+        if is_full_disk(problem):  # of the cache
+            raise
         raise ValueError(f"Data file {str(path)!r} does not load ({problem}): write it anew.") from error
     return rows
 
@@ -106,7 +143,15 @@ def text_field(row: Row, field: str, number: int) -> str:
     return value
 
 
+def optional_text(row: Row, field: str, number: int) -> str | None:
+    """`row[field]`, which must be a text or None; else RowError naming the row number and the field."""
+    value = row.get(field)
+    if value is not None and not isinstance(value, str):
+        raise RowError(number, f"field {field!r} is {value!r}; it must be a text or null.")
+    return value
+
+
 __all__ = [
-    "DATA_SUFFIXES", "ReadTable", "Row", "RowError", "RowSource", "Table", "TypedTable", "data_files", "is_data_file",
-    "load_tables", "split_revision", "text_field",
+    "DATA_SUFFIXES", "ReadTable", "Row", "RowError", "RowSource", "Table", "TypedTable", "check_source", "data_files",
+    "is_data_file", "load_tables", "optional_text", "split_revision", "text_field",
 ]  # fmt: skip

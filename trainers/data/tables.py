@@ -5,7 +5,7 @@ all processes; a file that changed is read anew. Rows of a `datasets` object, of
 """
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import datasets
 
 from .features import TEXT, feature_of, fit_row, join_features, kind_of, kind_of_feature
-from .readers import Row, read_lines, read_rows
+from .readers import Row, read_lines, read_rows, without_surrogates
 
 Rows: TypeAlias = datasets.Dataset | datasets.IterableDataset
 # (row, its number) -> what becomes of it; with a batch size, ({column: values}, numbers) -> {column: values}.
@@ -87,25 +87,33 @@ class ReadTable:
         Raises ValueError naming file and row, where `make` raises RowError or a row cannot be read.
         """
         keywords: dict[str, Any] = {"rows": self, "make": make, "batch_size": batch_size}
-        if self.streaming:
-            return datasets.IterableDataset.from_generator(_made, features=features, gen_kwargs=keywords)
-        if self.stamp is None:
+        if self.stamp is None and not self.streaming:
             made = list(_made(**keywords))
             return datasets.Dataset.from_dict({name: [row[name] for row in made] for name in features}, features)
-        try:
-            return datasets.Dataset.from_generator(_made, features=features, gen_kwargs=keywords)
-        except datasets.exceptions.DatasetGenerationError as error:
-            if isinstance(error.__cause__, ValueError):
-                raise error.__cause__ from None
-            raise
+        return generated(_made, features, keywords, self.streaming)
+
+
+def generated(
+    make: Callable[..., Iterator[Row]], features: datasets.Features, keywords: dict[str, Any], streaming: bool
+) -> Rows:
+    """The rows that `make(**keywords)` gives as a data set; its ValueError and OSError come as they are."""
+    if streaming:
+        return datasets.IterableDataset.from_generator(make, features=features, gen_kwargs=keywords)
+    try:
+        return datasets.Dataset.from_generator(make, features=features, gen_kwargs=keywords)
+    except datasets.exceptions.DatasetGenerationError as error:
+        if isinstance(error.__cause__, ValueError | OSError):
+            raise error.__cause__ from None
+        raise
 
 
 @dataclass(frozen=True)
 class TypedTable:
-    """Rows of a `datasets` object; `name`: of the file that they are from."""
+    """Rows of a `datasets` object; `name`: of the file that they are from; `parts`: of several files, their sizes."""
 
     rows: Rows
     name: str | None = None
+    parts: tuple[tuple[str | None, int], ...] = ()
 
     @property
     def streaming(self) -> bool:
@@ -118,6 +126,10 @@ class TypedTable:
 
     def where(self, number: int) -> str:
         """The file and the row, for people."""
+        for name, size in self.parts:
+            if number < size:
+                return TypedTable(self.rows, name).where(number)
+            number -= size
         return f"{self.name}, row {number + 1}" if self.name else f"Row {number} (the first is 0)"
 
     def dataset(self) -> Rows:
@@ -168,20 +180,6 @@ class TypedTable:
 Table: TypeAlias = ReadTable | TypedTable
 
 
-def joined(tables: Sequence[Table]) -> Table:
-    """The rows of tables of one form, one behind the other."""
-    if len(tables) == 1:
-        return tables[0]
-    if all(isinstance(table, ReadTable) for table in tables):
-        stamps = tuple(table.stamp for table in tables if isinstance(table, ReadTable))
-        return ReadTable(partial(_chained, tables), stamps, tables[0].streaming)
-    return TypedTable(datasets.concatenate_datasets([table.dataset() for table in tables]))
-
-
-def _chained(tables: Sequence[Table]) -> Iterator[tuple[str, Row]]:
-    return itertools.chain.from_iterable(tables)
-
-
 def file_table(path: Path, streaming: bool = False, numbers: tuple[str, ...] = ()) -> ReadTable:
     """The rows of a .jsonl, .json, .csv or .tsv file, see `read_rows`."""
     return ReadTable(partial(read_rows, path, numbers), _stamp(path), streaming)
@@ -209,7 +207,7 @@ def _listed(rows: list[Row]) -> Iterator[tuple[str, Row]]:
     for number, row in enumerate(rows):
         if not isinstance(row, dict):
             raise ValueError(f"Row {number} (the first is 0) is a {type(row).__name__} and must be a dict of fields.")
-        yield f"Row {number} (the first is 0)", row
+        yield f"Row {number} (the first is 0)", without_surrogates(row)
 
 
 def _made(rows: ReadTable, make: Make, batch_size: int | None) -> Iterator[Row]:

@@ -54,6 +54,8 @@ class IdentifiedTexts(Sequence[str]):
 
     def _id(self, row: Row, number: int) -> str:
         value = row.get("_id") if row.get("_id") is not None else row.get("id")
+        if value is not None and (not isinstance(value, str | int) or isinstance(value, bool)):
+            raise ValueError(f"{self.rows.where(number)}: the id is {value!r}; it must be a text or a whole number.")
         return str(number if value is None else value)
 
 

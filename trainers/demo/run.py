@@ -7,6 +7,7 @@ from typing import Any
 from transformers import set_seed
 from transformers.utils import logging
 
+from hub_cards.whole_files import full_disk_named
 from modeling_srlm import SelfRetrievalLM
 
 from ..commands.parsing import parse_arguments
@@ -27,7 +28,8 @@ DESCRIPTION = "The whole loop on the embedded corpus, with a report to look at."
 def main(argv: list[str]) -> None:
     """Runs the demo with the arguments `argv` and prints its table."""
     (options,) = parse_arguments(argv, [DemoArguments], "demo", DESCRIPTION)
-    run_demo(options)
+    with full_disk_named(options.output_dir):
+        run_demo(options)
 
 
 def run_demo(options: DemoArguments) -> dict[str, Any]:

@@ -6,6 +6,7 @@ may look back at are the candidates (Zhang et al., 2023, arXiv 2310.07554).
 
 import hashlib
 import random
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import datasets
@@ -16,6 +17,7 @@ from modeling_srlm import SelfRetrievalLM
 from modeling_srlm.bm25_srlm import Bm25Index
 from modeling_srlm.planning_srlm import Plan
 
+from ..data.faithful import placed
 from ..data.sources import Row, text_field
 from .rows import DECIMALS
 
@@ -122,7 +124,7 @@ class DocumentFeedback:
     def __init__(
         self,
         lm: SelfRetrievalLM,
-        documents: datasets.Dataset,
+        documents: datasets.Dataset | Sequence[Row],
         cuts: int | None = None,
         document_length: int | None = None,
         candidates: Candidates | None = SOME,
@@ -155,7 +157,8 @@ class DocumentFeedback:
             )
 
     def _text(self, number: int) -> str:
-        return text_field(self.documents[number], "text", number)
+        with placed(self.documents):
+            return text_field(self.documents[number], "text", number)
 
     def _ids(self, number: int) -> torch.Tensor:
         if self._tokens[0] != number:

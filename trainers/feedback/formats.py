@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
-from ..data.sources import Row, RowError, text_field
+from ..data.sources import Row, RowError, optional_text, text_field
 
 TARGETS = ("answer", "query")
 
@@ -57,7 +57,10 @@ def read_question(row: Row, number: int, task: str | None, target: str, seed: in
     """
     prompt = _find_prompt(row, number, task)
     candidates = _candidates(row, number)
-    query, middle = text_field(row, "query", number), (row.get("context") or "") + prompt.before_query
+    query, middle = (
+        text_field(row, "query", number),
+        (optional_text(row, "context", number) or "") + prompt.before_query,
+    )
     if target == "query":
         scored = query
     else:
@@ -70,7 +73,7 @@ def read_question(row: Row, number: int, task: str | None, target: str, seed: in
 
 def _find_prompt(row: Row, number: int, task: str | None) -> Prompt:
     name = row.get("task") if task is None else task
-    if name in PROMPTS:
+    if isinstance(name, str) and name in PROMPTS:
         return PROMPTS[name]
     if name == "tool":
         raise RowError(

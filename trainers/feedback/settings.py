@@ -2,8 +2,12 @@
 
 from dataclasses import dataclass, field
 
+from hub_cards.travelling.checks import check_fields, shown
+
+from ..base.arguments import MOST
+from ..data.sources import check_source
 from ..embedded import BACKBONE_FOLDER
-from ..jobs.parts import check_output
+from ..jobs.parts import check_new, check_output
 from .formats import PROMPTS, TARGETS
 
 DOCUMENT = "document"
@@ -58,15 +62,21 @@ class ScoreArguments:
     overwrite: bool = field(default=False, metadata={"help": "Start anew over a finished or interrupted output."})
 
     def __post_init__(self) -> None:
+        check_fields(self, ScoreArguments)
         choices = {"task": (None, *PROMPTS, DOCUMENT), "target": TARGETS, "score": ("mean", "sum")}
         for name, allowed in {**choices, "candidates": ("some", "all")}.items():
             if (value := getattr(self, name)) not in allowed:
                 named = ", ".join(choice for choice in allowed if choice is not None)
                 raise ValueError(f"--{name}={value!r} must be one of {named}: take one of them.")
-        for name, least in {"batch_size": 1, "cuts": 1, "bm25_candidates": 0, "random_candidates": 0}.items():
-            if (value := getattr(self, name)) is not None and value < least:
-                raise ValueError(f"--{name}={value} must be at least {least}: raise it.")
+        sizes = dict.fromkeys(("context_window_size", "chunk_size", "target_size", "document_length"), 1)
+        counts = {"batch_size": 1, "cuts": 1, "bm25_candidates": 0, "random_candidates": 0}
+        for name, least in {**counts, **sizes}.items():
+            if (value := getattr(self, name)) is not None and not least <= value <= MOST:
+                raise ValueError(f"--{name}={shown(value)} must be at least {least} and at most {MOST}: change it.")
         if self.bm25_candidates + self.random_candidates < 2:
             pair = f"--bm25_candidates={self.bm25_candidates} and --random_candidates={self.random_candidates}"
             raise ValueError(f"{pair} must be at least 2 together, as one key teaches nothing: raise one of them.")
         check_output(self.output, data=self.data)
+        if not self.overwrite:
+            check_new(self.output)
+        check_source(self.data)

@@ -14,9 +14,10 @@ from typing import Any
 
 import torch
 
-from hub_cards.whole_files import written_whole
+from hub_cards.whole_files import full_disk_named, written_whole
 
 from ..data.sources import Row
+from .places import check_file
 
 
 class PartFiles:
@@ -37,8 +38,8 @@ class PartFiles:
         """
         if overwrite:
             shutil.rmtree(self.folder, ignore_errors=True)
-        elif self.output.exists() and not self.folder.exists():
-            raise ValueError(f"{self.output} is there already: name another output, or give --overwrite.")
+        else:
+            check_new(self.output)
         if self._settings.exists():
             self._compare(settings)
         else:  # what lies there is of a run that was ended while it removed its parts, and may be of another kind
@@ -79,7 +80,8 @@ class PartFiles:
         What JSON does not know (a table's dates) becomes text.
         """
         line = json.dumps([group, rows], ensure_ascii=False, default=str).encode() + b"\n"
-        with (self.folder / f"part-{process:05}.jsonl").open("ab") as file:
+        part = self.folder / f"part-{process:05}.jsonl"
+        with full_disk_named(part), part.open("ab") as file:
             file.write(line)
             file.flush()
             os.fsync(file.fileno())
@@ -104,8 +106,15 @@ class PartFiles:
                     yield json.dumps(row, ensure_ascii=False)
 
 
+def check_new(output: str | Path) -> None:
+    """ValueError for an output that is there, and is not one that an interrupted run only had to tidy up behind."""
+    if Path(output).exists() and not PartFiles(output).folder.exists():
+        raise ValueError(f"{output} is there already: name another output, or give --overwrite.")
+
+
 def check_output(output: str, suffix: str = ".jsonl", **sources: str | None) -> None:
     """Raises ValueError for an output of another suffix, or in what is read: options' values by their names."""
+    check_file("--output", output)
     path = Path(output).resolve()
     if path.suffix != suffix:
         raise ValueError(f"--output={output!r} must end in {suffix}: give it such a name.")

@@ -34,10 +34,11 @@ class LlaraTrainingArguments(FamilyArguments):
     )
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        check_least(self, 1, "max_length", "precision_k")
         if isinstance(self.stop_words, str):
             self.stop_words = [self.stop_words]
+        super().__post_init__()
+        check_least(self, 1, "max_length", "precision_k")
+        check_least(self, 0, "learning_rate", "loss_weighting_learning_rate")
         self.loaded_stop_words()  # an unknown list is an error now, not after the model has loaded
 
     def loaded_stop_words(self) -> frozenset[str]:

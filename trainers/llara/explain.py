@@ -1,6 +1,6 @@
 """What a LLaRA embedding stands for: the likeliest words at the prompts' special tokens, and how many are right."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -8,6 +8,8 @@ import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
+from hub_cards.travelling.checks import check_positive_int, shown
+from modeling_biencoder.prompting_biencoder import text_list
 from modeling_llara import LlaraForPreTraining, build_row
 from modeling_llara.backbone_llara import scale_logits
 
@@ -42,8 +44,13 @@ def explain(
     """
     if not isinstance(model, LlaraForPreTraining):
         raise TypeError(f"model is a {type(model).__name__}; pass a LlaraForPreTraining.")
-    if k < 1:
-        raise ValueError(f"k={k} must be at least 1: give the number of words to name.")
+    check_positive_int("k", k, "give the number of words to name")
+    check_positive_int("batch_size", batch_size, "give the texts that go through the model at once")
+    if max_length is not None:
+        check_positive_int("max_length", max_length, "give the tokens of a text with both prompts")
+    if isinstance(stop_words, str) or not isinstance(stop_words, Collection):
+        raise TypeError(f"stop_words={shown(stop_words)} must be a set of words: use load_stop_words.")
+    texts, stop_words = text_list(texts), frozenset(stop_words)
     for number, text in enumerate(texts):
         if not isinstance(text, str) or not text.strip():
             raise ValueError(f"Text {number} (the first is 0) is {text!r}; it must be a text that is not blank.")

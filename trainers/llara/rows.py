@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from modeling_llara import LlaraConfig, build_row
 
 from ..data.documents import read_text_files, text_files
-from ..data.sources import Row, RowError, RowSource, Table, TypedTable, is_data_file, load_tables, text_field
+from ..data.sources import Row, RowSource, Table, TypedTable, is_data_file, load_tables, optional_text, text_field
 from .passages import cut_passages
 from .stop_words import without_stop_words
 
@@ -66,12 +66,12 @@ def _load(source: RowSource, split: str, streaming: bool) -> list[Table]:
 
 
 def _normalize(table: Table, tokenizer: PreTrainedTokenizerBase, room: int) -> Rows:
-    _, first = next(iter(table), ("", {}))
+    where, first = next(iter(table), ("The data set", {}))
     if "input" in first:
         return table.map(normalize_row, FEATURES)
     if "text" not in first:
         raise ValueError(
-            f"The data set has the columns {list(first)}; it needs 'input' (with 'output_summarize' "
+            f"{where}: the columns are {list(first)}; there must be 'input' (with 'output_summarize' "
             "and 'output_predict', where there are targets) or 'text', documents to make rows from: rename one."
         )
     size = 1 if table.streaming else 16  # a stream shall hold as little as it can
@@ -85,12 +85,7 @@ def normalize_row(row: Row, number: int) -> Row:
     Raises ValueError with the row number and the field for a passage that is missing or blank, or a target of
     another type than text.
     """
-    targets = {}
-    for field in ("output_summarize", "output_predict"):
-        value = row.get(field)
-        if value is not None and not isinstance(value, str):
-            raise RowError(number, f"field {field!r} is {value!r}; it must be a text or null.")
-        targets[field] = value
+    targets = {field: optional_text(row, field, number) for field in ("output_summarize", "output_predict")}
     return {"input": text_field(row, "input", number), **targets}
 
 

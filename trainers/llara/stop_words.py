@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..data.readers import read_text, refuse_loose_link
+
 # Function words and auxiliaries, written for Lookback; in French also what an apostrophe joins to a word.
 # ruff: noqa: RUF001, RUF002  (typographic quotes are meant)
 _ENGLISH = """a about above after again against all also am an and any are as at be because been before being below
@@ -63,12 +65,13 @@ def load_stop_words(names: Sequence[str]) -> frozenset[str]:
 
 
 def _read_list(name: str) -> frozenset[str]:
+    refuse_loose_link(Path(name))
     if not Path(name).is_file():
         raise ValueError(
             f"stop_words: {name!r} is neither a language ({', '.join(LANGUAGES)}, none) nor a file; "
             "give the path of a text file with your own list."
         )
-    lines = Path(name).read_text(encoding="utf-8").lower().splitlines()
+    lines = read_text(Path(name)).lower().splitlines()
     words = frozenset(word for line in lines for word in line.partition("#")[0].split())
     if not words:
         raise ValueError(f"stop_words: file {name!r} holds no word; for no stop words at all say 'none'.")

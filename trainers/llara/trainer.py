@@ -17,7 +17,7 @@ from ..data.sources import Row, RowSource
 from ..data.transforms import Transform
 from .arguments import LlaraTrainingArguments
 from .collator import LlaraCollator
-from .explain import WordPrecision
+from .explain import PROMPTS, WordPrecision
 from .rows import llara_example, load_llara_rows, passage_room
 
 LOSS_WEIGHTING = "loss_weighting"  # the module of the model that holds learned weights
@@ -47,12 +47,26 @@ class LlaraTrainer(FamilyTrainer):
     _precision: WordPrecision | None = None  # there while an evaluation runs
 
     def new_token_ids(self) -> list[int]:
-        """The special tokens of both prompts."""
-        return [*self.model.config.summarize_token_ids, *self.model.config.predict_token_ids]
+        """The special tokens of both prompts, too."""
+        prompts = (*self.model.config.summarize_token_ids, *self.model.config.predict_token_ids)
+        return sorted({*super().new_token_ids(), *prompts})
 
     def trained_modules(self) -> list[str]:
         """The learned weights of the losses."""
         return [] if self.model.loss_weighting is None else [LOSS_WEIGHTING]
+
+    def metric_names(self) -> list[str]:
+        """The losses, how many words are right, and the weights where they are learned."""
+        precision = [f"{prompt}_precision@{self.args.precision_k}" for prompt in PROMPTS]
+        weights = [name.replace("_loss", "_weight") for name in self.component_names if self.trained_modules()]
+        return [*self.component_names, *precision, *weights]
+
+    def check_best_metric(self) -> None:
+        """As in the base class; and ValueError for a `precision_k` of more words than there are."""
+        words = self.model.get_output_embeddings().weight.shape[0]
+        if self.eval_dataset is not None and self.args.precision_k > words:
+            raise ValueError(f"precision_k={self.args.precision_k} must be at most {words}, the words that there are.")
+        super().check_best_metric()
 
     def load_rows(self, source: RowSource) -> datasets.Dataset | datasets.IterableDataset:
         """Rows with a passage and its targets, cut from documents where the data are text."""

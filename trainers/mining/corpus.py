@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from ..biencoder.rows import normalize_row
 from ..data.faithful import faithful_rows, placed
-from ..data.readers import read_lines
+from ..data.readers import read_lines, without_surrogates
 from ..data.sources import Row, RowError, is_data_file
 
 # Texts, rows with `text` or `passage` (and `title`), a path or a Hub id.
@@ -44,10 +44,10 @@ class Corpus:
     """Passages, each once: of texts that differ in white space alone the first one stays, blank ones go.
 
     Args:
-        passages: (passage, the same without its title).
+        passages: (passage, the same without its title). name: what an error calls them.
     """
 
-    def __init__(self, passages: Iterable[_Passage]):
+    def __init__(self, passages: Iterable[_Passage], name: str = "The corpus"):
         self.texts: list[str] = []
         keys: list[int] = []
         bare_keys: list[int] = []
@@ -63,7 +63,7 @@ class Corpus:
             bare_keys.append(key if bare == text else text_key(bare))
             digest.update(text.encode(errors="surrogatepass") + b"\0")
         if not self.texts:
-            raise ValueError("The corpus holds no passage that is not blank, and needs one or more: give another.")
+            raise ValueError(f"{name} holds no passage that is not blank, and needs one or more: give another.")
         self.digest = digest.hexdigest()
         self._tables = [KeyTable(keys)] if keys == bare_keys else [KeyTable(keys), KeyTable(bare_keys)]
 
@@ -86,7 +86,7 @@ def load_corpus(source: CorpusSource, show_progress: bool = False) -> Corpus:
     Raises ValueError for a row without text, naming its number, and for a source without passages.
     """
     passages = tqdm(_passages(source), desc="Corpus", unit="passage", disable=not show_progress)
-    return Corpus(passages)
+    return Corpus(passages, f"The corpus {str(source)!r}" if isinstance(source, str | Path) else "The corpus")
 
 
 def corpus_of_rows(rows: Sequence[Row], show_progress: bool = False) -> Corpus:
@@ -99,7 +99,7 @@ def corpus_of_rows(rows: Sequence[Row], show_progress: bool = False) -> Corpus:
 
 def _passages(source: CorpusSource) -> Iterator[_Passage]:
     if isinstance(source, list) and all(isinstance(text, str) for text in source):
-        yield from ((text, text) for text in source if isinstance(text, str))
+        yield from ((text, text) for text in map(without_surrogates, source))
     elif isinstance(source, str | Path) and Path(source).is_dir():
         for file in sorted(Path(source).iterdir()):
             if file.is_file() and not file.name.startswith("."):
@@ -117,4 +117,6 @@ def _passage(row: Row, number: int) -> _Passage:
     if not isinstance(text, str):
         raise RowError(number, f"field 'text' of the corpus is {text!r}; it, or 'passage', must be a text.")
     title = row.get("title")
-    return (f"{title} {text}", text) if isinstance(title, str) and title.strip() else (text, text)
+    if title is not None and not isinstance(title, str):
+        raise RowError(number, f"field 'title' of the corpus is {title!r}; it must be a text or null.")
+    return (f"{title} {text}", text) if title and title.strip() else (text, text)

@@ -10,6 +10,7 @@ import torch
 from accelerate import PartialState
 from tqdm.auto import tqdm
 
+from hub_cards.travelling.checks import check_bool, typed
 from modeling_biencoder import BiEncoderModel
 
 from ..data.faithful import faithful_rows, load_faithful_rows
@@ -17,7 +18,7 @@ from ..data.sources import Row, RowSource
 from ..jobs.parts import PartFiles
 from ..jobs.processes import on_main_process, start_processes
 from ..models.load import encoding_settings, load_biencoder
-from ..retrieval.embeddings import EmbeddingFiles
+from ..retrieval.embeddings import EmbeddingFiles, check_embeddings, check_encoder
 from .corpus import Corpus, CorpusSource, corpus_of_rows, load_corpus
 from .retrievers import BM25Retriever, DenseRetriever, FusedRetriever, Retriever
 from .rows import QueryRows, RowMiner
@@ -66,6 +67,11 @@ def mine_hard_negatives(
     """
     checked = MiningSettings(**settings)
     checked.check_model(model is not None)
+    for name, value in {"overwrite": overwrite, "show_progress": show_progress}.items():
+        check_bool(name, value)
+    typed("output", output, str | Path | None)
+    if model is not None and not isinstance(model, str | Path):
+        check_encoder(model)
     loaded: Any = load_biencoder(str(model)) if isinstance(model, str | Path) else model
     if loaded is not model:
         loaded = loaded.to(start_processes().device)
@@ -93,6 +99,8 @@ def mine_to_file(
     The file does not depend on either, to the last digit where every process has as many threads.
     """
     settings.check_model(model is not None)
+    if model is not None:
+        model.encode([], task=settings.task)  # an unknown task is an error now
     state = start_processes()
     show = show_progress and state.is_main_process
     table, passages = _read(faithful_rows(rows), corpus, settings, show)
@@ -136,9 +144,10 @@ def _embed(
     state: PartialState | None,
 ) -> torch.Tensor:
     if folder is None or state is None:
-        return model.encode(
+        found = model.encode(
             corpus.texts, "passage", settings.task, batch_size=settings.batch_size, show_progress=show_progress
         )
+        return check_embeddings(found, len(corpus))
     files = EmbeddingFiles(folder, corpus.texts, settings.batch_size)
     files.fill(model, settings.task, state.process_index, state.num_processes)
     state.wait_for_everyone()

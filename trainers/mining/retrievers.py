@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from modeling_biencoder import BiEncoderModel
 
 from ..retrieval.bm25 import BM25Index
+from ..retrieval.embeddings import check_embeddings
 from ..retrieval.search import PassageIndex
 from .corpus import Corpus
 from .filters import fuse_ranks
@@ -122,7 +123,8 @@ class DenseRetriever:
         return self.embeddings[place] if encoded is None else encoded
 
     def _encode(self, texts: list[str], role: str, task: str | None) -> torch.Tensor:
-        return self._comparable(self.model.encode(texts, role, task, batch_size=self.batch_size, show_progress=False))
+        found = self.model.encode(texts, role, task, batch_size=self.batch_size, show_progress=False)
+        return self._comparable(check_embeddings(found, len(texts)))
 
     def _comparable(self, embeddings: torch.Tensor) -> torch.Tensor:
         """So that the dot product is the model's similarity."""

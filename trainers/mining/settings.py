@@ -2,7 +2,11 @@
 
 from dataclasses import dataclass, field
 
-from ..jobs.parts import check_output
+from hub_cards.travelling.checks import check_fields
+
+from ..base.arguments import check_least
+from ..data.sources import check_source
+from ..jobs.parts import check_new, check_output
 from ..retrieval.search import check_index
 
 RETRIEVERS = ("bm25", "dense", "both")
@@ -30,14 +34,20 @@ class MineArguments:
     overwrite: bool = field(default=False, metadata={"help": "Start anew over a finished or interrupted output."})
 
     def __post_init__(self) -> None:
+        check_fields(self, MineArguments)
         check_output(self.output, data=self.data, corpus=self.corpus)
+        if not self.overwrite:
+            check_new(self.output)
+        check_source(self.data)
+        if self.corpus is not None:
+            check_source(self.corpus)
 
 
 @dataclass
 class MiningSettings:
     """How negatives are found. Scores are the retriever's: BM25's, else the bi-encoder's similarity.
 
-    Raises ValueError for values that are no choice or do not fit.
+    Raises TypeError or ValueError for values of another type, that are no choice or do not fit.
     """
 
     retriever: str = field(
@@ -71,13 +81,13 @@ class MiningSettings:
     block_size: int = field(default=512, metadata={"help": "Rows that are searched for at once."})
 
     def __post_init__(self) -> None:
+        check_fields(self, MiningSettings)
         choices = {"retriever": RETRIEVERS, "sampling": SAMPLINGS, "existing": EXISTING}
         for name, allowed in choices.items():
             if (value := getattr(self, name)) not in allowed:
                 raise ValueError(f"{name}={value!r} must be one of {', '.join(allowed)}: take one of them.")
-        for name, least in {"rank_from": 0, "num_negatives": 1, "batch_size": 1, "block_size": 1}.items():
-            if (value := getattr(self, name)) < least:
-                raise ValueError(f"{name}={value} must be at least {least}: raise it.")
+        check_least(self, 0, "rank_from")
+        check_least(self, 1, "rank_to", "num_negatives", "batch_size", "block_size")
         if self.rank_to <= self.rank_from:
             raise ValueError(
                 f"rank_to={self.rank_to} must be above rank_from={self.rank_from}: raise it, or lower that."

@@ -6,11 +6,14 @@ from typing import Any
 from transformers import AutoTokenizer
 from transformers.tokenization_utils_base import TOKENIZER_CONFIG_FILE
 
+from hub_cards.travelling.loading import split_keywords
 from modeling_biencoder import BiEncoderConfig, BiEncoderModel
 from modeling_llara import LlaraConfig, LlaraForPreTraining
+from modeling_llara.backbone_llara import load_backbone
 from modeling_srlm import SelfRetrievalConfig, SelfRetrievalLM
 
 from .adapters import no_adapter, put_adapter
+from .bases import grow
 from .components import build_srlm
 from .convert import build_biencoder
 from .kind import Found, find_file, look, other_repo, place_of
@@ -79,7 +82,7 @@ def build_found(found: Found, is_trainable: bool = False, **settings: Any) -> An
     model = _base_model(found, found.base, settings)
     if find_file(found.source, TOKENIZER_CONFIG_FILE, found.loading) is not None:
         model.tokenizer = AutoTokenizer.from_pretrained(found.source, **found.loading)
-    _grow(model, found)
+    grow(model, found.adapter, found.config.text_config.vocab_size)
     _check_base(model.config, found.config, found.source, found.base.source)
     put_adapter(model, found, is_trainable)
     return model
@@ -102,9 +105,25 @@ def _base_model(found: Found, base: Found, settings: dict[str, Any]) -> Any:
     if family is BiEncoderModel:
         return build_biencoder(base.source, kind=base.model_type, **settings)
     if family is LlaraForPreTraining:
-        fields = {name: getattr(found.config, name) for name in _LLARA_SETTINGS}
-        return family.from_backbone(base.source, **{**fields, **settings})
+        return _llara_base(found, base, settings)
     return _self_retrieval_base(found, base, settings)
+
+
+def _llara_base(found: Found, base: Found, settings: dict[str, Any]) -> LlaraForPreTraining:
+    """The LLaRA model on a plain backbone, its prompts as in the training, which may have had more tokens before.
+
+    Where the adapter brings no rows of the prompts' tokens, they are made again.
+    """
+    given, loading = split_keywords(settings, LlaraConfig.keywords(), "load_adapted")
+    if find_file(found.source, TOKENIZER_CONFIG_FILE, found.loading) is not None:
+        decoder = load_backbone(base.source, **loading)
+        prompts = [*found.config.summarize_token_ids, *found.config.predict_token_ids]
+        if grow(decoder, found.adapter, found.config.text_config.vocab_size, prompts, "backbone."):
+            tokenizer = AutoTokenizer.from_pretrained(found.source, **found.loading)
+            fields = {name: getattr(found.config, name) for name in LlaraConfig.keywords() if name != "text_config"}
+            return LlaraForPreTraining.from_backbone(decoder, tokenizer, **{**fields, **given})
+    fields = {name: getattr(found.config, name) for name in _LLARA_SETTINGS}
+    return LlaraForPreTraining.from_backbone(base.source, **{**fields, **settings})
 
 
 def _self_retrieval_base(found: Found, base: Found, settings: dict[str, Any]) -> SelfRetrievalLM:
@@ -124,7 +143,8 @@ def _self_retrieval_base(found: Found, base: Found, settings: dict[str, Any]) ->
     fields.update({key: value for key, value in settings.items() if key in names})
     loading = {key: value for key, value in settings.items() if key not in {*names, *place, *components}}
     dtype = {name: loading[name] for name in ("dtype", "torch_dtype") if name in loading}  # of both parts
-    components["retriever_kwargs"] = {**dtype, **(components.get("retriever_kwargs") or {})}
+    if components.get("retriever") is not None:
+        components["retriever_kwargs"] = {**dtype, **(components.get("retriever_kwargs") or {})}
     model = build_srlm(base.source, model_kwargs=loading, **place, **components, **fields)
     if model.config.retriever_settings != found.config.retriever_settings:
         raise ValueError(
@@ -132,26 +152,6 @@ def _self_retrieval_base(found: Found, base: Found, settings: dict[str, Any]) ->
             f"that of the training had {found.config.retriever_settings}: give that one."
         )
     return model
-
-
-def _grow(model: Any, found: Found) -> None:
-    """Make room for tokens that were added before the training, where the adapter brings the rows of all of them."""
-    added = range(model.config.text_config.vocab_size, found.config.text_config.vocab_size)
-    embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
-    layers = [embeddings] if head is None or head.weight is embeddings.weight else [embeddings, head]
-    names = {module: name for name, module in model.named_modules()}
-    if added and all(_brings_rows(found.adapter, names[layer], layer is embeddings, added) for layer in layers):
-        model.resize_token_embeddings(len(added) + added.start, mean_resizing=False)
-
-
-def _brings_rows(adapter: Any, name: str, is_input: bool, added: range) -> bool:
-    rows = getattr(adapter, "trainable_token_indices", None) or {}
-    if isinstance(rows, list):  # peft takes a list for the input embeddings
-        return is_input and set(added) <= set(rows)
-    whole = dict.fromkeys(getattr(adapter, "modules_to_save", None) or (), added)
-    return any(
-        f".{name}".endswith(f".{key}") and set(added) <= set(ids) for key, ids in [*rows.items(), *whole.items()]
-    )
 
 
 def _check_base(actual: Any, wanted: Any, source: str, base: str) -> None:

@@ -15,10 +15,13 @@ from peft import (
 from peft.utils import CONFIG_NAME as ADAPTER_CONFIG_NAME
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
-from transformers.utils import ADAPTER_SAFE_WEIGHTS_NAME
+from transformers.utils import ADAPTER_SAFE_WEIGHTS_NAME, logging
 
+from hub_cards.travelling.checks import check_bool
+from hub_cards.travelling.saving import is_full_disk
 from modeling_srlm import SelfRetrievalLM
 
+from .bases import check_added_rows, record_base
 from .kind import Found, find_adapter, find_file, place_of
 from .quantization import prepare_quantized
 
@@ -31,11 +34,12 @@ ADAPTER_KINDS = (
 )  # fmt: skip
 _PREFIX = "base_model.model."
 
+logger = logging.get_logger(__name__)
+
 
 def adapter_name(model: PreTrainedModel) -> str:
     """The name of the adapter on the model; ValueError where there are several, as one is trained and saved."""
-    names = list(model.peft_config)
-    if len(names) > 1:
+    if len(names := list(model.peft_config)) > 1:
         raise ValueError(
             f"The model has the adapters {', '.join(map(repr, names))}, and one is trained and saved here: take the "
             f"others out with model.delete_adapter({names[1]!r})."
@@ -43,16 +47,46 @@ def adapter_name(model: PreTrainedModel) -> str:
     return names[0]
 
 
-def take_adapter(model: PreTrainedModel) -> None:
+def take_adapter(model: PreTrainedModel, trains: bool = True) -> None:
     """Check the adapter that a model came with, and name in it what it was made for, where nothing is named.
 
-    Raises ValueError for several adapters, and for a kind that is not one of ADAPTER_KINDS.
+    Raises ValueError for several adapters, for a kind that is not one of ADAPTER_KINDS, for one that was loaded for
+    use where it is to train (`trains`), and where tokens were added to the base whose rows the adapter would not save.
     """
     config: Any = model.peft_config[adapter_name(model)]
     _check_kind(config)
     config.task_type = config.task_type or _task_type(model)
     if not config.base_model_name_or_path:
-        _record_base(model)
+        record_base(model, config)
+    if trains and not any(value.requires_grad for value in model.parameters()):
+        raise ValueError(
+            "The adapter on the model was loaded for use, and nothing in it trains: load it with load_adapted(..., "
+            "is_trainable=True), or give a command its base as --model and the adapter as --adapter."
+        )
+    check_added_rows(model, config)
+    if not config.base_model_name_or_path:
+        logger.warning(
+            "The adapter will not name its base, which was made in memory: save that with save_pretrained, and give "
+            "its folder as base= (--base) where the adapter is loaded."
+        )
+
+
+def check_model(model: object) -> None:
+    """TypeError for what is no model of transformers."""
+    if not isinstance(model, PreTrainedModel):
+        raise TypeError(
+            f"model is a {type(model).__name__} and must be a model of transformers, such as ours: load one."
+        )
+
+
+def _check_modules_to_save(model: PreTrainedModel, config: Any) -> None:
+    """ValueError for a name that no module ends in: peft would pass over it without a word."""
+    modules = [name for name, _ in model.named_modules()]
+    for wanted in getattr(config, "modules_to_save", None) or ():
+        if not any(f".{name}".endswith(f".{wanted}") for name in modules):
+            raise ValueError(
+                f"modules_to_save names {wanted!r}, and the model has no such module: see named_modules()."
+            )
 
 
 def has_adapters(model: PreTrainedModel) -> bool:
@@ -77,29 +111,37 @@ def add_adapter(
         trained_modules: names of modules that a LoRA trains whole and saves, beside those of the configuration.
 
     Raises TypeError for what is no PeftConfig, ValueError for a kind of adapter that is not one of ADAPTER_KINDS,
-    and for a model that has an adapter already.
+    for `modules_to_save` that are not there, and for a model that has an adapter already.
     """
     if not isinstance(peft_config, PeftConfig):
         raise TypeError(
             f"peft_config is a {type(peft_config).__name__} and must be a PeftConfig: pass peft.LoraConfig()."
         )
+    check_model(model)
     if has_adapters(model):
         raise ValueError("The model has an adapter already: merge it first, or leave peft_config out to train it on.")
     _check_kind(peft_config)
+    _check_modules_to_save(model, peft_config)
     peft_config = copy.deepcopy(peft_config)
     peft_config.task_type = peft_config.task_type or _task_type(model)
     if isinstance(peft_config, LoraConfig):
         if peft_config.target_modules is None:
             peft_config.target_modules = "all-linear"
             if peft_config.exclude_modules is None:  # a nested retriever is frozen: an adapter in it gets no gradient
-                peft_config.exclude_modules = _all_but(model, [model.base_model_prefix])
+                peft_config.exclude_modules = rf"(?!({model.base_model_prefix})(\.|$)).*"
         if new_token_ids and not peft_config.trainable_token_indices and not peft_config.modules_to_save:
             peft_config.trainable_token_indices = _token_rows(model, new_token_ids)
         if trained_modules:
             peft_config.modules_to_save = [*(peft_config.modules_to_save or ()), *trained_modules]
     prepare_quantized(model)
-    model.add_adapter(peft_config, ADAPTER_NAME)
-    _record_base(model)
+    try:
+        model.add_adapter(peft_config, ADAPTER_NAME)
+    except (IndexError, TypeError) as error:
+        raise ValueError(
+            f"peft cannot put this {type(peft_config).__name__} on the model: {error}. Give trainable_token_indices "
+            "within the vocabulary, and leave embeddings whose rows train (LLaRA's do) out of target_modules."
+        ) from error
+    record_base(model, model.peft_config[ADAPTER_NAME])
 
 
 def _task_type(model: PreTrainedModel) -> str:
@@ -113,25 +155,6 @@ def _check_kind(peft_config: PeftConfig) -> None:
             "or change by steps of their own, which training and checkpoints would leave out. Use one of "
             f"{', '.join(kind.value for kind in ADAPTER_KINDS)}."
         )
-
-
-def _record_base(model: PreTrainedModel) -> None:
-    """Name in the adapter's configuration what it was made for: the model's repo, or the backbone's of a new model."""
-    config = model.config if model.name_or_path else model.config.get_text_config()
-    recorded: Any = model.peft_config[adapter_name(model)]
-    recorded.base_model_name_or_path = model.name_or_path or config.name_or_path or None
-    recorded.revision = getattr(config, "_commit_hash", None)
-    # On the plain backbone, where nothing has the names that things have here, peft would leave all weights out with a
-    # warning and give the base's outputs (0.21): so it finds every layer excluded, which is an error.
-    if not model.name_or_path and getattr(recorded, "exclude_modules", "") is None:
-        recorded.exclude_modules = _all_but(model, [name for name, _ in model.named_children()])
-
-
-def _all_but(model: PreTrainedModel, parts: list[str]) -> str:
-    """A pattern of the names of all modules outside of these parts of a model; its comment is for who reads peft's
-    error, which says to look at `exclude_modules`."""
-    hint = f"(?#an adapter of a {model.config.model_type}: load it with trainers.load_adapted)"
-    return rf"{hint}(?!({'|'.join(parts)})(\.|$)).*"
 
 
 def _token_rows(model: PreTrainedModel, token_ids: list[int]) -> dict[str, list[int]]:
@@ -159,6 +182,8 @@ def load_adapter(
 
     Raises ValueError where there is no adapter, one of a kind that our models do not take, or of another model.
     """
+    check_model(model)
+    check_bool("is_trainable", is_trainable)
     place = place_of({**loading, "revision": revision})
     if (adapter := find_adapter(source, place)) is None:
         raise no_adapter(source)
@@ -175,7 +200,7 @@ def put_adapter(model: PreTrainedModel, found: Found, is_trainable: bool = False
     prepare_quantized(model, train=is_trainable)
     # transformers' own load_adapter loses a DoRA's magnitudes.
     model.add_adapter(config, ADAPTER_NAME)
-    _record_base(model)
+    record_base(model, model.peft_config[ADAPTER_NAME])
     load_adapter_weights(model, found.source, found.loading)
     if not is_trainable:
         model.eval().requires_grad_(False)
@@ -200,6 +225,8 @@ def load_adapter_weights(
     try:
         file = find_file(source, ADAPTER_SAFE_WEIGHTS_NAME, place or {}, needed=True)
     except OSError as error:
+        if is_full_disk(error):
+            raise
         raise ValueError(
             f"{str(source)!r} holds no {ADAPTER_SAFE_WEIGHTS_NAME}: it is not a checkpoint of an adapter. Give the "
             "folder or Hub id of one."

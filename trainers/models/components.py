@@ -28,11 +28,14 @@ def build_srlm(
     own = {name: value for name, value in settings.items() if name not in (*PLACE, "quantization_config")}
     place, quantized = place_of(settings), settings.get("quantization_config")
     loading = place if quantized is None else {"quantization_config": quantized, **place}
+    if not isinstance(backbone, str | Path):  # of no use, and some are for the retriever as well
+        loading = {name: value for name, value in loading.items() if name not in other_repo(place)}
+    beside = other_repo(place) if isinstance(settings.get("retriever"), str | Path) else {}
     pin = {} if retriever_revision is None else {"revision": retriever_revision}
     return SelfRetrievalLM.from_components(
         str(backbone) if isinstance(backbone, Path) else backbone,
         tokenizer,
         model_kwargs={**(model_kwargs or {}), **loading},
-        retriever_kwargs={**other_repo(place), **(retriever_kwargs or {}), **pin},
+        retriever_kwargs={**beside, **(retriever_kwargs or {}), **pin},
         **{"retrieval_method": "bm25", **own},
     )

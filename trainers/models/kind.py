@@ -73,13 +73,17 @@ def look(
 
 def _read_config(source: str, place: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """The configuration, and the keywords with the commit that it was read at."""
+    config = _config(source, place)
+    commit = commit_of(source, place)
+    return config, {**place, "revision": commit} if commit else place
+
+
+def _config(source: str, place: dict[str, Any]) -> Any:
     try:
-        config = AutoConfig.from_pretrained(source, **place)
+        return AutoConfig.from_pretrained(source, **place)
     except OSError as error:
         error.add_note(f"No model could be read from {source!r}: give a folder that is there, or user/name.")
         raise
-    commit = commit_of(source, place)
-    return config, {**place, "revision": commit} if commit else place
 
 
 def _look_at_base(source: str, adapter: PeftConfig, base: str | Path | None, place: dict[str, Any]) -> Found:
@@ -107,6 +111,18 @@ def find_file(source: str | Path, name: str, place: dict[str, Any], needed: bool
     return cached_file(str(source), name, _raise_exceptions_for_missing_entries=needed, **hub)
 
 
+def check_plain(source: Any, kind: str, wanted: str) -> Any:
+    """`source`, of the `model_type` `kind`; ValueError where it is one of ours, and no backbone for a `wanted` one."""
+    on_llara = (kind, wanted) == ("lookback_llara", "lookback_biencoder")  # brings its prompts and pooling
+    if not kind.startswith("lookback_") or on_llara:
+        return source
+    name = repr(str(source)) if isinstance(source, str | Path) else f"the {type(source).__name__}"
+    raise ValueError(
+        f"{name} is of type {kind!r} and must be a {wanted} here, or a plain backbone: give one; the backbone inside "
+        "(.backbone, of a self-retrieval LM .language_model) is one, saved with save_pretrained beside its tokenizer."
+    )
+
+
 def place_of(keywords: dict[str, Any]) -> dict[str, Any]:
     """Those of the keywords that are of `PLACE`, and given."""
     return {name: keywords[name] for name in PLACE if keywords.get(name) is not None}
@@ -121,4 +137,4 @@ def model_type(model: ModelSource, keywords: dict[str, Any]) -> str:
     """The `model_type` of a model, or of the one in a folder or repo; `keywords` may say which revision."""
     if isinstance(model, PreTrainedModel):
         return model.config.model_type
-    return AutoConfig.from_pretrained(model, **place_of(keywords)).model_type
+    return _config(str(model), place_of(keywords)).model_type

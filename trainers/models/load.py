@@ -1,9 +1,11 @@
 """A model for a command, from whatever form it comes in: looked at once (`kind.look`), then built."""
 
+import os
 from typing import Any
 
 from transformers import AutoTokenizer
 
+from hub_cards.travelling.saving import is_full_disk
 from modeling_biencoder import BiEncoderConfig, BiEncoderModel
 from modeling_biencoder.sentence_transformers_biencoder import read_sentence_transformer
 from modeling_llara import LlaraConfig, LlaraForPreTraining
@@ -14,7 +16,7 @@ from ..jobs.parts import weights_digest
 from .adapted import build_found
 from .components import build_srlm
 from .convert import biencoder_from_llara, check_ends_open
-from .kind import PLACE, Found, look, place_of
+from .kind import PLACE, Found, check_plain, look, place_of
 from .merging import merge_adapter
 
 
@@ -33,8 +35,9 @@ def load_biencoder(source: str, pooling: str | None = None, **loading: Any) -> B
     """
     try:
         found = look(source, **loading)
-    except (OSError, ValueError):  # sentence-transformers may have the backbone in a folder of its own
-        if pooling is not None or read_sentence_transformer(source, place_of(loading)) is None:
+    except (OSError, ValueError) as error:  # sentence-transformers may have the backbone in a folder of its own
+        there = os.path.isdir(source) or "does not appear to have a file named" in str(error)
+        if pooling is not None or not there or read_sentence_transformer(source, place_of(loading)) is None:
             raise
         return BiEncoderModel.from_backbone(source, **loading).eval()
     kind = found.model_type
@@ -43,6 +46,7 @@ def load_biencoder(source: str, pooling: str | None = None, **loading: Any) -> B
     if theirs and pooling is None:
         return BiEncoderModel.from_backbone(source, **found.loading).eval()
     if not ours and not theirs:
+        check_plain(source, kind, BiEncoderConfig.model_type)
         if pooling is None:
             raise ValueError(
                 f"{source!r} is a plain {kind}, no bi-encoder: say how it is pooled with --pooling last_token, cls or "
@@ -81,6 +85,7 @@ def load_as_biencoder(
             f"{source!r} is an adapter of a {found.model_type!r} model and must be one of a LLaRA model to be "
             "converted: merge it into its base with `lookback merge`."
         )
+    check_plain(source, found.model_type, LlaraConfig.model_type)
     tokenizer = AutoTokenizer.from_pretrained(source, **found.loading)
     config = adapted_config(tokenizer)
     if config is None:
@@ -106,6 +111,8 @@ def load_llara(source: str, **loading: Any) -> LlaraForPreTraining:
     try:
         found = look(source, **loading)
     except OSError as error:
+        if is_full_disk(error):
+            raise
         raise ValueError(f"--model={source!r} is no folder or Hub repo of a model: {error}") from error
     if found.model_type != LlaraConfig.model_type:
         raise ValueError(
@@ -135,6 +142,7 @@ def load_srlm(
     """
     found = look(source, **loading)
     if found.model_type != SelfRetrievalConfig.model_type:
+        check_plain(source, found.model_type, SelfRetrievalConfig.model_type)
         place = _of_backbone(found, loading)
         complete = {**_defaults(found.config, settings), **settings}
         if retriever is not None:

@@ -10,7 +10,7 @@ from torch import nn
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from .adapters import has_adapters
+from .adapters import check_model, has_adapters
 from .quantization import quantized_part
 
 
@@ -28,6 +28,7 @@ def merge_adapter(model: PreTrainedModel) -> Any:
         ValueError: for a model without an adapter, one with quantised weights (they would be rounded once more), and
             an adapter whose merged weights are not finite.
     """
+    check_model(model)
     if not has_adapters(model):
         raise ValueError("The model has no adapter to merge: put one on it with add_adapter or load_adapter.")
     if quantized_part(model) is not None:

@@ -8,9 +8,11 @@ import torch
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from ..data import sources
 from ..data.documents import document_table
+from ..data.joining import joined
+from ..data.readers import refuse_loose_link
 from ..data.sources import Row, load_tables
-from ..data.tables import joined
 from ..embedded.corpus import standard_library
 from ..srlm.rows import load_chats
 from .measure import tokenize_texts
@@ -75,6 +77,8 @@ def _text(row: Row, where: str) -> str:
 
 
 def check_source(source: str) -> None:
-    """Raises ValueError for a path that is not there."""
+    """Raises ValueError for a path that is not there, and for a file whose first row does not load."""
+    refuse_loose_link(Path(source))
     if not Path(source).exists():
         raise ValueError(f"--data={source!r} is neither a file nor a folder: name one that is there.")
+    sources.check_source(source)

@@ -19,7 +19,7 @@ from typing import Any
 
 import datasets
 
-from ..data.readers import COMPRESSIONS, data_suffix
+from ..data.readers import COMPRESSIONS, data_suffix, refuse_loose_link
 from ..data.sources import Row, TypedTable, load_tables
 from ..data.texts import passage_text
 from .data import RetrievalData, make_retrieval_data
@@ -62,19 +62,27 @@ def load_retrieval_data(
     and judgements that name no query or no passage that is there. Queries without a relevant passage or without a
     text are left out, and a relevant passage that is not there counts as not found; warnings say how many.
     """
+    check_retrieval_source(source)
     folder = Path(source)
     if not folder.is_dir():
-        if folder.exists() or folder.is_absolute() or str(source).count("/") != 1:
-            raise ValueError(f"There is no folder {str(source)!r}: give a path that exists or a Hub id user/name.")
         return {folder.name: _load_hub(str(source), split, revision)}
     if revision is not None:
         raise ValueError(f"revision={revision!r} is for a Hub id, and {str(source)!r} is a folder: leave it out.")
     parts = [folder] if _is_one(folder) else _parts(folder)
-    if not parts:
+    return {part.resolve().name: _load_folder(part, split) for part in parts}
+
+
+def check_retrieval_source(source: str | Path) -> None:
+    """ValueError for what is neither a folder with the three tables, or with such folders, nor a Hub id."""
+    folder = Path(source)
+    if not folder.is_dir():
+        refuse_loose_link(folder)
+        if folder.exists() or folder.is_absolute() or str(source).count("/") != 1:
+            raise ValueError(f"There is no folder {str(source)!r}: give a path that exists or a Hub id user/name.")
+    elif not _is_one(folder) and not _parts(folder):
         raise ValueError(
             f"Folder {str(source)!r} holds no corpus, queries and qrels, and no folder that does: put them there."
         )
-    return {part.resolve().name: _load_folder(part, split) for part in parts}
 
 
 def _is_one(folder: Path) -> bool:
@@ -145,7 +153,7 @@ def _grade(row: Row, where: str) -> float:
     value = row.get("score")
     try:
         grade = 1.0 if value is None else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         grade = math.nan
     if not math.isfinite(grade):
         raise ValueError(f"{where}: field 'score' is {value!r}; it must be a number.")

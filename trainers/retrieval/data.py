@@ -119,7 +119,7 @@ def _grades(judgements: Any, where: str) -> dict[Any, float]:
 def _grade(grade: Any, where: str) -> float:
     try:
         value = math.nan if isinstance(grade, str | bytes) else float(grade)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         value = math.nan
     if not math.isfinite(value):
         raise ValueError(f"{where}: the grade is {grade!r}; it must be a finite number, above 0 where relevant.")

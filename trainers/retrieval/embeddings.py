@@ -3,16 +3,46 @@
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 
+from hub_cards.travelling.checks import typed
 from hub_cards.whole_files import written_whole
 from modeling_biencoder import BiEncoderModel
 
 BATCHES_A_FILE = 64
 DTYPES = {"float32": ("F32", torch.float32), "float16": ("F16", torch.float16)}
+
+
+def check_encoder(model: Any) -> None:
+    """TypeError for a model that does not embed texts as a bi-encoder does."""
+    if isinstance(model, type) or not callable(getattr(model, "encode", None)) or not hasattr(model, "config"):
+        raise TypeError(f"model is a {type(model).__name__} and must be a BiEncoderModel: load or build one.")
+
+
+def check_embeddings(found: Any, count: int) -> torch.Tensor:
+    """What a bi-encoder's `encode` gave for `count` texts, float32 on the CPU, checked.
+
+    Raises TypeError for what is no floating-point matrix, ValueError for another number of rows, no columns, and
+    numbers that are not finite.
+    """
+    rule = f"it must return ({count}, d) finite numbers, an embedding a text: mend the model's encode."
+    try:
+        embeddings = torch.as_tensor(found).detach()
+        if not embeddings.is_floating_point():
+            raise TypeError(f"{embeddings.dtype} is no floating point")
+        embeddings = embeddings.to("cpu", torch.float32)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"encode returned a {type(found).__name__} ({error}); {rule}") from error
+    if embeddings.ndim != 2 or len(embeddings) != count or not embeddings.shape[1]:
+        raise ValueError(f"encode returned shape {tuple(embeddings.shape)}; {rule}")
+    if not embeddings.isfinite().all():
+        raise ValueError(f"encode returned NaN or infinity; {rule}")
+    return embeddings
 
 
 class EmbeddingFiles:
@@ -46,7 +76,7 @@ class EmbeddingFiles:
                 texts, role, task, batch_size=self.batch_size, truncate_dim=truncate_dim, show_progress=False
             )
             with written_whole(self._path(part)) as new:
-                save_file({"embeddings": embeddings}, new)
+                save_file({"embeddings": check_embeddings(embeddings, len(texts))}, new)
 
     def blocks(self) -> Iterator[torch.Tensor]:
         """The embeddings, file by file."""
@@ -124,13 +154,26 @@ def _header(shape: tuple[int, int], dtype: str, metadata: dict[str, str]) -> byt
 def load_embeddings(path: str | Path) -> tuple[torch.Tensor, list[str]]:
     """(texts, width) embeddings and the ids of the texts, as `lookback encode` wrote them.
 
-    Raises ValueError where the file of ids is missing or has another number of lines.
+    Raises ValueError for a file that is missing or holds no embeddings, and where the file of ids is missing or has
+    another number of lines.
     """
-    embeddings = load_file(path)["embeddings"]
+    typed("path", path, str | Path)
+    if not Path(path).is_file():
+        raise ValueError(f"There is no file {str(path)!r}: give the .safetensors file that `lookback encode` wrote.")
+    try:
+        embeddings = load_file(path)["embeddings"]
+        check_embeddings(embeddings, len(embeddings))
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{str(path)!r} holds no embeddings that `lookback encode` wrote ({error}): encode anew."
+        ) from error
     if not ids_path(path).is_file():
         raise ValueError(f"{str(path)!r} has no ids: {ids_path(path)} is missing: put it there, or encode anew.")
     with ids_path(path).open(encoding="utf-8") as lines:
-        ids = [json.loads(line) for line in lines]
+        try:
+            ids = [json.loads(line) for line in lines]
+        except ValueError as error:
+            raise ValueError(f"{ids_path(path)} must hold an id a line, as JSON ({error}): encode anew.") from error
     if len(ids) != len(embeddings):
         raise ValueError(
             f"{ids_path(path)} has {len(ids)} ids for {len(embeddings)} embeddings, and both must be of one run: "

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from hub_cards.travelling.checks import check_positive_int
+from hub_cards.travelling.checks import check_positive_int, typed
 from modeling_biencoder import BiEncoderModel
 from modeling_biencoder.gather_biencoder import gather_rows, gather_sizes, is_distributed
 from modeling_biencoder.inputs_biencoder import check_max_length, check_truncate_dim
@@ -14,6 +14,7 @@ from modeling_biencoder.pooling_biencoder import finish
 
 from .bm25 import BM25Index
 from .data import Judgements, RetrievalData, make_retrieval_data
+from .embeddings import check_embeddings, check_encoder
 from .metrics import DEFAULT_METRICS, check_metrics, retrieval_metrics
 from .search import top_k_passages
 
@@ -67,6 +68,12 @@ class RetrievalEvaluator:
     ):
         check_metrics(metrics, ks)
         check_positive_int("batch_size", batch_size)
+        typed("task", task, str | None)
+        for width in typed("truncate_dims", truncate_dims, Sequence[int] | None) or ():
+            check_positive_int("truncate_dims", width, "give widths to cut the embeddings to")
+        for name, length in {"query_max_length": query_max_length, "passage_max_length": passage_max_length}.items():
+            if length is not None:
+                check_positive_int(name, length, "give the most tokens of a text")
         data = _checked(queries, corpus, qrels)
         self.queries, self.corpus, self.qrels, self.left_out = data.queries, data.corpus, data.qrels, data.left_out
         self.ks, self.metrics, self.task, self.batch_size = tuple(ks), tuple(metrics), task, batch_size
@@ -80,6 +87,7 @@ class RetrievalEvaluator:
 
     def check(self, model: BiEncoderModel) -> None:
         """Raises ValueError for a task, a width or a length that the model does not have."""
+        check_encoder(model)
         for role, length in self.max_lengths.items():
             if length is not None:
                 check_max_length(f"{role}_max_length", length, model.config.max_positions)
@@ -96,6 +104,9 @@ class RetrievalEvaluator:
             batch_size: in place of the constructor's.
             show_progress: progress bars; None shows them for jobs of more than two seconds.
         """
+        if batch_size is not None:
+            check_positive_int("batch_size", batch_size)
+        typed("show_progress", show_progress, bool | None)
         self.check(model)
         found: dict[str, float] = {}
         for dim, run in self.search(model, batch_size, show_progress).items():
@@ -126,10 +137,11 @@ class RetrievalEvaluator:
 
         def encode(texts: Sequence[str], role: str) -> torch.Tensor:
             with _cut_at(model, self.max_lengths[role]):
-                return model.encode(
+                found = model.encode(
                     texts, role=role, task=self.task, batch_size=batch_size or self.batch_size,
                     show_progress=show_progress if rank == 0 else False,
                 )  # fmt: skip
+                return check_embeddings(found, len(texts))
 
         queries = _encode_shared(list(self.queries.values()), model, encode)
         passages = list(self.corpus.values())[rank::processes]

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from hub_cards.travelling.checks import check_positive_int
+
 from ..metric_modules.retrieval_metrics.ranking_metrics import (
     DEFAULT_METRICS,
     METRICS,
@@ -86,6 +88,11 @@ def push_metric(repo_id: str, private: bool | None = None, token: str | bool | N
 
 def rank_passages(scores: torch.Tensor, k: int) -> list[list[int]]:
     """The k best columns of each row of `scores` (queries, passages), best first; equal scores by column number."""
+    check_positive_int("k", k, "give the number of passages to keep")
+    if not isinstance(scores, torch.Tensor) or scores.is_complex():
+        raise TypeError(f"scores is a {type(scores).__name__} and must be a tensor of numbers (queries, passages).")
+    if scores.isnan().any():
+        raise ValueError("scores has NaN, which has no rank: mend what made it.")
     if scores.ndim != 2:
         raise ValueError(
             f"scores of shape {tuple(scores.shape)} must be (queries, passages): give a row for each query."

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
+from hub_cards.travelling.checks import check_bool
+
 INDEXES = ("auto", "faiss", "torch")
 _UNIT = 2.0**-24  # rounding of float32
 _RESCORED = 2**24  # numbers of candidate embeddings that are gathered at once
@@ -70,6 +72,7 @@ class PassageIndex:
     ):
         check_index(index)
         _check_size("passage_block", passage_block)
+        _check_vectors("passage_embeddings", passage_embeddings)
         self.passages, self.passage_block = passage_embeddings, passage_block
         self.device = passage_embeddings.device if device is None else torch.device(device)
         if passage_embeddings.ndim != 2 or 0 in passage_embeddings.shape:
@@ -91,6 +94,8 @@ class PassageIndex:
         """As `top_k_passages` says."""
         _check_size("k", k)
         _check_size("query_block", query_block)
+        check_bool("show_progress", show_progress)
+        _check_vectors("query_embeddings", query_embeddings)
         if query_embeddings.ndim != 2 or query_embeddings.shape[1] != self.passages.shape[1]:
             raise ValueError(
                 f"query_embeddings of shape {tuple(query_embeddings.shape)} must be (Q, {self.passages.shape[1]}) for "
@@ -164,6 +169,12 @@ def _finite_norms(name: str, embeddings: torch.Tensor) -> torch.Tensor:
             f"{name}_embeddings must hold finite numbers alone: the model that made them diverged; take another."
         )
     return norms
+
+
+def _check_vectors(name: str, value: Any) -> None:
+    if not isinstance(value, torch.Tensor) or value.is_complex() or value.device.type == "meta":
+        kind = f"{value.dtype} on {value.device}" if isinstance(value, torch.Tensor) else type(value).__name__
+        raise TypeError(f"{name} must be a tensor (n, d) of numbers, not {kind}: use torch.as_tensor.")
 
 
 def _check_size(name: str, value: int) -> None:

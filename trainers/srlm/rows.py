@@ -12,6 +12,7 @@ from transformers.utils import logging
 from ..data.sources import Row, RowError, Table, TypedTable, text_field
 
 logger = logging.get_logger(__name__)
+TOKENS = datasets.Features(dict.fromkeys(("input_ids", "labels"), datasets.List(datasets.Value("int64"))))
 
 
 def tokenize_documents(
@@ -32,8 +33,7 @@ def tokenize_documents(
             f"to hold context too: give other sizes."
         )
     cut = partial(_cut_documents, tokenizer=tokenizer, document_length=document_length, target_size=target_size)
-    features = datasets.Features(dict.fromkeys(("input_ids", "labels"), datasets.List(datasets.Value("int64"))))
-    return _as_table(rows).map(cut, features, batch_size=16)
+    return _as_table(rows).map(cut, TOKENS, batch_size=16)
 
 
 def _cut_documents(
@@ -62,6 +62,34 @@ def load_chats(
     )
     table = _as_table(rows)
     return labelled(table.map(check, features), table)
+
+
+def load_token_rows(table: Table, vocabulary: int) -> datasets.Dataset | datasets.IterableDataset:
+    """Rows with `input_ids` and `labels` as they are, but for those of which nothing is scored (see `labelled`).
+
+    Raises ValueError with the row number and the field for what is no list of ids below `vocabulary`, or of another
+    length than the other.
+    """
+    return labelled(table.map(partial(_token_row, vocabulary=vocabulary), TOKENS), table)
+
+
+def _token_row(row: Row, number: int, vocabulary: int) -> Row:
+    for field, ignored in (("input_ids", ()), ("labels", (-100,))):
+        value = row.get(field)
+        if not isinstance(value, list) or not value:
+            raise RowError(number, f"field {field!r} is {value!r}; it must be a list of token ids.")
+        wrong = [one for one in value if not _is_id(one, vocabulary) and one not in ignored]
+        if wrong:
+            what = f"a whole number from 0 to {vocabulary - 1}{', or -100' if ignored else ''}"
+            raise RowError(number, f"field {field!r} holds {wrong[0]!r}; each of its ids must be {what}.")
+    if len(row["input_ids"]) != len(row["labels"]):
+        lengths = f"{len(row['labels'])} for {len(row['input_ids'])} input_ids"
+        raise RowError(number, f"field 'labels' has {lengths}; give one a token, -100 where it is not scored.")
+    return {field: row[field] for field in TOKENS}
+
+
+def _is_id(value: Any, vocabulary: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < vocabulary
 
 
 def labelled(

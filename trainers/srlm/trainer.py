@@ -27,7 +27,7 @@ from ..models.kind import ModelSource
 from ..models.load import build_srlm
 from .arguments import SelfRetrievalTrainingArguments
 from .collator import SelfRetrievalCollator
-from .rows import labelled, load_chats, tokenize_documents
+from .rows import load_chats, load_token_rows, tokenize_documents
 
 
 class SelfRetrievalTrainer(FamilyTrainer):
@@ -72,8 +72,12 @@ class SelfRetrievalTrainer(FamilyTrainer):
             check_settings(self.args, {"include_num_input_tokens_seen": "chats become tokens within the model"})
             return load_chats(table, self.processing_class)
         if {"input_ids", "labels"}.issubset(first):
-            return labelled(table.dataset(), table)
+            return load_token_rows(table, self.model.config.text_config.vocab_size)
         return tokenize_documents(table, self.processing_class, self.args.document_length, self.args.target_size)
+
+    def metric_names(self) -> list[str]:
+        """Perplexity, beside the loss."""
+        return ["perplexity"]
 
     def transform(self) -> Transform:
         """The rows are ready."""

@@ -1,7 +1,7 @@
 """Six commands that take a while on tiny models: what they are called with, and when two results are the same."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -14,7 +14,7 @@ from tests.support.tiny import tiny_backbone, tiny_tokenizer
 from tests.support.training import PAIRS, SENTENCES
 from tests.support.training import PASSAGES as TRIPLES
 
-STEPS, SAVE_STEPS = 22, 3
+STEPS, FEW_STEPS, SAVE_STEPS = 22, 4, 3
 TRAINING = [
     "--max_steps", STEPS, "--save_steps", SAVE_STEPS, "--save_strategy", "steps", "--save_total_limit", 2,
     "--per_device_train_batch_size", 2, "--learning_rate", 1e-2, "--report_to", "none", "--use_cpu", "--disable_tqdm",
@@ -34,6 +34,7 @@ class Job:
     arguments: tuple
     output: str
     late: str
+    steps: int = STEPS
 
     @property
     def trains(self) -> bool:
@@ -45,6 +46,13 @@ class Job:
         for name, place in places.items():
             texts = [text.replace(name, place) for text in texts]
         return texts
+
+    def short(self) -> "Job":
+        """The same with less to do."""
+        if not self.trains:
+            return self
+        arguments = tuple(FEW_STEPS if argument == STEPS else argument for argument in self.arguments)
+        return replace(self, arguments=arguments, late=self.late.replace(str(STEPS), str(FEW_STEPS)), steps=FEW_STEPS)
 
     def finished(self, folder: Path) -> bool:
         """Whether the output of a job that does not train is there, and its parts are gone."""
@@ -64,11 +72,11 @@ class Job:
             return
         one, other = whole / self.output, killed / self.output
         assert {path.name for path in one.iterdir()} == {path.name for path in other.iterdir()}
-        for name in ("model.safetensors", f"checkpoint-{STEPS}/model.safetensors"):
+        for name in ("model.safetensors", f"checkpoint-{self.steps}/model.safetensors"):
             torch.testing.assert_close(load_file(one / name), load_file(other / name), rtol=0, atol=1e-6)
         states = [json.loads((folder / "trainer_state.json").read_text()) for folder in (one, other)]
         losses = [[entry["loss"] for entry in state["log_history"] if "loss" in entry] for state in states]
-        assert states[1]["global_step"] == STEPS and losses[0] == losses[1] and len(losses[0]) == STEPS
+        assert states[1]["global_step"] == self.steps and losses[0] == losses[1] and len(losses[0]) == self.steps
         results = [json.loads((folder / "all_results.json").read_text()) for folder in (one, other)]
         assert results[0].keys() == results[1].keys() and results[0]["eval_loss"] == results[1]["eval_loss"]
         cards = [(folder / "README.md").read_text().replace(str(folder.parent), "") for folder in (one, other)]
@@ -106,6 +114,12 @@ JOBS = {
         "encode", ("--model", "DATA/biencoder", "--data", "DATA/corpus.jsonl", "--output", "OUT", "--batch_size", 1),
         "out.safetensors", "/.out.safetensors.part",
     ),
+}  # fmt: skip
+
+# A file that shows that a job is at work, also that the second of two workers is.
+AWAITED = {
+    **{name: "checkpoint-3/" for name, job in JOBS.items() if job.trains},
+    "score": "part-00001", "mine": "part-00001", "encode": "embeddings-000001",
 }  # fmt: skip
 
 

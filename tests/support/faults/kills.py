@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .jobs import STEPS, Job
+from .jobs import Job
 from .runs import Ended, Server
 
-SEED = int(os.environ.get("LOOKBACK_FAULT_SEED", random.SystemRandom().randrange(10**6)))
+SEED = int(os.environ["LOOKBACK_FAULT_SEED"])  # of tests/conftest.py
 KINDS = ("moment", "change", "write", "late")
+REMOVED = "/removed-checkpoint"  # on its way out by save_total_limit
 HALF = re.compile(r"(^|/)\.(writing|saving|saved)(/|$)|\.part$|\.incomplete$")
 
 
@@ -25,8 +26,19 @@ class Tally:
     kills: int = 0
     inside_a_write: int = 0
     past_the_last_checkpoint: int = 0
+    inside_a_removal: int = 0
     seconds: float = 0.0
     story: list[str] = field(default_factory=list)
+
+
+def removals(changes: list[str]) -> list[int]:
+    """Numbers of the changes that an old checkpoint is removed by."""
+    numbers, removing = [], False
+    for number, change in enumerate(changes):
+        removing = REMOVED in change or (removing and change.startswith(("os.remove", "os.rmdir")))
+        if removing:
+            numbers.append(number)
+    return numbers
 
 
 class Killer:
@@ -49,6 +61,8 @@ class Killer:
         found = [number for number, change in enumerate(self.changes) if job.late in change]
         assert found, f"{job.late} is not among the changes"
         self.late = found[-1] if job.trains else found[0]
+        self.removals = removals(self.changes)
+        self.kinds = (*KINDS, "removal") if self.removals else KINDS
 
     def _run(self, place: Path, watch: dict[str, Any], after: float | None = None) -> Ended:
         run = self.server.start(self.job.argv(self.data, place), watch={"watch": str(place), **watch})
@@ -61,6 +75,8 @@ class Killer:
         """Where to kill: after some seconds, or at the number of a change, or within what is written behind it."""
         if kind == "moment":
             return {"after": self.random.uniform(0, self.duration)}
+        if kind == "removal":
+            return {"kill_at": self.random.choice(self.removals)}
         first = self.late + 1 if kind == "late" else 0
         plan = {"kill_at": self.random.randrange(first, len(self.changes))}
         if kind == "write" or (kind == "late" and self.random.random() < 0.5):
@@ -95,8 +111,9 @@ class Killer:
         names = [name for name, changed in ages.items() if changed > began]  # not of the run before
         in_write = ended.status == -signal.SIGXFSZ or any(HALF.search(name) for name in names)
         self.tally.inside_a_write += in_write
-        last = f"{self.job.output}/checkpoint-{STEPS}" in ages and f"{self.job.output}/model.safetensors" not in ages
-        self.tally.past_the_last_checkpoint += last
+        self.tally.inside_a_removal += any(REMOVED in f"/{name}" for name in ages)
+        there = [f"{self.job.output}/{name}" in ages for name in (f"checkpoint-{self.job.steps}", "model.safetensors")]
+        self.tally.past_the_last_checkpoint += there == [True, False]
 
     def kill(self, kills: int) -> Tally:
         """So many kills, one to three a run; an AssertionError where a run ends otherwise than the undisturbed one.
@@ -107,7 +124,10 @@ class Killer:
         for number in range(4 * kills):
             if self.tally.kills >= kills:
                 break
-            kinds = [KINDS[number % len(KINDS)], *self.random.choices(KINDS, k=self.random.randrange(3))]
+            kinds = [
+                self.kinds[number % len(self.kinds)],
+                *self.random.choices(self.kinds, k=self.random.randrange(3)),
+            ]
             try:
                 self.until_it_ends(number, kinds[: kills - self.tally.kills])
             except AssertionError as error:

@@ -17,6 +17,10 @@ from typing import Any
 from tests.support import ROOT
 
 LIMIT = 120.0  # seconds that a run may take
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}  # fmt: skip
 
 
 @dataclass
@@ -48,6 +52,13 @@ class Run:
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
 
+    @property
+    def ended(self) -> Ended | None:
+        """How it came to its end, None as long as it runs."""
+        while self.server.hear(0):
+            pass
+        return self.server.ended.get(self.pid)
+
     def wait(self, limit: float = LIMIT) -> Ended:
         """Until it is over; a run that takes longer than `limit` seconds is killed, and an AssertionError."""
         until = time.monotonic() + limit
@@ -74,7 +85,7 @@ class Server:
 
     def hear(self, limit: float) -> bool:
         try:
-            answer = self.answers.get(timeout=limit)
+            answer = self.answers.get(limit > 0, limit or None)
         except Empty:
             return False
         if "pid" in answer:
@@ -99,13 +110,9 @@ class Server:
 @contextmanager
 def server() -> Iterator[Server]:
     """A server, without network and accelerator, for as long as the block lasts."""
-    environment = {
-        **os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT),
-        "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false",
-    }  # fmt: skip
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.support.faults.server"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        text=True, cwd=ROOT, env=environment,
+        text=True, cwd=ROOT, env={**os.environ, **ENVIRONMENT},
     )  # fmt: skip
     try:
         yield Server(process)

@@ -11,8 +11,10 @@ import resource
 import selectors
 import signal
 import sys
+import time
 import traceback
 from importlib import import_module
+from types import SimpleNamespace
 from typing import Any
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -27,10 +29,16 @@ class Watch:
         kill_at: number of the change before which the process group is killed.
         cut: of the files written from change `kill_at` on, none gets more bytes than this: the kernel ends the
             process within the write that would.
+        pause: seconds that the run waits before its first change.
+        fill_at: number of the change before which `filler` takes the space of its disk but for `left` bytes.
     """
 
-    def __init__(self, watch: str, trace: str | None = None, kill_at: int | None = None, cut: int | None = None):
-        self.folder, self.kill_at, self.cut, self.count = watch, kill_at, cut, 0
+    def __init__(
+        self, watch: str, trace: str | None = None, kill_at: int | None = None, cut: int | None = None,
+        pause: float = 0.0, fill_at: int | None = None, filler: str = "", left: int = 0,
+    ):  # fmt: skip
+        self.folder, self.kill_at, self.cut, self.pause, self.count = watch, kill_at, cut, pause, 0
+        self.fill_at, self.filler, self.left = fill_at, filler, left
         self.trace = None if trace is None else os.open(trace, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
     def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
@@ -38,6 +46,9 @@ class Watch:
             return
         if self.trace is not None:
             os.write(self.trace, f"{event} {' '.join(map(str, arguments))}\n".encode())
+        time.sleep(self.pause if self.count == 0 else 0)
+        if self.fill_at == self.count:
+            fill(self.filler, self.left)
         self.count += 1
         if self.kill_at != self.count - 1:
             return
@@ -54,6 +65,20 @@ class Watch:
         return by_handle or (isinstance(path, str | bytes | os.PathLike) and os.fspath(path).startswith(self.folder))
 
 
+def fill(filler: str, left: int) -> None:
+    """Take the space of a disk but for `left` bytes."""
+    disk = os.statvfs(os.path.dirname(filler))
+    handle = os.open(filler, os.O_WRONLY | os.O_CREAT)
+    os.posix_fallocate(handle, 0, max(disk.f_bavail * disk.f_frsize - left, 1))
+    os.close(handle)
+
+
+def use_hub(endpoint: str, home: str) -> None:
+    """The Hub client's settings, which it reads at its import; its cache lies in `home`."""
+    client = import_module("tests.support.loopback_hub.client")
+    client.in_process(SimpleNamespace(endpoint=endpoint), import_module("pytest").MonkeyPatch(), home)
+
+
 def drop_rights() -> None:
     """Have root stopped by the permissions of files as anybody is."""
     header, none = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
@@ -65,6 +90,8 @@ def run(request: dict[str, Any]) -> int:
     os.environ.update(request.get("env", {}))
     if request.get("watch"):
         sys.addaudithook(Watch(**request["watch"]))
+    if request.get("hub"):
+        use_hub(*request["hub"])
     if request.get("no_rights"):
         drop_rights()
     sys.argv = ["lookback", *request["argv"]]
@@ -111,7 +138,8 @@ def main() -> None:
         import_module(f"trainers.commands.{name}")
     for name in ("merge", "convert", "explain", "push", "pull"):
         import_module(f"trainers.commands.{name}")
-    import_module("transformers.models.llama.modeling_llama")
+    for name in ("transformers.models.llama.modeling_llama", "matplotlib.backends.backend_agg", "matplotlib.figure"):
+        import_module(name)
     answers, said = os.fdopen(os.dup(1), "w", buffering=1), {}
     os.dup2(2, 1)
     selector = selectors.DefaultSelector()

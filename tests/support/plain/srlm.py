@@ -121,14 +121,16 @@ class Reader:
 
     # What is retrieved.
 
-    def scores(self, ids: Ids, target: int, end: int) -> list[float]:
-        """Of each key, by a method that compares the target's query with it."""
-        query, number = self.chunk(ids, target - 1, target), self.keys(end)
+    def keys_of(self, ids: Ids, end: int) -> list[Ids]:
         width = 2 if self.settings.add_key_continuation else 1
-        keys = [self.chunk(ids, key, key + width) for key in range(number)]
+        return [self.chunk(ids, key, key + width) for key in range(self.keys(end))]
+
+    def scores(self, ids: Ids, target: int, end: int, method: str | None = None) -> list[float]:
+        """Of each key, by a method that compares the target's query with it."""
+        query, number, keys = self.chunk(ids, target - 1, target), self.keys(end), self.keys_of(ids, end)
         if not keys:
             return []
-        method = self.settings.retrieval_method
+        method = method or self.settings.retrieval_method
         if method == "recent":
             return [float(key) for key in range(number)]
         if method == "bm25":
@@ -156,8 +158,27 @@ class Reader:
     def oracle(self, ids: Ids, labels: Ids, target: int, end: int) -> list[float]:
         return [self.likelihood(ids, labels, target, end, [key]) for key in range(self.keys(end))]
 
-    def next_token(self, prompt: Ids, new: Ids, retrieve: Any) -> int:
-        """The most likely token behind `prompt` and `new`; `retrieve(ids, target, end)` gives the keys."""
+    def fused(self, ids: Ids, target: int, end: int, close: float) -> list[tuple[float, float]]:
+        """(least, most) of each key's sum of reciprocal ranks: where rounding ranks two keys, either may be first."""
+        dense, words = (self.scores(ids, target, end, method) for method in ("dense", "bm25"))
+        texts = [sorted(key) for key in self.keys_of(ids, end)]
+        found = []
+        for key in range(len(dense)):
+            sure = 1 + sum((-dense[other], other) < (-dense[key], key) for other in range(len(dense)))
+            before, unsure = 1, 0
+            for other in range(len(words)):
+                if texts[other] == texts[key] or words[other] == words[key] == 0:
+                    before += other < key
+                elif abs(words[other] - words[key]) < close:
+                    unsure += 1
+                else:
+                    before += words[other] > words[key]
+            constant = self.settings.fusion_constant
+            found.append(tuple(1 / (constant + sure) + 1 / (constant + rank) for rank in (before + unsure, before)))
+        return found
+
+    def next_logits(self, prompt: Ids, new: Ids, retrieve: Any) -> list[float]:
+        """What predicts the token behind `prompt` and `new`; `retrieve(ids, target, end)` gives the keys."""
         chunks = self.count(len(prompt))
         target = chunks + len(new) // self.size
         step = self.settings.target_size // self.size if self.settings.target_size else self.half()
@@ -166,5 +187,21 @@ class Reader:
         begun = filled[: len(prompt) + len(new) // self.size * self.size]  # what is retrieved by: whole chunks alone
         retrieved = retrieve(begun, target, end)
         whole, _ = self.input_of(filled, retrieved, end, len(prompt) + len(new))
-        last = logits_of(self.language_model, whole)[-1]
-        return last.index(max(last))
+        return logits_of(self.language_model, whole)[-1]
+
+    def beams(self, prompt: Ids, count: int, width: int, retrieve: Any) -> list[tuple[float, Ids]]:
+        """(log-probability, new tokens) of the continuations that a beam of this width ends with, the best first.
+
+        Where rounding says which of two stays in the beam there are none.
+        """
+        beams: list[tuple[float, Ids]] = [(0.0, [])]
+        for _ in range(count):
+            longer = []
+            for known, new in beams:
+                logits = self.next_logits(prompt, new, retrieve)
+                longer += [(known - loss_of(logits, token), [*new, token]) for token in range(len(logits))]
+            ranked = sorted(longer, reverse=True)
+            if ranked[width - 1][0] - ranked[width][0] < 1e-6:
+                return []
+            beams = ranked[:width]
+        return beams

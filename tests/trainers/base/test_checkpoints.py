@@ -2,10 +2,8 @@
 
 import errno
 import json
-import multiprocessing
 import os
 import shutil
-import signal
 from pathlib import Path
 
 import pytest
@@ -14,6 +12,7 @@ from transformers import trainer as transformers_trainer
 from transformers.trainer_utils import get_last_checkpoint
 
 from modeling_biencoder import BiEncoderModel
+from tests.support.faults.copies import kill_myself, killed
 from tests.support.tiny import tiny_backbone, tiny_tokenizer
 from tests.support.training import PAIRS, arguments, weights
 from trainers import BiEncoderTrainer, BiEncoderTrainingArguments
@@ -42,22 +41,14 @@ def at_step(monkeypatch, step: int, module, name: str, act) -> None:
     monkeypatch.setattr(module, name, counting)
 
 
-def kill_myself():
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.parametrize("where", ["_save_optimizer_and_scheduler", "_save_rng_state", "_complete"])
-def test_a_kill_in_the_middle_leaves_what_was_there_and_the_run_resumes(tmp_path, monkeypatch, where):
+def test_a_kill_before_the_new_checkpoint_is_in_its_place_leaves_the_one_before(tmp_path, monkeypatch):
     torch.set_num_threads(1)
     whole = make_trainer(tmp_path / "whole")
     whole.train()
     trainer = make_trainer(tmp_path / "out")
-    at_step(monkeypatch, 2, BiEncoderTrainer, where, kill_myself)
-    process = multiprocessing.get_context("fork").Process(target=trainer.train)
-    process.start()
-    process.join(120)
-    assert process.exitcode == -signal.SIGKILL
+    at_step(monkeypatch, 2, BiEncoderTrainer, "_complete", kill_myself)
+    killed(trainer.train)
     monkeypatch.undo()
     assert names(tmp_path / "out") == {"checkpoint-1", ".writing"}
     assert Path(get_last_checkpoint(tmp_path / "out")).name == "checkpoint-1"
@@ -119,15 +110,19 @@ def test_the_same_step_again_replaces_its_checkpoint(tmp_path, monkeypatch):
 def test_a_kill_while_an_old_checkpoint_is_removed_leaves_no_piece_of_it(tmp_path, monkeypatch):
     trainer = make_trainer(tmp_path, save_total_limit=1)
     monkeypatch.setattr(checkpoints.shutil, "rmtree", half_removed)
-    process = multiprocessing.get_context("fork").Process(target=trainer.train)
-    process.start()
-    process.join(120)
-    assert process.exitcode == -signal.SIGKILL
+    killed(trainer.train)
     monkeypatch.undo()
     assert names(tmp_path) == {"checkpoint-2", ".writing"}
     resumed = make_trainer(tmp_path, save_total_limit=1)
     resumed.train(resume_from_checkpoint=True)
     assert names(tmp_path) == {"checkpoint-3"} and resumed.state.global_step == 3
+
+
+def test_a_kill_before_the_oldest_is_removed_leaves_none_too_many_where_the_run_is_over(tmp_path):
+    make_trainer(tmp_path).train()  # as the process left it that ended behind its last checkpoint
+    assert names(tmp_path) == {"checkpoint-1", "checkpoint-2", "checkpoint-3"}
+    make_trainer(tmp_path, save_total_limit=2).train(resume_from_checkpoint=True)
+    assert names(tmp_path) == {"checkpoint-2", "checkpoint-3"}
 
 
 def half_removed(folder, **_):

@@ -253,7 +253,7 @@ def test_every_way_to_give_data_sets(tmp_path):
         ([{"data": PAIRS}, {"query": "q"}], {}, "Item 1 of the data sets .* needs the key 'data'"),
         ([{"data": PAIRS, "grup_size": 3}], {}, "'grup_size' is not known; did you mean 'group_size'"),
         ([{"data": PAIRS, "type": "summary"}], {}, "type='summary' must be one of retrieval, sts"),
-        ([{"data": PAIRS, "batch_size": 0}], {}, "batch_size=0 must be a whole number"),
+        ([{"data": PAIRS, "batch_size": 0}], {}, "batch_size=0 must be at least 1"),
         ([{"data": PAIRS, "weight": 0}], {}, "weight=0 must be more than 0"),
         ([{"data": PAIRS, "split": "test"}], {}, "split='test' is for a Hub repo"),
         ([{"data": QUESTIONS, "in_batch_negatives": False}], {}, "leaves no negatives"),
@@ -289,10 +289,10 @@ def test_files_of_one_data_set_that_cannot_share_batches(tmp_path, others, messa
 def test_rows_that_only_a_teacher_could_train_need_its_scores(tmp_path):
     alone = {"contrastive_weight": 0.0}
     rows = [*PAIRS[:2], {**PAIRS[2], "teacher_scores": None}]
-    with pytest.raises(ValueError, match=r"Data set 'few': row 2 .* has no teacher scores"):
+    with pytest.raises(ValueError, match=r"Data set 'few': Row 2 .* has no teacher scores"):
         make_trainer(tmp_path, DataSetEntry(rows, name="few"), **alone)
     trainer = make_trainer(tmp_path, DataSetEntry(rows, name="few", max_rows=2), **alone)
-    with pytest.raises(ValueError, match=r"row 2 .* has no teacher scores"):
+    with pytest.raises(ValueError, match=r"Row 2 .* has no teacher scores"):
         trainer.evaluate(rows)
     with pytest.raises(ValueError, match=r"Data set 'few': a batch with 1 passages a query, .*has no objective"):
         make_trainer(tmp_path, DataSetEntry(PAIRS, name="few", group_size=1), **alone)

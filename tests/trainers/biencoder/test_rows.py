@@ -63,6 +63,7 @@ def test_rows_of_all_formats_load_from_one_list(streaming):
         ({"pos": None, "neg": None, "history": [""], "teacher_scores": [1.0]}, r"Row 1 .*'history' has a blank text"),
         ({"neg_scores": None}, r"Row 1 .*'neg_scores' is missing"),
         ({"teacher_scores": [1.0, float("nan"), 0.0]}, r"Row 1 .*'teacher_scores' is .*must be finite"),
+        ({"teacher_scores": [1.0, 1e300, 0.0]}, r"Row 1 .*'teacher_scores' is .*must be finite, in float32 too"),
         ({"teacher_scores": [1.0]}, r"Row 1 .*'teacher_scores' has 1 scores for 3 texts"),
     ],
 )

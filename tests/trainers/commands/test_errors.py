@@ -5,13 +5,17 @@ import gzip
 import json
 import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
+from transformers import AutoTokenizer
 
 from modeling_biencoder import BiEncoderModel
 from modeling_srlm import SelfRetrievalLM
+from tests.support import ROOT
 from tests.support.tiny import tiny_backbone, tiny_tokenizer
 from trainers import cli
 from trainers.commands.errors import message_of, without_tokens
@@ -64,7 +68,7 @@ def bad_file(kind: str, folder: Path) -> Path:
 BAD = {
     "gzip": r"rows\.jsonl is compressed by gzip: add \.gz to its name",
     "empty": r"holds no row|is empty",
-    "latin-1": r"rows\.jsonl is not UTF-8",
+    "latin-1": r"rows\.jsonl, line 2 is not UTF-8",
     "utf-16": r"rows\.jsonl is UTF-16: save it as UTF-8",
     "nested": r"rows\.jsonl, line 1 is nested too deep",
     "no json": r"rows\.jsonl, line 2 is no JSON",
@@ -124,6 +128,8 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch, capsys):
         (PermissionError(errno.EACCES, "Permission denied", "x"), "'x': Permission denied: give this user the right"),
         (RuntimeError("PytorchStreamWriter failed writing file data/1"), "checkpoint could not be written: free some"),
         (RuntimeError("Symlink loop from '/a'"), "Symlink loop from '/a': it is a symbolic link that leads to itself"),
+        (KeyError("The `metric_for_best_model` training argument is set to 'a'"), "argument is set to 'a'"),
+        (ImportError("x requires the y library: pip install y"), "pip install y"),
         (RecursionError("maximum recursion depth"), "nested too deep"),
         (OSError("a\n\n  b is no\nrepo"), "a b is no repo"),
     ],
@@ -160,3 +166,47 @@ def test_no_token_is_repeated(tmp_path, monkeypatch, capsys):
         assert "hf_abcdefghijkl" not in said and "https://***@hub.example/user/name has a password" in said
     assert without_tokens("from https://a:b@c/d by hf_abcdefgh1") == "from https://***@c/d by hf_***"
     assert without_tokens("https://c/d@main and user@host") == "https://c/d@main and user@host"
+
+
+def test_arguments_that_are_no_text_are_named(tmp_path, monkeypatch, capsys):
+    said = ends(monkeypatch, capsys, "mine", "--data", "a\udcff.jsonl", "--output", tmp_path / "o.jsonl")
+    assert "'a\\udcff.jsonl' is not UTF-8: rename the file" in said
+
+
+def test_an_error_of_a_worker_and_of_many_lines_is_one_line():
+    caught = "Caught ValueError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n  File"
+    assert message_of(ValueError(f"{caught} x\nValueError: a.jsonl, line 2: no\n  text")) == "a.jsonl, line 2: no text"
+
+
+def test_a_full_cache_is_named(monkeypatch, tmp_path):
+    def library(name: str) -> None:
+        raise_in = {"__name__": f"{name}.downloads", "error": OSError(errno.ENOSPC, "No space left on device")}
+        exec("raise error", raise_in)
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    for name, place in {"huggingface_hub": f"'{tmp_path / 'hub'}': ", "another": ""}.items():
+        with pytest.raises(OSError) as raised:
+            library(name)
+        assert message_of(raised.value).startswith(f"{place}No space left on device: free some space")
+
+
+def test_a_tokenizer_that_is_fetched_onto_a_full_disk_is_no_missing_one(model, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    biencoder = BiEncoderModel.from_pretrained(model / "biencoder")
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", full)
+    with pytest.raises(OSError, match="No space left"):
+        biencoder.encode(["a"])
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux")
+def test_a_standard_output_without_space_is_said(model):
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "trainers.cli", "pull", "--inspect", model / "biencoder"], stdout=full,
+            stderr=subprocess.PIPE, text=True, check=False, cwd=ROOT, env=environment,
+        )  # fmt: skip
+    said = "lookback pull: 'the standard output': No space left on device: free some space"
+    assert ended.returncode == 2 and ended.stderr.splitlines()[-1].startswith(said), ended

@@ -7,7 +7,7 @@ from transformers import GenerationConfig
 
 from modeling_srlm import SelfRetrievalLM
 from tests.support.tiny import random_ids, tiny_backbone, tiny_tokenizer
-from trainers.commands.generate import main
+from trainers.commands.generate import GenerateArguments, main, read_prompt
 from trainers.models.load import load_srlm
 
 SETTINGS = {"context_window_size": 64, "chunk_size": 16, "key_num": 2, "retrieval_method": "bm25"}
@@ -70,3 +70,15 @@ def test_sampling_follows_the_seed_and_standard_input_is_read(folder, capsys, mo
 def test_bad_input_is_named(arguments, text):
     with pytest.raises(ValueError, match=text):
         main(arguments)
+
+
+@pytest.mark.parametrize(("given", "text"), [(b"\xef\xbb\xbfone\n", "one\n"), (b"one \xe9", None)])
+def test_standard_input_is_utf8_whatever_the_terminal_has(monkeypatch, given, text):
+    stream = io.TextIOWrapper(io.BytesIO(given), encoding="ascii", errors="surrogateescape")
+    monkeypatch.setattr("sys.stdin", stream)
+    arguments = GenerateArguments(prompt_file="-")
+    if text is not None:
+        assert read_prompt(arguments) == text
+        return
+    with pytest.raises(ValueError, match=r"standard input is not UTF-8 \(byte 0xe9\)"):
+        read_prompt(arguments)

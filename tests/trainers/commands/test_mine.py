@@ -1,16 +1,10 @@
 """`lookback mine`: interruption, several processes, and what it refuses."""
 
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from modeling_biencoder import BiEncoderModel
-from tests.support import ROOT
 from tests.support.files import read_rows, write_rows
 from tests.support.mining import PASSAGES, ROWS, biencoder
 from tests.support.tiny import tiny_backbone, tiny_tokenizer
@@ -105,6 +99,7 @@ def test_an_interrupted_encoding_goes_on_to_the_same_file(run, monkeypatch):
     encode = BiEncoderModel.encode
     monkeypatch.setattr(BiEncoderModel, "encode", lambda *a, **k: (encoded.append(len(a[1])), encode(*a, **k))[1])
     assert run("out.jsonl").read_bytes() == whole.read_bytes()
+    encoded = [texts for texts in encoded if texts]  # none at the start, to check the task
     assert encoded[0] == 16 and max(encoded[1:]) < 3
 
 
@@ -145,31 +140,3 @@ def test_a_plain_backbone_with_pooling(run, tmp_path):
     tiny_backbone(lm_head=False).save_pretrained(tmp_path / "plain")
     tiny_tokenizer().save_pretrained(tmp_path / "plain")
     assert len(read_rows(run("out.jsonl", "--model", str(tmp_path / "plain"), "--pooling", "mean"))) == 5
-
-
-@pytest.mark.slow
-def test_a_killed_run_goes_on_with_two_processes(tmp_path):
-    biencoder().save_pretrained(tmp_path / "model")
-    write_rows(tmp_path / "rows.jsonl", ROWS * 40)
-    write_rows(tmp_path / "corpus.jsonl", [{"text": f"{text} {i}"} for i in range(20) for text in PASSAGES])
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
-    alone = [sys.executable, "-m", "trainers.cli", "mine"]
-    two = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"]
-    settings = {"env": environment, "cwd": tmp_path}
-    subprocess.run([*alone, *command(tmp_path, "whole.jsonl", "--retriever", "both")], check=True, **settings)
-    whole = (tmp_path / "whole.jsonl").read_bytes()
-    parts = tmp_path / "out.jsonl.parts"
-    for awaited in ("embeddings-000001.safetensors", "part-00000.jsonl"):
-        process = subprocess.Popen([*alone, *command(tmp_path, "out.jsonl", "--retriever", "both")], **settings)
-        while process.poll() is None and not (parts / awaited).exists():
-            time.sleep(0.002)
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
-    output = command(tmp_path, "out.jsonl", "--retriever", "both")
-    resumed = subprocess.run(
-        [*two, "trainers.cli", "mine", *output], check=True, capture_output=True, text=True, **settings
-    )
-    assert "by an earlier run" in resumed.stdout
-    assert (tmp_path / "out.jsonl").read_bytes() == whole
-    subprocess.run([*two, "trainers.cli", "mine", *output, "--overwrite"], check=True, **settings)
-    assert (tmp_path / "out.jsonl").read_bytes() == whole

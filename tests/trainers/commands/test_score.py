@@ -1,10 +1,8 @@
 """`lookback score`: interruption, several processes, and what it refuses."""
 
 import os
-import signal
 import subprocess
 import sys
-import time
 from datetime import datetime
 from pathlib import Path
 
@@ -213,38 +211,6 @@ def test_documents_by_the_command(run, monkeypatch, tmp_path):
 
 def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
-
-
-@pytest.mark.slow
-def test_a_killed_run_goes_on_with_two_processes(tmp_path):
-    model, data = save_backbone(tmp_path / "model"), write_rows(tmp_path / "rows.jsonl", MANY * 20)
-    alone = [sys.executable, "-m", "trainers.cli", "score"]
-    two = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"]
-    two += ["trainers.cli", "score"]
-    subprocess.run(
-        [*alone, *options(model, data, tmp_path / "alone.jsonl")], env=environment(), check=True, cwd=tmp_path
-    )
-    whole = (tmp_path / "alone.jsonl").read_bytes()
-    output, parts = tmp_path / "out.jsonl", tmp_path / "out.jsonl.parts"
-    process = subprocess.Popen([*alone, *options(model, data, output)], env=environment(), cwd=tmp_path)
-    while process.poll() is None and not (parts / "part-00000.jsonl").exists():
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    done = len((parts / "part-00000.jsonl").read_bytes().splitlines())
-    assert 0 < done < 80
-    resumed = subprocess.run(
-        [*two, *options(model, data, output)],
-        env=environment(),
-        check=True,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert output.read_bytes() == whole
-    assert "by an earlier run" in resumed.stdout
-    subprocess.run([*two, *options(model, data, tmp_path / "two.jsonl")], env=environment(), check=True, cwd=tmp_path)
-    assert (tmp_path / "two.jsonl").read_bytes() == whole
 
 
 @pytest.mark.slow

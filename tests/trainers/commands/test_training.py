@@ -81,7 +81,7 @@ def test_a_misspelt_key_of_the_file_is_named(folder):
     with pytest.raises(ValueError, match="must hold a mapping"):
         finetune.main([f"--config={folder / 'config.yaml'}"])
     (folder / "config.yaml").write_text("model: [")
-    with pytest.raises(ValueError, match=r"config.yaml' must be YAML"):
+    with pytest.raises(ValueError, match=r"config.yaml, line 1 is no YAML"):
         finetune.main(["--config", str(folder / "config.yaml")])
     with pytest.raises(ValueError, match=r"--config='none.yaml' must be a file and is none"):
         finetune.main(["--config", "none.yaml"])

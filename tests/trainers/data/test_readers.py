@@ -74,9 +74,9 @@ def test_compressed_files_load_as_plain_ones(tmp_path):
     [
         ("a.jsonl", b'{"a": 1}\n{"a": \n', r"a\.jsonl, line 2 is no JSON \(Expecting value"),
         ("a.jsonl", b'{"a": 1}\n\n[1]\n', r"a\.jsonl, line 3 is a list and must be an object"),
-        ("a.jsonl", b'{"a": "\xe9"}\n', r"a\.jsonl is not UTF-8 \(byte 0xe9\): save it as UTF-8"),
+        ("a.jsonl", b'{"a": "\xe9"}\n', r"a\.jsonl, line 1 is not UTF-8 \(byte 0xe9\): save the file as UTF-8"),
         ("a.jsonl", '{"a": 1}'.encode("utf-16"), r"a\.jsonl is UTF-16: save it as UTF-8"),
-        ("a.jsonl", gzip.compress(b"{}"), r"a\.jsonl is compressed by gzip: add \.gz"),
+        ("a.jsonl", gzip.compress(b"{}", mtime=0), r"a\.jsonl is compressed by gzip: add \.gz"),
         ("a.jsonl", b'{"a":' + b"[" * 200_000, r"a\.jsonl, line 1 is nested too deep"),
         ("a.json", b'[{"a": 1}, {"a": 2}', r"a\.json, row 3 is no JSON"),
         ("a.json", b'[{"a": 1}, {"a": 2}] {', r"a\.json, row 3 is no JSON"),

@@ -189,7 +189,7 @@ def test_a_stream_goes_on_from_its_state(tmp_path):
         ([{"input": "a", "output_predict": 3}], "Row 0 .*'output_predict' is 3"),
         ([{"text": "a"}, {"text": None}], "Row 1 .*'text' is missing"),
         ([{"text": 5}], "Row 0 .*'text' is 5"),
-        ([{"content": "a", "url": "b"}], r"columns \['content', 'url'\].* rename"),
+        ([{"content": "a", "url": "b"}], r"columns are \['content', 'url'\].* rename"),
     ],
 )
 def test_bad_rows_are_named(rows, message):

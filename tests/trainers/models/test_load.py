@@ -17,13 +17,21 @@ from transformers import AutoConfig
 from modeling_biencoder import BiEncoderModel
 from modeling_llara import LlaraForPreTraining
 from modeling_srlm import SelfRetrievalLM
+from tests.support.files import write_rows
 from tests.support.loopback_hub import LoopbackHub, in_process
 from tests.support.loopback_hub.fixtures import commit
 from tests.support.loopback_hub.fixtures import hub as hub
 from tests.support.tiny import tiny_backbone, tiny_tokenizer
 from tests.support.training import PAIRS
-from trainers import BiEncoderTrainer, LlaraTrainer, SelfRetrievalTrainer, add_adapter, load_adapted, load_adapter
-from trainers.commands import mine
+from trainers import (
+    BiEncoderTrainer,
+    LlaraTrainer,
+    SelfRetrievalTrainer,
+    add_adapter,
+    load_adapted,
+    load_adapter,
+)
+from trainers.commands import convert, encode, finetune, generate, mine, perplexity, pretrain, score, train_lm
 from trainers.models.kind import look
 from trainers.models.load import load_as_biencoder, load_biencoder, load_llara, load_srlm
 
@@ -217,3 +225,32 @@ def test_an_adapter_as_peft_saves_it_is_found_by_its_base(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="Unrecognized model"):
         look(tmp_path / "empty")
+
+
+WRONG = [
+    (finetune, "srlm"),
+    (pretrain, "srlm"),
+    (pretrain, "biencoder"),
+    (train_lm, "llara"),
+    (train_lm, "biencoder"),
+    *((command, kind) for command in (perplexity, generate, score) for kind in ("biencoder", "llara")),
+    (encode, "srlm"),
+    (convert, "srlm"),
+    (convert, "biencoder"),
+]
+
+
+@pytest.mark.parametrize(("command", "kind"), WRONG)
+def test_another_kind_of_ours_is_refused_with_what_to_give(folders, tmp_path, command, kind):
+    name = command.__name__.rpartition(".")[2]
+    (tmp_path / "text.txt").write_text("one two three")
+    write_rows(tmp_path / "rows.jsonl", PAIRS)
+    data = ["--data", str(tmp_path / "text.txt")]
+    more = {
+        "generate": ["--prompt", "a"], "encode": [*data, "--output", str(tmp_path / "e.safetensors")],
+        "perplexity": data, "score": [*data, "--task", "document", "--output", str(tmp_path / "s.jsonl")],
+        "convert": ["--output", str(tmp_path / "c")],
+    }  # fmt: skip
+    train = ["--train_data", str(tmp_path / "rows.jsonl"), "--output_dir", str(tmp_path / "run"), "--use_cpu"]
+    with pytest.raises(ValueError, match=r"is of type 'lookback_\w+' and must be a lookback_\w+ here, or a plain"):
+        command.main(["--model", str(folders / f"{kind}0"), *more.get(name, train)])

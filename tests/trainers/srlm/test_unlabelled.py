@@ -96,7 +96,7 @@ def test_compute_perplexity_counts_them_out(warnings, average):
     assert "2 of 6 rows have no label and add nothing to the perplexity" in warnings.text
     with pytest.raises(ValueError, match="gave 2 rows, of which none has a label: row 0 is all -100"):
         model.compute_perplexity(batches([NONE, FIRST]), show_progress=False, average=average)
-    with pytest.raises(ValueError, match=r"a batch has \['input_ids'\] and no labels"):
+    with pytest.raises(ValueError, match=r"batch 0 has \['input_ids'\] and no labels"):
         model.compute_perplexity([{"input_ids": torch.tensor([IDS[0]])}], show_progress=False)
 
 

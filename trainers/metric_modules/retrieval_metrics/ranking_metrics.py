@@ -9,9 +9,11 @@ mean over the queries. Definitions are trec_eval's: nDCG with linear gain and lo
 import array
 import math
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from numbers import Integral, Real
 
 Ranking = Sequence[Hashable]
 Relevance = Mapping[Hashable, float] | Collection[Hashable]
+MOST = 2**31 - 1
 DEFAULT_METRICS = ("mrr", "ndcg", "recall", "map")
 
 
@@ -134,8 +136,12 @@ def rank_by_score(scores: Mapping[str, float]) -> list[str]:
 
 
 def check_metrics(metrics: Sequence[str], ks: Sequence[int]) -> None:
-    """Raises ValueError for a metric that there is not, and for cut-offs that are not whole numbers from 1."""
-    unknown = [name for name in metrics if name not in METRICS]
+    """Raises TypeError or ValueError for metrics that there are not, and cut-offs that are no whole numbers from 1."""
+    if isinstance(metrics, str | bytes) or not isinstance(metrics, Collection):
+        raise TypeError(f"metrics={metrics!r} must be a list of names; give some of {', '.join(METRICS)}.")
+    if isinstance(ks, str | bytes | Mapping) or not isinstance(ks, Collection):
+        raise TypeError(f"ks={ks!r} must be a list of cut-offs, such as [10, 100].")
+    unknown = [name for name in metrics if not isinstance(name, str) or name not in METRICS]
     if unknown or not metrics:
         raise ValueError(f"There is no metric {(unknown or [''])[0]!r}; the metrics are {', '.join(METRICS)}.")
     if not ks:
@@ -145,12 +151,15 @@ def check_metrics(metrics: Sequence[str], ks: Sequence[int]) -> None:
 
 
 def _check_cutoff(k: int) -> None:
-    if not isinstance(k, int) or k < 1:
-        raise ValueError(f"k is {k}; the cut-off of a metric must be 1 or more.")
+    if not isinstance(k, Integral) or isinstance(k, bool) or not 1 <= k <= MOST:
+        raise ValueError(f"k is {k!r}; the cut-off of a metric must be a whole number from 1 to {MOST}.")
 
 
 def _gains(relevant: Relevance) -> dict[Hashable, float]:
     gains = dict(relevant) if isinstance(relevant, Mapping) else dict.fromkeys(relevant, 1.0)
+    for passage, gain in gains.items():
+        if not isinstance(gain, Real) or not math.isfinite(gain):
+            raise ValueError(f"The gain of {passage!r} is {gain!r}; it must be a finite number.")
     return {passage: gain for passage, gain in gains.items() if gain > 0}
 
 
@@ -161,6 +170,14 @@ def _mean(
     k: int,
 ) -> float:
     _check_cutoff(k)
+    for name, value in (("rankings", rankings), ("relevant", relevant)):
+        if isinstance(value, str | bytes) or not isinstance(value, Sequence):
+            raise TypeError(
+                f"{name} is a {type(value).__name__}; it must be a list with the passage ids of each query."
+            )
+        for number, one in enumerate(value):
+            if isinstance(one, str | bytes) or not isinstance(one, Collection):
+                raise TypeError(f"{name}[{number}] is {one!r}; it must hold the passage ids of a query.")
     if len(rankings) != len(relevant) or not rankings:
         raise ValueError(
             f"{len(rankings)} rankings for {len(relevant)} queries; give one ranking a query, one or more."

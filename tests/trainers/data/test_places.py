@@ -1,0 +1,105 @@
+"""Where a wrong row stands is known in folders of several files; marks and surrogates are dealt with on the way in."""
+
+import codecs
+import json
+
+import datasets
+import pytest
+
+from trainers.biencoder.entries import mixture_entries
+from trainers.data.documents import document_table, read_text_files
+from trainers.data.faithful import faithful_rows, load_faithful_rows
+from trainers.data.readers import read_text, without_surrogates
+from trainers.data.settings_files import read_yaml
+from trainers.data.sources import load_tables
+from trainers.data.texts import IdentifiedTexts
+from trainers.llara.stop_words import load_stop_words
+from trainers.mining.corpus import load_corpus
+
+
+def write_parquet(path, *rows):
+    datasets.Dataset.from_list(list(rows)).to_parquet(path)
+
+
+def test_rows_of_a_folder_of_parquet_know_their_file(tmp_path):
+    write_parquet(tmp_path / "a.parquet", {"text": "one"})
+    write_parquet(tmp_path / "b.parquet", {"text": "two"}, {"text": None})
+    assert load_faithful_rows(tmp_path).where(2) == f"{tmp_path / 'b.parquet'}, row 2"
+    with pytest.raises(ValueError, match=r"b\.parquet, row 2: field 'text' is None"):
+        IdentifiedTexts(str(tmp_path))
+    with pytest.raises(ValueError, match=r"b\.parquet, row 2: field 'text' of the corpus is None"):
+        load_corpus(tmp_path)
+    assert [where.rpartition("/")[2] for where, _ in document_table(tmp_path)][1:] == [
+        "b.parquet, row 1",
+        "b.parquet, row 2",
+    ]
+
+
+def test_rows_of_a_folder_of_both_know_their_file(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "one"}\n\n{"text": "two"}\n')
+    write_parquet(tmp_path / "b.parquet", {"text": "three"})
+    rows = load_faithful_rows(tmp_path)
+    assert [row["text"] for row in rows] == ["one", "two", "three"]
+    assert [rows.where(number).rpartition("/")[2] for number in range(3)] == [
+        "a.jsonl, line 1",
+        "a.jsonl, line 3",
+        "b.parquet, row 1",
+    ]
+
+
+def test_files_of_other_columns_are_named(tmp_path):
+    write_parquet(tmp_path / "a.parquet", {"text": "one"})
+    write_parquet(tmp_path / "b.parquet", {"text": 2})
+    with pytest.raises(ValueError, match=r"b\.parquet and .*a\.parquet do not make one data set"):
+        load_faithful_rows(tmp_path)
+
+
+def test_a_byte_order_mark_is_skipped(tmp_path):
+    file = tmp_path / "words.yaml"
+    file.write_bytes(codecs.BOM_UTF8 + b"lantern: 1\n")
+    assert read_yaml(file) == {"lantern": 1}
+    assert load_stop_words([str(file)]) == {"lantern:", "1"}
+    file.write_bytes(codecs.BOM_UTF8 + json.dumps([{"data": "user/name", "name": "x"}]).encode())
+    assert [entry.name for entry in mixture_entries(str(file))] == ["x"]
+
+
+def test_settings_that_are_no_yaml_are_named(tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text("a: 1\nb: [1\n")
+    with pytest.raises(ValueError, match=r"c\.yaml, line 3 is no YAML \(.*\): mend it"):
+        read_yaml(file)
+    file.write_text("[" * 100_000)
+    with pytest.raises(ValueError, match=r"c\.yaml.* (is nested too deep|is no YAML)"):
+        read_yaml(file)
+
+
+def test_a_lone_surrogate_is_a_replacement_character(tmp_path):
+    row = {"\ud800": ["a\udfff", {"b": "\ud83d\ude00 \ud800"}]}
+    clean = {"\ufffd": ["a\ufffd", {"b": "\U0001f600 \ufffd"}]}
+    assert without_surrogates(row) == clean
+    assert faithful_rows([row]) == [clean]
+    assert [found for _, found in load_tables([row])[0]] == [clean]
+    assert load_corpus(["a\ud800"]).texts == ["a\ufffd"]
+    file = tmp_path / "c.yaml"
+    file.write_text('name: "\\ud800"\n')
+    assert read_yaml(file) == {"name": "\ufffd"}
+
+
+def test_text_that_is_not_utf8_is_named(tmp_path):
+    good, bad = tmp_path / "a.txt", tmp_path / "b.txt"
+    good.write_text("one\n")
+    bad.write_bytes(b"two\n\xe9\n")
+    assert [row["text"] for row in read_text_files([good, bad], streaming=True)] == ["one\n"]
+    for read in (lambda: read_text_files([bad], streaming=True), lambda: document_table(bad), lambda: read_text(bad)):
+        with pytest.raises(ValueError, match=r"b\.txt, line 2 is not UTF-8 \(byte 0xe9\)"):
+            read()
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+def test_a_text_that_is_not_utf8_from_some_place_on_is_no_half_document(tmp_path, monkeypatch, streaming):
+    monkeypatch.setattr("trainers.data.documents.PART_SIZE", 10_000)
+    good, bad = tmp_path / "a.txt", tmp_path / "b.txt"
+    good.write_text("one\n")
+    bad.write_bytes(b"two words\n" * 10_000 + b"\xe9\n")
+    with pytest.raises(ValueError, match=r"b\.txt, line 10001 is not UTF-8"):
+        list(read_text_files([good, bad], streaming))
