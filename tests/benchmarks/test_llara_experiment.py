@@ -10,6 +10,7 @@ from trainers.demo.settings import DemoArguments
 from trainers.embedded.corpus import Document, is_holdout
 
 
+@pytest.mark.slow
 def test_what_is_measured_on_is_not_trained_on():
     development, holdout = load_data("development", max_pairs=30), load_data("holdout")
     assert len(development.pairs) == 30 and len(holdout.pairs) > 500

@@ -30,7 +30,8 @@ print("EQUAL")
 
 
 @pytest.mark.parametrize(
-    ("family", "retriever", "tied"), [("llama", "bert", True), ("gpt2", "llama", True), ("opt", "qwen", False)]
+    ("family", "retriever", "tied"),
+    [("llama", "bert", True), pytest.param("gpt2", "llama", True, marks=pytest.mark.slow), ("opt", "qwen", False)],
 )
 def test_reload_without_lookback(tmp_path, family, retriever, tied):
     model = build(family, retriever, tie_word_embeddings=tied)

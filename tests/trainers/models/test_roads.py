@@ -35,12 +35,9 @@ from trainers.commands import (
 FAMILIES = ("biencoder", "llara", "srlm")
 KINDS = ("full", "lora", "named", "tokens")  # named: with a name of its own; tokens: added, and a LoRA
 QUICK = [
-    ("llara", "lora", "plain", True),
-    ("llara", "named", "saved", False),
     ("llara", "tokens", "saved", True),
     ("srlm", "full", "saved", True),
-    ("srlm", "tokens", "plain", True),
-    ("biencoder", "full", "plain", False),
+    ("biencoder", "named", "plain", False),
 ]
 CELLS = [(family, kind, base, tied) for family in FAMILIES for kind in KINDS for base in ("plain", "saved")
          for tied in (True, False)]  # fmt: skip
