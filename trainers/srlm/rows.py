@@ -103,7 +103,8 @@ def labelled(
         rows: with `labels` or, of chats, `answer_length`; one for each row of `table`, which knows where it stands.
     """
     if isinstance(rows, datasets.IterableDataset):
-        return rows.filter(_StreamFilter(), with_indices=True)
+        # not filter: datasets 4.0 cannot where the stream knows the types of its columns
+        return rows.map(_StreamFilter(), with_indices=True, batched=True, batch_size=1)
     column = "labels" if "labels" in rows.column_names else "answer_length"
     values = rows.select_columns([column]).with_format("numpy")
     kept = [number for number, row in enumerate(values) if _is_scored(row)]
@@ -122,16 +123,16 @@ def labelled(
 
 
 class _StreamFilter:
-    """Whether a streamed row is scored; a warning names the first that is not."""
+    """A streamed row, as a batch of one, or none where nothing in it is scored; a warning names the first."""
 
     warned = False
 
-    def __call__(self, row: Row, number: int) -> bool:
-        kept = _is_scored(row)
+    def __call__(self, rows: dict[str, list], numbers: list[int]) -> dict[str, list]:
+        kept = _is_scored({name: values[0] for name, values in rows.items()})
         if not kept and not self.warned:
             self.warned = True
-            logger.warning(f"Row {number} (the first is 0) has no label; it and others like it are left out.")
-        return kept
+            logger.warning(f"Row {numbers[0]} (the first is 0) has no label; it and others like it are left out.")
+        return {name: list(values) if kept else [] for name, values in rows.items()}
 
 
 def _is_scored(row: Row) -> bool:
