@@ -115,7 +115,7 @@ def test_offloaded_weights_change_nothing(family, where, tmp_path):
 @pytest.mark.parametrize(
     ("backbone", "retriever"),
     [
-        pytest.param("gpt2", "bert", marks=all_on_disk),
+        pytest.param("gpt2", "bert", marks=[all_on_disk, pytest.mark.slow]),
         pytest.param("opt", "gpt2", marks=[all_on_disk, pytest.mark.slow]),
         ("gemma", "qwen"),
     ],

@@ -31,7 +31,11 @@ print("EQUAL")
 
 @pytest.mark.parametrize(
     ("family", "retriever", "tied"),
-    [("llama", "bert", True), pytest.param("gpt2", "llama", True, marks=pytest.mark.slow), ("opt", "qwen", False)],
+    [
+        ("llama", "bert", True),
+        pytest.param("gpt2", "llama", True, marks=pytest.mark.slow),
+        pytest.param("opt", "qwen", False, marks=pytest.mark.slow),
+    ],
 )
 def test_reload_without_lookback(tmp_path, family, retriever, tied):
     model = build(family, retriever, tie_word_embeddings=tied)
