@@ -13,7 +13,6 @@ _FLAG = "pooling_mode_"  # before version 5.4 one flag for each pooling: pooling
 _PASSAGES = ("document", "passage", "corpus")  # in the order that encode_document has them
 _SIMILARITIES = ("cosine", "dot")
 _HARMLESS = {"attn_implementation", "torch_dtype", "dtype", "padding_side", "model_max_length"}
-_WRAP = "wrap SentenceTransformer(...) in an object with encode()."
 
 
 @dataclass

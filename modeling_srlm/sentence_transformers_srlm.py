@@ -46,12 +46,13 @@ def read_sentence_transformer(source: str | os.PathLike, keywords: dict[str, Any
         _refuse_half(source, keywords)
         return None
     kinds, paths = _kinds_and_paths(source, modules)
-    configs = [_needed(read, f"{path}/config.json", source) for path in paths[1:] if kinds[paths.index(path)] != LAST]
+    behind = list(zip(kinds, paths, strict=True))[1:]
+    configs = [_needed(read, f"{path}/config.json", source) for kind, path in behind if kind != LAST]
     prefix = f"{paths[0]}/" if paths[0] else ""
     transformer: dict[str, Any] = next((found for name in _TRANSFORMER if (found := read(prefix + name))), {})
     settings = read(_SETTINGS) or {}
     parts = describe(repr(str(source)), kinds, configs, transformer, settings)
-    parts.folder, parts.dense_folders = paths[0], [paths[i] for i, kind in enumerate(kinds) if kind == "Dense"]
+    parts.folder, parts.dense_folders = paths[0], [path for kind, path in behind if kind == "Dense"]
     return parts
 
 
@@ -119,7 +120,7 @@ def dense_weights(
 def _kinds_and_paths(source: Any, modules: Any) -> tuple[list[str], list[str]]:
     """The modules' names and folders; no folder outside of the repo, no code of a repo."""
     fix = "ask its owner to save it with sentence-transformers."
-    if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
+    if not isinstance(modules, list) or not modules or not all(isinstance(module, dict) for module in modules):
         raise ValueError(f"{MODULES} of {str(source)!r} is no list of modules: {fix}")
     kinds, paths = [], []
     for module in modules:

@@ -14,6 +14,7 @@ from tests.support.tiny import tiny_backbone, tiny_tokenizer
 from trainers.models.load import load_biencoder
 
 sentence_transformers = pytest.importorskip("sentence_transformers")
+Dense = pytest.importorskip("sentence_transformers.models").Dense
 TEXTS = ["the copper lantern", "  Candle  \n", "A query finds the passage that answers it. " * 9]
 FLAGS = {"last_token": "lasttoken", "cls": "cls_token", "mean": "mean_tokens"}
 
@@ -43,7 +44,7 @@ def saved(folder: Path, family: str = "bert", **what) -> str:
     }
     for number, (wide, bias, activation) in enumerate(settings["dense"], start=2):
         modules.append(("Dense", f"{number}_Dense"))
-        layer = sentence_transformers.models.Dense(width, wide, bias, getattr(torch.nn, activation)())
+        layer = Dense(width, wide, bias, getattr(torch.nn, activation)())
         (folder / f"{number}_Dense").mkdir()
         layer.save(str(folder / f"{number}_Dense"))
         width = wide
@@ -141,6 +142,7 @@ BAD = {
     "but no modules.json": lambda folder: (folder / "modules.json").unlink(),
     "modules.json of .* is no JSON": lambda folder: (folder / "modules.json").write_text("[{"),
     "is no list of modules": lambda folder: (folder / "modules.json").write_text("{}"),
+    "is no list of modules: ask": lambda folder: (folder / "modules.json").write_text("[]"),
     "transformer_task='fill-mask'": lambda folder: change(
         folder, "sentence_bert_config.json", transformer_task="fill-mask"
     ),
