@@ -176,6 +176,11 @@ def typed(what: str, value: Any, hint: Any) -> Any:
     raise TypeError(f"{what}={shown(value)} must be {rule}{kind}: give one.")
 
 
+def is_plain(hint: Any) -> bool:
+    """Whether a type is made of numbers, switches, texts and None alone."""
+    return all(kind in (bool, int, float, str, NoneType) for kind in _alternatives(hint))
+
+
 def plain(value: Any) -> Any:
     """A number of NumPy as Python's own, those of a list or tuple too; anything else as it is."""
     if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():

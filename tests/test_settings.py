@@ -10,7 +10,7 @@ from dataclasses import fields, is_dataclass
 from functools import partial
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, get_args, get_origin
+from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy
 import pytest
@@ -132,6 +132,29 @@ def test_a_value_of_another_type_is_refused_by_name(kind, tmp_path):
                     passed.append(f"{name}={label}: {type(error).__name__} {str(error)[:100]}")
             else:
                 passed.append(f"{name}={label}: accepted")
+    assert passed == []
+
+
+def test_fields_of_transformers_of_a_plain_type_are_held_to_it(tmp_path):
+    """`seed="3"`, `bf16="no"`: transformers takes them, and ends much later."""
+    hints, passed = get_type_hints(TrainingArguments), []
+    swept = {field.name: hints[field.name] for field in fields(TrainingArguments) if field.name != "fsdp"}
+    defaults = {field.name: field.default for field in fields(TrainingArguments)}
+    for name, hint in swept.items():
+        kinds = set(get_args(hint) or [hint])
+        if not kinds <= {bool, int, float, str, NoneType} or str in kinds and bool in kinds:
+            continue
+        for label, value in WRONG[next(iter(kinds - {NoneType}))].items():
+            if value is None and (NoneType in kinds or defaults[name] is None):
+                continue
+            try:
+                arguments(BiEncoderTrainingArguments, tmp_path, **{name: value})
+            except (TypeError, ValueError) as error:
+                if name not in str(error):
+                    passed.append(f"{name}={label}: {type(error).__name__} {str(error)[:100]}")
+            else:
+                passed.append(f"{name}={label}: accepted")
+    assert len(swept) > 80
     assert passed == []
 
 

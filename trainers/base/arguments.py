@@ -3,14 +3,14 @@
 import math
 from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from transformers import TrainingArguments
 
-from hub_cards.travelling.checks import check_fields, shown
+from hub_cards.travelling.checks import check_fields, check_types, is_plain, shown
 
 from ..jobs.places import check_repo_id
-from .options import SETTINGS, check_packages, check_settings
+from .options import SETTINGS, check_forms, check_packages, check_settings
 
 
 @dataclass
@@ -25,12 +25,16 @@ class FamilyArguments(TrainingArguments):
         for kind in type(self).__mro__:  # a wrong value is an error now, not after the model has loaded
             if is_dataclass(kind) and not issubclass(TrainingArguments, kind):
                 check_fields(self, kind)
+        check_types(self, _TRANSFORMERS_OWN)
+        check_forms(self)
         super().__post_init__()
         check_settings(self, SETTINGS)
         check_least(self, 1, "per_device_train_batch_size", "per_device_eval_batch_size")
         check_least(self, 1, "gradient_accumulation_steps")
-        check_least(self, 0, "dataloader_num_workers")
-        check_finite(self, "learning_rate", "max_grad_norm", "weight_decay", "neftune_noise_alpha")
+        check_least(self, 0, "dataloader_num_workers", "eval_delay")
+        check_least(self, 1, "ddp_timeout", "ddp_bucket_cap_mb", "torch_empty_cache_steps")
+        check_finite(self, "learning_rate", "max_grad_norm", "weight_decay", "neftune_noise_alpha", "adam_epsilon")
+        check_trained(self)
         check_packages(self)
         if self.push_to_hub or self.hub_model_id is not None:
             name = "output_dir" if self.hub_model_id is None else "hub_model_id"
@@ -47,6 +51,10 @@ class FamilyArguments(TrainingArguments):
         accelerator.dispatch_batches = False
 
 
+# Of transformers' own fields those of a plain type, which it takes in any: `seed="3"` ends far away, in another's words.
+_TRANSFORMERS_OWN = {
+    name: hint for name, hint in get_type_hints(TrainingArguments).items() if is_plain(hint) and name != "fsdp"
+}  # and fsdp=True is right, whatever its annotation says
 MOST = 2**31 - 1  # of tokens, texts and rows
 
 
@@ -56,6 +64,23 @@ def check_finite(settings: Any, *names: str) -> None:
         value = getattr(settings, name)
         if value is not None and not 0 <= value < math.inf:
             raise ValueError(f"{name}={value} must be a finite number of at least 0: give another.")
+
+
+def check_trained(args: TrainingArguments) -> None:
+    """ValueError for transformers' numbers that no training can have, and that it takes all the same."""
+    for name in ("seed", "data_seed"):
+        value = getattr(args, name)
+        if value is not None and not 0 <= value < 2**32:
+            raise ValueError(f"{name}={shown(value)} must be from 0 to {2**32 - 1}: give another.")
+    for name in ("adam_beta1", "adam_beta2"):
+        if not 0 <= getattr(args, name) < 1:
+            raise ValueError(f"{name}={getattr(args, name)} must be at least 0 and below 1: give such a number.")
+    if args.max_steps <= 0 and not args.num_train_epochs > 0:
+        raise ValueError(f"num_train_epochs={args.num_train_epochs} must be above 0: raise it, or give max_steps.")
+    for name in ("logging_steps", "save_steps", "eval_steps"):
+        value = getattr(args, name)
+        if value is not None and value < 0:
+            raise ValueError(f"{name}={value} must be above 0: give a number of steps, or a share of them below 1.")
 
 
 def check_least(settings: Any, least: float, *names: str) -> None:

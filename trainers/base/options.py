@@ -1,12 +1,22 @@
 """Options of transformers' Trainer that would do nothing here: refused by name, with what to do instead."""
 
 import dataclasses
-from collections.abc import Mapping
+import json
+import multiprocessing
+from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
+
+import torch
 
 from transformers import TrainingArguments
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
+from transformers.training_args import trainer_log_levels
+
+from hub_cards.travelling.checks import check_choice, shown
+
+from ..data.readers import read_text
 
 _NO_PREDICTIONS = (
     "an evaluation gives losses and metrics, and no logits to compute with: evaluate in a callback's on_evaluate, or "
@@ -65,16 +75,58 @@ def check_packages(args: TrainingArguments) -> None:
             raise ValueError(f"report_to={name!r} must be one of none, all, {', '.join(sorted(known))}: take one.")
         if name not in there and name != "flyte":  # of which transformers does not say
             raise ValueError(f"report_to={name!r} needs a package that is not installed: install it, or say 'none'.")
-    if not isinstance(args.lr_scheduler_kwargs or {}, dict):
-        raise ValueError(
-            f"lr_scheduler_kwargs={args.lr_scheduler_kwargs!r} must be a mapping: give {{'name': value}}."
-        )
     if args.optim_args and not all("=" in one for one in args.optim_args.replace(" ", "").split(",")):
         raise ValueError(f"optim_args={args.optim_args!r} must be name=value,name=value: write it so.")
     optim = str(getattr(args.optim, "value", args.optim))
     package = next((package for mark, package in _OPTIMIZER_PACKAGES.items() if mark in optim), None)
     if package is not None and find_spec(package) is None:
         raise ValueError(f"optim={optim!r} needs {package}, which is not installed: install it, or take another.")
+
+
+def check_forms(args: TrainingArguments) -> None:
+    """ValueError for settings with a list of names of their own, or in JSON, before transformers reads them."""
+    names: dict[str, Iterable[str]] = {
+        "dataloader_multiprocessing_context": multiprocessing.get_all_start_methods(),
+        "ddp_backend": ("nccl", "gloo", "mpi", "ccl", "hccl", "cncl", "mccl", "xccl"),
+        "log_level": trainer_log_levels,
+        "log_level_replica": trainer_log_levels,
+        "torch_compile_mode": ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"),
+    }
+    if args.torch_compile_backend is not None:  # which imports much
+        names["torch_compile_backend"] = torch.compiler.list_backends(exclude_tags=())
+    for name, known in names.items():
+        if getattr(args, name) is not None:
+            check_choice(name, getattr(args, name), sorted(known))
+    if args.deepspeed is not None and find_spec("deepspeed") is None:
+        raise ValueError("deepspeed needs the package deepspeed, which is not installed: pip install deepspeed.")
+    for name in _OBJECTS:
+        _check_object(name, getattr(args, name))
+
+
+_OBJECTS = (
+    "accelerator_config", "activation_checkpointing_kwargs", "deepspeed", "fsdp_config",
+    "gradient_checkpointing_kwargs", "lr_scheduler_kwargs",
+)  # fmt: skip
+
+
+def _check_object(name: str, value: Any) -> None:
+    """ValueError for what is no mapping: a text has to be a JSON object, or a file of one."""
+    if not isinstance(value, str):
+        if isinstance(value, int | float | list | tuple):
+            raise ValueError(f"{name}={shown(value)} must be a mapping: give {{'name': value}}.")
+        return
+    try:
+        found = json.loads(value if value.lstrip().startswith("{") else read_text(Path(value)))
+    except ValueError as error:
+        raise ValueError(
+            f"{name}={shown(value)} must be a JSON object or a file of one ({error}): mend it."
+        ) from error
+    except OSError as error:
+        raise ValueError(
+            f"{name}={shown(value)} must be a JSON object or a file of one ({error.strerror}): give one of the two."
+        ) from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{name}={shown(value)} must hold a JSON object, not {type(found).__name__}: mend it.")
 
 
 def check_trainer_arguments(trainer: str, given: Mapping[str, Any]) -> None:
