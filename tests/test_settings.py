@@ -142,7 +142,7 @@ def test_fields_of_transformers_of_a_plain_type_are_held_to_it(tmp_path):
     defaults = {field.name: field.default for field in fields(TrainingArguments)}
     for name, hint in swept.items():
         kinds = set(get_args(hint) or [hint])
-        if not kinds <= {bool, int, float, str, NoneType} or str in kinds and bool in kinds:
+        if not kinds <= {bool, int, float, str, NoneType} or (str in kinds and bool in kinds):
             continue
         for label, value in WRONG[next(iter(kinds - {NoneType}))].items():
             if value is None and (NoneType in kinds or defaults[name] is None):

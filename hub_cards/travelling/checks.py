@@ -1,14 +1,15 @@
 """Checks of settings and keywords. Each raises before any compute and names the value, the rule and the fix."""
 
+import functools
+import inspect
 import math
 import os
 import reprlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import fields
 from difflib import get_close_matches
-from inspect import get_annotations
 from types import NoneType, UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 MOST_LAYERS = 10_000
 _COUNTS = ("max_new_tokens", "max_length", "num_beams", "num_return_sequences")  # of generate
@@ -29,10 +30,8 @@ def nearest(name: object, names: Iterable[str]) -> str:
 def check_choice(what: str, value: object, choices: Collection[str]) -> None:
     """Raise ValueError unless `value` is one of `choices`."""
     if not isinstance(value, str) or value not in choices:
-        raise ValueError(
-            f"{what}={value!r} is not known: it must be one of {list(choices)}. "
-            f"Did you mean {nearest(value, choices)}?"
-        )
+        known = f"it must be one of {list(choices)}. Did you mean {nearest(value, choices)}?"
+        raise ValueError(f"{what}={value!r} is not known: {known}")
 
 
 def check_keywords(names: Iterable[str], valid: Collection[str], owner: str) -> None:
@@ -139,7 +138,7 @@ def shown(value: object) -> str:
 
 def check_fields(settings: Any, kind: type, but: Collection[str] = ()) -> None:
     """`check_types` of the fields that the dataclass `kind` itself names; None may stand where it is the default."""
-    named = get_annotations(kind)
+    named = inspect.get_annotations(kind)
     own = [entry for entry in fields(kind) if entry.name in named and entry.name not in but]
     types: dict[str, Any] = {entry.name: entry.type for entry in own}
     check_types(settings, {e.name: types[e.name] | None if e.default is None else types[e.name] for e in own})
@@ -151,9 +150,7 @@ def check_types(settings: Any, types: Mapping[str, Any]) -> None:
     NumPy's numbers become Python's, which a saved configuration can hold, and paths where a text is asked for texts.
     """
     for name, hint in types.items():
-        value = getattr(settings, name)
-        found = typed(name, value, hint)
-        if found is not value:
+        if (found := typed(name, value := getattr(settings, name), hint)) is not value:
             setattr(settings, name, found)
 
 
@@ -163,8 +160,9 @@ def typed(what: str, value: Any, hint: Any) -> Any:
     True is no whole number here, a whole number is a `float`, and NaN and infinity are none.
     """
     found = plain(value)
-    if isinstance(found, os.PathLike) and _fits("", hint) and not _fits(found, hint):
-        found = os.fspath(found)
+    found = (
+        os.fspath(found) if isinstance(found, os.PathLike) and _fits("", hint) and not _fits(found, hint) else found
+    )
     if _fits(found, hint):
         return found
     rule = " or ".join(_described(one) for one in _alternatives(hint))
@@ -175,9 +173,24 @@ def typed(what: str, value: Any, hint: Any) -> Any:
     raise TypeError(f"{what}={shown(value)} must be {rule}{kind}: give one.")
 
 
-def is_plain(hint: Any) -> bool:
-    """Whether a type is made of numbers, switches, texts and None alone."""
-    return all(kind in (bool, int, float, str, NoneType) for kind in _alternatives(hint))
+def checked(function: Any) -> Any:
+    """`function`, which raises TypeError or ValueError for an argument that is not of its annotation (see `typed`).
+
+    Held to it are numbers, switches, texts, paths and objects of one class; lists and mappings are for the function.
+    """
+
+    @functools.wraps(function)
+    def held(*args: Any, **kwargs: Any) -> Any:
+        given = signature.bind(*args, **kwargs)
+        hints = get_type_hints(function)
+        for name, value in given.arguments.items():
+            kinds = _alternatives(hints.get(name, Any))
+            if name in hints and all(isinstance(kind, type) and not get_args(kind) for kind in kinds):
+                given.arguments[name] = typed(name, value, hints[name])
+        return function(*given.args, **given.kwargs)
+
+    signature = inspect.signature(function)
+    return held
 
 
 def plain(value: Any) -> Any:

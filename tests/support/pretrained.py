@@ -1,4 +1,4 @@
-"""Real pretrained models, out of packages that carry weights (the extra `pretrained`); a test without them is skipped."""
+"""Real pretrained models, out of packages that carry weights (extra `pretrained`); without them a test is skipped."""
 
 from importlib.util import find_spec
 from pathlib import Path

@@ -3,11 +3,12 @@
 import math
 from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from types import NoneType
+from typing import Any, get_args, get_type_hints
 
 from transformers import TrainingArguments
 
-from hub_cards.travelling.checks import check_fields, check_types, is_plain, shown
+from hub_cards.travelling.checks import check_fields, check_types, shown
 
 from ..jobs.places import check_repo_id
 from .options import SETTINGS, check_forms, check_packages, check_settings
@@ -51,9 +52,12 @@ class FamilyArguments(TrainingArguments):
         accelerator.dispatch_batches = False
 
 
-# Of transformers' own fields those of a plain type, which it takes in any: `seed="3"` ends far away, in another's words.
+# Transformers' own fields of a plain type, which it takes in any: `seed="3"` ends far away, in another's words.
+_PLAIN = {bool, int, float, str, NoneType}
 _TRANSFORMERS_OWN = {
-    name: hint for name, hint in get_type_hints(TrainingArguments).items() if is_plain(hint) and name != "fsdp"
+    name: hint
+    for name, hint in get_type_hints(TrainingArguments).items()
+    if _PLAIN.issuperset(get_args(hint) or [hint]) and name != "fsdp"
 }  # and fsdp=True is right, whatever its annotation says
 MOST = 2**31 - 1  # of tokens, texts and rows
 

@@ -4,7 +4,9 @@ from dataclasses import dataclass
 
 import torch
 
-from ..data.padding import Batch, Example, pad_rows, pad_texts
+from hub_cards.travelling.checks import shown, typed
+
+from ..data.padding import Batch, Example, check_examples, check_padding, pad_rows, pad_texts
 from .in_context import InContextExamples
 
 
@@ -39,15 +41,22 @@ class BiEncoderCollator:
     padding_side: str
     in_context: InContextExamples | None = None
 
+    def __post_init__(self) -> None:
+        check_padding(self.pad_token_id, self.padding_side)
+
     def __call__(self, examples: list[Example]) -> Batch:
+        check_examples(examples, "query_ids", "passage_ids")
+        _check_groups(examples)
         if self.in_context is not None:
             examples = self.in_context(examples)
         passages = [ids for example in examples for ids in example["passage_ids"]]
         batch: Batch = {
-            "query": pad_texts([example["query_ids"] for example in examples], self.pad_token_id, self.padding_side),
-            "passage": pad_texts(passages, self.pad_token_id, self.padding_side),
+            "query": pad_texts(
+                [row["query_ids"] for row in examples], self.pad_token_id, self.padding_side, "query_ids"
+            ),
+            "passage": pad_texts(passages, self.pad_token_id, self.padding_side, "passage_ids"),
         }
-        scores = [example["teacher_scores"] for example in examples]
+        scores = [example.get("teacher_scores") for example in examples]
         if all(row is not None for row in scores):
             batch["teacher_scores"] = torch.tensor(scores, dtype=torch.float32)
         if all("identity" in example for example in examples):
@@ -55,6 +64,28 @@ class BiEncoderCollator:
         if "in_batch_negatives" in examples[0]:
             batch["in_batch_negatives"] = examples[0]["in_batch_negatives"]
         return batch
+
+
+def _check_groups(examples: list[Example]) -> None:
+    """TypeError or ValueError unless all queries have as many passages, and each passage a score where there are any.
+
+    Rows i*G to (i+1)*G - 1 would be another query's passages otherwise.
+    """
+    size = None
+    for number, example in enumerate(examples):
+        group, scores = example["passage_ids"], example.get("teacher_scores")
+        if not isinstance(group, list | tuple) or not group:
+            raise TypeError(f"passage_ids of example {number} is {shown(group)} and must be a list of passages' ids.")
+        size = size or len(group)
+        if len(group) != size:
+            raise ValueError(
+                f"passage_ids of example {number} has {len(group)} passages, and of the first {size}: a batch needs "
+                "groups of one size."
+            )
+        if scores is not None and len(typed(f"teacher_scores of example {number}", scores, list[float])) != size:
+            raise ValueError(
+                f"Example {number} has {len(scores)} teacher_scores for {size} passages: give one for each."
+            )
 
 
 def collate_identity(rows: list[Example]) -> dict[str, torch.Tensor]:

@@ -15,7 +15,7 @@ from typing import Any
 import datasets
 from transformers import PreTrainedTokenizerBase
 
-from hub_cards.travelling.checks import plain
+from hub_cards.travelling.checks import check_positive_int, checked, plain
 from modeling_biencoder import BiEncoderConfig
 from modeling_biencoder.encoding_biencoder import tokenize
 
@@ -35,6 +35,7 @@ FEATURES = datasets.Features(
 )
 
 
+@checked
 def load_biencoder_rows(
     source: RowSource, group_size: int, split: str = "train", streaming: bool = False
 ) -> datasets.Dataset | datasets.IterableDataset:
@@ -43,6 +44,7 @@ def load_biencoder_rows(
     A row that lacks a field, or a negative where `group_size` is over 1, raises ValueError with its number and field;
     tables without a column for negatives (pairs) need none.
     """
+    check_positive_int("group_size", group_size, "give the number of passages of a query")
     found = [normalize_rows(table, group_size) for table in load_tables(source, split, streaming, numbers=SCORES)]
     check_layouts([layout for _, layout in found], group_size)
     normalized = [rows for rows, _ in found]

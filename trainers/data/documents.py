@@ -6,9 +6,11 @@ from typing import Any
 
 import datasets
 
+from hub_cards.travelling.checks import checked
+
 from .joining import joined
 from .readers import data_suffix, no_utf8, without_surrogates
-from .sources import RowSource, is_data_file, load_tables
+from .sources import RowSource, is_data_file, load_tables, path_of
 from .tables import Table, TypedTable, generated
 
 # Characters of a row at most (a line more): a file of any size passes through memory in parts.
@@ -65,6 +67,7 @@ def _read(files: list[tuple[str, int, int]], alone: bool) -> Iterator[dict[str, 
                     raise no_utf8(Path(name)) from None
 
 
+@checked
 def load_documents(
     source: RowSource, split: str = "train", streaming: bool = False
 ) -> datasets.Dataset | datasets.IterableDataset:
@@ -79,7 +82,7 @@ def load_documents(
 
 def document_table(source: RowSource, split: str = "train", streaming: bool = False) -> Table:
     """The same as a table, which knows where its rows stand."""
-    path = Path(source) if isinstance(source, str | Path) else None
+    path = path_of(source)
     if path is not None and path.is_dir():
         files = text_files(path)
         if not files or not all(data_suffix(file) in _ROW_SUFFIXES for file in files):

@@ -46,7 +46,8 @@ def load_tables(
             f"A data set is a path, a Hub id, a list of rows or a `datasets` Dataset, not {type(source).__name__}"
             + (f"; pick one of its splits: {sorted(source)}." if isinstance(source, dict) else ".")
         )
-    path = Path(source)
+    path = path_of(source)
+    assert path is not None
     if path.is_dir():
         return [_load_file(file, streaming, numbers) for file in data_files(path)]
     if path.is_file():
@@ -58,14 +59,21 @@ def load_tables(
     return [TypedTable(rows)]
 
 
+def path_of(source: Any) -> Path | None:
+    """The path that a source may be; None for rows in memory. ValueError for an empty text, which names no place."""
+    if isinstance(source, str) and not source:
+        raise ValueError("source='' must name data: give a path, a Hub id, a list of rows or a `datasets` Dataset.")
+    return Path(source) if isinstance(source, str | Path) else None
+
+
 def check_source(source: Any) -> None:
     """ValueError for a path that is not there, a name that can be no Hub id, and a file whose first row does not load.
 
     It takes no time: nothing is asked of the Hub, and no more is read.
     """
-    if not isinstance(source, str | Path):
+    path = path_of(source)
+    if path is None:
         return
-    path = Path(source)
     if path.is_dir():
         files = [file for file in path.iterdir() if is_data_file(file)]
     elif path.is_file():

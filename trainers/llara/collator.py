@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
-from ..data.padding import Batch, Example, pad_rows, pad_texts
+from ..data.padding import Batch, Example, check_examples, check_padding, check_same_length, pad_rows, pad_texts
+
+SPANS = ("output_summarize_ids", "output_predict_ids")  # the words that each has to name
 
 
 @dataclass
@@ -26,11 +28,16 @@ class LlaraCollator:
     pad_token_id: int
     padding_side: str
 
+    def __post_init__(self) -> None:
+        check_padding(self.pad_token_id, self.padding_side)
+
     def __call__(self, examples: list[Example]) -> Batch:
+        check_examples(examples, "input_ids", "labels", *SPANS)
         batch: Batch = pad_texts([example["input_ids"] for example in examples], self.pad_token_id, self.padding_side)
-        batch["labels"] = pad_rows([example["labels"] for example in examples], -100, self.padding_side)
-        for field in ("output_summarize_ids", "output_predict_ids"):
-            targets = [example[field] for example in examples]
-            if any(targets):
-                batch[field] = pad_rows(targets, -100, self.padding_side)
+        batch["labels"] = pad_rows([example["labels"] for example in examples], -100, self.padding_side, "labels")
+        check_same_length(examples, "labels", "input_ids")
+        for field in SPANS:
+            targets = pad_rows([example[field] for example in examples], -100, self.padding_side, field)
+            if targets.shape[1]:
+                batch[field] = targets
         return batch

@@ -8,16 +8,26 @@ Two kinds of data are told apart by their columns:
 """
 
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import datasets
 from transformers import PreTrainedTokenizerBase
 
+from hub_cards.travelling.checks import check_positive_int, checked
 from modeling_llara import LlaraConfig, build_row
 
 from ..data.documents import read_text_files, text_files
-from ..data.sources import Row, RowSource, Table, TypedTable, is_data_file, load_tables, optional_text, text_field
+from ..data.sources import (
+    Row,
+    RowSource,
+    Table,
+    TypedTable,
+    is_data_file,
+    load_tables,
+    optional_text,
+    path_of,
+    text_field,
+)  # fmt: skip
 from .passages import cut_passages
 from .stop_words import without_stop_words
 
@@ -27,6 +37,7 @@ FEATURES = datasets.Features(
 )
 
 
+@checked
 def load_llara_rows(
     source: RowSource, tokenizer: PreTrainedTokenizerBase, room: int, split: str = "train", streaming: bool = False
 ) -> Rows:
@@ -40,22 +51,34 @@ def load_llara_rows(
 
     Raises ValueError for other columns, and for a row that lacks its passage (row number and field named).
     """
+    check_positive_int("room", room, "see passage_room")
     normalized = [_normalize(table, tokenizer, room) for table in _load(source, split, streaming)]
     return datasets.concatenate_datasets(normalized) if len(normalized) > 1 else normalized[0]
 
 
 def passage_room(config: LlaraConfig, max_length: int) -> int:
-    """Tokens that a row of `max_length` tokens has for its passage beside prefix and prompts; ValueError if none."""
+    """Tokens that a row of `max_length` tokens has for its passage beside prefix and prompts; ValueError if none.
+
+    Also for more than the backbone has positions for.
+    """
     taken = len(config.prefix_ids) + len(config.summarize_prompt_ids) + len(config.predict_prompt_ids)
     if max_length <= taken:
         raise ValueError(
             f"max_length={max_length}, but prefix and prompts take {taken} tokens: give {taken + 1} or more."
         )
+    # The predict prompt stands at the positions of the summarize prompt.
+    needed = max_length - min(len(config.summarize_prompt_ids), len(config.predict_prompt_ids))
+    positions = config.text_config.max_position_embeddings
+    if needed > positions:
+        raise ValueError(
+            f"max_length={max_length} needs {needed} positions, and the backbone has {positions}: give at most "
+            f"{max_length - needed + positions}."
+        )
     return max_length - taken
 
 
 def _load(source: RowSource, split: str, streaming: bool) -> list[Table]:
-    path = Path(source) if isinstance(source, str | Path) else None
+    path = path_of(source)
     if path is not None and path.is_dir():
         files = text_files(path)
         if not all(map(is_data_file, files)):

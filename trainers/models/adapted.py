@@ -6,6 +6,7 @@ from typing import Any
 from transformers import AutoTokenizer
 from transformers.tokenization_utils_base import TOKENIZER_CONFIG_FILE
 
+from hub_cards.travelling.checks import checked
 from hub_cards.travelling.loading import split_keywords
 from modeling_biencoder import BiEncoderConfig, BiEncoderModel
 from modeling_llara import LlaraConfig, LlaraForPreTraining
@@ -30,6 +31,7 @@ _LLARA_SETTINGS = (
 )  # fmt: skip
 
 
+@checked
 def load_adapted(
     source: str | Path,
     base: str | Path | None = None,

@@ -19,6 +19,8 @@ from typing import Any
 
 import datasets
 
+from hub_cards.travelling.checks import checked
+
 from ..data.readers import COMPRESSIONS, data_suffix, refuse_loose_link
 from ..data.sources import Row, TypedTable, load_tables
 from ..data.texts import passage_text
@@ -49,6 +51,7 @@ def is_collection(source: str | Path) -> bool:
     return Path(source).is_dir() and not _is_one(Path(source))
 
 
+@checked
 def load_retrieval_data(
     source: str | Path, split: str | None = None, revision: str | None = None
 ) -> dict[str, RetrievalData]:

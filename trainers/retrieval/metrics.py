@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from hub_cards.travelling.checks import check_positive_int
+from hub_cards.travelling.checks import check_positive_int, checked
 
 from ..metric_modules.retrieval_metrics.ranking_metrics import (
     DEFAULT_METRICS,
@@ -66,6 +66,7 @@ def load_metric(**kwargs: Any) -> Any:
     return evaluate.load(metrics_path(), **kwargs)
 
 
+@checked
 def push_metric(repo_id: str, private: bool | None = None, token: str | bool | None = None) -> str:
     """Sends the module to a Space of the Hub, made if missing, for `evaluate.load(repo_id)`; returns the commit's URL.
 

@@ -4,12 +4,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from hub_cards.travelling.checks import checked
+
 from .beir import load_retrieval_data
 from .evaluator import RetrievalEvaluator
 
 MEAN = "mean"
 
 
+@checked
 def load_evaluators(
     source: str | Path, split: str | None = None, revision: str | None = None, **settings: Any
 ) -> dict[str, RetrievalEvaluator]:

@@ -1,10 +1,15 @@
 """Batches of documents as padded tensors, and of chats as texts."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
-from ..data.padding import Batch, Example, pad_rows, pad_texts
+from hub_cards.travelling.checks import check_positive_int, typed
+
+from ..data.padding import Batch, Example, check_examples, check_padding, check_same_length, pad_rows, pad_texts
+
+_OF_A_CHAT = {"query": str, "history": list[str], "answer": str, "answer_length": int}
 
 
 @dataclass
@@ -21,12 +26,21 @@ class SelfRetrievalCollator:
 
     pad_token_id: int
 
+    def __post_init__(self) -> None:
+        check_padding(self.pad_token_id)
+
     def __call__(self, examples: list[Example]) -> Batch:
-        if "history" in examples[0]:
+        if _is_chat(examples):
             return collate_dialogues(examples)
+        check_examples(examples, "input_ids", "labels")
         batch: Batch = pad_texts([example["input_ids"] for example in examples], self.pad_token_id, "left")
-        batch["labels"] = pad_rows([example["labels"] for example in examples], -100, "left")
+        batch["labels"] = pad_rows([example["labels"] for example in examples], -100, "left", "labels")
+        check_same_length(examples, "labels", "input_ids")
         return batch
+
+
+def _is_chat(examples: Any) -> bool:
+    return isinstance(examples, list) and any(isinstance(one, dict) and "history" in one for one in examples)
 
 
 def collate_dialogues(examples: list[Example]) -> Batch:
@@ -40,6 +54,11 @@ def collate_dialogues(examples: list[Example]) -> Batch:
 'history_mask': tensor([[ True,  True],
             [ True, False]]), 'answer_length': tensor([2, 3])}
     """
+    check_examples(examples, "query", "history", "answer", "answer_length")
+    for number, example in enumerate(examples):
+        for field, hint in _OF_A_CHAT.items():
+            typed(f"{field} of example {number}", example[field], hint)
+        check_positive_int(f"answer_length of example {number}", example["answer_length"], most=2**31 - 1)
     longest = max(len(example["history"]) for example in examples)
     lengths = torch.tensor([len(example["history"]) for example in examples])
     return {

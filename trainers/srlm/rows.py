@@ -9,12 +9,15 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from hub_cards.travelling.checks import checked
+
 from ..data.sources import Row, RowError, Table, TypedTable, text_field
 
 logger = logging.get_logger(__name__)
 TOKENS = datasets.Features(dict.fromkeys(("input_ids", "labels"), datasets.List(datasets.Value("int64"))))
 
 
+@checked
 def tokenize_documents(
     rows: datasets.Dataset | datasets.IterableDataset | Table,
     tokenizer: PreTrainedTokenizerBase,

@@ -228,6 +228,14 @@ def test_a_passage_fills_its_row_and_is_never_cut(model, max_length):
         passage_room(model.config, max_length - room)
 
 
+def test_rows_of_more_tokens_than_the_backbone_has_positions_for(model):
+    positions = model.config.text_config.max_position_embeddings
+    longest = positions + min(len(model.config.summarize_prompt_ids), len(model.config.predict_prompt_ids))
+    passage_room(model.config, longest)
+    with pytest.raises(ValueError, match=f"needs {positions + 1} positions, .* give at most {longest}"):
+        passage_room(model.config, longest + 1)
+
+
 def test_long_passage_is_cut_and_its_own_words_with_it(model):
     text = "island candle hammer lantern " * 20
     row = {"input": text, "output_summarize": text, "output_predict": None}
