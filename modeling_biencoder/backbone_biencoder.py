@@ -94,7 +94,7 @@ def _finish_parts(
         first = next(model.backbone.parameters())
         model.dense.to(first.device, first.dtype)
     if parts.lower_case:
-        lower_cased(model.tokenizer)
+        model.tokenizer = lower_cased(model.tokenizer)
     if "max_length" not in fields:
         model.config.max_length = longest_input(parts, model.tokenizer, model.config.max_positions)
 

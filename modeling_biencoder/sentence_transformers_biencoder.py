@@ -12,7 +12,7 @@ from typing import Any
 
 from safetensors.torch import load_file
 from torch import nn
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.utils import cached_file
 
 from .loading_biencoder import hub_keywords
@@ -21,6 +21,15 @@ from .sentence_modules_biencoder import LAST, SentenceTransformerParts, describe
 MODULES, SETTINGS = "modules.json", "config_sentence_transformers.json"
 OUR_MODULE = "sentence_encoder_biencoder.SentenceEncoder"  # of a bi-encoder's own repo, which needs no reading
 WEIGHTS = "model.safetensors"
+# Of a tokenizer, beside its file and its special tokens.
+_KEPT = (
+    "extra_special_tokens",
+    "model_max_length",
+    "padding_side",
+    "truncation_side",
+    "model_input_names",
+    "chat_template",
+)
 # Of the module Transformer, by the family of its first versions.
 _TRANSFORMER = tuple(
     f"sentence_{name}_config.json"
@@ -101,13 +110,17 @@ def longest_input(parts: SentenceTransformerParts, tokenizer: PreTrainedTokenize
 
 
 def lower_cased(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-    """The tokenizer, which from now on reads every text in lower case; as sentence-transformers does it."""
+    """The tokenizer, which from now on reads every text in lower case; as sentence-transformers does it.
+
+    It is of the plain class, which is loaded as it was saved: others make their normaliser anew (transformers 5.23).
+    """
     from tokenizers.normalizers import Lowercase, Sequence
 
     backend = tokenizer.backend_tokenizer
     before = [] if backend.normalizer is None else [backend.normalizer]
     backend.normalizer = Sequence([Lowercase(), *before])
-    return tokenizer
+    kept = {name: getattr(tokenizer, name) for name in _KEPT}
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **tokenizer.special_tokens_map, **kept)
 
 
 def dense_weights(

@@ -26,7 +26,8 @@ class Family:
 
 FAMILIES = {
     "lookback_biencoder": Family(
-        "biencoder.md.jinja", "sentence-similarity",
+        "biencoder.md.jinja",
+        "sentence-similarity",
         ("bi-encoder", "retrieval", "feature-extraction", "sentence-transformers"),
     ),
     "lookback_llara": Family("llara.md.jinja", "feature-extraction", ("llara", "retrieval", "text-generation")),
