@@ -232,9 +232,8 @@ class BiEncoderModel(CompleteRepository):
     def export_sentence_transformers(self, folder: str | os.PathLike, truncate_dim: int | None = None) -> None:
         """Write a folder that `SentenceTransformer(folder)` loads, with equal embeddings.
 
-        Where sentence-transformers has no module of its own for what the model does, such as `mean_last_k` or a
-        prompt's suffix, the folder is the one of `save_pretrained`: `SentenceTransformer(folder,
-        trust_remote_code=True)`.
+        Where it has no module for what the model does, such as `mean_last_k` or a prompt's suffix, the folder is that
+        of `save_pretrained`: `SentenceTransformer(folder, trust_remote_code=True)`.
 
         Args:
             truncate_dim: vectors are cut to this width, and normalised anew (Matryoshka).
@@ -244,6 +243,7 @@ class BiEncoderModel(CompleteRepository):
         export_sentence_transformers(self, folder, truncate_dim)
 
     def _save_beside(self, folder: Path) -> None:
+        super()._save_beside(folder)
         write_sentence_files(self.config, folder)
 
 

@@ -129,7 +129,6 @@ class CompleteRepository(PlacedModel):
             if is_main_process:
                 if self._hf_peft_config_loaded:
                     self.config.save_pretrained(place)  # transformers leaves it out of an adapter's folder
-                self._save_tokenizer(place)
                 self._save_beside(place)
                 _write_card(self, place, repo_id)
         if push_to_hub and is_main_process and repo_id:
@@ -165,9 +164,7 @@ class CompleteRepository(PlacedModel):
                 )
 
     def _save_beside(self, folder: Path) -> None:
-        """Write what else a family's folder holds; nothing by default."""
-
-    def _save_tokenizer(self, folder: Path) -> None:
+        """Write what a repo holds beside the model: the tokenizer."""
         if self._tokenizer is None and self._tokenizer_source is None:
             return
         try:

@@ -14,7 +14,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
-from .adapter_base_biencoder import load_whole
+from .bases_biencoder import load_whole
 from .configuration_biencoder import BiEncoderConfig
 from .encoding_biencoder import prompt_affixes
 from .inputs_biencoder import check_max_length
