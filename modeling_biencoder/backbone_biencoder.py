@@ -17,6 +17,7 @@ from .sentence_transformers_biencoder import (
     lower_cased,
     read_sentence_transformer,
     states_of_dense,
+    unwrapped,
     within,
 )
 
@@ -54,7 +55,7 @@ def from_backbone(
     config_class = model_class.config_class
     names = [name for name in config_class.keywords() if name != "text_config"]
     fields, loading = split_keywords(settings, names, "from_backbone")
-    parts, dense = None, {}
+    backbone, parts, dense = unwrapped(backbone), None, {}
     if is_sentence_transformer(backbone):
         parts, dense = describe_sentence_transformer(backbone), states_of_dense(backbone)
         backbone, tokenizer = backbone[0].auto_model, backbone.tokenizer if tokenizer is None else tokenizer
@@ -93,7 +94,7 @@ def _finish_parts(
         first = next(model.backbone.parameters())
         model.dense.to(first.device, first.dtype)
     if parts.lower_case:
-        lower_cased(model.tokenizer)
+        model.tokenizer = lower_cased(model.tokenizer)
     if "max_length" not in fields:
         model.config.max_length = longest_input(parts, model.tokenizer, model.config.max_positions)
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from .placement_biencoder import to_inputs
 from .pooling_biencoder import dense_layers, drop_pooler, finish, pack_left, pool, project
 from .prompting_biencoder import pad_rows
 from .repository_biencoder import CompleteRepository
+from .sentence_encoder_biencoder import write_sentence_files
 from .subbatch_biencoder import embed_texts, shape_of
 
 
@@ -227,12 +229,22 @@ class BiEncoderModel(CompleteRepository):
             a, b = F.normalize(a, dim=-1), F.normalize(b, dim=-1)
         return a @ b.T
 
-    def export_sentence_transformers(self, folder: str | os.PathLike) -> None:
+    def export_sentence_transformers(self, folder: str | os.PathLike, truncate_dim: int | None = None) -> None:
         """Write a folder that `SentenceTransformer(folder)` loads, with equal embeddings.
 
-        Raises ValueError for what sentence-transformers cannot express, such as `mean_last_k` or suffix prompts.
+        Where it has no module for what the model does, such as `mean_last_k` or a prompt's suffix, the folder is that
+        of `save_pretrained`: `SentenceTransformer(folder, trust_remote_code=True)`.
+
+        Args:
+            truncate_dim: vectors are cut to this width, and normalised anew (Matryoshka).
+
+        Raises ValueError for a model with an adapter that is not merged.
         """
-        export_sentence_transformers(self, folder)
+        export_sentence_transformers(self, folder, truncate_dim)
+
+    def _save_beside(self, folder: Path) -> None:
+        super()._save_beside(folder)
+        write_sentence_files(self.config, folder)
 
 
 BiEncoderModel.register_for_auto_class("AutoModel")

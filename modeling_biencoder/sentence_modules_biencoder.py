@@ -11,7 +11,7 @@ _POOLINGS = {"lasttoken": "last_token", "cls": "cls", "mean": "mean"}  # theirs 
 _FLAG = "pooling_mode_"  # before version 5.4 one flag for each pooling: pooling_mode_cls_token, ...
 _PASSAGES = ("document", "passage", "corpus")  # in the order that encode_document has them
 _SIMILARITIES = ("cosine", "dot")
-_HARMLESS = {"attn_implementation", "torch_dtype", "dtype", "padding_side", "model_max_length"}
+_HARMLESS = {"add_pooling_layer", "attn_implementation", "torch_dtype", "dtype", "padding_side", "model_max_length"}
 
 
 @dataclass

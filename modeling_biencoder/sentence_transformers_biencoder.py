@@ -12,15 +12,24 @@ from typing import Any
 
 from safetensors.torch import load_file
 from torch import nn
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.utils import cached_file
 
 from .loading_biencoder import hub_keywords
 from .sentence_modules_biencoder import LAST, SentenceTransformerParts, describe
 
-MODULES = "modules.json"
-_SETTINGS = "config_sentence_transformers.json"
-_WEIGHTS = "model.safetensors"
+MODULES, SETTINGS = "modules.json", "config_sentence_transformers.json"
+OUR_MODULE = "sentence_encoder_biencoder.SentenceEncoder"  # of a bi-encoder's own repo, which needs no reading
+WEIGHTS = "model.safetensors"
+# Of a tokenizer, beside its file and its special tokens.
+_KEPT = (
+    "extra_special_tokens",
+    "model_max_length",
+    "padding_side",
+    "truncation_side",
+    "model_input_names",
+    "chat_template",
+)
 # Of the module Transformer, by the family of its first versions.
 _TRANSFORMER = tuple(
     f"sentence_{name}_config.json"
@@ -29,7 +38,7 @@ _TRANSFORMER = tuple(
 
 
 def read_sentence_transformer(source: str | os.PathLike, keywords: dict[str, Any]) -> SentenceTransformerParts | None:
-    """What the files in a folder or repo say; None where they are none of sentence-transformers.
+    """What the files in a folder or repo say; None where they are none of sentence-transformers, or a bi-encoder's.
 
     Args:
         keywords: of loading, such as `revision` and `subfolder`.
@@ -44,12 +53,16 @@ def read_sentence_transformer(source: str | os.PathLike, keywords: dict[str, Any
     if modules is None:
         _refuse_half(source, keywords)
         return None
+    if isinstance(modules, list) and [module.get("type") for module in modules if isinstance(module, dict)] == [
+        OUR_MODULE
+    ]:
+        return None
     kinds, paths = _kinds_and_paths(source, modules)
     behind = list(zip(kinds, paths, strict=True))[1:]
     configs = [_needed(read, f"{path}/config.json", source) for kind, path in behind if kind != LAST]
     prefix = f"{paths[0]}/" if paths[0] else ""
     transformer: dict[str, Any] = next((found for name in _TRANSFORMER if (found := read(prefix + name))), {})
-    settings = read(_SETTINGS) or {}
+    settings = read(SETTINGS) or {}
     parts = describe(repr(str(source)), kinds, configs, transformer, settings)
     parts.folder, parts.dense_folders = paths[0], [path for kind, path in behind if kind == "Dense"]
     return parts
@@ -58,6 +71,12 @@ def read_sentence_transformer(source: str | os.PathLike, keywords: dict[str, Any
 def is_sentence_transformer(model: object) -> bool:
     """Whether this is a SentenceTransformer, by its name: sentence-transformers need not be there."""
     return any(cls.__module__.startswith("sentence_transformers.") for cls in type(model).__mro__)
+
+
+def unwrapped(model: Any) -> Any:
+    """The bi-encoder that a SentenceTransformer holds as its one module; anything else as it is."""
+    ours = is_sentence_transformer(model) and [type(module).__name__ for module in model] == [OUR_MODULE.split(".")[1]]
+    return model[0].model if ours else model
 
 
 def describe_sentence_transformer(model: Any) -> SentenceTransformerParts:
@@ -91,13 +110,17 @@ def longest_input(parts: SentenceTransformerParts, tokenizer: PreTrainedTokenize
 
 
 def lower_cased(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-    """The tokenizer, which from now on reads every text in lower case; as sentence-transformers does it."""
+    """The tokenizer, which from now on reads every text in lower case; as sentence-transformers does it.
+
+    It is of the plain class, which is loaded as it was saved: others make their normaliser anew (transformers 5.23).
+    """
     from tokenizers.normalizers import Lowercase, Sequence
 
     backend = tokenizer.backend_tokenizer
     before = [] if backend.normalizer is None else [backend.normalizer]
     backend.normalizer = Sequence([Lowercase(), *before])
-    return tokenizer
+    kept = {name: getattr(tokenizer, name) for name in _KEPT}
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **tokenizer.special_tokens_map, **kept)
 
 
 def dense_weights(
@@ -106,10 +129,10 @@ def dense_weights(
     """The state of the dense layers, {"0.linear.weight": ..., ...}; ValueError where one is no safetensors."""
     state: dict[str, Any] = {}
     for number, folder in enumerate(parts.dense_folders):
-        file = _find(source, f"{folder}/{_WEIGHTS}", keywords)
+        file = _find(source, f"{folder}/{WEIGHTS}", keywords)
         if file is None:
             raise ValueError(
-                f"{str(source)!r} has no {folder}/{_WEIGHTS}, which its {MODULES} asks for; another file of weights "
+                f"{str(source)!r} has no {folder}/{WEIGHTS}, which its {MODULES} asks for; another file of weights "
                 "is a pickle, and not read: load it with sentence-transformers and save it there, or ask its owner to."
             )
         state |= {f"{number}.{name}": value for name, value in load_file(file).items()}
@@ -159,7 +182,7 @@ def _needed(read: Callable[[str], Any], name: str, source: Any) -> Any:
 def _refuse_half(source: str | os.PathLike, keywords: dict[str, Any]) -> None:
     """ValueError for a folder with some of the files, but not the one that says how they belong together."""
     here = Path(source, keywords.get("subfolder") or "")
-    found = [name for name in (_SETTINGS, "1_Pooling") if (here / name).exists()]
+    found = [name for name in (SETTINGS, "1_Pooling") if (here / name).exists()]
     if found:
         raise ValueError(
             f"{str(source)!r} has {' and '.join(found)}, but no {MODULES}: half of a sentence-transformers model. "

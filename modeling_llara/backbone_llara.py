@@ -224,4 +224,4 @@ def save_backbone(model: Any, folder: Path, state_dict: dict[str, torch.Tensor] 
     weights = {name.removeprefix(prefix): value for name, value in given.items()}
     with saved_whole(folder) as place:
         model.backbone.save_pretrained(place, state_dict=None if state_dict is None else weights)
-        model._save_tokenizer(place)
+        model._save_beside(place)

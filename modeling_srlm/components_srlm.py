@@ -30,6 +30,7 @@ from .sentence_transformers_srlm import (
     lower_cased,
     read_sentence_transformer,
     states_of_dense,
+    unwrapped,
     within,
 )
 
@@ -152,6 +153,7 @@ def take_apart(retriever: Any) -> TakenApart | None:
 
     Raises ValueError for a SentenceTransformer with modules that the nested retriever does not have.
     """
+    retriever = unwrapped(retriever)
     if is_sentence_transformer(retriever):
         parts = describe_sentence_transformer(retriever)
         return _of_parts(parts, retriever[0].auto_model, retriever.tokenizer, states_of_dense(retriever))

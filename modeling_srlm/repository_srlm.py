@@ -129,7 +129,7 @@ class CompleteRepository(PlacedModel):
             if is_main_process:
                 if self._hf_peft_config_loaded:
                     self.config.save_pretrained(place)  # transformers leaves it out of an adapter's folder
-                self._save_tokenizer(place)
+                self._save_beside(place)
                 _write_card(self, place, repo_id)
         if push_to_hub and is_main_process and repo_id:
             _upload(folder, repo_id, **upload)
@@ -163,7 +163,8 @@ class CompleteRepository(PlacedModel):
                     f"load the base with revision={wanted!r}, then the adapter with load_adapter."
                 )
 
-    def _save_tokenizer(self, folder: Path) -> None:
+    def _save_beside(self, folder: Path) -> None:
+        """Write what a repo holds beside the model: the tokenizer."""
         if self._tokenizer is None and self._tokenizer_source is None:
             return
         try:

@@ -33,7 +33,7 @@ class TwoTokenizers(CompleteRepository):
                 load_tokenizer, *self._tokenizer_source, RETRIEVER_TOKENIZER_FOLDER
             )
 
-    def _save_tokenizer(self, folder: Path) -> None:
-        super()._save_tokenizer(folder)
+    def _save_beside(self, folder: Path) -> None:
+        super()._save_beside(folder)
         if isinstance(self.retriever, NestedRetriever):
             self.retriever_tokenizer.save_pretrained(folder / RETRIEVER_TOKENIZER_FOLDER)

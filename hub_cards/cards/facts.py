@@ -26,7 +26,9 @@ class Family:
 
 FAMILIES = {
     "lookback_biencoder": Family(
-        "biencoder.md.jinja", "sentence-similarity", ("bi-encoder", "retrieval", "feature-extraction")
+        "biencoder.md.jinja",
+        "sentence-similarity",
+        ("bi-encoder", "retrieval", "feature-extraction", "sentence-transformers"),
     ),
     "lookback_llara": Family("llara.md.jinja", "feature-extraction", ("llara", "retrieval", "text-generation")),
     "lookback_srlm": Family("srlm.md.jinja", "text-generation", ("self-retrieval", "long-context", "retrieval")),

@@ -10,6 +10,7 @@ from .findings import REFUSED, WARNING, Finding
 from .safetensors_headers import Shapes
 
 DATA = ("tokenizer.json", "vocab.json", "added_tokens.json")  # may be large, and name nothing
+OUR_MODULE = "sentence_encoder_biencoder.SentenceEncoder"  # its file is looked at as all code is
 MAX_CONFIG = 32_000_000  # bytes
 _CODE_KEYS = ("auto_map", "custom_pipelines")
 _KERNEL_KEYS = ("attn_implementation", "experts_implementation")  # transformers loads one that is named as a repo
@@ -72,8 +73,9 @@ def _check_adapter(name: str, config: dict[str, Any]) -> Iterator[Finding]:
 def _check_modules(name: str, modules: list[Any]) -> Iterator[Finding]:
     for module in modules:
         kind = str(module.get("type")) if isinstance(module, dict) else ""
-        if not kind.startswith("sentence_transformers."):
-            yield Finding(REFUSED, name, f"names the module {kind!r}, which is none of sentence-transformers'.")
+        if not kind.startswith("sentence_transformers.") and kind != OUR_MODULE:
+            message = f"names the module {kind!r}, which is none of sentence-transformers' and not Lookback's."
+            yield Finding(REFUSED, name, message)
 
 
 def check_index(name: str, index: Any, shards: Mapping[str, Shapes], sizes: Mapping[str, int]) -> Iterator[Finding]:

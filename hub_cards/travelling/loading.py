@@ -150,18 +150,24 @@ def not_shared(model: PreTrainedModel, missing: Collection[str]) -> list[str]:
     return [name for name in missing if id(parameters.get(name)) not in loaded]
 
 
+def holds_adapter_alone(source: str | os.PathLike, keywords: dict[str, Any]) -> bool:
+    """Whether a repo or folder, found by these keywords, holds an adapter without the weights of a model."""
+    names = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, ADAPTER_CONFIG_NAME)
+    here = [
+        name
+        for name in names
+        if cached_file(str(source), name, _raise_exceptions_for_missing_entries=False, **keywords)
+    ]
+    return here == [ADAPTER_CONFIG_NAME]
+
+
 def refuse_adapter_alone(source: str | os.PathLike | None, keywords: dict[str, Any], error: Exception) -> None:
     """OSError, from `error`, that says how to load it where an adapter lies without the weights of a model."""
-    names = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, ADAPTER_CONFIG_NAME)
     try:
-        here = [
-            name
-            for name in (names if source is not None else ())
-            if cached_file(str(source), name, _raise_exceptions_for_missing_entries=False, **keywords)
-        ]
+        alone = source is not None and holds_adapter_alone(source, keywords)
     except (OSError, ValueError):  # no such repo: the first error says so
         return
-    if here == [ADAPTER_CONFIG_NAME]:
+    if alone:
         raise OSError(
             f"{str(source)!r} holds an adapter alone, without the weights of its base: load the base and then "
             "base.load_adapter, as its card (README.md) shows, or load_adapted of Lookback (to train it further with "

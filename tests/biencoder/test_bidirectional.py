@@ -138,8 +138,3 @@ def test_the_reason_for_refusing_still_holds() -> None:
     with torch.no_grad():
         states = backbone("gpt_neo", "eager", **settings)(ids).last_hidden_state
     assert torch.equal(states[0, :2], states[1, :2])
-
-
-def test_export_to_sentence_transformers_is_refused(tmp_path) -> None:
-    with pytest.raises(ValueError, match="bidirectional=True"):
-        biencoder("llama").export_sentence_transformers(tmp_path)

@@ -22,7 +22,7 @@ print("EQUAL")
 
 
 def code_of(folder):
-    [code] = re.findall(r"```python\n(.*?)```", ModelCard.load(folder / "README.md").text, re.DOTALL)
+    code, *_ = re.findall(r"```python\n(.*?)```", ModelCard.load(folder / "README.md").text, re.DOTALL)
     return code.replace("path/to/this/repo", str(folder))
 
 

@@ -39,7 +39,7 @@ def section(text: str, name: str) -> str:
 
 
 def code_of(card: ModelCard) -> str:
-    [code] = re.findall(r"```python\n(.*?)```", card.text, re.DOTALL)
+    code, *_ = re.findall(r"```python\n(.*?)```", card.text, re.DOTALL)
     return code
 
 

@@ -17,8 +17,10 @@ from safetensors.torch import save_file
 
 from hub_cards import inspect, pull
 from hub_cards.inspection.code_checks import packaged_code
+from hub_cards.inspection.config_checks import OUR_MODULE
 from hub_cards.inspection.file_checks import hidden_pickle
 from hub_cards.inspection.safetensors_headers import read_shapes
+from modeling_biencoder import sentence_transformers_biencoder
 from tests.support import FIXTURES
 from tests.support.families import build
 from tests.support.loopback_hub import LoopbackHub
@@ -194,6 +196,13 @@ def test_json_that_cannot_be_read_and_modules_of_others(folder):
     (folder / "modules.json").write_text(json.dumps([{"type": "evil.Module", "path": "../x"}]))
     refused = inspect(folder).refusals
     assert [finding.file for finding in refused] == ["config.json", "generation_config.json", *["modules.json"] * 2]
+
+
+def test_the_module_of_a_biencoder_is_ours(folder):
+    assert OUR_MODULE == sentence_transformers_biencoder.OUR_MODULE
+    for kind, refused in ((OUR_MODULE, False), (OUR_MODULE + "s", True), (f"x.{OUR_MODULE}", True)):
+        (folder / "modules.json").write_text(json.dumps([{"type": kind, "path": ""}]))
+        assert any(finding.file == "modules.json" for finding in inspect(folder).refusals) == refused, kind
 
 
 def header(entries: dict, data: int = 0) -> bytes:

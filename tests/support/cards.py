@@ -6,7 +6,8 @@ from types import SimpleNamespace
 BACKBONE = {"model_type": "llama", "name_or_path": "meta-llama/Llama-3.2-1B", "hidden_size": 32}
 SETTINGS = {
     "lookback_biencoder": {
-        "pooling": "mean_last_k", "pooling_k": 8, "normalize": True, "bidirectional": False, "temperature": 0.02,
+        "hidden_size": 32, "pooling": "mean_last_k", "pooling_k": 8, "normalize": True, "bidirectional": False,
+        "temperature": 0.02,
         "prompts": {"default": {"query": 'a "quote" | `tick`\n', "passage": ""}},
     },
     "lookback_llara": {
