@@ -52,7 +52,7 @@ def test_the_arguments_of_the_commands_of_a_page_exist(name, capsys):
     assert commands
     for command, arguments in commands:
         with pytest.raises(SystemExit):
-            import_module(COMMANDS[command][0]).main(["--help"])
+            import_module(COMMANDS[command][0]).main(["--help-all"])
         known = set(re.findall(r"--[\w-]+", capsys.readouterr().out)) | {"--config"}
         assert set(re.findall(r"(?<!\S)--[\w-]+", arguments)) <= known, (command, arguments)
 

@@ -116,7 +116,7 @@ def test_the_layers_of_trainers_go_one_way():
 
 
 def test_every_module_of_trainers_lies_in_a_room_of_the_layers():
-    assert {path.name for path in (ROOT / "trainers").glob("*.py")} == {"__init__.py", "cli.py"}
+    assert {path.name for path in (ROOT / "trainers").glob("*.py")} == {"__init__.py", "cli.py", "public.py"}
     assert {path.parent.name for path in (ROOT / "trainers").glob("*/__init__.py")} == set(RANKS)
 
 

@@ -58,9 +58,21 @@ def run_settings(arguments: EncodeArguments, model: BiEncoderModel, texts: Ident
     return {**asked, **encoding_settings(model), "sha256 of the texts": texts.digest}
 
 
+ARGUMENTS = (EncodeArguments, EmbedderArguments)
+EXAMPLES = r"""
+# a corpus, once
+lookback encode --model runs/finetune --data corpus.jsonl --output corpus.safetensors
+# the queries
+lookback encode --model runs/finetune --data queries.jsonl --role query --output queries.safetensors
+# half the width and half the bytes
+lookback encode --model runs/finetune --data corpus.jsonl --output small.safetensors \
+    --truncate_dim 128 --dtype float16
+"""
+
+
 def main(argv: list[str]) -> None:
     """Embeds, writes both files and prints what is in them."""
-    arguments, loading = parse_arguments(argv, [EncodeArguments, EmbedderArguments], "encode", __doc__ or "")
+    arguments, loading = parse_arguments(argv, ARGUMENTS, "encode", __doc__)
     state = start_processes()
     model = cast(Any, load_biencoder(arguments.model, **loading.keywords())).to(state.device)
     check_truncate_dim(arguments.truncate_dim, model.config.embedding_dims, model.config.hidden_size)

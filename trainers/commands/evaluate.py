@@ -118,9 +118,21 @@ def write_results(
         new.write_text(text, encoding="utf-8")
 
 
+ARGUMENTS = (EvaluateArguments, EmbedderArguments)
+EXAMPLES = r"""
+# beside BM25
+lookback evaluate --model runs/finetune --data runs/data/holdout --baseline bm25
+# metrics of your choice, to a file
+lookback evaluate \
+    --model runs/finetune --data beir/scifact --metrics ndcg recall --ks 10 100 --output m.json
+# narrower embeddings beside the whole ones
+lookback evaluate --model runs/finetune --data runs/data/holdout --truncate_dims 128 64
+"""
+
+
 def main(argv: list[str]) -> None:
     """Prints the table, and writes the metrics where asked to."""
-    arguments, loading = parse_arguments(argv, [EvaluateArguments, EmbedderArguments], "evaluate", __doc__ or "")
+    arguments, loading = parse_arguments(argv, ARGUMENTS, "evaluate", __doc__)
     evaluators = load_data(arguments)
     state = start_processes()
     model = cast(Any, load_biencoder(arguments.model, **loading.keywords())).to(state.device)

@@ -13,11 +13,20 @@ from ..mining.settings import MineArguments, MiningSettings
 from ..models.load import load_biencoder
 from .parsing import EmbedderArguments, parse_arguments
 
+ARGUMENTS = (MineArguments, MiningSettings, EmbedderArguments)
+EXAMPLES = r"""
+# by BM25 alone
+lookback mine --data pairs.jsonl --retriever bm25 --output mined.jsonl
+# by a first stage's model, from a corpus
+lookback mine --data pairs.jsonl --corpus corpus.jsonl --model runs/finetune --output mined.jsonl
+# nothing that scores nearly as well as the positive
+lookback mine --data pairs.jsonl --model runs/finetune --relative_margin 0.05 --output mined.jsonl
+"""
+
 
 def main(argv: list[str]) -> None:
     """Mines, writes the rows and prints how many there are, and how many lack negatives."""
-    types = [MineArguments, MiningSettings, EmbedderArguments]
-    arguments, settings, loading = parse_arguments(argv, types, "mine", __doc__ or "")
+    arguments, settings, loading = parse_arguments(argv, ARGUMENTS, "mine", __doc__)
     settings.check_model(arguments.model is not None)
     state, model = start_processes(), None
     if arguments.model is not None:

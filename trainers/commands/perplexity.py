@@ -109,10 +109,20 @@ def score_chats(model: SelfRetrievalLM, methods: list[str], arguments: Perplexit
         write_report(arguments.report, chat_page(chats, results, describe(arguments.model, model, summary)))
 
 
+ARGUMENTS = (PerplexityArguments, LookbackArguments)
+EXAMPLES = r"""
+# the embedded model on the embedded hold-out
+lookback perplexity --methods no bm25 --max_documents 3
+# your text, and a page that shows what was looked back at
+lookback perplexity --model runs/srlm --data folder --report report.html
+# the answers of chats
+lookback perplexity --task chat --model runs/srlm --data chats.jsonl
+"""
+
+
 def main(argv: list[str]) -> None:
     """Prints the perplexity of each method, the first one's as the base of the comparison, and writes the report."""
-    types = [PerplexityArguments, LookbackArguments]
-    arguments, loading = parse_arguments(argv, types, "perplexity", __doc__ or "")
+    arguments, loading = parse_arguments(argv, ARGUMENTS, "perplexity", __doc__)
     model = load_srlm(arguments.model, {**arguments.settings(), **loading.settings()}, **loading.keywords())
     methods = arguments.methods or list(dict.fromkeys(["no", model.config.retrieval_method]))
     score = score_chats if arguments.task == "chat" else score_documents

@@ -36,8 +36,19 @@ class PretrainModelArguments:
         check_dtype(self.dtype)
 
 
+ARGUMENTS = (PretrainModelArguments, LoadingArguments, DataArguments, LoraArguments, LlaraTrainingArguments)
+EXAMPLES = r"""
+# a decoder on plain text
+lookback pretrain --model Qwen/Qwen3-0.6B --train_data text.jsonl --output_dir runs/llara
+# settings from a file; what stands here wins
+lookback pretrain --config pretrain.yaml --max_steps 1000
+# a LoRA, with evaluation
+lookback pretrain \
+    --model folder --train_data texts --eval_data held.jsonl --lora_rank 16 --output_dir runs/lora
+"""
+
+
 def main(argv: list[str]) -> None:
     """Runs the command with the arguments `argv` (without the program's and the command's names)."""
-    types = (PretrainModelArguments, LoadingArguments, DataArguments, LoraArguments, LlaraTrainingArguments)
-    model, loading, data, lora, args = parse_arguments(argv, types, "pretrain", __doc__ or "")
+    model, loading, data, lora, args = parse_arguments(argv, ARGUMENTS, "pretrain", __doc__)
     run_training(LlaraTrainer, model.model, {**given(model, "model"), **loading.keywords()}, data, lora, args)

@@ -1,4 +1,4 @@
-"""The demo's steps in order."""
+"""`lookback demo`: the whole loop on the embedded corpus, in minutes, with a report to look at."""
 
 import time
 from pathlib import Path
@@ -22,12 +22,21 @@ from .settings import LM_SETTINGS, DemoArguments
 
 METHODS = ("no", "random", "bm25", "dense", "oracle")
 MAPPED_DOCUMENT, MAPPED_TOKENS = "argparse", 2048
-DESCRIPTION = "The whole loop on the embedded corpus, with a report to look at."
+ARGUMENTS = (DemoArguments,)
+EXAMPLES = r"""
+# the whole loop, in minutes
+lookback demo
+# on your own backbone
+lookback demo --backbone HuggingFaceTB/SmolLM2-135M --output_dir runs/smol
+# a first look, in seconds
+lookback demo --llara_steps 5 --biencoder_steps 5 --code_pairs 64 --holdout_pairs 50 \
+    --feedback_documents 2 --max_documents 2
+"""
 
 
 def main(argv: list[str]) -> None:
     """Runs the demo with the arguments `argv` and prints its table."""
-    (options,) = parse_arguments(argv, [DemoArguments], "demo", DESCRIPTION)
+    (options,) = parse_arguments(argv, ARGUMENTS, "demo", __doc__)
     with full_disk_named(options.output_dir):
         run_demo(options)
 
