@@ -6,7 +6,7 @@ import sys
 from importlib import import_module, metadata
 from typing import NoReturn
 
-from .commands import COMMANDS
+from .commands import COMMANDS, LIGHT
 from .commands.declared import declared
 from .commands.help import asked_for, help_of
 from .commands.suggestions import check_options, meant_command
@@ -69,6 +69,9 @@ def main() -> None:
     taken = declared(arguments[0])
     try:
         check_options(arguments[0], arguments[1:], taken.names(), taken.required())
+        if arguments[0] in LIGHT:
+            import_module(COMMANDS[arguments[0]][0]).main(arguments[1:])
+            return
     except ValueError as error:
         end(f"lookback {arguments[0]}: {error}")
     run_or_say(arguments)

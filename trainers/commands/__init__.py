@@ -22,4 +22,8 @@ COMMANDS = {
     "generate": ("trainers.commands.generate", "continue a text of any length, looking back"),
     "push": ("trainers.commands.push", "send a saved model to the Hub"),
     "pull": ("trainers.commands.pull", "fetch a model from the Hub"),
+    "env": ("trainers.commands.env", "print versions, platform and accelerators, for a report"),
+    "completion": ("trainers.commands.completion", "print a completion of commands and options for a shell"),
 }
+# Those that import nothing heavy, and work where a package that the others need is broken.
+LIGHT = ("env", "completion")

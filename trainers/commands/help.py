@@ -33,6 +33,7 @@ HEADINGS = {
     "BiEncoderTrainingArguments.sub_batch_size": "Large batches",
     "EvaluationArguments": "Evaluation of retrieval",
     "LoraArguments": "LoRA and quantisation",
+    "RunArguments": "Trying first",
 }
 _ORDER = list(dict.fromkeys(HEADINGS.values()))
 HIDDEN = ("FamilyArguments",)  # fields of transformers' that have to stay as they are
@@ -90,6 +91,14 @@ def fill(
     last.add_argument("--debug", action="store_true", help="Show where an error came from.")
     parser.epilog = f"examples:\n{_indented(taken.examples)}"
     return parser
+
+
+def add_names(parser: argparse.ArgumentParser, taken: Declared) -> None:
+    """Gives a parser the names of transformers' options, too, without what they mean."""
+    ours = {field.name for field in taken.fields()} | {"debug"}
+    for name in taken.names():
+        if name not in ours:
+            parser.add_argument(f"--{name}", help="One of transformers' TrainingArguments.")
 
 
 def add(group: Any, field: dataclasses.Field[Any]) -> None:

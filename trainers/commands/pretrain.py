@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from ..llara.arguments import LlaraTrainingArguments
 from ..llara.trainer import LlaraTrainer
 from ..models.precision import check_dtype
+from .lora import LoraArguments
 from .parsing import LoadingArguments, given, parse_arguments
-from .training import DataArguments, LoraArguments, run_training
+from .training import DataArguments, RunArguments, run_training
 
 
 @dataclass
@@ -36,7 +37,14 @@ class PretrainModelArguments:
         check_dtype(self.dtype)
 
 
-ARGUMENTS = (PretrainModelArguments, LoadingArguments, DataArguments, LoraArguments, LlaraTrainingArguments)
+ARGUMENTS = (
+    PretrainModelArguments,
+    LoadingArguments,
+    DataArguments,
+    LoraArguments,
+    LlaraTrainingArguments,
+    RunArguments,
+)
 EXAMPLES = r"""
 # a decoder on plain text
 lookback pretrain --model Qwen/Qwen3-0.6B --train_data text.jsonl --output_dir runs/llara
@@ -50,5 +58,13 @@ lookback pretrain \
 
 def main(argv: list[str]) -> None:
     """Runs the command with the arguments `argv` (without the program's and the command's names)."""
-    model, loading, data, lora, args = parse_arguments(argv, ARGUMENTS, "pretrain", __doc__)
-    run_training(LlaraTrainer, model.model, {**given(model, "model"), **loading.keywords()}, data, lora, args)
+    model, loading, data, lora, args, run = parse_arguments(argv, ARGUMENTS, "pretrain", __doc__)
+    run_training(
+        LlaraTrainer,
+        model.model,
+        {**given(model, "model"), **loading.keywords()},
+        data,
+        lora,
+        args,
+        dry_run=run.dry_run,
+    )

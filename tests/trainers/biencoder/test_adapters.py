@@ -26,7 +26,7 @@ from trainers import (
     load_adapter,
     merge_adapter,
 )
-from trainers.commands.training import LoraArguments
+from trainers.commands.lora import LoraArguments
 from trainers.demo.fresh_process import run_without_lookback
 
 LAYERS = ["q_proj", "v_proj", "down_proj"]

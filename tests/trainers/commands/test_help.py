@@ -12,7 +12,7 @@ from transformers import HfArgumentParser, TrainingArguments
 
 from tests.support import ROOT
 from trainers import cli
-from trainers.commands import COMMANDS
+from trainers.commands import COMMANDS, LIGHT
 from trainers.commands.declared import declared, transformers_names
 from trainers.commands.help import COMMON, HEADINGS, help_of
 from trainers.commands.suggestions import ALSO_CALLED
@@ -72,6 +72,8 @@ def test_help_has_every_option_of_ours_and_three_examples_that_parse(command):
     assert "--config FILE" in text
     examples = [line for line in taken.examples.replace("\\\n", " ").splitlines() if line and line[0] != "#"]
     assert len(examples) == 3 and taken.examples.count("\n#") == 3
+    if command in LIGHT:
+        return  # no options to parse
     parser = HfArgumentParser(list(arguments_of(command)), allow_abbrev=False)
     if taken.positional is not None:
         parser.add_argument(taken.positional[0], nargs="*")
