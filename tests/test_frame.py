@@ -48,6 +48,23 @@ def test_lower_bounds_are_the_versions_that_test_min_runs():
         assert installed == allowed, f"{name}: bound {bound}, tested {oldest[name]}"
 
 
+def test_the_extras_are_told_of():
+    told = re.findall(r"^\| `([\w-]+)` \|", (ROOT / "docs" / "install.md").read_text(), flags=re.MULTILINE)
+    assert sorted(told) == sorted(PROJECT["optional-dependencies"])
+
+
+def test_every_package_says_that_it_is_typed():
+    packages = {path.parent for path in ROOT.glob("*/__init__.py")} - {
+        ROOT / "tests",
+        ROOT / "benchmarks",
+        ROOT / "docs",
+    }
+    assert {path.name for path in packages} == {*MODEL_FOLDERS, "trainers", "hub_cards"}
+    assert all((package / "py.typed").is_file() for package in packages)
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    assert settings["package-data"]["*"] == ["py.typed"]
+
+
 def test_the_changelog_has_the_version():
     assert f"## [{PROJECT['version']}]" in (ROOT / "CHANGELOG.md").read_text()
 

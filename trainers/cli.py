@@ -63,8 +63,8 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     if arguments[0] not in COMMANDS:
         end(f"lookback: {no_command(arguments[0])}")
-    if asked_for(arguments[1:]) == "--help":
-        print(help_of(arguments[0]), end="")
+    if asked := asked_for(arguments[1:]):
+        print(help_of(arguments[0], everything=asked != "--help"), end="")
         return
     taken = declared(arguments[0])
     try:

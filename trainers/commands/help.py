@@ -60,7 +60,8 @@ def asked_for(arguments: Sequence[str]) -> str | None:
 def help_of(command: str, everything: bool = False) -> str:
     """The help text of a command; with `everything` transformers' own options, too, which takes seconds."""
     parser = argparse.ArgumentParser(prog=f"lookback {command}", formatter_class=_Formatter, add_help=False)
-    return fill(parser, declared(command), _of_transformers(command) if everything else ()).format_help()
+    taken = declared(command)
+    return fill(parser, taken, _of_transformers(command) if everything and taken.trains() else ()).format_help()
 
 
 def fill(

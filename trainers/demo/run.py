@@ -82,7 +82,7 @@ def run_demo(options: DemoArguments) -> dict[str, Any]:
     for title, table in tables.items():
         print(f"\n{title}")
         print("\n".join("".join(f"{cell:<14}" for cell in row) for row in table))
-    print(f"\n{time.perf_counter() - began:.0f} s; plots in {report}; the repos are beside it.")
+    print(f"\n{time.perf_counter() - began:.0f} s; tables and plots in {report}; the repos are beside it.")
     return {"retrieval": retrieval, "perplexities": perplexities, "reloaded": reloaded}
 
 

@@ -118,6 +118,17 @@ def test_transformers_own_options_are_shown_on_demand_alone():
     assert help_of("mine", everything=True) == help_of("mine")
 
 
+@pytest.mark.parametrize("option", ["--help", "--help-all"])
+def test_help_is_the_same_from_the_command_line(monkeypatch, capsys, option):
+    for command in ("pretrain", "mine", "completion"):
+        expected = help_of(command, everything=option == "--help-all")
+        assert said(monkeypatch, capsys, command, option) == (0, expected)
+        if command not in LIGHT:
+            with pytest.raises(SystemExit):
+                import_module(COMMANDS[command][0]).main([option])
+            assert capsys.readouterr().out == expected
+
+
 def test_ours_stand_in_groups_with_defaults():
     text = help_of("finetune")
     headings = re.findall(r"^(\S.*):$", text, flags=re.MULTILINE)
