@@ -8,6 +8,7 @@ from importlib import import_module
 from hub_cards.whole_files import full_disk_named
 
 from .commands.errors import check_arguments, message_of
+from .jobs.launch import check_alone, check_launch
 
 COMMANDS = {
     "demo": ("trainers.demo.run", "the whole loop on the embedded corpus, in minutes, with a report"),
@@ -26,6 +27,9 @@ COMMANDS = {
     "push": ("trainers.commands.push", "send a saved model to the Hub"),
     "pull": ("trainers.commands.pull", "fetch a model from the Hub"),
 }
+
+# Commands whose work several processes share.
+SHARED = ("pretrain", "finetune", "train-lm", "evaluate", "encode", "score", "mine", "perplexity")
 
 
 def usage() -> str:
@@ -67,6 +71,7 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     try:
         check_arguments(arguments)
+        check_launch() if arguments[0] in SHARED else check_alone(arguments[0])
         run(arguments)
     except Exception as error:
         message = message_of(error)

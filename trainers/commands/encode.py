@@ -1,6 +1,6 @@
 """`lookback encode`: embeddings of many texts in a safetensors file, with their ids beside it.
 
-Several processes share the work under `accelerate launch` or `torchrun`, and an interrupted run goes on where it was,
+Several processes share the work under `torchrun` or `accelerate launch`, and an interrupted run goes on where it was,
 given the same command. No more than a block of embeddings is in memory.
 """
 

@@ -1,6 +1,6 @@
 """`lookback evaluate`: how well a bi-encoder finds the relevant passages, data set by data set, BM25 beside it.
 
-Several processes share the work under `accelerate launch` or `torchrun`.
+Several processes share the work under `torchrun` or `accelerate launch`.
 """
 
 import json
@@ -121,8 +121,8 @@ def write_results(
 def main(argv: list[str]) -> None:
     """Prints the table, and writes the metrics where asked to."""
     arguments, loading = parse_arguments(argv, [EvaluateArguments, EmbedderArguments], "evaluate", __doc__ or "")
-    evaluators = load_data(arguments)
     state = start_processes()
+    evaluators = load_data(arguments)
     model = cast(Any, load_biencoder(arguments.model, **loading.keywords())).to(state.device)
     for evaluator in evaluators.values():
         evaluator.check(model)

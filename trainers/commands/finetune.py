@@ -46,7 +46,7 @@ def main(argv: list[str]) -> None:
     model_kwargs = {**given(model, "model"), **loading.keywords()}
     if model.prompts is not None:
         model_kwargs["prompts"] = _read_prompts(model.prompts)
-    run_training(BiEncoderTrainer, model.model, model_kwargs, data, lora, args)
+    run_training(BiEncoderTrainer, model.model, model_kwargs, data, lora, args, "queries")
 
 
 def _read_prompts(text: str) -> Any:

@@ -40,4 +40,6 @@ def main(argv: list[str]) -> None:
     """Runs the command with the arguments `argv` (without the program's and the command's names)."""
     types = (PretrainModelArguments, LoadingArguments, DataArguments, LoraArguments, LlaraTrainingArguments)
     model, loading, data, lora, args = parse_arguments(argv, types, "pretrain", __doc__ or "")
-    run_training(LlaraTrainer, model.model, {**given(model, "model"), **loading.keywords()}, data, lora, args)
+    run_training(
+        LlaraTrainer, model.model, {**given(model, "model"), **loading.keywords()}, data, lora, args, "passages"
+    )

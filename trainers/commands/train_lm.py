@@ -36,4 +36,4 @@ def main(argv: list[str]) -> None:
     types = (TrainLmModelArguments, RetrieverArguments, DataArguments, LoraArguments, SelfRetrievalTrainingArguments)
     model, loading, data, lora, args = parse_arguments(argv, types, "train-lm", __doc__)
     model_kwargs = {**given(model, "model"), **given(loading)}
-    run_training(SelfRetrievalTrainer, model.model, model_kwargs, data, lora, args)
+    run_training(SelfRetrievalTrainer, model.model, model_kwargs, data, lora, args, "documents")

@@ -15,7 +15,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from ..base.checkpoints import tidy
 from ..base.early import check_checkpoint
 from ..base.trainer import FamilyTrainer
-from ..jobs.processes import on_main_process
+from ..jobs.processes import count_processes, on_main_process
 from ..models.adapted import load_adapted
 from ..models.kind import ModelSource
 from ..models.quantization import check_quantization
@@ -162,12 +162,19 @@ def run_training(
     data: DataArguments | MixtureDataArguments,
     lora: LoraArguments,
     args: TrainingArguments,
+    rows: str,
 ) -> FamilyTrainer:
     """Trains, evaluates if there is data for it, and saves the repo to `args.output_dir` (and to the Hub if asked).
+
+    `rows` is what a row of the data is called. The first line that is printed says how many of them a step takes; of a
+    data set with a batch size of its own it takes so many.
 
     `resume_from_checkpoint` is a checkpoint's folder, or `last` for the newest one in the output folder, if any.
     """
     check_checkpoint(args.resume_from_checkpoint)
+    if args.process_index == 0:
+        step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        print(f"{count_processes(args.world_size)}, {step:,} {rows} a step", flush=True)
     with without_empty_folder(Path(str(args.output_dir))):
         return _train(trainer_class, model, model_kwargs, data, lora, args)
 
