@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from modeling_llara import LlaraForPreTraining
 from tests.support import ROOT
 from tests.support.beir import write_beir
 from tests.support.feedback import MANY
@@ -45,6 +46,8 @@ def stand_ins(folder: Path) -> None:
     for name, family in BACKBONES.items():
         tiny_backbone(family, lm_head=family != "bert").save_pretrained(folder / name)
         tiny_tokenizer().save_pretrained(folder / name)
+    llara = LlaraForPreTraining.from_backbone(tiny_backbone("llama"), tiny_tokenizer())
+    llara.save_pretrained(folder / "runs" / "llara-7b")
     rows = [{**row, "instruction": "Find it."} for row in PAIRS] * 4
     for name in ("msmarco.jsonl", "mined.jsonl", "runs/data/train.jsonl"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -56,7 +59,7 @@ def stand_ins(folder: Path) -> None:
     (folder / "wiki-folder").mkdir()
     for number in range(4):
         (folder / "wiki-folder" / f"{number}.txt").write_text(". ".join(SENTENCES * 20).title() + ".")
-    for name in ("runs/data/holdout", "nanobeir/one"):
+    for name in ("runs/data/holdout", "nanobeir/one", "nanobeir/two"):
         (folder / name).mkdir(parents=True)
         write_beir(folder / name)
     for name in ("trainers", "examples"):
