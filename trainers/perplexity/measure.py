@@ -121,9 +121,10 @@ def _run_method(
 
 
 def _on_cpu(output: SelfRetrievalOutput) -> SelfRetrievalOutput:
-    return SelfRetrievalOutput(
-        **{name: value.cpu() if isinstance(value, torch.Tensor) else value for name, value in output.items()}
-    )
+    fields: dict[str, Any] = {
+        name: value.cpu() if isinstance(value, torch.Tensor) else value for name, value in output.items()
+    }
+    return SelfRetrievalOutput(**fields)
 
 
 def _score(model: SelfRetrievalLM, tokens: torch.Tensor, scored_tokens: int | None) -> SelfRetrievalOutput:

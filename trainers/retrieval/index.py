@@ -142,8 +142,8 @@ class EmbeddingIndex:
         found = torch.zeros(len(queries), k), torch.zeros(len(queries), k, dtype=torch.long)
         find = _nearest_by_faiss if uses_faiss(self.index, self.device) else _nearest
         near = find(unsigned(quantize(queries, "binary")), unsigned(self.codes), min(k * multiplier, len(self)))
-        for row, numbers in enumerate(near):
-            numbers = torch.from_numpy(np.sort(numbers))  # so that a stable sort leaves equal scores in this order
+        for row, candidates in enumerate(near):
+            numbers = torch.from_numpy(np.sort(candidates))  # so that a stable sort leaves equal scores in this order
             if self.exact is None:
                 scores = signs(self.codes[numbers], self.width).double() @ queries[row].double() / self.width**0.5
             else:
