@@ -6,10 +6,11 @@ import sys
 from importlib import import_module, metadata
 from typing import NoReturn
 
-from .commands import COMMANDS, LIGHT
+from .commands import COMMANDS, LIGHT, SHARED
 from .commands.declared import declared
 from .commands.help import asked_for, help_of
 from .commands.suggestions import check_options, meant_command
+from .jobs.launch import check_alone, check_launch
 
 
 def usage() -> str:
@@ -83,6 +84,7 @@ def run_or_say(arguments: list[str]) -> None:
 
     try:
         check_arguments(arguments)
+        check_launch() if arguments[0] in SHARED else check_alone(arguments[0])
         run(arguments)
     except Exception as error:
         message = message_of(error)

@@ -17,8 +17,8 @@ from .models.adapters import add_adapter, load_adapter
 from .models.merging import merge_adapter
 from .retrieval.beir import load_retrieval_data
 from .retrieval.data import RetrievalData
-from .retrieval.embeddings import load_embeddings
 from .retrieval.evaluator import RetrievalEvaluator
+from .retrieval.index import EmbeddingIndex, load_index
 from .retrieval.metrics import (
     load_metric,
     mean_average_precision,
@@ -32,6 +32,7 @@ from .retrieval.metrics import (
 )
 from .retrieval.search import top_k_passages
 from .retrieval.sets import load_evaluators
+from .retrieval.stored import load_embeddings
 from .srlm.arguments import SelfRetrievalTrainingArguments
 from .srlm.collator import SelfRetrievalCollator, collate_dialogues
 from .srlm.rows import tokenize_documents
@@ -42,6 +43,7 @@ __all__ = [
     "BiEncoderTrainer",
     "BiEncoderTrainingArguments",
     "DataSetEntry",
+    "EmbeddingIndex",
     "LlaraCollator",
     "LlaraTrainer",
     "LlaraTrainingArguments",
@@ -59,6 +61,7 @@ __all__ = [
     "load_documents",
     "load_embeddings",
     "load_evaluators",
+    "load_index",
     "load_llara_rows",
     "load_metric",
     "load_retrieval_data",

@@ -13,6 +13,7 @@ COMMANDS = {
     "finetune": ("trainers.commands.finetune", "train a bi-encoder on queries and passages"),
     "evaluate": ("trainers.commands.evaluate", "measure how well a bi-encoder finds relevant passages"),
     "encode": ("trainers.commands.encode", "write embeddings of many texts to a file"),
+    "search": ("trainers.commands.search", "find texts in what encode wrote"),
     "convert": ("trainers.commands.convert", "make a bi-encoder of a LLaRA model or checkpoint"),
     "merge": ("trainers.commands.merge", "make a complete model of an adapter and its base"),
     "train-lm": ("trainers.commands.train_lm", "train a self-retrieval language model on long documents"),
@@ -25,5 +26,7 @@ COMMANDS = {
     "env": ("trainers.commands.env", "print versions, platform and accelerators, for a report"),
     "completion": ("trainers.commands.completion", "print a completion of commands and options for a shell"),
 }
+# Those whose work several processes share.
+SHARED = ("pretrain", "finetune", "train-lm", "evaluate", "encode", "score", "mine", "perplexity")
 # Those that import nothing heavy, and work where a package that the others need is broken.
 LIGHT = ("env", "completion")

@@ -1,6 +1,6 @@
 """`lookback evaluate`: how well a bi-encoder finds the relevant passages, data set by data set, BM25 beside it.
 
-Several processes share the work under `accelerate launch` or `torchrun`.
+Several processes share the work under `torchrun` or `accelerate launch`.
 """
 
 import json
@@ -133,8 +133,8 @@ lookback evaluate --model runs/finetune --data runs/data/holdout --truncate_dims
 def main(argv: list[str]) -> None:
     """Prints the table, and writes the metrics where asked to."""
     arguments, loading = parse_arguments(argv, ARGUMENTS, "evaluate", __doc__)
-    evaluators = load_data(arguments)
     state = start_processes()
+    evaluators = load_data(arguments)
     model = cast(Any, load_biencoder(arguments.model, **loading.keywords())).to(state.device)
     for evaluator in evaluators.values():
         evaluator.check(model)

@@ -65,7 +65,7 @@ def main(argv: list[str]) -> None:
     model_kwargs = {**given(model, "model"), **loading.keywords()}
     if model.prompts is not None:
         model_kwargs["prompts"] = _read_prompts(model.prompts)
-    run_training(BiEncoderTrainer, model.model, model_kwargs, data, lora, args, dry_run=run.dry_run)
+    run_training(BiEncoderTrainer, model.model, model_kwargs, data, lora, args, "queries", run.dry_run)
 
 
 def _read_prompts(text: str) -> Any:

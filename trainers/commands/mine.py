@@ -1,6 +1,6 @@
 """`lookback mine`: hard negatives for rows of query and positives, from BM25, a bi-encoder or both.
 
-Several processes share the work under `accelerate launch` or `torchrun`, and an interrupted run goes on where it was,
+Several processes share the work under `torchrun` or `accelerate launch`, and an interrupted run goes on where it was,
 given the same command; the rows do not depend on either.
 """
 

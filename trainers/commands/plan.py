@@ -95,11 +95,8 @@ def _rows(data: Any) -> str:
 
 
 def run_lines(trainer: FamilyTrainer, tokens: int) -> Iterator[str]:
-    """Processes, rows a step, steps and the first batch."""
+    """How a step is made up, how many there are, and the first batch."""
     args: Any = trainer.args
-    processes = args.world_size
-    step = args.train_batch_size * args.gradient_accumulation_steps * processes
-    yield f"{processes} process{'es' if processes > 1 else ''}, {step:,} rows a step"
     yield f"{args.train_batch_size} on a device, {args.gradient_accumulation_steps} micro-batches a step"
     values = trainer.set_initial_training_values(args, trainer.get_train_dataloader())
     epochs = "" if not hasattr(trainer.train_dataset, "__len__") else f", {steps_epochs(values)} epochs"

@@ -59,12 +59,5 @@ lookback pretrain \
 def main(argv: list[str]) -> None:
     """Runs the command with the arguments `argv` (without the program's and the command's names)."""
     model, loading, data, lora, args, run = parse_arguments(argv, ARGUMENTS, "pretrain", __doc__)
-    run_training(
-        LlaraTrainer,
-        model.model,
-        {**given(model, "model"), **loading.keywords()},
-        data,
-        lora,
-        args,
-        dry_run=run.dry_run,
-    )
+    model_kwargs = {**given(model, "model"), **loading.keywords()}
+    run_training(LlaraTrainer, model.model, model_kwargs, data, lora, args, "passages", run.dry_run)

@@ -1,9 +1,9 @@
 """`lookback score`: a language model's own feedback, as `teacher_scores` of training rows for the bi-encoder.
 
 Query rows: how likely is the answer behind each candidate and the query? Documents (`--task document`): how likely is
-each chunk when an earlier one is looked back at? Several processes share the work under `accelerate launch` or
-`torchrun`, and an interrupted run goes on where it was, given the same command. The result does not depend on either,
-to the last digit where every process has as many threads (OMP_NUM_THREADS).
+each chunk when an earlier one is looked back at? Several processes share the work under `torchrun` or `accelerate
+launch`, and an interrupted run goes on where it was, given the same command. The result does not depend on either, to
+the last digit where every process has as many threads (OMP_NUM_THREADS).
 """
 
 import dataclasses

@@ -54,4 +54,4 @@ def main(argv: list[str]) -> None:
     """Runs the command with the arguments `argv` (without the program's and the command's names)."""
     model, loading, data, lora, args, run = parse_arguments(argv, ARGUMENTS, "train-lm", __doc__)
     model_kwargs = {**given(model, "model"), **given(loading)}
-    run_training(SelfRetrievalTrainer, model.model, model_kwargs, data, lora, args, dry_run=run.dry_run)
+    run_training(SelfRetrievalTrainer, model.model, model_kwargs, data, lora, args, "documents", run.dry_run)

@@ -16,7 +16,7 @@ from ..base.checkpoints import tidy
 from ..base.early import check_checkpoint, check_push
 from ..base.trainer import FamilyTrainer
 from ..jobs.places import check_folder
-from ..jobs.processes import on_main_process
+from ..jobs.processes import count_processes, on_main_process
 from ..models.adapted import load_adapted
 from ..models.kind import ModelSource
 from .lora import LoraArguments
@@ -80,15 +80,22 @@ def run_training(
     data: DataArguments | MixtureDataArguments,
     lora: LoraArguments,
     args: TrainingArguments,
+    rows: str,
     dry_run: bool = False,
 ) -> FamilyTrainer:
     """Trains, evaluates if there is data for it, and saves the repo to `args.output_dir` (and to the Hub if asked).
+
+    `rows` is what a row of the data is called. The first line that is printed says how many of them a step takes; of a
+    data set with a batch size of its own it takes so many.
 
     With `dry_run` it prints what it would do, and does nothing of it.
 
     `resume_from_checkpoint` is a checkpoint's folder, or `last` for the newest one in the output folder, if any.
     """
     check_checkpoint(args.resume_from_checkpoint)
+    if args.process_index == 0:
+        step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        print(f"{count_processes(args.world_size)}, {step:,} {rows} a step", flush=True)
     if dry_run:
         return plan_training(trainer_class, model, model_kwargs, data, lora, args)
     with without_empty_folder(Path(str(args.output_dir))):
