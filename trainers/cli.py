@@ -69,6 +69,7 @@ def main() -> None:
         return
     taken = declared(arguments[0])
     try:
+        check_launch() if arguments[0] in SHARED else check_alone(arguments[0])
         check_options(arguments[0], arguments[1:], taken.names(), taken.required())
         if arguments[0] in LIGHT:
             import_module(COMMANDS[arguments[0]][0]).main(arguments[1:])
@@ -84,7 +85,6 @@ def run_or_say(arguments: list[str]) -> None:
 
     try:
         check_arguments(arguments)
-        check_launch() if arguments[0] in SHARED else check_alone(arguments[0])
         run(arguments)
     except Exception as error:
         message = message_of(error)
