@@ -40,6 +40,13 @@ def test_env_works_where_torch_and_datasets_are_broken(tmp_path):
     assert "secret" not in said.stdout
 
 
+@pytest.fixture(scope="module")
+def script(tmp_path_factory) -> Path:
+    file = tmp_path_factory.mktemp("completion") / "completion.sh"
+    file.write_text(lookback("completion", "bash").stdout)
+    return file
+
+
 @pytest.mark.skipif(importlib.util.find_spec("shtab") is None, reason="needs the extra completion")
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
 @pytest.mark.parametrize(
@@ -53,9 +60,7 @@ def test_env_works_where_torch_and_datasets_are_broken(tmp_path):
         (["completion", "z"], {"zsh"}),
     ],
 )
-def test_bash_completes_commands_options_choices_and_files(tmp_path, words, found):
-    script = tmp_path / "completion.sh"
-    script.write_text(lookback("completion", "bash").stdout)
+def test_bash_completes_commands_options_choices_and_files(script, tmp_path, words, found):
     (tmp_path / "file.yaml").touch()
     quoted = " ".join(f"'{word}'" for word in ["lookback", *words])
     code = (

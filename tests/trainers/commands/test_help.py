@@ -100,13 +100,13 @@ def test_help_and_hints_import_nothing_heavy_and_take_less_than_half_a_second(ar
             pass
         print(time.process_time() - began, sorted(set({HEAVY!r}) & set(sys.modules)))
     """
-    taken = []
-    for _ in range(3):  # the best of three: the machine may have other work
+    for _ in range(3):  # the machine may have other work
         ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
         seconds, heavy = ended.stdout.splitlines()[-1].split(" ", 1)
         assert heavy == "[]"
-        taken.append(float(seconds))
-    assert min(taken) < 0.4
+        if float(seconds) < 0.4:
+            return
+    pytest.fail(f"it took {seconds} s of CPU")
 
 
 def test_transformers_own_options_are_shown_on_demand_alone():
