@@ -82,9 +82,9 @@ def check_options(
     for name in named:
         plain = name.replace("-", "_")
         if plain not in options and plain.removeprefix("no_") not in options and plain != "config":
-            meant = meant_option(name, options)
-            hint = "leave it out" if meant is None else f"did you mean --{meant}"
-            raise ValueError(f"--{name} is no option of this command: {hint}? {more}.")
+            meant = meant_option(name, [*options, "config", "help"])
+            hint = "leave it out." if meant is None else f"did you mean --{meant}?"
+            raise ValueError(f"--{name} is no option of this command: {hint} {more}.")
     given = {name.replace("-", "_") for name in named}
     missing = [f"--{name}" for name in required if name not in given]
     if missing and "config" not in given:
