@@ -35,7 +35,7 @@ def requirements(extras: tuple[str, ...]) -> dict[str, str]:
 
 def test_every_requirement_is_pinned_and_nothing_names_a_place():
     pinned = pins("constraints.txt")
-    assert set(requirements(("plots", "sentence-transformers", "mteb", "faiss", "dev"))) <= set(pinned)
+    assert set(requirements(("plots", "sentence-transformers", "mteb", "faiss", "completion", "dev"))) <= set(pinned)
     assert pinned["torch"] == "2.13.0"
     for name in ("constraints.txt", "constraints-min.txt"):
         assert not re.search(r"[@/+]|://", "".join(pins(name).values()))
@@ -46,6 +46,23 @@ def test_lower_bounds_are_the_versions_that_test_min_runs():
     for name, bound in requirements(("plots", "sentence-transformers")).items():
         installed, allowed = ([*map(int, version.split(".")), 0, 0][:3] for version in (oldest[name], bound))
         assert installed == allowed, f"{name}: bound {bound}, tested {oldest[name]}"
+
+
+def test_the_extras_are_told_of():
+    told = re.findall(r"^\| `([\w-]+)` \|", (ROOT / "docs" / "install.md").read_text(), flags=re.MULTILINE)
+    assert sorted(told) == sorted(PROJECT["optional-dependencies"])
+
+
+def test_every_package_says_that_it_is_typed():
+    packages = {path.parent for path in ROOT.glob("*/__init__.py")} - {
+        ROOT / "tests",
+        ROOT / "benchmarks",
+        ROOT / "docs",
+    }
+    assert {path.name for path in packages} == {*MODEL_FOLDERS, "trainers", "hub_cards"}
+    assert all((package / "py.typed").is_file() for package in packages)
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    assert settings["package-data"]["*"] == ["py.typed"]
 
 
 def test_the_changelog_has_the_version():
@@ -116,7 +133,7 @@ def test_the_layers_of_trainers_go_one_way():
 
 
 def test_every_module_of_trainers_lies_in_a_room_of_the_layers():
-    assert {path.name for path in (ROOT / "trainers").glob("*.py")} == {"__init__.py", "cli.py"}
+    assert {path.name for path in (ROOT / "trainers").glob("*.py")} == {"__init__.py", "cli.py", "public.py"}
     assert {path.parent.name for path in (ROOT / "trainers").glob("*/__init__.py")} == set(RANKS)
 
 

@@ -3,29 +3,14 @@
 import io
 import os
 import sys
-from importlib import import_module
+from importlib import import_module, metadata
+from typing import NoReturn
 
-from hub_cards.whole_files import full_disk_named
-
-from .commands.errors import check_arguments, message_of
-
-COMMANDS = {
-    "demo": ("trainers.demo.run", "the whole loop on the embedded corpus, in minutes, with a report"),
-    "pretrain": ("trainers.commands.pretrain", "adapt a decoder to embedding with LLaRA, without labels"),
-    "explain": ("trainers.commands.explain", "print the words that a LLaRA embedding of a text stands for"),
-    "finetune": ("trainers.commands.finetune", "train a bi-encoder on queries and passages"),
-    "evaluate": ("trainers.commands.evaluate", "measure how well a bi-encoder finds relevant passages"),
-    "encode": ("trainers.commands.encode", "write embeddings of many texts to a file"),
-    "convert": ("trainers.commands.convert", "make a bi-encoder of a LLaRA model or checkpoint"),
-    "merge": ("trainers.commands.merge", "make a complete model of an adapter and its base"),
-    "train-lm": ("trainers.commands.train_lm", "train a self-retrieval language model on long documents"),
-    "score": ("trainers.commands.score", "make teacher scores for the bi-encoder from a language model's feedback"),
-    "mine": ("trainers.commands.mine", "find hard negatives for the bi-encoder's rows"),
-    "perplexity": ("trainers.commands.perplexity", "score documents with and without looking back"),
-    "generate": ("trainers.commands.generate", "continue a text of any length, looking back"),
-    "push": ("trainers.commands.push", "send a saved model to the Hub"),
-    "pull": ("trainers.commands.pull", "fetch a model from the Hub"),
-}
+from .commands import COMMANDS, LIGHT, SHARED
+from .commands.declared import declared
+from .commands.help import asked_for, help_of
+from .commands.suggestions import check_options, meant_command
+from .jobs.launch import check_alone, check_launch
 
 
 def usage() -> str:
@@ -34,12 +19,23 @@ def usage() -> str:
     return (
         "usage: lookback COMMAND [options]\n\n"
         + "\n".join(lines)
-        + "\n\nlookback COMMAND --help says more; --debug shows where an error came from."
+        + "\n\nlookback COMMAND --help says more, with examples; --debug shows where an error came from; "
+        "lookback --version."
     )
+
+
+def version() -> str:
+    """The version that is installed."""
+    try:
+        return f"lookback {metadata.version('lookback')}"
+    except metadata.PackageNotFoundError:
+        return "lookback, not installed: run from a folder of its source"
 
 
 def run(arguments: list[str]) -> None:
     """The sub-command that the arguments name; what it printed has reached its place when this returns."""
+    from hub_cards.whole_files import full_disk_named
+
     try:
         import_module(COMMANDS[arguments[0]][0]).main(arguments[1:])
     finally:
@@ -57,14 +53,36 @@ def main() -> None:
     An error that its user can mend becomes one line and exit status 2; `--debug` shows where it came from.
     """
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
-    if not arguments or arguments[0] in ("-h", "--help"):
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(usage())
         return
-    if arguments[0] not in COMMANDS:
-        sys.exit(f"lookback: {arguments[0]!r} is no command.\n{usage()}")
+    if arguments[0] in ("-V", "--version"):
+        print(version())
+        return
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what the terminal's encoding lacks is no reason to end
             stream.reconfigure(errors="backslashreplace")
+    if arguments[0] not in COMMANDS:
+        end(f"lookback: {no_command(arguments[0])}")
+    if asked := asked_for(arguments[1:]):
+        print(help_of(arguments[0], everything=asked != "--help"), end="")
+        return
+    taken = declared(arguments[0])
+    try:
+        check_launch() if arguments[0] in SHARED else check_alone(arguments[0])
+        check_options(arguments[0], arguments[1:], taken.names(), taken.required())
+        if arguments[0] in LIGHT:
+            import_module(COMMANDS[arguments[0]][0]).main(arguments[1:])
+            return
+    except ValueError as error:
+        end(f"lookback {arguments[0]}: {error}")
+    run_or_say(arguments)
+
+
+def run_or_say(arguments: list[str]) -> None:
+    """Runs the command; an error that its user can mend is said in one line."""
+    from .commands.errors import check_arguments, message_of  # which imports much
+
     try:
         check_arguments(arguments)
         run(arguments)
@@ -72,8 +90,22 @@ def main() -> None:
         message = message_of(error)
         if message is None or "--debug" in sys.argv:
             raise
-        print(f"lookback {arguments[0]}: {message}", file=sys.stderr)
-        sys.exit(2)
+        end(f"lookback {arguments[0]}: {message}")
+
+
+def end(text: str) -> NoReturn:
+    """Ends with exit status 2, for what the user can mend."""
+    print(text, file=sys.stderr)
+    sys.exit(2)
+
+
+def no_command(name: str) -> str:
+    """What there is instead of a command that there is not."""
+    meant = meant_command(name, COMMANDS)
+    hint = (
+        f"one of {', '.join(COMMANDS)}" if meant is None else f"did you mean {meant!r}? `lookback --help` lists them"
+    )
+    return f"{name!r} is no command: {hint}."
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from transformers import TrainingArguments
 from hub_cards.travelling.checks import check_fields, check_types, shown
 
 from ..jobs.places import check_repo_id
+from ..jobs.processes import check_processes, several_on_cpu
 from .options import SETTINGS, check_forms, check_packages, check_settings
 
 
@@ -28,6 +29,9 @@ class FamilyArguments(TrainingArguments):
                 check_fields(self, kind)
         check_types(self, _TRANSFORMERS_OWN)
         check_forms(self)
+        check_processes()
+        if several_on_cpu():
+            self.use_cpu = True  # or transformers starts them as one process each, which know nothing of each other
         super().__post_init__()
         check_settings(self, SETTINGS)
         check_least(self, 1, "per_device_train_batch_size", "per_device_eval_batch_size")

@@ -28,9 +28,20 @@ class ConvertArguments:
         check_folder("--output", self.output)
 
 
+ARGUMENTS = (ConvertArguments, LoadingArguments)
+EXAMPLES = r"""
+# a LLaRA model becomes a retriever
+lookback convert --model runs/llara --output runs/biencoder
+# its LoRA alone, on another copy of the backbone
+lookback convert --model runs/llara-lora --backbone folder --output runs/biencoder
+# shorter texts than LLaRA was trained on
+lookback convert --model runs/llara --output runs/biencoder --max_length 128
+"""
+
+
 def main(argv: list[str]) -> None:
     """Runs the command with the arguments `argv`, and prints the folder, for `from_pretrained`."""
-    arguments, loading = parse_arguments(argv, [ConvertArguments, LoadingArguments], "convert", __doc__ or "")
+    arguments, loading = parse_arguments(argv, ARGUMENTS, "convert", __doc__)
     settings = given(arguments, "model", "output")
     load_as_biencoder(arguments.model, **settings, **loading.keywords()).save_pretrained(arguments.output)
     print(arguments.output)

@@ -1,12 +1,15 @@
-"""`lookback encode`: embeddings of many texts in a safetensors file, with their ids beside it.
+"""`lookback encode`: embeddings of many texts in a .safetensors, .parquet or .npy file, with their ids.
 
-Several processes share the work under `accelerate launch` or `torchrun`, and an interrupted run goes on where it was,
+Several processes share the work under `torchrun` or `accelerate launch`, and an interrupted run goes on where it was,
 given the same command. No more than a block of embeddings is in memory.
 """
 
+import json
+import os
 import shutil
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, cast
 
 from hub_cards.transfer.folder_names import shared_name
@@ -15,11 +18,13 @@ from modeling_biencoder.inputs_biencoder import check_truncate_dim
 
 from ..data.sources import check_source
 from ..data.texts import IdentifiedTexts
-from ..jobs.parts import PartFiles, check_new, check_output
+from ..jobs.parts import PartFiles, check_output
 from ..jobs.processes import on_main_process, start_processes
 from ..models.load import encoding_settings, load_biencoder
-from ..retrieval.embeddings import EmbeddingFiles, ids_path, write_embeddings
-from .parsing import EmbedderArguments, parse_arguments
+from ..retrieval.embeddings import EmbeddingFiles
+from ..retrieval.stored import SUFFIXES, files_of, ids_path
+from ..retrieval.storing import write_embeddings
+from .parsing import EmbedderArguments, check_at_least, parse_arguments
 
 
 @dataclass
@@ -33,22 +38,37 @@ class EncodeArguments:
             "file each line is a text."
         }
     )
-    output: str = field(metadata={"help": "The .safetensors file to write; ids go to .ids.jsonl beside it."})
+    output: str = field(
+        metadata={
+            "help": "The file to write: .parquet (columns id, text, embedding), .safetensors or .npy (ids go to "
+            ".ids.jsonl beside these)."
+        }
+    )
     role: Literal["query", "passage"] = field(default="passage", metadata={"help": "What the texts are: its prompt."})
     task: str | None = field(default=None, metadata={"help": "Task whose prompt to use. Default: 'default'."})
     text_field: str = field(default="text", metadata={"help": "Field of the rows that holds the text."})
     batch_size: int = field(default=32, metadata={"help": "Texts that are embedded at once."})
     truncate_dim: int | None = field(default=None, metadata={"help": "Keep the first so many numbers (Matryoshka)."})
-    dtype: Literal["float32", "float16"] = field(default="float32", metadata={"help": "Numbers of the file."})
+    precision: Literal["float32", "float16", "int8", "binary"] = field(
+        default="float32",
+        metadata={
+            "help": "Numbers of the file. int8: 255 steps from the least to the largest value of each number among "
+            "all texts, which are kept in the file; binary: the signs, eight to a byte."
+        },
+    )
+    shard_size: int | None = field(
+        default=None, metadata={"help": "Texts of a file: writes x-00000-of-00003.parquet and so on for x.parquet."}
+    )
     overwrite: bool = field(default=False, metadata={"help": "Start anew over a finished or interrupted output."})
 
     def __post_init__(self) -> None:
-        check_output(self.output, ".safetensors")
-        if not self.overwrite:
-            check_new(self.output)
+        check_output(self.output, SUFFIXES)
+        if not self.overwrite and not PartFiles(self.output).folder.exists():
+            for file in (*files_of(self.output), ids_path(self.output)):
+                if file.exists():
+                    raise ValueError(f"{file} is there already: name another output, or give --overwrite.")
         check_source(self.data)
-        if self.batch_size < 1:
-            raise ValueError(f"--batch_size={self.batch_size} must be at least 1: give a number of texts.")
+        check_at_least(self, 1, "batch_size", "shard_size")
 
 
 def run_settings(arguments: EncodeArguments, model: BiEncoderModel, texts: IdentifiedTexts) -> dict[str, Any]:
@@ -58,14 +78,48 @@ def run_settings(arguments: EncodeArguments, model: BiEncoderModel, texts: Ident
     return {**asked, **encoding_settings(model), "sha256 of the texts": texts.digest}
 
 
+def about(
+    arguments: EncodeArguments, model: BiEncoderModel, texts: IdentifiedTexts, revision: str | None
+) -> dict[str, str]:
+    """What the output says of itself: by it `lookback search` embeds its queries."""
+    facts = {
+        "model": shared_name(arguments.model), "revision": revision, "model_path": _beside(arguments),
+        "role": arguments.role, "task": arguments.task, "truncate_dim": arguments.truncate_dim,
+        "texts": texts.digest, "encoding": json.dumps(encoding_settings(model), ensure_ascii=False),
+    }  # fmt: skip
+    return {name: str(value) for name, value in facts.items() if value is not None}
+
+
+def _beside(arguments: EncodeArguments) -> str | None:
+    """The way from the output to the model's folder, where both lie below the working directory: it names no other."""
+    model, folder, here = Path(arguments.model).resolve(), Path(arguments.output).resolve().parent, Path.cwd()
+    if not model.is_dir() or not (model.is_relative_to(here) and folder.is_relative_to(here)):
+        return None
+    return Path(os.path.relpath(model, folder)).as_posix()
+
+
+ARGUMENTS = (EncodeArguments, EmbedderArguments)
+EXAMPLES = r"""
+# a corpus, once, with its texts
+lookback encode --model runs/finetune --data corpus.jsonl --output corpus.parquet
+# the queries
+lookback encode --model runs/finetune --data queries.jsonl --role query --output queries.safetensors
+# half the width and a quarter of the bytes
+lookback encode --model runs/finetune --data corpus.jsonl --output small.parquet \
+    --truncate_dim 128 --precision int8
+"""
+
+
 def main(argv: list[str]) -> None:
-    """Embeds, writes both files and prints what is in them."""
-    arguments, loading = parse_arguments(argv, [EncodeArguments, EmbedderArguments], "encode", __doc__ or "")
+    """Embeds, writes the files and prints what is in them."""
+    arguments, loading = parse_arguments(argv, ARGUMENTS, "encode", __doc__)
     state = start_processes()
     model = cast(Any, load_biencoder(arguments.model, **loading.keywords())).to(state.device)
     check_truncate_dim(arguments.truncate_dim, model.config.embedding_dims, model.config.hidden_size)
     model.encode([], arguments.role, arguments.task)  # an unknown task is an error now
     texts = IdentifiedTexts(arguments.data, arguments.text_field, state.is_main_process)
+    if arguments.precision == "int8" and len(texts) < 2:
+        raise ValueError("--precision='int8' needs two texts or more to know their range: take float16.")
     parts, settings = PartFiles(arguments.output), run_settings(arguments, model, texts)
     on_main_process(state, lambda: parts.open(settings, arguments.overwrite))
     began = time.perf_counter()
@@ -74,10 +128,18 @@ def main(argv: list[str]) -> None:
     state.wait_for_everyone()
     if state.is_main_process:
         shape = (len(texts), arguments.truncate_dim or model.config.hidden_size)
-        facts = {"model": shared_name(arguments.model), "role": arguments.role, "task": arguments.task or ""}
-        write_embeddings(arguments.output, files.blocks(), shape, texts.ids(), arguments.dtype, facts)
+        in_rows = texts if Path(arguments.output).suffix == ".parquet" else None
+        written = write_embeddings(
+            arguments.output, files.blocks, shape, texts.ids(), in_rows, arguments.precision,
+            about(arguments, model, texts, loading.revision), arguments.shard_size,
+        )  # fmt: skip
         shutil.rmtree(parts.folder)
-        print(
-            f"{shape[0]:,} embeddings of {shape[1]} numbers in {arguments.output}, ids in "
-            f"{ids_path(arguments.output)}, {time.perf_counter() - began:.1f} s"
-        )
+        print(f"{_summary(shape, arguments.precision, written)}, {time.perf_counter() - began:.1f} s")
+
+
+def _summary(shape: tuple[int, int], precision: str, written: list[Path]) -> str:
+    first = written[0]
+    where = str(first) if len(written) == 1 else f"{len(written)} files, {first} and so on"
+    ids = "" if first.suffix == ".parquet" else f", ids in {ids_path(first)}" + (" ..." if len(written) > 1 else "")
+    kind = "" if precision == "float32" else f" ({precision})"
+    return f"{shape[0]:,} embeddings of {shape[1]} numbers{kind} in {where}{ids}"

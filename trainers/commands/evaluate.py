@@ -1,6 +1,6 @@
 """`lookback evaluate`: how well a bi-encoder finds the relevant passages, data set by data set, BM25 beside it.
 
-Several processes share the work under `accelerate launch` or `torchrun`.
+Several processes share the work under `torchrun` or `accelerate launch`.
 """
 
 import json
@@ -118,11 +118,23 @@ def write_results(
         new.write_text(text, encoding="utf-8")
 
 
+ARGUMENTS = (EvaluateArguments, EmbedderArguments)
+EXAMPLES = r"""
+# beside BM25
+lookback evaluate --model runs/finetune --data runs/data/holdout --baseline bm25
+# metrics of your choice, to a file
+lookback evaluate \
+    --model runs/finetune --data beir/scifact --metrics ndcg recall --ks 10 100 --output m.json
+# narrower embeddings beside the whole ones
+lookback evaluate --model runs/finetune --data runs/data/holdout --truncate_dims 128 64
+"""
+
+
 def main(argv: list[str]) -> None:
     """Prints the table, and writes the metrics where asked to."""
-    arguments, loading = parse_arguments(argv, [EvaluateArguments, EmbedderArguments], "evaluate", __doc__ or "")
-    evaluators = load_data(arguments)
+    arguments, loading = parse_arguments(argv, ARGUMENTS, "evaluate", __doc__)
     state = start_processes()
+    evaluators = load_data(arguments)
     model = cast(Any, load_biencoder(arguments.model, **loading.keywords())).to(state.device)
     for evaluator in evaluators.values():
         evaluator.check(model)

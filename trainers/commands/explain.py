@@ -40,11 +40,21 @@ def format_explanation(text: str, explanation: Explanation) -> str:
     return "\n".join(lines)
 
 
+ARGUMENTS = (ExplainArguments, LoadingArguments)
+EXAMPLES = r"""
+# a text
+lookback explain "Who wrote Faust?" --model runs/llara
+# two texts, the likeliest 20 words
+lookback explain "A first text." "A second one." --model runs/llara --top_k 20
+# without stop words and punctuation
+lookback explain "Who wrote Faust?" --model runs/llara --stop_words english
+"""
+POSITIONAL = ("texts", "The texts, each in quotes.")
+
+
 def main(argv: list[str]) -> None:
     """Prints the explanations of the texts on the command line."""
-    positional = ("texts", "The texts, each in quotes.")
-    types = [ExplainArguments, LoadingArguments]
-    arguments, loading, given = parse_arguments(argv, types, "explain", __doc__ or "", positional)
+    arguments, loading, given = parse_arguments(argv, ARGUMENTS, "explain", __doc__, POSITIONAL)
     if not given.texts:
         raise ValueError('there is no text and must be one or more: lookback explain "a text" --model folder.')
     stop_words = load_stop_words(arguments.stop_words)

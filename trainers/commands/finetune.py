@@ -8,8 +8,9 @@ from ..biencoder.arguments import BiEncoderTrainingArguments
 from ..biencoder.trainer import BiEncoderTrainer
 from ..data.readers import without_surrogates
 from ..models.precision import check_dtype
+from .lora import LoraArguments
 from .parsing import LoadingArguments, given, parse_arguments
-from .training import LoraArguments, MixtureDataArguments, run_training
+from .training import MixtureDataArguments, RunArguments, run_training
 
 
 @dataclass
@@ -39,14 +40,32 @@ class FinetuneModelArguments:
         check_dtype(self.dtype)
 
 
+ARGUMENTS = (
+    FinetuneModelArguments,
+    LoadingArguments,
+    MixtureDataArguments,
+    LoraArguments,
+    BiEncoderTrainingArguments,
+    RunArguments,
+)
+EXAMPLES = r"""
+# settings from a file; what stands here wins
+lookback finetune --config examples/finetune.yaml --learning_rate 1e-4
+# a LoRA on a decoder
+lookback finetune --model Qwen/Qwen3-0.6B --train_data pairs.jsonl --lora_rank 16 --output_dir runs/lora
+# many negatives in small memory, and an evaluation
+lookback finetune --model folder --train_data pairs.jsonl --output_dir runs/large \
+    --per_device_train_batch_size 256 --sub_batch_size 16 --eval_retrieval beir/scifact
+"""
+
+
 def main(argv: list[str]) -> None:
     """Runs the command with the arguments `argv` (without the program's and the command's names)."""
-    types = (FinetuneModelArguments, LoadingArguments, MixtureDataArguments, LoraArguments, BiEncoderTrainingArguments)
-    model, loading, data, lora, args = parse_arguments(argv, types, "finetune", __doc__)
+    model, loading, data, lora, args, run = parse_arguments(argv, ARGUMENTS, "finetune", __doc__)
     model_kwargs = {**given(model, "model"), **loading.keywords()}
     if model.prompts is not None:
         model_kwargs["prompts"] = _read_prompts(model.prompts)
-    run_training(BiEncoderTrainer, model.model, model_kwargs, data, lora, args)
+    run_training(BiEncoderTrainer, model.model, model_kwargs, data, lora, args, "queries", run.dry_run)
 
 
 def _read_prompts(text: str) -> Any:

@@ -111,9 +111,20 @@ def describe_retrievals(model: SelfRetrievalLM, prompt: torch.Tensor, output: An
     return lines
 
 
+ARGUMENTS = (GenerateArguments, LookbackArguments)
+EXAMPLES = r"""
+# a text goes on, and what it looked back at is shown
+lookback generate --prompt_file long.txt --show_retrieval
+# your own model, sampling
+lookback generate --model runs/srlm --prompt "Once upon a time" --do_sample --temperature 0.8
+# from another program
+cat long.txt | lookback generate --prompt_file - --max_new_tokens 64
+"""
+
+
 def main(argv: list[str]) -> None:
     """Streams the continuation to standard output."""
-    arguments, loading = parse_arguments(argv, [GenerateArguments, LookbackArguments], "generate", __doc__ or "")
+    arguments, loading = parse_arguments(argv, ARGUMENTS, "generate", __doc__)
     text = read_prompt(arguments)
     method = {} if arguments.retrieval_method is None else {"retrieval_method": arguments.retrieval_method}
     model = load_srlm(arguments.model, {**method, **loading.settings()}, **loading.keywords())

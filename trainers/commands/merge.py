@@ -48,9 +48,20 @@ class MergeArguments:
             )
 
 
+ARGUMENTS = (MergeArguments, LoadingArguments)
+EXAMPLES = r"""
+# an adapter and the base that it names
+lookback merge --model runs/lora --output runs/merged
+# onto another copy of the base
+lookback merge --model runs/lora --base folder --output runs/merged
+# in 16 bits
+lookback merge --model runs/lora --dtype bfloat16 --output runs/merged
+"""
+
+
 def main(argv: list[str]) -> None:
     """Runs the command with the arguments `argv`, and prints the folder, for `from_pretrained`."""
-    arguments, loading = parse_arguments(argv, [MergeArguments, LoadingArguments], "merge", __doc__ or "")
+    arguments, loading = parse_arguments(argv, ARGUMENTS, "merge", __doc__)
     model = load_adapted(arguments.model, **given(arguments, "model", "output"), **loading.keywords())
     merge_adapter(model).save_pretrained(arguments.output)
     print(arguments.output)

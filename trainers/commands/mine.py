@@ -1,6 +1,6 @@
 """`lookback mine`: hard negatives for rows of query and positives, from BM25, a bi-encoder or both.
 
-Several processes share the work under `accelerate launch` or `torchrun`, and an interrupted run goes on where it was,
+Several processes share the work under `torchrun` or `accelerate launch`, and an interrupted run goes on where it was,
 given the same command; the rows do not depend on either.
 """
 
@@ -13,11 +13,20 @@ from ..mining.settings import MineArguments, MiningSettings
 from ..models.load import load_biencoder
 from .parsing import EmbedderArguments, parse_arguments
 
+ARGUMENTS = (MineArguments, MiningSettings, EmbedderArguments)
+EXAMPLES = r"""
+# by BM25 alone
+lookback mine --data pairs.jsonl --retriever bm25 --output mined.jsonl
+# by a first stage's model, from a corpus
+lookback mine --data pairs.jsonl --corpus corpus.jsonl --model runs/finetune --output mined.jsonl
+# nothing that scores nearly as well as the positive
+lookback mine --data pairs.jsonl --model runs/finetune --relative_margin 0.05 --output mined.jsonl
+"""
+
 
 def main(argv: list[str]) -> None:
     """Mines, writes the rows and prints how many there are, and how many lack negatives."""
-    types = [MineArguments, MiningSettings, EmbedderArguments]
-    arguments, settings, loading = parse_arguments(argv, types, "mine", __doc__ or "")
+    arguments, settings, loading = parse_arguments(argv, ARGUMENTS, "mine", __doc__)
     settings.check_model(arguments.model is not None)
     state, model = start_processes(), None
     if arguments.model is not None:

@@ -5,15 +5,15 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from transformers import HfArgumentParser
-
-from hub_cards.travelling.checks import nearest
 
 from ..data.readers import refuse_loose_link
 from ..data.settings_files import read_yaml
 from ..jobs.places import check_model_name
+from .help import asked_for, help_of
+from .suggestions import check_options, meant_option
 
 
 @dataclass
@@ -82,6 +82,13 @@ class LookbackArguments(RetrieverArguments):
         return given(self, *self.keywords())
 
 
+class CommandParser(HfArgumentParser):
+    """Says what is wrong in one line, and not the usage of 180 options before it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}: see `{self.prog} --help`.\n")
+
+
 def check_at_least(arguments: Any, least: int, *names: str) -> None:
     """ValueError for the first of the named options that is less than `least`; None may be."""
     for name in names:
@@ -99,21 +106,27 @@ def parse_arguments(
     argv: list[str],
     types: Sequence[Any],
     command: str,
-    description: str,
+    description: str | None,
     positional: tuple[str, str] | None = None,
 ) -> tuple[Any, ...]:
     """One instance of each dataclass of `types`, from `argv` and from the file that its `--config` names.
 
+    `--help` and `--help-all` print the help and end the program.
+
     `positional` is name and help of what stands without a `--name` in `argv`, any number of it; it comes last, as the
     list under that name of a Namespace.
 
-    What stands in `argv` wins over the file. Raises ValueError for a key of the file that is no argument, naming the
-    nearest one; argparse ends the program for an unknown argument.
+    What stands in `argv` wins over the file. Raises ValueError for an option, or a key of the file, that there is not,
+    naming the one that was probably meant; argparse ends the program for a value that an option cannot have.
     """
-    parser = HfArgumentParser(list(types), prog=f"lookback {command}", description=description)
+    if asked := asked_for(argv):
+        print(help_of(command, everything=asked != "--help"), end="")
+        raise SystemExit(0)
+    parser = CommandParser(list(types), prog=f"lookback {command}", description=description, allow_abbrev=False)
     if positional is not None:
         parser.add_argument(positional[0], nargs="*", help=positional[1])
-    names = {field.name for kind in types for field in dataclasses.fields(kind) if field.init}
+    names = [field.name for kind in types for field in dataclasses.fields(kind) if field.init]
+    check_options(command, argv, names)
     config, rest = _take_config(argv)
     from_file = [] if config is None else _file_arguments(config, names)
     return parser.parse_args_into_dataclasses(args=from_file + rest, look_for_args_file=False)
@@ -128,7 +141,7 @@ def _take_config(argv: list[str]) -> tuple[str | None, list[str]]:
     return None, argv
 
 
-def _file_arguments(path: str, names: set[str]) -> list[str]:
+def _file_arguments(path: str, names: Sequence[str]) -> list[str]:
     refuse_loose_link(Path(path))
     if not Path(path).is_file():
         raise ValueError(f"--config={path!r} must be a file and is none: correct the path.")
@@ -140,7 +153,9 @@ def _file_arguments(path: str, names: set[str]) -> list[str]:
     arguments = []
     for name, value in values.items():
         if name not in names:
-            raise ValueError(f"{path}: {name!r} is not an argument: did you mean {nearest(name, sorted(names))}?")
+            meant = meant_option(str(name), names)
+            hint = "remove it" if meant is None else f"did you mean {meant!r}"
+            raise ValueError(f"{path}: {name!r} is not an argument: {hint}?")
         if value is not None:
             arguments += [f"--{name}", *_as_text(value)]
     return arguments

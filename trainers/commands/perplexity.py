@@ -1,4 +1,7 @@
-"""`lookback perplexity`: how well a language model predicts documents or answers, without and with looking back."""
+"""`lookback perplexity`: how well a language model predicts documents or answers, without and with looking back.
+
+Several processes share the work under `torchrun` or `accelerate launch`.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,6 +12,7 @@ from modeling_srlm import SelfRetrievalLM
 from modeling_srlm.configuration_srlm import RETRIEVAL_METHODS
 
 from ..embedded import BACKBONE_FOLDER
+from ..jobs.processes import place, start_processes
 from ..models.load import load_srlm
 from ..perplexity.data import check_source, read_chats, read_documents
 from ..perplexity.measure import MethodResult, compare_chats, compare_methods, count_scored, format_results
@@ -93,6 +97,8 @@ def score_documents(model: SelfRetrievalLM, methods: list[str], arguments: Perpl
     results = compare_methods(model, [document.tokens for document in documents], methods, arguments.scored_tokens)
     total = sum(len(document.tokens) for document in documents)
     summary = f"{len(documents)} documents of {total:,} tokens, {count_scored(results):,} of them scored"
+    if place()[0] > 0:
+        return
     print_results(model, summary, results)
     if arguments.report is not None:
         settings = describe(arguments.model, model, summary)
@@ -104,18 +110,32 @@ def score_chats(model: SelfRetrievalLM, methods: list[str], arguments: Perplexit
     chats = read_chats(str(arguments.data), model.tokenizer, arguments.max_documents)
     results = compare_chats(model, chats, methods, arguments.batch_size)
     summary = f"{len(chats)} chat rows, {count_scored(results):,} tokens of answers scored"
+    if place()[0] > 0:
+        return
     print_results(model, summary, results)
     if arguments.report is not None:
         write_report(arguments.report, chat_page(chats, results, describe(arguments.model, model, summary)))
 
 
+ARGUMENTS = (PerplexityArguments, LookbackArguments)
+EXAMPLES = r"""
+# the embedded model on the embedded hold-out
+lookback perplexity --methods no bm25 --max_documents 3
+# your text, and a page that shows what was looked back at
+lookback perplexity --model runs/srlm --data folder --report report.html
+# the answers of chats
+lookback perplexity --task chat --model runs/srlm --data chats.jsonl
+"""
+
+
 def main(argv: list[str]) -> None:
     """Prints the perplexity of each method, the first one's as the base of the comparison, and writes the report."""
-    types = [PerplexityArguments, LookbackArguments]
-    arguments, loading = parse_arguments(argv, types, "perplexity", __doc__ or "")
-    model = load_srlm(arguments.model, {**arguments.settings(), **loading.settings()}, **loading.keywords())
+    arguments, loading = parse_arguments(argv, ARGUMENTS, "perplexity", __doc__)
+    state = start_processes()
+    settings = {**arguments.settings(), **loading.settings()}
+    model = load_srlm(arguments.model, settings, **loading.keywords()).to(state.device)
     methods = arguments.methods or list(dict.fromkeys(["no", model.config.retrieval_method]))
     score = score_chats if arguments.task == "chat" else score_documents
     score(model, methods, arguments)
-    if arguments.report is not None:
+    if arguments.report is not None and state.is_main_process:
         print(f"report: {arguments.report}")

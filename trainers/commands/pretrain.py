@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from ..llara.arguments import LlaraTrainingArguments
 from ..llara.trainer import LlaraTrainer
 from ..models.precision import check_dtype
+from .lora import LoraArguments
 from .parsing import LoadingArguments, given, parse_arguments
-from .training import DataArguments, LoraArguments, run_training
+from .training import DataArguments, RunArguments, run_training
 
 
 @dataclass
@@ -36,8 +37,27 @@ class PretrainModelArguments:
         check_dtype(self.dtype)
 
 
+ARGUMENTS = (
+    PretrainModelArguments,
+    LoadingArguments,
+    DataArguments,
+    LoraArguments,
+    LlaraTrainingArguments,
+    RunArguments,
+)
+EXAMPLES = r"""
+# a decoder on plain text
+lookback pretrain --model Qwen/Qwen3-0.6B --train_data text.jsonl --output_dir runs/llara
+# settings from a file; what stands here wins
+lookback pretrain --config pretrain.yaml --max_steps 1000
+# a LoRA, with evaluation
+lookback pretrain \
+    --model folder --train_data texts --eval_data held.jsonl --lora_rank 16 --output_dir runs/lora
+"""
+
+
 def main(argv: list[str]) -> None:
     """Runs the command with the arguments `argv` (without the program's and the command's names)."""
-    types = (PretrainModelArguments, LoadingArguments, DataArguments, LoraArguments, LlaraTrainingArguments)
-    model, loading, data, lora, args = parse_arguments(argv, types, "pretrain", __doc__ or "")
-    run_training(LlaraTrainer, model.model, {**given(model, "model"), **loading.keywords()}, data, lora, args)
+    model, loading, data, lora, args, run = parse_arguments(argv, ARGUMENTS, "pretrain", __doc__)
+    model_kwargs = {**given(model, "model"), **loading.keywords()}
+    run_training(LlaraTrainer, model.model, model_kwargs, data, lora, args, "passages", run.dry_run)

@@ -36,9 +36,20 @@ class PullArguments:
             check_folder("--local_dir", self.local_dir)
 
 
+ARGUMENTS = (PullArguments,)
+EXAMPLES = r"""
+# into the Hub's cache
+lookback pull --repo_id user/name
+# into a folder, at a tag
+lookback pull --repo_id user/name --revision v1.0 --local_dir folder
+# a look alone, fetching and running nothing
+lookback pull --inspect user/name
+"""
+
+
 def main(argv: list[str]) -> None:
     """Runs the command with the arguments `argv`, and prints the folder, for `from_pretrained`, or what was seen."""
-    (arguments,) = parse_arguments(argv, [PullArguments], "pull", __doc__ or "")
+    (arguments,) = parse_arguments(argv, ARGUMENTS, "pull", __doc__)
     if arguments.inspect is None:
         repo_id, revision = str(arguments.repo_id), arguments.revision
         print(pull(repo_id, revision, local_dir=arguments.local_dir, allow_unsafe=arguments.allow_unsafe))

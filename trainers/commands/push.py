@@ -21,9 +21,20 @@ class PushArguments:
         check_repo_id("--repo_id", self.repo_id)
 
 
+ARGUMENTS = (PushArguments,)
+EXAMPLES = r"""
+# a saved model
+lookback push --folder runs/finetune --repo_id user/name
+# a repo that is private
+lookback push --folder runs/finetune --repo_id user/name --private
+# to a branch
+lookback push --folder runs/finetune --repo_id user/name --revision trial
+"""
+
+
 def main(argv: list[str]) -> None:
     """Runs the command with the arguments `argv`, and prints where the commit is."""
-    (arguments,) = parse_arguments(argv, [PushArguments], "push", __doc__ or "")
+    (arguments,) = parse_arguments(argv, ARGUMENTS, "push", __doc__)
     # Without --private the account's own setting decides.
     private, revision = arguments.private or None, arguments.revision
     commit = push(arguments.folder, arguments.repo_id, private=private, revision=revision)

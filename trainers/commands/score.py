@@ -1,9 +1,9 @@
 """`lookback score`: a language model's own feedback, as `teacher_scores` of training rows for the bi-encoder.
 
 Query rows: how likely is the answer behind each candidate and the query? Documents (`--task document`): how likely is
-each chunk when an earlier one is looked back at? Several processes share the work under `accelerate launch` or
-`torchrun`, and an interrupted run goes on where it was, given the same command. The result does not depend on either,
-to the last digit where every process has as many threads (OMP_NUM_THREADS).
+each chunk when an earlier one is looked back at? Several processes share the work under `torchrun` or `accelerate
+launch`, and an interrupted run goes on where it was, given the same command. The result does not depend on either, to
+the last digit where every process has as many threads (OMP_NUM_THREADS).
 """
 
 import dataclasses
@@ -72,9 +72,20 @@ def run_settings(arguments: ScoreArguments, revision: str | None, lm: SelfRetrie
     return {**asked, "revision": revision, **configured, **digests}
 
 
+ARGUMENTS = (ScoreArguments, LoadingArguments)
+EXAMPLES = r"""
+# query rows with passages and answers
+lookback score --task qa --data rows.jsonl --output scored.jsonl
+# documents: rows are made from them
+lookback score --task document --data folder --model runs/srlm --output scored.jsonl
+# on four processes
+accelerate launch --num_processes 4 -m trainers.cli score --data rows.jsonl --output scored.jsonl
+"""
+
+
 def main(argv: list[str]) -> None:
     """Scores, writes the rows and prints how many there are."""
-    arguments, loading = parse_arguments(argv, [ScoreArguments, LoadingArguments], "score", __doc__ or "")
+    arguments, loading = parse_arguments(argv, ARGUMENTS, "score", __doc__)
     state = start_processes()
     lm = load_scorer(arguments, loading).to(state.device)
     feedback = make_feedback(arguments, lm, state.is_main_process)

@@ -7,8 +7,9 @@ from modeling_srlm.configuration_srlm import INTEGRATE_METHODS, ORDER_METHODS, R
 
 from ..srlm.arguments import SelfRetrievalTrainingArguments
 from ..srlm.trainer import SelfRetrievalTrainer
+from .lora import LoraArguments
 from .parsing import RetrieverArguments, given, parse_arguments
-from .training import DataArguments, LoraArguments, run_training
+from .training import DataArguments, RunArguments, run_training
 
 
 @dataclass
@@ -31,9 +32,26 @@ class TrainLmModelArguments:
                 check_choice(f"--{name}", getattr(self, name), allowed)
 
 
+ARGUMENTS = (
+    TrainLmModelArguments,
+    RetrieverArguments,
+    DataArguments,
+    LoraArguments,
+    SelfRetrievalTrainingArguments,
+    RunArguments,
+)
+EXAMPLES = r"""
+# with BM25 as retriever
+lookback train-lm --model folder --retrieval_method bm25 --train_data books --output_dir runs/srlm
+# with a retriever of your own
+lookback train-lm --model folder --retriever runs/finetune --train_data books --output_dir runs/srlm
+# settings from a file; what stands here wins
+lookback train-lm --config train_lm.yaml --learning_rate 1e-5
+"""
+
+
 def main(argv: list[str]) -> None:
     """Runs the command with the arguments `argv` (without the program's and the command's names)."""
-    types = (TrainLmModelArguments, RetrieverArguments, DataArguments, LoraArguments, SelfRetrievalTrainingArguments)
-    model, loading, data, lora, args = parse_arguments(argv, types, "train-lm", __doc__)
+    model, loading, data, lora, args, run = parse_arguments(argv, ARGUMENTS, "train-lm", __doc__)
     model_kwargs = {**given(model, "model"), **given(loading)}
-    run_training(SelfRetrievalTrainer, model.model, model_kwargs, data, lora, args)
+    run_training(SelfRetrievalTrainer, model.model, model_kwargs, data, lora, args, "documents", run.dry_run)

@@ -1,27 +1,26 @@
-"""What the training commands share: arguments for data and for a LoRA that trains instead of the weights, and runs."""
+"""What the training commands share: arguments for data, and runs."""
 
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from accelerate import PartialState
-from peft import LoraConfig
-from transformers import BitsAndBytesConfig, TrainingArguments
+from transformers import TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from ..base.checkpoints import tidy
-from ..base.early import check_checkpoint
+from ..base.early import check_checkpoint, check_push
 from ..base.trainer import FamilyTrainer
-from ..jobs.processes import on_main_process
+from ..jobs.places import check_folder
+from ..jobs.processes import count_processes, on_main_process
 from ..models.adapted import load_adapted
 from ..models.kind import ModelSource
-from ..models.quantization import check_quantization
-
-COMPUTE_DTYPES = ("bfloat16", "float16", "float32")
-QUANT_TYPES = ("nf4", "fp4")
+from .lora import LoraArguments
+from .plan import describe, given_settings, own_settings
 
 
 @dataclass
@@ -56,97 +55,16 @@ class MixtureDataArguments:
 
 
 @dataclass
-class LoraArguments:
-    """A LoRA to train instead of the weights: a new one by its rank, or one to go on with; else the weights train.
+class RunArguments:
+    """Whether to train at all."""
 
-    Raises ValueError for values that do not go together, and for quantisation on a machine that has none.
-    """
-
-    lora_rank: int | None = field(default=None, metadata={"help": "Rank of the LoRA; none trains all weights."})
-    lora_alpha: int = field(default=32, metadata={"help": "The LoRA's output is scaled by alpha / rank."})
-    lora_dropout: float = field(default=0.0, metadata={"help": "Dropout before the LoRA."})
-    lora_target_modules: list[str] | None = field(
-        default=None, metadata={"help": "Names of the modules that get one; by default every linear layer."}
+    dry_run: bool = field(
+        default=False,
+        metadata={
+            "help": "Check data, model and settings, print what would run, with its steps and its memory, and end: "
+            "nothing is trained, no folder written, nothing sent."
+        },
     )
-    lora_modules_to_save: list[str] | None = field(
-        default=None, metadata={"help": "Names of modules that train whole beside it and are saved with it."}
-    )
-    use_rslora: bool = field(default=False, metadata={"help": "Scale by alpha / sqrt(rank) (arXiv 2312.03732)."})
-    use_dora: bool = field(default=False, metadata={"help": "Train magnitudes apart (arXiv 2402.09353)."})
-    adapter: str | None = field(
-        default=None, metadata={"help": "Folder or Hub id of an adapter to go on with, as it is configured."}
-    )
-    adapter_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of its repo."})
-    load_in_4bit: bool = field(default=False, metadata={"help": "Load the weights in 4 bits (QLoRA); needs CUDA."})
-    load_in_8bit: bool = field(default=False, metadata={"help": "Load the weights in 8 bits; needs CUDA."})
-    bnb_4bit_compute_dtype: str = field(
-        default="bfloat16", metadata={"help": "Type that 4-bit weights compute in: bfloat16, float16 or float32."}
-    )
-    bnb_4bit_quant_type: str = field(default="nf4", metadata={"help": "Type of 4-bit weights: nf4 or fp4."})
-    bnb_4bit_use_double_quant: bool = field(
-        default=False, metadata={"help": "Quantise the 4-bit weights' scales too, to save 0.4 bits a weight."}
-    )
-
-    def __post_init__(self) -> None:
-        if self.lora_rank is not None and self.lora_rank < 1:
-            raise ValueError(f"lora_rank={self.lora_rank} must be at least 1: give a rank such as 16.")
-        if self.lora_alpha <= 0:
-            raise ValueError(f"lora_alpha={self.lora_alpha} must be at least 1: with less the LoRA does not train.")
-        if not 0 <= self.lora_dropout < 1:
-            raise ValueError(f"lora_dropout={self.lora_dropout} must be from 0 to less than 1: lower it.")
-        if self.adapter is not None and (self.lora_rank is not None or self.use_dora or self.use_rslora):
-            raise ValueError(
-                f"adapter={self.adapter!r} brings its own configuration: leave out lora_rank, use_dora and use_rslora "
-                "or merge the adapter first (lookback merge) and train a new one."
-            )
-        if self.lora_rank is None and (self.use_dora or self.use_rslora or self.lora_modules_to_save):
-            raise ValueError(
-                "lora_rank=None must be a rank where use_dora, use_rslora or lora_modules_to_save is given: give a "
-                "lora_rank too, or leave them out."
-            )
-        self._check_quantization()
-
-    def _check_quantization(self) -> None:
-        if not (self.load_in_4bit or self.load_in_8bit):
-            return
-        if self.load_in_4bit and self.load_in_8bit:
-            raise ValueError("load_in_4bit=True and load_in_8bit=True exclude each other: choose one.")
-        if self.lora_rank is None and self.adapter is None:
-            raise ValueError(
-                "lora_rank=None must be a rank, as quantised weights cannot train themselves: give one, or an adapter."
-            )
-        for name, choices in (("bnb_4bit_compute_dtype", COMPUTE_DTYPES), ("bnb_4bit_quant_type", QUANT_TYPES)):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name}={getattr(self, name)!r} must be one of {', '.join(choices)}: choose one.")
-        check_quantization(4 if self.load_in_4bit else 8)
-
-    def peft_config(self) -> LoraConfig | None:
-        """The configuration of a new LoRA, None without a rank."""
-        if self.lora_rank is None:
-            return None
-        return LoraConfig(
-            r=self.lora_rank,
-            lora_alpha=self.lora_alpha,
-            lora_dropout=self.lora_dropout,
-            target_modules=self.lora_target_modules,
-            modules_to_save=self.lora_modules_to_save,
-            use_rslora=self.use_rslora,
-            use_dora=self.use_dora,
-        )
-
-    def loading_keywords(self) -> dict[str, Any]:
-        """What the loading of the base model gets: `quantization_config`, where it is quantised."""
-        if self.load_in_8bit:
-            return {"quantization_config": BitsAndBytesConfig(load_in_8bit=True)}
-        if not self.load_in_4bit:
-            return {}
-        config = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_compute_dtype=self.bnb_4bit_compute_dtype,
-            bnb_4bit_quant_type=self.bnb_4bit_quant_type,
-            bnb_4bit_use_double_quant=self.bnb_4bit_use_double_quant,
-        )
-        return {"quantization_config": config}
 
 
 def newest_checkpoint(run: Path) -> str | None:
@@ -162,14 +80,26 @@ def run_training(
     data: DataArguments | MixtureDataArguments,
     lora: LoraArguments,
     args: TrainingArguments,
+    rows: str,
+    dry_run: bool = False,
 ) -> FamilyTrainer:
     """Trains, evaluates if there is data for it, and saves the repo to `args.output_dir` (and to the Hub if asked).
+
+    `rows` is what a row of the data is called. The first line that is printed says how many of them a step takes; of a
+    data set with a batch size of its own it takes so many.
+
+    With `dry_run` it prints what it would do, and does nothing of it.
 
     `resume_from_checkpoint` is a checkpoint's folder, or `last` for the newest one in the output folder, if any.
     """
     check_checkpoint(args.resume_from_checkpoint)
+    if args.process_index == 0:
+        step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        print(f"{count_processes(args.world_size)}, {step:,} {rows} a step", flush=True)
+    if dry_run:
+        return plan_training(trainer_class, model, model_kwargs, data, lora, args)
     with without_empty_folder(Path(str(args.output_dir))):
-        return _train(trainer_class, model, model_kwargs, data, lora, args)
+        return _train(make_trainer(trainer_class, model, model_kwargs, data, lora, args))
 
 
 @contextmanager
@@ -185,7 +115,30 @@ def without_empty_folder(folder: Path) -> Iterator[None]:
         raise
 
 
-def _train(
+def plan_training(
+    trainer_class: type[FamilyTrainer],
+    model: str,
+    model_kwargs: dict[str, Any],
+    data: DataArguments | MixtureDataArguments,
+    lora: LoraArguments,
+    args: Any,
+) -> FamilyTrainer:
+    """Prints what a training with these arguments would do. Nothing is written to `args.output_dir`, or sent."""
+    check_folder("output_dir", args.output_dir)
+    check_push(args)
+    loading = {name: value for name, value in model_kwargs.items() if value not in (None, False)}
+    given = {"model": model, **loading, **own_settings(data), **own_settings(lora), **given_settings(args)}
+    args.push_to_hub, args.report_to = False, []
+    with TemporaryDirectory() as folder:  # a Trainer makes its output folder
+        args.output_dir = folder
+        trainer = make_trainer(trainer_class, model, model_kwargs, data, lora, args)
+        text = describe(trainer, given)
+    if trainer.is_world_process_zero():
+        print(text)
+    return trainer
+
+
+def make_trainer(
     trainer_class: type[FamilyTrainer],
     model: str,
     model_kwargs: dict[str, Any],
@@ -193,14 +146,19 @@ def _train(
     lora: LoraArguments,
     args: TrainingArguments,
 ) -> FamilyTrainer:
+    """The Trainer with its model and its data, all of it checked."""
     model_kwargs = {**model_kwargs, **lora.loading_keywords()}
     source: ModelSource = model
     if lora.adapter is not None:
         pins = {"base_revision": model_kwargs.pop("revision", None), "revision": lora.adapter_revision}
         source, model_kwargs = load_adapted(lora.adapter, model, is_trainable=True, **pins, **model_kwargs), {}
-    trainer = trainer_class(
+    return trainer_class(
         source, args, data.source(), data.eval_data, peft_config=lora.peft_config(), model_kwargs=model_kwargs
     )
+
+
+def _train(trainer: FamilyTrainer) -> FamilyTrainer:
+    args = trainer.args
     checkpoint = args.resume_from_checkpoint
     if checkpoint == "last":
         # One process looks: another would before the first one has made the folder, or brought a checkpoint back.

@@ -25,6 +25,8 @@ _DECODE = json.JSONDecoder().raw_decode
 _MAGIC = {
     b"\x1f\x8b": "is compressed by gzip: add .gz to its name.",
     b"\x28\xb5\x2f\xfd": "is compressed by zstd: add .zst to its name.",
+    b"\xfd7zX": "is compressed by xz: add .xz to its name.",
+    b"\x04\x22\x4d\x18": "is compressed by lz4: unpack it.",
     b"PK\x03\x04": "is a zip archive: unpack it.",
     b"PAR1": "is a parquet file: call it .parquet.",
     b"\xff\xfe": "is UTF-16: save it as UTF-8.",
@@ -59,14 +61,34 @@ def read_rows(path: Path, numbers: tuple[str, ...] = ()) -> Iterator[tuple[str, 
 
 
 def read_lines(path: Path) -> Iterator[tuple[str, Row]]:
-    """(where it stands, {"text", "id"}) for each line that is not blank; the id is the line's number, from 0."""
+    """(where it stands, {"text", "id"}) for each line that is not blank; the id is the line's number, from 0.
+
+    Raises ValueError where the first one is JSON: rows, in a file whose name does not say so.
+    """
     with _opened(path) as stream:
         try:
+            first = True
             for number, line in enumerate(stream):
                 if line.strip():
+                    if first and _is_json(line):
+                        raise ValueError(
+                            f"{path}, line {number + 1} is JSON, and in a file of this name each line is a text: let "
+                            "its name end in .jsonl, or in .json where a row takes several lines."
+                        )
+                    first = False
                     yield f"{path}, line {number + 1}", {"text": line.rstrip("\r\n"), "id": number}
         except UnicodeDecodeError:
             raise no_utf8(path) from None
+
+
+def _is_json(line: str) -> bool:
+    """Whether a line is an object or a list of JSON, or the beginning of one that has a line for each of its parts."""
+    if line.strip() in ("{", "[", "[{"):
+        return True
+    try:
+        return isinstance(json.loads(line.lstrip("\ufeff")), dict | list)
+    except (ValueError, RecursionError):
+        return False
 
 
 def read_text(path: Path) -> str:

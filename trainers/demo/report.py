@@ -1,23 +1,23 @@
-"""The demo's `report.html`: one self-contained page of plots and tables."""
+"""The demo's `report.html`: one self-contained page of tables, and of plots where matplotlib is installed."""
 
 import base64
 import html
 import io
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import torch
 
 from hub_cards.whole_files import written_whole
 
 from ..perplexity.measure import MethodResult
 
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
-from matplotlib.axes import Axes
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
+NO_PLOT = "<p>No plot, as matplotlib is not installed: it comes with the extra <code>plots</code>.</p>"
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 960px; margin: 2em auto; padding: 0 1em; color: #222; }
 table { border-collapse: collapse; } td, th { padding: .25em 1em; border-bottom: 1px solid #ddd; text-align: right; }
@@ -63,16 +63,19 @@ def _table(rows: list[list[str]]) -> str:
 
 
 def _picture(draw: Any, data: Any) -> str:
-    figure, axes = plt.subplots(figsize=(9, 4.2), dpi=110)
-    draw(axes, data)
-    figure.tight_layout()
+    if find_spec("matplotlib") is None:
+        return NO_PLOT
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 4.2), dpi=110, layout="tight")  # no global state, no window
+    draw(figure.add_subplot(), data)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    plt.close(figure)
+    FigureCanvasAgg(figure).print_png(buffer)
     return f"<img alt='plot' src='data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}'>"
 
 
-def _draw_losses(axes: Axes, log: list[dict[str, float]]) -> None:
+def _draw_losses(axes: "Axes", log: list[dict[str, float]]) -> None:
     names = sorted(
         {name for entry in log for name in entry if name == "loss" or name.endswith("_loss")} - {"train_loss"}
     )
@@ -83,7 +86,7 @@ def _draw_losses(axes: Axes, log: list[dict[str, float]]) -> None:
     axes.legend()
 
 
-def _draw_perplexities(axes: Axes, results: Sequence[MethodResult]) -> None:
+def _draw_perplexities(axes: "Axes", results: Sequence[MethodResult]) -> None:
     bars = axes.bar(
         [result.method for result in results], [result.perplexity for result in results], color=COLUMN_COLOR
     )
@@ -91,7 +94,7 @@ def _draw_perplexities(axes: Axes, results: Sequence[MethodResult]) -> None:
     axes.set(ylabel="perplexity", ylim=(0.9 * min(result.perplexity for result in results), None))
 
 
-def _draw_map(axes: Axes, output: Any) -> None:
+def _draw_map(axes: "Axes", output: Any) -> None:
     targets, retrieved = output.target_indices[0], output.retrieved_indices[0]
     columns = targets[:, None].expand_as(retrieved)
     ranks = torch.arange(retrieved.shape[1]).expand_as(retrieved)

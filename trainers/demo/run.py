@@ -1,4 +1,4 @@
-"""The demo's steps in order."""
+"""`lookback demo`: the whole loop on the embedded corpus, in minutes, with a report to look at."""
 
 import time
 from pathlib import Path
@@ -22,12 +22,21 @@ from .settings import LM_SETTINGS, DemoArguments
 
 METHODS = ("no", "random", "bm25", "dense", "oracle")
 MAPPED_DOCUMENT, MAPPED_TOKENS = "argparse", 2048
-DESCRIPTION = "The whole loop on the embedded corpus, with a report to look at."
+ARGUMENTS = (DemoArguments,)
+EXAMPLES = r"""
+# the whole loop, in minutes
+lookback demo
+# on your own backbone
+lookback demo --backbone HuggingFaceTB/SmolLM2-135M --output_dir runs/smol
+# a first look, in seconds
+lookback demo --llara_steps 5 --biencoder_steps 5 --code_pairs 64 --holdout_pairs 50 \
+    --feedback_documents 2 --max_documents 2
+"""
 
 
 def main(argv: list[str]) -> None:
     """Runs the demo with the arguments `argv` and prints its table."""
-    (options,) = parse_arguments(argv, [DemoArguments], "demo", DESCRIPTION)
+    (options,) = parse_arguments(argv, ARGUMENTS, "demo", __doc__)
     with full_disk_named(options.output_dir):
         run_demo(options)
 
@@ -73,7 +82,7 @@ def run_demo(options: DemoArguments) -> dict[str, Any]:
     for title, table in tables.items():
         print(f"\n{title}")
         print("\n".join("".join(f"{cell:<14}" for cell in row) for row in table))
-    print(f"\n{time.perf_counter() - began:.0f} s; plots in {report}; the repos are beside it.")
+    print(f"\n{time.perf_counter() - began:.0f} s; tables and plots in {report}; the repos are beside it.")
     return {"retrieval": retrieval, "perplexities": perplexities, "reloaded": reloaded}
 
 

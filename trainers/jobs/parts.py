@@ -112,12 +112,13 @@ def check_new(output: str | Path) -> None:
         raise ValueError(f"{output} is there already: name another output, or give --overwrite.")
 
 
-def check_output(output: str, suffix: str = ".jsonl", **sources: str | None) -> None:
+def check_output(output: str, suffixes: str | tuple[str, ...] = ".jsonl", **sources: str | None) -> None:
     """Raises ValueError for an output of another suffix, or in what is read: options' values by their names."""
     check_file("--output", output)
     path = Path(output).resolve()
-    if path.suffix != suffix:
-        raise ValueError(f"--output={output!r} must end in {suffix}: give it such a name.")
+    allowed = (suffixes,) if isinstance(suffixes, str) else suffixes
+    if path.suffix not in allowed:
+        raise ValueError(f"--output={output!r} must end in {', '.join(allowed)}: give it such a name.")
     for name, value in sources.items():
         source = None if value is None else Path(value).resolve()
         if source is not None and (path == source or (source.is_dir() and source in path.parents)):

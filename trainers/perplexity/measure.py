@@ -1,4 +1,7 @@
-"""Perplexity of a self-retrieval LM on documents or chats, one retrieval method beside the other."""
+"""Perplexity of a self-retrieval LM on documents or chats, one retrieval method beside the other.
+
+Where several processes run, each scores its share, and all have the result.
+"""
 
 import math
 from collections.abc import Callable, Sequence
@@ -11,6 +14,8 @@ from transformers import PreTrainedTokenizerBase
 
 from modeling_srlm import SelfRetrievalLM, SelfRetrievalOutput
 from modeling_srlm.configuration_srlm import RETRIEVER_METHODS
+
+from ..jobs.processes import place, shared
 
 Batch = TypeVar("Batch")
 
@@ -81,7 +86,8 @@ def _compare(
         if not total:
             raise ValueError(f"There are no {unit}s, and perplexity needs at least one: give more data.")
         model.eval()
-        with tqdm(total=total * len(methods), desc="Perplexity", unit=unit) as progress, torch.no_grad():
+        shown = {"desc": "Perplexity", "unit": unit, "disable": place()[0] > 0}
+        with tqdm(total=total * len(methods), **shown) as progress, torch.no_grad():
             return [_run_method(model, method, batches, score, progress) for method in methods]
     finally:
         model.config.retrieval_method = configured
@@ -103,13 +109,22 @@ def _run_method(
 ) -> MethodResult:
     model.config.retrieval_method = method
     progress.set_postfix_str(method)
-    outputs: list[SelfRetrievalOutput] = []
-    for batch in batches:
+
+    def scored(batch: Batch) -> SelfRetrievalOutput:
         output, rows = score(batch)
-        outputs.append(output)
-        progress.update(rows)
+        progress.update(min(rows * place()[1], progress.total - progress.n))  # the others do as many meanwhile
+        return _on_cpu(output)
+
+    outputs = shared(batches, scored)
     total = sum(output["loss"].double().item() * output["num_scored_tokens"] for output in outputs)
     return MethodResult(method, math.exp(total / sum(output["num_scored_tokens"] for output in outputs)), outputs)
+
+
+def _on_cpu(output: SelfRetrievalOutput) -> SelfRetrievalOutput:
+    fields: dict[str, Any] = {
+        name: value.cpu() if isinstance(value, torch.Tensor) else value for name, value in output.items()
+    }
+    return SelfRetrievalOutput(**fields)
 
 
 def _score(model: SelfRetrievalLM, tokens: torch.Tensor, scored_tokens: int | None) -> SelfRetrievalOutput:
@@ -117,7 +132,7 @@ def _score(model: SelfRetrievalLM, tokens: torch.Tensor, scored_tokens: int | No
     labels = input_ids.clone()
     if scored_tokens is not None:
         labels[:, :-scored_tokens] = -100
-    return model(input_ids, labels=labels, show_progress=True)
+    return model(input_ids, labels=labels, show_progress=place()[0] == 0)
 
 
 def _check_size(name: str, value: int | None) -> None:

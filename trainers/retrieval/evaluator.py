@@ -12,6 +12,7 @@ from modeling_biencoder.gather_biencoder import gather_rows, gather_sizes, is_di
 from modeling_biencoder.inputs_biencoder import check_max_length, check_truncate_dim
 from modeling_biencoder.pooling_biencoder import finish
 
+from ..jobs.processes import place
 from .bm25 import BM25Index
 from .data import Judgements, RetrievalData, make_retrieval_data
 from .embeddings import check_embeddings, check_encoder
@@ -133,7 +134,7 @@ class RetrievalEvaluator:
 
         It holds the passages that the largest cut-off needs.
         """
-        rank, processes = _place()
+        rank, processes = place()
 
         def encode(texts: Sequence[str], role: str) -> torch.Tensor:
             with _cut_at(model, self.max_lengths[role]):
@@ -194,14 +195,9 @@ def _checked(queries: Any, corpus: Any, qrels: Any) -> RetrievalData:
     return queries
 
 
-def _place() -> tuple[int, int]:
-    """This process's number, and how many there are."""
-    return (torch.distributed.get_rank(), torch.distributed.get_world_size()) if is_distributed() else (0, 1)
-
-
 def _encode_shared(texts: list[str], model: BiEncoderModel, encode: _Encode) -> torch.Tensor:
     """(texts, d) embeddings of queries, on every process; each makes its share."""
-    rank, processes = _place()
+    rank, processes = place()
     mine = encode(texts[rank::processes], "query")
     if processes == 1:
         return mine

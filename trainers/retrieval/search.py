@@ -53,6 +53,13 @@ def check_index(index: str) -> None:
         raise ValueError("index='faiss' is not installed: pip install faiss-cpu, or take 'torch' or 'auto'.")
 
 
+def uses_faiss(index: str, device: torch.device | str) -> bool:
+    """Whether an index of this kind is faiss's: `auto` is where it is installed and the device is the CPU."""
+    return index == "faiss" or (
+        index == "auto" and torch.device(device).type == "cpu" and find_spec("faiss") is not None
+    )
+
+
 class PassageIndex:
     """Passages to search. No (queries, passages) matrix of more than a block each is made.
 
@@ -79,8 +86,7 @@ class PassageIndex:
             shape = tuple(passage_embeddings.shape)
             raise ValueError(f"passage_embeddings of shape {shape} must be (N, d): give a passage or more.")
         self.largest_norm = max(float(_finite_norms("passage", block).max()) for _, block in self._blocks())
-        fits = self.device.type == "cpu" and find_spec("faiss") is not None
-        self.uses_faiss = index == "faiss" or (index == "auto" and fits)
+        self.uses_faiss = uses_faiss(index, self.device)
         self._array: Any = passage_embeddings.float().cpu().contiguous().numpy() if self.uses_faiss else None
 
     def _blocks(self) -> Any:

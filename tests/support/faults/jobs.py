@@ -60,7 +60,7 @@ class Job:
 
     @property
     def names(self) -> list[str]:
-        ids = [Path(self.output).with_suffix(".ids.jsonl").name] if self.command == "encode" else []
+        ids = [Path(self.output).with_suffix(".ids.jsonl").name] if self.output.endswith(".safetensors") else []
         return sorted([self.output, *ids])
 
     def assert_same(self, whole: Path, killed: Path) -> None:
@@ -114,12 +114,19 @@ JOBS = {
         "encode", ("--model", "DATA/biencoder", "--data", "DATA/corpus.jsonl", "--output", "OUT", "--batch_size", 1),
         "out.safetensors", "/.out.safetensors.part",
     ),
+    "encode to int8": Job(
+        "encode",
+        ("--model", "DATA/biencoder", "--data", "DATA/corpus.jsonl", "--output", "OUT", "--batch_size", 1,
+         "--precision", "int8"),
+        "out.parquet", "/.out.parquet.part",
+    ),
 }  # fmt: skip
 
 # A file that shows that a job is at work, also that the second of two workers is.
 AWAITED = {
     **{name: "checkpoint-3/" for name, job in JOBS.items() if job.trains},
     "score": "part-00001", "mine": "part-00001", "encode": "embeddings-000001",
+    "encode to int8": "embeddings-000001",
 }  # fmt: skip
 
 

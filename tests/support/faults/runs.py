@@ -123,5 +123,6 @@ def server() -> Iterator[Server]:
 
 
 def files(folder: Path) -> list[str]:
-    """The names of all files below a folder."""
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    """The names of all files below a folder, which may change meanwhile (`rglob` stops at what is gone)."""
+    found = [Path(place, name) for place, _, names in os.walk(folder) for name in names]
+    return sorted(str(path.relative_to(folder)) for path in found)

@@ -26,7 +26,7 @@ from trainers import (
     load_adapter,
     merge_adapter,
 )
-from trainers.commands.training import LoraArguments
+from trainers.commands.lora import LoraArguments
 from trainers.demo.fresh_process import run_without_lookback
 
 LAYERS = ["q_proj", "v_proj", "down_proj"]
@@ -301,7 +301,7 @@ def test_quantisation_needs_cuda_and_bitsandbytes(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     with pytest.raises(ValueError, match="pip install bitsandbytes"):
         LoraArguments(load_in_4bit=True, lora_rank=4)
-    monkeypatch.setattr("trainers.commands.training.check_quantization", lambda bits: None)
+    monkeypatch.setattr("trainers.commands.lora.check_quantization", lambda bits: None)
     config = LoraArguments(load_in_4bit=True, lora_rank=4, bnb_4bit_use_double_quant=True).loading_keywords()
     quantization = config["quantization_config"]
     assert (quantization.load_in_4bit, quantization.bnb_4bit_use_double_quant) == (True, True)

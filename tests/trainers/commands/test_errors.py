@@ -162,7 +162,8 @@ def test_debug_shows_where_an_error_came_from(tmp_path, monkeypatch):
 def test_no_token_is_repeated(tmp_path, monkeypatch, capsys):
     url = "https://user:hf_abcdefghijkl@hub.example/user/name"
     for option in ("--model", "--data"):
-        said = ends(monkeypatch, capsys, "encode", option, url, "--output", tmp_path / "e.safetensors")
+        places = {"--model": "m", "--data": "d", "--output": tmp_path / "e.safetensors", option: url}
+        said = ends(monkeypatch, capsys, "encode", *(word for place in places.items() for word in place))
         assert "hf_abcdefghijkl" not in said and "https://***@hub.example/user/name has a password" in said
     assert without_tokens("from https://a:b@c/d by hf_abcdefgh1") == "from https://***@c/d by hf_***"
     assert without_tokens("https://c/d@main and user@host") == "https://c/d@main and user@host"

@@ -1,5 +1,6 @@
 """`lookback evaluate` and `lookback encode`."""
 
+import gzip
 import json
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from trainers import RetrievalEvaluator, cli, load_embeddings
 from trainers.commands import encode as encode_command
 from trainers.commands import evaluate as evaluate_command
 from trainers.retrieval import embeddings as module
+from trainers.retrieval.quantization import quantize, ranges_of
+from trainers.retrieval.stored import SUFFIXES, load_stored
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +42,8 @@ def test_evaluate_prints_a_table_with_bm25_beside_and_writes_the_metrics(model, 
     write_beir(tmp_path / "beir" / "two", corpus={key: text[::-1] for key, text in CORPUS.items()})
     options = ["--baseline", "bm25", "--output", tmp_path / "metrics.json", "--truncate_dims", 8]
     evaluate(model, tmp_path / "beir", *options, "--metrics", "ndcg", "hit_rate")
-    lines = capsys.readouterr().out.splitlines()
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert first == "1 process"
     written = json.loads((tmp_path / "metrics.json").read_text())
     one = RetrievalEvaluator(QUERIES, CORPUS, QRELS, ks=(2, 5), metrics=("ndcg", "hit_rate"), truncate_dims=[8])
     expected = one(BiEncoderModel.from_pretrained(model))
@@ -56,7 +60,7 @@ def test_evaluate_prints_a_table_with_bm25_beside_and_writes_the_metrics(model, 
 
 def test_evaluate_one_folder_has_no_mean(model, tmp_path, capsys):
     evaluate(model, write_beir(tmp_path / "scifact"), "--task", "facts")
-    lines = capsys.readouterr().out.splitlines()
+    _, *lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 and lines[1].startswith("scifact   model")
 
 
@@ -86,16 +90,44 @@ def test_encode_writes_embeddings_and_ids(model, tmp_path, capsys):
     expected = BiEncoderModel.from_pretrained(model).encode(texts, role="passage", task="facts")
     assert ids == list(CORPUS) and torch.allclose(embeddings, expected, atol=1e-6)
     with safe_open(output, "pt") as file:
-        assert file.metadata() == {"model": Path(model).name, "role": "passage", "task": "facts"}
+        about = file.metadata()
+    assert (about["model"], about["role"], about["task"]) == (Path(model).name, "passage", "facts")
+    assert (about["precision"], about["width"], "model_path" in about) == ("float32", "32", False)
     assert not output.with_name(output.name + ".parts").exists()
+    for other in (output, output.with_suffix(".npy")):  # whose ids are in the way
+        with pytest.raises(ValueError, match="is there already"):
+            encode(model, tmp_path / "corpus.jsonl", other)
+
+
+@pytest.mark.parametrize("precision", ["int8", "binary"])
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_encode_writes_every_form_in_every_precision(model, tmp_path, monkeypatch, suffix, precision):
+    monkeypatch.setattr(module, "BATCHES_A_FILE", 1)
+    texts = [{"_id": key, "text": text} for key, text in CORPUS.items()]
+    (tmp_path / "corpus.jsonl.gz").write_bytes(gzip.compress("\n".join(map(json.dumps, texts)).encode()))
+    options = ["--precision", precision, "--shard_size", 3, "--batch_size", 5]
+    encode(model, tmp_path / "corpus.jsonl.gz", tmp_path / f"e{suffix}", *options)
+    stored = load_stored(tmp_path / f"e{suffix}")
+    whole = BiEncoderModel.from_pretrained(model).encode(list(CORPUS.values()), role="passage")
+    expected = quantize(whole, precision, ranges_of([whole]))
+    assert stored.ids == list(CORPUS) and stored.embeddings.shape == expected.shape
+    assert (stored.embeddings.int() - expected.int()).abs().max() <= (1 if precision == "int8" else 0)
+    assert stored.texts == (list(CORPUS.values()) if suffix == ".parquet" else None)
     with pytest.raises(ValueError, match="is there already"):
-        encode(model, tmp_path / "corpus.jsonl", output)
+        encode(model, tmp_path / "corpus.jsonl.gz", tmp_path / f"e{suffix}", *options)
+    encode(model, tmp_path / "corpus.jsonl.gz", tmp_path / f"e{suffix}", "--overwrite")
+    files = {".safetensors": [".ids.jsonl"], ".npy": [".ids.jsonl", ".about.json"], ".parquet": []}[suffix]
+    assert {file.name for file in tmp_path.iterdir()} == {
+        "corpus.jsonl.gz",
+        f"e{suffix}",
+        *(f"e{end}" for end in files),
+    }
 
 
 def test_encode_takes_lines_and_halves_the_file(model, tmp_path):
     (tmp_path / "queries.txt").write_text("who is it\n\nwhere is it\n")
     output = tmp_path / "q.safetensors"
-    encode(model, tmp_path / "queries.txt", output, "--role", "query", "--truncate_dim", 8, "--dtype", "float16")
+    encode(model, tmp_path / "queries.txt", output, "--role", "query", "--truncate_dim", 8, "--precision", "float16")
     embeddings, ids = load_embeddings(output)
     loaded = BiEncoderModel.from_pretrained(model)
     expected = loaded.encode(["who is it", "where is it"], role="query", truncate_dim=8)
@@ -143,6 +175,8 @@ def test_an_interrupted_encode_goes_on_where_it_was(model, tmp_path, monkeypatch
         ('{"text": "a"}\n', ["--task", "fact"], "task='fact' has no prompt"),
         ('{"text": "a"}\n', ["--batch_size", "0"], "must be at least 1"),
         ("\n", [], "holds no row"),
+        ('{"text": "a"}\n', ["--precision", "int8"], "needs two texts or more"),
+        ('{"text": "a"}\n', ["--shard_size", "0"], "--shard_size=0 must be at least 1"),
     ],
 )
 def test_encode_names_what_is_wrong(model, tmp_path, content, options, message):
@@ -152,8 +186,8 @@ def test_encode_names_what_is_wrong(model, tmp_path, content, options, message):
 
 
 def test_other_outputs_and_plain_backbones(model, tmp_path):
-    with pytest.raises(ValueError, match=r"must end in \.safetensors"):
-        encode(model, tmp_path, tmp_path / "e.npy")
+    with pytest.raises(ValueError, match=r"must end in \.safetensors, \.parquet, \.npy"):
+        encode(model, tmp_path, tmp_path / "e.bin")
     tiny_backbone().save_pretrained(tmp_path / "lm")
     with pytest.raises(ValueError, match="is a plain llama"):
         evaluate(str(tmp_path / "lm"), write_beir(tmp_path / "beir"))

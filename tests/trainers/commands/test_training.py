@@ -11,12 +11,13 @@ from tests.support.tiny import tiny_backbone
 from trainers.commands import finetune, pretrain, train_lm
 
 
-def test_finetune(folder):
+def test_finetune(folder, capsys):
     prompts = {"default": {"query": "ask: "}}
     output = run(
-        finetune, folder, "pairs.jsonl", ["--max_steps", "3", "--temperature", "0.5"],
-        train_group_size=2, pooling="mean", prompts=prompts, temperature=0.1,
+        finetune, folder, "pairs.jsonl", ["--max_steps", "3", "--temperature", "0.5"], train_group_size=2,
+        pooling="mean", prompts=prompts, temperature=0.1, gradient_accumulation_steps=3,
     )  # fmt: skip
+    assert capsys.readouterr().out.startswith("1 process, 6 queries a step\n")
     config = BiEncoderModel.from_pretrained(output).config
     assert (config.pooling, config.temperature, config.prompts) == ("mean", 0.5, prompts)
     assert json.loads((output / "trainer_state.json").read_text())["global_step"] == 3  # argv wins over the file

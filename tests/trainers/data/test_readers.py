@@ -7,10 +7,11 @@ import random
 import string
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from trainers.data import readers
-from trainers.data.readers import read_rows
+from trainers.data.readers import read_lines, read_rows
 
 ROWS = [
     {"query": "007", "pos": ["2024-01-01", "NA"], "neg": []},
@@ -90,6 +91,30 @@ def test_what_cannot_be_read_is_named(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=message):
         rows_of(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["rows", "rows.ndjson", "rows.JSONL", "rows.txt", "rows.gz"])
+@pytest.mark.parametrize("text", ['\n {"text": "a"}\n', '{\n "text": "a"\n}', '[{"text": "a"}]', "[1, 2]"])
+def test_rows_of_json_are_no_lines_of_text(tmp_path, name, text):
+    content = text.encode()
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    with pytest.raises(ValueError, match=r"line [12] is JSON, and in a file of this name each line is a text"):
+        list(read_lines(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    "text", ["12\n", '"quoted"\n', "[a link]\n", "{x} is a set\n", "null\n", 'a\n{"text": "b"}\n']
+)
+def test_lines_of_text_may_look_like_it(tmp_path, text):
+    assert [row["text"] for _, row in read_lines(write(tmp_path / "lines", text))] == text.splitlines()
+
+
+@pytest.mark.parametrize("suffix", readers.COMPRESSIONS)
+def test_every_compression_is_read(tmp_path, suffix):
+    text = "".join(json.dumps(row) + "\n" for row in ROWS)
+    with fsspec.open(str(tmp_path / f"rows.jsonl{suffix}"), "wt", encoding="utf-8", compression="infer") as file:
+        file.write(text)
+    assert rows_of(tmp_path / f"rows.jsonl{suffix}") == ROWS
 
 
 def test_a_lone_surrogate_becomes_the_replacement_character(tmp_path):

@@ -1,10 +1,14 @@
 """The demo from end to end, on a tiny random backbone and in few steps."""
 
 import re
+import sys
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from tests.support.tiny import tiny_backbone, tiny_tokenizer
+from trainers.demo import report
 from trainers.demo.run import METHODS, run_demo
 from trainers.demo.settings import DemoArguments
 
@@ -30,3 +34,20 @@ def test_demo_runs_and_reports(tmp_path, capsys):
     printed = capsys.readouterr().out
     for title in ("Docstring -> code", "Perplexity, held-out", "Reloaded in a fresh process"):
         assert title in printed
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_the_report_needs_no_matplotlib(tmp_path, monkeypatch, installed):
+    """It is an extra: whoever installs the wheel alone has a demo all the same."""
+    if not installed:
+        monkeypatch.setattr(report, "find_spec", lambda name: None)
+        monkeypatch.setitem(sys.modules, "matplotlib", None)
+    table = {"Figures": [["a", "b"], ["1", "2"]]}
+    log = [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.5}]
+    indices = torch.tensor([[4, 5]])
+    looked = SimpleNamespace(target_indices=indices, retrieved_indices=torch.tensor([[[1, -1], [2, 3]]]))
+    result = SimpleNamespace(method="bm25", perplexity=3.0, outputs=[looked])
+    report.write_report(tmp_path / "report.html", table, {"LLaRA": log}, [result], ("a.py", result))
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("<img") == 3 * installed and page.count("No plot") == 3 * (not installed)
+    assert "<td>2</td>" in page

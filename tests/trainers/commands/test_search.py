@@ -1,0 +1,186 @@
+"""`lookback search` in what `lookback encode` wrote."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from modeling_biencoder import BiEncoderModel
+from tests.support.beir import CORPUS
+from tests.support.files import read_rows, write_rows
+from tests.support.pretrained import minilm
+from tests.support.tiny import tiny_backbone, tiny_tokenizer
+from trainers import load_index
+from trainers.commands import encode as encode_command
+from trainers.commands import search as search_command
+
+PROMPTS = {"default": {"query": "ask: "}, "facts": {"query": "which? ", "passage": "fact: "}}
+TEXTS = list(CORPUS.values())
+
+
+def encode(model, data, output, *more):
+    encode_command.main(["--model", str(model), "--data", str(data), "--output", str(output), *map(str, more)])
+
+
+def search(index, *more):
+    search_command.main(["--index", str(index), *map(str, more)])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A model `bi` that is not normalised, and `rows.jsonl`."""
+    settings = {"prompts": PROMPTS, "normalize": False, "similarity": "cosine", "embedding_dims": [16]}
+    made = BiEncoderModel.from_backbone(tiny_backbone(lm_head=False), tiny_tokenizer(), **settings)
+    made.save_pretrained(tmp_path / "bi")
+    write_rows(tmp_path / "rows.jsonl", [{"_id": key, "text": text} for key, text in CORPUS.items()])
+    return tmp_path
+
+
+def printed(capsys: pytest.CaptureFixture) -> list[list[str]]:
+    return [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+
+
+def ranking(
+    model: BiEncoderModel, query: str, task: str | None = None, dim: int | None = None
+) -> list[tuple[str, float]]:
+    passages = model.encode(TEXTS, role="passage", task=task, truncate_dim=dim)
+    scores = model.similarity(model.encode([query], role="query", task=task, truncate_dim=dim), passages)[0]
+    return sorted(zip(CORPUS, scores.tolist(), strict=True), key=lambda pair: -pair[1])
+
+
+@pytest.mark.parametrize("options", [[], ["--task", "facts"], ["--truncate_dim", 16], ["--precision", "float16"]])
+@pytest.mark.parametrize("suffix", [".parquet", ".safetensors", ".npy"])
+def test_what_is_found_is_what_the_model_says(folder, capsys, suffix, options):
+    model = BiEncoderModel.from_pretrained(folder / "bi")
+    index = folder / f"e{suffix}"
+    encode(folder / "bi", folder / "rows.jsonl", index, *options)
+    capsys.readouterr()
+    data = [] if suffix == ".parquet" else ["--data", folder / "rows.jsonl"]
+    search(index, "--model", folder / "bi", "--query", "a copper  lantern", "--top_k", 3, *data)
+    task, dim = ("facts" if "facts" in options else None), (16 if 16 in options else None)
+    expected = ranking(model, "a copper  lantern", task, dim)[:3]
+    found = printed(capsys)
+    assert [(one, text) for one, _, text in found] == [(one, CORPUS[one]) for one, _ in expected]
+    tolerance = 1e-3 if "float16" in options else 2e-4
+    assert [float(score) for _, score, _ in found] == pytest.approx([score for _, score in expected], abs=tolerance)
+
+
+def test_several_queries_and_a_file_of_rows(folder, capsys):
+    encode(folder / "bi", folder / "rows.jsonl", folder / "e.parquet", "--shard_size", 3)
+    write_rows(folder / "queries.jsonl", [{"id": "x", "text": "who reads"}, {"text": "the hammer"}])
+    capsys.readouterr()
+    options = ["--model", folder / "bi", "--query", "one", "two", "--queries", folder / "queries.jsonl", "--top_k", 2]
+    search(folder / "e.parquet", *options, "--output", folder / "hits.jsonl")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[::3] == ["# one", "# two", "# who reads", "# the hammer"] and len(lines) == 12
+    rows = read_rows(folder / "hits.jsonl")
+    assert [(row["id"], row["query"]) for row in rows] == list(
+        zip(["0", "1", "x", "1"], ["one", "two", "who reads", "the hammer"], strict=True)
+    )
+    index, model = load_index(folder / "e.parquet"), BiEncoderModel.from_pretrained(folder / "bi")
+    hits = index.find(model, ["who reads"], 2)[0]
+    assert rows[2]["hits"] == [hit._asdict() for hit in hits]
+    assert f"{hits[0].id}\t{hits[0].score:.4f}\t{hits[0].text}" == lines[7]
+
+
+@pytest.mark.parametrize("backend", ["torch", "faiss"])
+def test_a_binary_index_scores_with_the_float_one(folder, capsys, backend):
+    pytest.importorskip("faiss")
+    encode(folder / "bi", folder / "rows.jsonl", folder / "b.npy", "--precision", "binary")
+    encode(folder / "bi", folder / "rows.jsonl", folder / "f.parquet")
+    capsys.readouterr()
+    options = ["--model", folder / "bi", "--query", "lantern", "--top_k", 8, "--rescore", folder / "f.parquet"]
+    search(folder / "b.npy", *options, "--backend", backend)
+    expected = ranking(BiEncoderModel.from_pretrained(folder / "bi"), "lantern")
+    assert [row[0] for row in printed(capsys)] == [one for one, _ in expected]  # all eight are scored anew
+    assert "lantern" not in capsys.readouterr().out  # a .npy has no texts
+
+
+def test_the_model_beside_the_index_is_found_by_itself(folder, capsys, monkeypatch):
+    monkeypatch.chdir(folder)
+    encode("bi", "rows.jsonl", "out/e.parquet")
+    shutil.copytree(folder, folder.parent / "moved")
+    monkeypatch.chdir(folder.parent)
+    shutil.rmtree(folder)
+    capsys.readouterr()
+    search("moved/out/e.parquet", "--query", "lantern", "--top_k", 1)
+    assert len(printed(capsys)) == 1
+    assert str(folder) not in json.dumps(load_index("moved/out/e.parquet").about)
+    shutil.rmtree("moved/bi")
+    with pytest.raises(ValueError, match="is made by 'bi', which is not where it was: give the folder or Hub id"):
+        search("moved/out/e.parquet", "--query", "lantern")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda model: model.backbone.get_input_embeddings().weight.data.mul_(2), "has other weights than"),
+        (lambda model: model.config.prompts.update(default={"query": "q: "}), "prompts was"),
+        (lambda model: setattr(model.config, "pooling", "mean"), "pooling was 'last_token' and is 'mean'"),
+    ],
+)
+def test_another_model_is_refused(folder, change, message):
+    encode(folder / "bi", folder / "rows.jsonl", folder / "e.parquet")
+    model = BiEncoderModel.from_pretrained(folder / "bi")
+    change(model)
+    model.save_pretrained(folder / "other")
+    with pytest.raises(ValueError, match=message):
+        search(folder / "e.parquet", "--query", "lantern", "--model", folder / "other")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--index", "none.parquet", "--query", "a"], "--index='none.parquet' is no file"),
+        (["--query", "a", "--rescore", "none.npy"], "--rescore='none.npy' is no file"),
+        ([], "--query is missing"),
+        (["--query", " "], "--query=' ' must be a text"),
+        (["--query", "a", "--top_k", "0"], "--top_k=0 must be at least 1"),
+        (["--query", "a", "--queries", "none.txt"], "There is no file or folder 'none.txt'"),
+        (["--query", "a", "--output", "hits.txt"], "must end in .jsonl"),
+        (["--query", "a", "--data", "lines"], "holds other texts than were embedded"),
+        (["--query", "a", "--task", "fact"], "task='fact' has no prompt"),
+        (["--query", "a", "--rescore", "e.parquet"], "rescore is for a binary index"),
+        (["--index", "rows.jsonl", "--query", "a"], "must end in .safetensors, .parquet, .npy"),
+        (["--index", "other.parquet", "--query", "a"], "of something that does not name its model"),
+    ],
+)
+def test_what_is_wrong_is_named(folder, monkeypatch, options, message):
+    monkeypatch.chdir(folder)
+    if "e.parquet" in options or "--data" in options or "--task" in options:
+        encode("bi", "rows.jsonl", "e.parquet")
+    else:
+        import pyarrow
+        import pyarrow.parquet as pq
+
+        table = pyarrow.table({"id": ["a"], "embedding": [[1.0] * 32]})
+        for name in ("e.parquet", "other.parquet"):
+            pq.write_table(table, name)
+    Path("lines").write_text("one\ntwo\n")
+    with pytest.raises(ValueError, match=message):
+        search_command.main([*([] if "--index" in options else ["--index", "e.parquet"]), *options])
+
+
+def test_a_table_of_another_tool_is_searched_with_a_model_that_is_named(folder, capsys):
+    datasets = pytest.importorskip("datasets")
+    model = BiEncoderModel.from_pretrained(folder / "bi")
+    made = {
+        "id": list(CORPUS),
+        "text": TEXTS,
+        "embedding": torch.nn.functional.normalize(model.encode(TEXTS, role="passage")).tolist(),
+    }
+    datasets.Dataset.from_dict(made).to_parquet(folder / "e.parquet")
+    search(folder / "e.parquet", "--model", folder / "bi", "--query", "a copper lantern", "--top_k", 8)
+    assert [row[0] for row in printed(capsys)][-8:] == [one for one, _ in ranking(model, "a copper lantern")]
+
+
+def test_minilm_finds_the_answer(tmp_path, capsys):
+    answers = {"tar": "Open a tar archive for reading.", "sum": "Add numbers.", "sleep": "Wait for some seconds."}
+    write_rows(tmp_path / "rows.jsonl", [{"id": key, "text": text} for key, text in answers.items()])
+    for precision in ("float32", "int8", "binary"):
+        encode(minilm(), tmp_path / "rows.jsonl", tmp_path / f"{precision}.parquet", "--precision", precision)
+        capsys.readouterr()
+        search(tmp_path / f"{precision}.parquet", "--model", minilm(), "--query", "unpack a tarball", "--top_k", 1)
+        assert printed(capsys)[0][::2] == ["tar", answers["tar"]]

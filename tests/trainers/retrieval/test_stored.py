@@ -1,0 +1,131 @@
+"""The one output of `lookback encode`, in every form: what is written comes back, by its own library, too."""
+
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load, save
+
+from trainers.retrieval.quantization import PRECISIONS, quantize, ranges_of
+from trainers.retrieval.stored import SUFFIXES, files_of, load_embeddings, load_stored
+from trainers.retrieval.storing import write_embeddings
+
+TABLE = torch.arange(20.0).view(10, 2) / 7 - 1
+IDS = [f"é{number}" for number in range(10)]
+TEXTS = [f"text {number}\n" for number in range(10)]
+
+
+def blocks(table=TABLE, size=3):
+    return lambda: iter(table.split(size))
+
+
+def expected(precision):
+    return quantize(TABLE, precision, ranges_of([TABLE]))
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("shard_size", [None, 4, 5, 20])
+def test_what_is_written_comes_back(tmp_path, suffix, precision, shard_size):
+    path = tmp_path / f"e{suffix}"
+    texts = TEXTS if suffix == ".parquet" else None
+    files = write_embeddings(path, blocks(), (10, 2), IDS, texts, precision, {"model": 'a "b" é\n'}, shard_size)
+    assert files == files_of(path) and len(files) == {None: 1, 4: 3, 5: 2, 20: 1}[shard_size]
+    stored = load_stored(path)
+    assert torch.equal(stored.embeddings, expected(precision)) and stored.ids == IDS and stored.texts == texts
+    about = {"model": 'a "b" é\n', "precision": precision, "width": "2"}
+    if precision == "int8":
+        about["ranges"] = json.dumps([TABLE.amin(0).tolist(), TABLE.amax(0).tolist()])
+    assert stored.about == about
+    assert load_embeddings(path)[1] == IDS
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_other_libraries_read_the_files(tmp_path, precision):
+    for suffix in SUFFIXES:
+        write_embeddings(tmp_path / f"e{suffix}", blocks(), (10, 2), IDS, TEXTS, precision)
+    whole = expected(precision)
+    content = (tmp_path / "e.safetensors").read_bytes()
+    with safe_open(tmp_path / "e.safetensors", "pt") as file:
+        facts = file.metadata()
+    assert torch.equal(load(content)["embeddings"], whole)
+    assert len(content) == len(save({"embeddings": whole}, facts))
+    assert np.array_equal(np.load(tmp_path / "e.npy"), whole.numpy())
+    table = pq.read_table(tmp_path / "e.parquet").to_pydict()
+    assert table == {"id": IDS, "text": TEXTS, "embedding": whole.tolist()}
+    with open(tmp_path / "e.ids.jsonl", encoding="utf-8") as lines:
+        assert [json.loads(line) for line in lines] == IDS
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (TABLE[:9], "9 rows, and the file 10"),
+        (torch.cat([TABLE, TABLE[:1]]), "11 rows, and the file 10"),
+        (TABLE[:, :1], "1 numbers a row, and the file 2"),
+    ],
+)
+@pytest.mark.parametrize("shard_size", [None, 1])
+def test_blocks_that_do_not_fit_leave_the_former_files(tmp_path, suffix, table, message, shard_size):
+    path = tmp_path / f"e{suffix}"
+    write_embeddings(path, blocks(TABLE[:1]), (1, 2), ["former"], shard_size=shard_size)
+    before = {file: file.read_bytes() for file in tmp_path.iterdir()}
+    with pytest.raises(ValueError, match=message):
+        write_embeddings(path, blocks(table), (10, 2), IDS, shard_size=shard_size and 4)
+    assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
+    assert load_embeddings(path)[1] == ["former"]
+
+
+def test_the_files_of_a_former_run_are_gone(tmp_path):
+    path = tmp_path / "e.npy"
+    other = tmp_path / "e-x-of-00002.npy"
+    other.write_text("somebody's")
+    for shard_size, count in ((3, 4), (5, 2), (None, 1), (9, 2)):
+        written = write_embeddings(path, blocks(), (10, 2), IDS, shard_size=shard_size)
+        assert files_of(path) == written and len(written) == count
+        assert load_embeddings(path)[1] == IDS
+        names = {file.with_suffix(suffix) for file in written for suffix in (".npy", ".ids.jsonl", ".about.json")}
+        assert set(tmp_path.iterdir()) == {other, *names}
+
+
+def test_files_of_two_runs_are_not_one_index(tmp_path):
+    for name, about in (("one", "a"), ("two", "b")):
+        (tmp_path / name).mkdir()
+        write_embeddings(
+            tmp_path / name / "e.parquet", blocks(), (10, 2), IDS, TEXTS, about={"texts": about}, shard_size=5
+        )
+    first = tmp_path / "one" / "e-00000-of-00002.parquet"
+    first.replace(tmp_path / "two" / first.name)
+    for name in ("one", "two"):
+        with pytest.raises(ValueError, match=r"are \d of 2 files of one run: put the others there"):
+            load_embeddings(tmp_path / name / "e.parquet")
+
+
+def test_embeddings_without_their_ids_or_their_meaning_are_not_read(tmp_path):
+    file = tmp_path / "e.npy"
+    write_embeddings(file, blocks(), (10, 2), IDS, precision="int8")
+    (tmp_path / "e.about.json").unlink()
+    with pytest.raises(ValueError, match="int8 numbers of which nothing says what they are"):
+        load_embeddings(file)
+    write_embeddings(file, blocks(), (10, 2), IDS)
+    (tmp_path / "e.ids.jsonl").write_text(json.dumps("a") + "\n")
+    with pytest.raises(ValueError, match="has 1 ids for 10 embeddings"):
+        load_embeddings(file)
+    (tmp_path / "e.ids.jsonl").unlink()
+    with pytest.raises(ValueError, match="is missing"):
+        load_embeddings(file)
+    with pytest.raises(ValueError, match="must end in"):
+        load_embeddings(__file__)
+
+
+def test_numbers_that_the_file_does_not_hold_are_refused(tmp_path):
+    for table, precision in ((TABLE * 1e6, "float16"), (TABLE / 0, "float32"), (TABLE / 0, "int8")):
+        with pytest.raises(ValueError, match=f"which {precision} does not hold"):
+            write_embeddings(tmp_path / "e.parquet", blocks(table), (10, 2), IDS, precision=precision)
+    with pytest.raises(ValueError, match="precision='int4'"):
+        write_embeddings(tmp_path / "e.parquet", blocks(), (10, 2), IDS, precision="int4")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,168 @@
+"""`lookback search`: the texts of what `lookback encode` wrote that answer a query best.
+
+The queries are embedded by the model that made the index, with its prompts; any other is refused. Each text is a
+line: its id, its score and the text, tabs between.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+
+from hub_cards.whole_files import written_whole
+
+from ..data.sources import check_source
+from ..data.texts import IdentifiedTexts
+from ..jobs.parts import check_output
+from ..models.load import encoding_settings, load_biencoder
+from ..retrieval.index import EmbeddingIndex, Hit, load_index
+from ..retrieval.search import check_index
+from ..retrieval.stored import files_of
+from .parsing import EmbedderArguments, check_at_least, parse_arguments
+
+SHOWN = 200  # characters of a text in a line
+
+
+@dataclass
+class SearchArguments:
+    """Where to look, for what, and how."""
+
+    index: str = field(
+        metadata={"help": "The file that `lookback encode --output` named (of several, that name, too)."}
+    )
+    query: list[str] = field(default_factory=list, metadata={"help": "What to look for; several, in quotes."})
+    queries: str | None = field(
+        default=None, metadata={"help": "Queries as rows with 'text' (and 'id'), or of any other file its lines."}
+    )
+    top_k: int = field(default=10, metadata={"help": "Texts to find for each query."})
+    model: str | None = field(
+        default=None, metadata={"help": "Hub id or folder of the model that made the index. Default: as it says."}
+    )
+    task: str | None = field(default=None, metadata={"help": "Task whose prompt queries get. Default: the index's."})
+    data: str | None = field(
+        default=None,
+        metadata={"help": "The texts that were embedded, to print them: a .parquet index has them itself."},
+    )
+    text_field: str = field(default="text", metadata={"help": "Field of the rows of --data that holds the text."})
+    rescore: str | None = field(
+        default=None,
+        metadata={"help": "For a binary index: the same texts in another precision, to score what it finds."},
+    )
+    backend: Literal["auto", "torch", "faiss"] = field(
+        default="auto", metadata={"help": "What searches: the result is the same."}
+    )
+    output: str | None = field(default=None, metadata={"help": "Write a row for each query to this .jsonl file."})
+    batch_size: int = field(default=32, metadata={"help": "Queries that are embedded at once."})
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 1, "top_k", "batch_size")
+        check_index(self.backend)
+        for name in ("index", "rescore"):
+            if (path := getattr(self, name)) is not None and not files_of(path):
+                raise ValueError(f"--{name}={path!r} is no file: give the name that `lookback encode --output` got.")
+        if not self.query and self.queries is None:
+            raise ValueError("--query is missing: say what to look for, or name a file of --queries.")
+        if blank := [query for query in self.query if not query.strip()]:
+            raise ValueError(f"--query={blank[0]!r} must be a text: say what to look for.")
+        for source in (self.queries, self.data):
+            check_source(source)
+        if self.output is not None:
+            check_output(self.output, index=self.index, queries=self.queries, data=self.data)
+
+
+def read_queries(arguments: SearchArguments) -> tuple[list[str], list[str]]:
+    """(ids, texts) of all queries; those of the command line have their number."""
+    texts, ids = list(arguments.query), [str(number) for number in range(len(arguments.query))]
+    if arguments.queries is not None:
+        rows = IdentifiedTexts(arguments.queries)
+        texts, ids = texts + list(rows[:]), ids + list(rows.ids())
+    return ids, texts
+
+
+def model_of(index: EmbeddingIndex, arguments: SearchArguments) -> str:
+    """Hub id or folder of the model that made the index; ValueError where it is neither told nor to be found."""
+    if arguments.model is not None:
+        return arguments.model
+    about = index.about
+    beside = Path(arguments.index).resolve().parent / about.get("model_path", "")
+    if "model_path" in about and beside.is_dir():
+        return str(beside)
+    if "/" in (named := about.get("model", "")):
+        return named
+    told = f"made by {named!r}, which is not where it was" if named else "of something that does not name its model"
+    raise ValueError(f"--index={arguments.index!r} is {told}: give the folder or Hub id of that model as --model.")
+
+
+def check_model(index: EmbeddingIndex, model: Any, name: str) -> None:
+    """ValueError for a model that makes other embeddings than those of the index."""
+    before, now = json.loads(index.about.get("encoding", "{}")), json.loads(json.dumps(encoding_settings(model)))
+    weights = "sha256 of the weights"
+    if before.get(weights, now[weights]) != now[weights]:
+        raise ValueError(
+            f"--model={name!r} has other weights than the model {index.about.get('model')!r} that made the index: "
+            "give that one, at its revision, or encode anew."
+        )
+    differ = [f"{key} was {before[key]!r} and is {now.get(key)!r}" for key in before if before[key] != now.get(key)]
+    if differ:
+        raise ValueError(f"--model={name!r} is not set as it was when it made the index: {'; '.join(differ)}.")
+
+
+def texts_of(index: EmbeddingIndex, arguments: SearchArguments) -> Any:
+    """The texts of the index, or None; ValueError for data that are not those that were embedded."""
+    if arguments.data is None:
+        return index.texts
+    texts = IdentifiedTexts(arguments.data, arguments.text_field)
+    if index.about.get("texts", texts.digest) != texts.digest or len(texts) != len(index):
+        raise ValueError(
+            f"--data={arguments.data!r} holds other texts than were embedded: give those, or leave it out."
+        )
+    return texts
+
+
+def print_hits(query: str | None, hits: list[Hit]) -> None:
+    """The query, if there are several, and a line for each text."""
+    if query is not None:
+        print(f"# {' '.join(query.split())}")
+    for hit in hits:
+        text = "" if hit.text is None else " ".join(hit.text.split())
+        print(f"{hit.id}\t{hit.score:.4f}\t{text if len(text) <= SHOWN else text[:SHOWN] + '...'}")
+
+
+def write_hits(path: str, ids: list[str], queries: list[str], found: list[list[Hit]]) -> None:
+    """A row for each query: its id, its text, and what was found."""
+    with written_whole(path) as new, new.open("w", encoding="utf-8", newline="\n") as file:
+        for one, query, hits in zip(ids, queries, found, strict=True):
+            rows = [{key: value for key, value in hit._asdict().items() if value is not None} for hit in hits]
+            file.write(json.dumps({"id": one, "query": query, "hits": rows}, ensure_ascii=False) + "\n")
+
+
+ARGUMENTS = (SearchArguments, EmbedderArguments)
+EXAMPLES = r"""
+# the texts nearest to a question
+lookback search --index corpus.parquet --query "How do I open a tar archive?"
+# the best 3, with the model that made the index
+lookback search --index corpus.parquet --model runs/finetune --query "a query" --top_k 3
+# many queries, into a file
+lookback search --index corpus.parquet --queries queries.jsonl --output hits.jsonl
+"""
+
+
+def main(argv: list[str]) -> None:
+    """Prints what is found, and writes it where asked to."""
+    arguments, loading = parse_arguments(argv, ARGUMENTS, "search", __doc__)
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+    index = load_index(arguments.index, arguments.rescore, index=arguments.backend, device=device)
+    ids, queries = read_queries(arguments)
+    index.texts = texts_of(index, arguments)
+    name, keywords = model_of(index, arguments), loading.keywords()
+    if arguments.model is None and keywords["revision"] is None:
+        keywords["revision"] = index.about.get("revision")
+    model = cast(Any, load_biencoder(name, **keywords)).to(device)
+    check_model(index, model, name)
+    found = index.find(model, queries, arguments.top_k, arguments.task, arguments.batch_size)
+    for query, hits in zip(queries, found, strict=True):
+        print_hits(query if len(queries) > 1 else None, hits)
+    if arguments.output is not None:
+        write_hits(arguments.output, ids, queries, found)

@@ -1,0 +1,210 @@
+"""Search in the embeddings that `lookback encode` wrote, in any precision; the queries stay float32.
+
+float32, float16 and int8 are searched exactly, by faiss or torch to the same result (see `search`). Of binary ones
+the nearest by Hamming distance are found first, exactly, and scored anew (https://arxiv.org/abs/2106.00882): by float
+embeddings of the same texts where there are some, else by the signs, as sentence-transformers does it.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from hub_cards.travelling.checks import check_positive_int
+
+from .embeddings import check_embeddings, check_encoder
+from .quantization import quantize, signs, starts_and_steps, unsigned
+from .search import PassageIndex, check_index, uses_faiss
+from .stored import Stored, load_stored
+
+_Best = tuple[torch.Tensor, torch.Tensor]  # scores and numbers, (queries, k) each, best first
+
+
+class Hit(NamedTuple):
+    """A text that was found. The text is None where the index does not have it."""
+
+    id: str
+    score: float
+    text: str | None
+
+
+def load_index(path: str | Path, rescore: str | Path | None = None, **settings: Any) -> "EmbeddingIndex":
+    """The index of what `lookback encode --output path` wrote.
+
+    Args:
+        rescore: the same texts' embeddings in float32, float16 or int8, which score what a binary index finds.
+        settings: `index` and `device` of [`EmbeddingIndex`].
+
+    Raises ValueError for files that are missing or do not fit.
+    """
+    stored = load_stored(path)
+    if rescore is None:
+        return EmbeddingIndex(stored, **settings)
+    other = load_stored(rescore)
+    if other.ids != stored.ids:
+        raise ValueError(
+            f"rescore={str(rescore)!r} has other ids than {str(path)!r}: give embeddings of the same texts."
+        )
+    return EmbeddingIndex(stored, other, **settings)
+
+
+class EmbeddingIndex:
+    """Embeddings to search in.
+
+    Args:
+        stored: as `stored.load_stored` gives them.
+        rescore: the same texts' embeddings, not binary, for a binary index.
+        index: `faiss` (on the CPU), `torch`, or `auto`: faiss where it is installed. The result is the same.
+        device: where torch multiplies.
+
+    Attributes:
+        ids, texts, about: of `stored`. `about` says what made the embeddings.
+        precision: float32, float16, int8 or binary. width: numbers of a query.
+    """
+
+    def __init__(
+        self, stored: Stored, rescore: Stored | None = None, index: str = "auto", device: torch.device | str = "cpu"
+    ):
+        check_index(index)
+        self.ids, self.texts, self.about = stored.ids, stored.texts, stored.about
+        self.codes, self.index, self.device = stored.embeddings, index, device
+        self.precision = self.about.get("precision", "float32")
+        self.width = int(self.about.get("width", self.codes.shape[1]))
+        settings = json.loads(self.about.get("encoding", "{}"))
+        self.cosine = settings.get("similarity") == "cosine" and not settings.get("normalize")
+        if rescore is not None and (self.precision != "binary" or rescore.about.get("precision") == "binary"):
+            raise ValueError(
+                f"rescore is for a binary index and the float32, float16 or int8 embeddings of its texts, and this "
+                f"index is {self.precision}: leave it out."
+            )
+        self.exact = None if rescore is None else _Scores(rescore, self.cosine)
+        self._passages = None if self.precision == "binary" else self._searchable(stored)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def _searchable(self, stored: Stored) -> tuple["_Scores", PassageIndex]:
+        scores = _Scores(stored, self.cosine)
+        return scores, PassageIndex(scores.numbers, self.index, self.device)
+
+    def find(
+        self, model: Any, queries: Sequence[str], k: int = 10, task: str | None = None, batch_size: int = 32
+    ) -> list[list[Hit]]:
+        """The k best texts of each query, which `model` embeds as a query: the bi-encoder that made the index.
+
+        Args:
+            task: whose prompt the queries get; by default that of the index.
+        """
+        check_encoder(model)
+        cut = int(self.about.get("truncate_dim") or 0) or None
+        found = model.encode(
+            list(queries), "query", task or self.about.get("task") or None, batch_size=batch_size, truncate_dim=cut
+        )
+        scores, numbers = self.search(check_embeddings(found, len(queries)), k)
+        return [self.hits(*row) for row in zip(scores.tolist(), numbers.tolist(), strict=True)]
+
+    def hits(self, scores: Iterable[float], numbers: Iterable[int]) -> list[Hit]:
+        """What a row of `search` stands for."""
+        texts = self.texts
+        pairs = zip(scores, numbers, strict=True)
+        return [Hit(self.ids[number], score, None if texts is None else texts[number]) for score, number in pairs]
+
+    def search(self, queries: torch.Tensor, k: int = 10, rescore_multiplier: int = 4) -> _Best:
+        """Scores (Q, min(k, N)) float32 and numbers (Q, min(k, N)) int64 of the best texts, best first, on the CPU.
+
+        Args:
+            queries: (Q, width), as the model's `encode` gives them.
+            rescore_multiplier: of a binary index so many times k texts are scored anew.
+
+        Equal scores are in the order of the texts. Raises ValueError for queries of another width.
+        """
+        check_positive_int("k", k)
+        check_positive_int("rescore_multiplier", rescore_multiplier)
+        if queries.ndim != 2 or queries.shape[1] != self.width:
+            raise ValueError(
+                f"queries of shape {tuple(queries.shape)} must be (Q, {self.width}) for this index: embed them with "
+                "the model that made it."
+            )
+        queries = queries.detach().float().cpu()
+        if self.cosine:
+            queries = F.normalize(queries, dim=-1)
+        if self._passages is None:
+            return self._search_binary(queries, min(k, len(self)), rescore_multiplier)
+        scores, passages = self._passages
+        found, numbers = passages.search(scores.asked(queries), k)
+        return found + scores.constant(queries), numbers
+
+    def _search_binary(self, queries: torch.Tensor, k: int, multiplier: int) -> _Best:
+        found = torch.zeros(len(queries), k), torch.zeros(len(queries), k, dtype=torch.long)
+        find = _nearest_by_faiss if uses_faiss(self.index, self.device) else _nearest
+        near = find(unsigned(quantize(queries, "binary")), unsigned(self.codes), min(k * multiplier, len(self)))
+        for row, candidates in enumerate(near):
+            numbers = torch.from_numpy(np.sort(candidates))  # so that a stable sort leaves equal scores in this order
+            if self.exact is None:
+                scores = signs(self.codes[numbers], self.width).double() @ queries[row].double() / self.width**0.5
+            else:
+                scores = self.exact.of(queries[row], numbers)
+            order = scores.argsort(descending=True, stable=True)[:k]
+            found[0][row], found[1][row] = scores[order].float(), numbers[order]
+        return found
+
+
+class _Scores:
+    """float32, float16 or int8 embeddings as `numbers`: their dot product with `asked(queries)`, and `constant` more,
+    is the score, that of an int8 embedding at the middle of its steps.
+    """
+
+    def __init__(self, stored: Stored, cosine: bool):
+        self.numbers, self.starts, self.steps = stored.embeddings, torch.zeros(()), torch.ones(())
+        if stored.about.get("precision") == "int8":
+            starts, self.steps = starts_and_steps(torch.tensor(json.loads(stored.about["ranges"])))
+            self.starts = starts + 128.5 * self.steps
+        if cosine:
+            whole = self.numbers.float() * self.steps + self.starts
+            self.numbers, self.starts, self.steps = F.normalize(whole, dim=-1), torch.zeros(()), torch.ones(())
+
+    def asked(self, queries: torch.Tensor) -> torch.Tensor:
+        return queries * self.steps
+
+    def constant(self, queries: torch.Tensor) -> torch.Tensor:
+        """(Q, 1)."""
+        return (queries * self.starts).sum(dim=1, keepdim=True)
+
+    def of(self, query: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+        """(n,) float64 scores of one query."""
+        asked = self.asked(query[None]).double()
+        return (self.numbers[numbers].double() @ asked[0]) + self.constant(query[None]).double()[0]
+
+
+def _nearest(queries: np.ndarray, codes: np.ndarray, k: int) -> list[np.ndarray]:
+    """The numbers of the k nearest codes by Hamming distance of each query, of equally near ones the first."""
+    words, asked = _words(codes), _words(queries)
+    found = []
+    for query in asked:
+        distances = np.bitwise_count(words ^ query).sum(axis=1, dtype=np.int64)
+        keys = distances * len(codes) + np.arange(len(codes))
+        found.append(np.argpartition(keys, k - 1)[:k])
+    return found
+
+
+def _words(codes: np.ndarray) -> np.ndarray:
+    """Rows of bytes as rows of 64-bit words, filled up with zeros."""
+    return np.pad(codes, ((0, 0), (0, -codes.shape[1] % 8))).view(np.uint64)
+
+
+def _nearest_by_faiss(queries: np.ndarray, codes: np.ndarray, k: int) -> list[np.ndarray]:
+    """The same. Which ones of the equally near faiss takes is not said: all as near as its last one are asked for."""
+    import faiss
+
+    index = faiss.IndexBinaryFlat(codes.shape[1] * 8)
+    index.add(np.ascontiguousarray(codes))
+    found = []
+    for query in np.ascontiguousarray(queries)[:, None]:
+        distances, _ = index.search(query, k)
+        _, near, numbers = index.range_search(query, int(distances.max()) + 1)
+        found.append(numbers[np.lexsort((numbers, near))[:k]])
+    return found

@@ -1,0 +1,137 @@
+"""What `lookback encode` wrote: its files, by name, and what is in them."""
+
+import json
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from safetensors import SafetensorError, safe_open
+
+from hub_cards.travelling.checks import typed
+
+from .embeddings import check_embeddings
+
+SUFFIXES = (".safetensors", ".parquet", ".npy")
+ABOUT = "lookback"  # of a .parquet file's metadata
+_WHICH = "the file that `lookback encode` wrote"
+
+
+class Stored(NamedTuple):
+    """What `lookback encode` wrote: (N, stored width) numbers, N ids, texts where the file has them, and facts."""
+
+    embeddings: torch.Tensor
+    ids: list[str]
+    texts: list[str] | None
+    about: dict[str, str]
+
+
+def ids_path(path: str | Path) -> Path:
+    """The file with the ids: `embeddings.ids.jsonl` beside `embeddings.safetensors`."""
+    return Path(path).with_suffix(".ids.jsonl")
+
+
+def about_path(path: str | Path) -> Path:
+    """The file with the facts of a .npy file."""
+    return Path(path).with_suffix(".about.json")
+
+
+def files_of(path: str | Path) -> list[Path]:
+    """The files of an output that are there, in order: `x.parquet`, or `x-00000-of-00002.parquet` and so on."""
+    path = Path(path)
+    if path.is_file():
+        return [path]
+    parts = re.compile(re.escape(path.stem) + r"-\d{5,}-of-\d{5,}" + re.escape(path.suffix))
+    return sorted(file for file in path.parent.glob("*") if parts.fullmatch(file.name))
+
+
+def load_embeddings(path: str | Path) -> tuple[torch.Tensor, list[str]]:
+    """(texts, width) embeddings and the ids of the texts, as `lookback encode` wrote them; see `load_stored`."""
+    stored = load_stored(path)
+    return stored.embeddings, stored.ids
+
+
+def load_stored(path: str | Path) -> Stored:
+    """All that `lookback encode --output path` wrote, in one file or several.
+
+    Raises ValueError for a file that is missing or holds no embeddings, where one of several is missing or of another
+    run, and where the file of ids is missing or has another number of lines.
+    """
+    typed("path", path, str | Path)
+    files = files_of(path)
+    if not files:
+        raise ValueError(f"There is no file {str(path)!r}: give {_WHICH}.")
+    parts = [_load(file) for file in files]
+    expected = int(files[0].stem.rpartition("-of-")[2]) if files != [Path(path)] else 1
+    if len(files) != expected or any(part.about != parts[0].about for part in parts):
+        raise ValueError(
+            f"{str(path)!r} are {len(files)} of {expected} files of one run: put the others there, or encode anew."
+        )
+    if len(parts) == 1:
+        return parts[0]
+    texts = None if parts[0].texts is None else [text for part in parts for text in part.texts or ()]
+    embeddings = torch.cat([part.embeddings for part in parts])
+    return Stored(embeddings, [one for part in parts for one in part.ids], texts, parts[0].about)
+
+
+def _load(path: Path) -> Stored:
+    readers = {".safetensors": _read_safetensors, ".parquet": _read_parquet, ".npy": _read_npy}
+    if path.suffix not in readers:
+        raise ValueError(f"{str(path)!r} must end in {', '.join(SUFFIXES)}: give {_WHICH}.")
+    try:
+        stored = readers[path.suffix](path)
+        if stored.embeddings.dtype == torch.int8:
+            if stored.embeddings.ndim != 2 or stored.about.get("precision") not in ("int8", "binary"):
+                raise ValueError("int8 numbers of which nothing says what they are")
+        else:
+            check_embeddings(stored.embeddings, len(stored.embeddings))
+    except (SafetensorError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{str(path)!r} holds no embeddings that `lookback encode` wrote ({error}): encode anew."
+        ) from error
+    if path.suffix == ".parquet":
+        return stored
+    return stored._replace(ids=_read_ids(path, len(stored.embeddings)))
+
+
+def _read_safetensors(path: Path) -> Stored:
+    with safe_open(path, "pt") as file:
+        return Stored(file.get_tensor("embeddings"), [], None, file.metadata() or {})
+
+
+def _read_npy(path: Path) -> Stored:
+    about = about_path(path)
+    facts = json.loads(about.read_text(encoding="utf-8")) if about.is_file() else {}
+    return Stored(torch.from_numpy(np.load(path)), [], None, facts)
+
+
+def _read_parquet(path: Path) -> Stored:
+    file = pq.ParquetFile(path)
+    names = set(file.schema_arrow.names)
+    if not {"id", "embedding"} <= names:
+        raise ValueError(f"the columns are {sorted(names)}, and 'id' and 'embedding' are needed")
+    table = file.read([name for name in ("id", "text", "embedding") if name in names])
+    column = table.column("embedding")
+    flat = [np.asarray(chunk.flatten()) for chunk in column.chunks] or [np.zeros(0, dtype=np.float32)]
+    embeddings = torch.from_numpy(np.concatenate(flat)).reshape(len(table), -1)
+    texts = table.column("text").to_pylist() if "text" in names else None
+    facts = json.loads((table.schema.metadata or {}).get(ABOUT.encode(), b"{}"))
+    return Stored(embeddings, [str(one) for one in table.column("id").to_pylist()], texts, facts)
+
+
+def _read_ids(path: Path, count: int) -> list[str]:
+    if not ids_path(path).is_file():
+        raise ValueError(f"{str(path)!r} has no ids: {ids_path(path)} is missing: put it there, or encode anew.")
+    with ids_path(path).open(encoding="utf-8") as lines:
+        try:
+            ids = [json.loads(line) for line in lines]
+        except ValueError as error:
+            raise ValueError(f"{ids_path(path)} must hold an id a line, as JSON ({error}): encode anew.") from error
+    if len(ids) != count:
+        raise ValueError(
+            f"{ids_path(path)} has {len(ids)} ids for {count} embeddings, and both must be of one run: encode anew."
+        )
+    return ids
