@@ -1,4 +1,4 @@
-"""What the documentation shows runs: Python as it stands, command lines as bash reads them, on small models and data."""
+"""What the pages show runs: Python as it stands, command lines as bash reads them, on small models and data."""
 
 import json
 import re
@@ -7,7 +7,7 @@ from importlib import import_module
 import pytest
 import yaml
 
-from tests.support.page_shell import call, calls_of, fill, runner_of, smaller, words_of_spans
+from tests.support.page_shell import call, calls_of, fill, programs, runner_of, smaller, started, words_of_spans
 from tests.support.pages import PAGES, blocks_of, text_of
 from trainers.biencoder.entries import mixture_entries
 from trainers.cli import COMMANDS
@@ -60,10 +60,8 @@ def test_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch, hub):
 
 
 @pytest.mark.parametrize("page", WITH_COMMANDS)
-def test_the_arguments_of_the_commands_of_a_page_exist(page, tmp_path, monkeypatch, capsys):
-    fill_programs_only = monkeypatch.setattr
-    fill_programs_only("tests.support.page_shell.DECODERS", ("backbone",))
-    fill(tmp_path, monkeypatch)
+def test_the_arguments_of_the_commands_of_a_page_exist(page, tmp_path, capsys):
+    programs(tmp_path)
     lines = [words for block in blocks_of(page, *COMMAND_LANGUAGES) for words in calls_of(block.text, tmp_path)]
     commands = [_command(words) for words in lines] + list(words_of_spans(text_of(page)))
     for command, *arguments in filter(None, commands):
@@ -73,8 +71,6 @@ def test_the_arguments_of_the_commands_of_a_page_exist(page, tmp_path, monkeypat
 
 
 def _command(words):
-    from tests.support.page_shell import started
-
     if words[0] in ("torchrun", "accelerate"):
         return started(words)
     return words[1:] if words[0] == "lookback" else None

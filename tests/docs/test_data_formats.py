@@ -188,13 +188,16 @@ def test_what_the_commands_write_is_what_the_page_says(tmp_path, monkeypatch, ca
     tiny_tokenizer().save_pretrained("lm")
     row = EXAMPLES["query rows"]
     Path("rows.jsonl").write_text(json.dumps(row) + "\n")
-    Path("corpus.txt").write_text("a passage\nanother passage\ntarfile.open(name)\n")
-    run([*"mine --data rows.jsonl --corpus corpus.txt --retriever bm25 --rank_from 0 --num_negatives 1".split(),
-         *"--scores true --output mined.jsonl".split()])  # fmt: skip
-    run("score --data rows.jsonl --model lm --output scored.jsonl".split())
     Path("long.txt").write_text(LONG)
-    run("score --data long.txt --task document --model lm --context_window_size 32 --chunk_size 8 "
-        "--output documents.jsonl".split())  # fmt: skip
+    Path("corpus.txt").write_text("a passage\nanother passage\ntarfile.open(name)\n")
+    for line in (
+        "mine --data rows.jsonl --corpus corpus.txt --retriever bm25 --rank_from 0 --num_negatives 1 --scores true "
+        "--output mined.jsonl",
+        "score --data rows.jsonl --model lm --output scored.jsonl",
+        "score --data long.txt --task document --model lm --context_window_size 32 --chunk_size 8 "
+        "--output documents.jsonl",
+    ):
+        run(line.split())
     mined, scored, documents = (json.loads(Path(f"{name}.jsonl").read_text().splitlines()[0])
                                 for name in ("mined", "scored", "documents"))  # fmt: skip
     assert mined.keys() == (row.keys() - {"teacher_scores"}) | {"pos_scores", "neg_scores"}

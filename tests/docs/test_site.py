@@ -31,7 +31,12 @@ def test_every_page_is_in_the_navigation():
 def test_the_site_builds_without_a_warning_and_fetches_nothing(tmp_path):
     for name in ("docs", "mkdocs.yml", *REFERENCE):
         (tmp_path / name).symlink_to(ROOT / name)
-    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1", "http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
+    environment = {
+        **os.environ,
+        "NO_MKDOCS_2_WARNING": "1",
+        "http_proxy": "http://127.0.0.1:9",
+        "https_proxy": "http://127.0.0.1:9",
+    }
     built = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")],
         cwd=tmp_path, env=environment, capture_output=True, text=True,
@@ -40,7 +45,9 @@ def test_the_site_builds_without_a_warning_and_fetches_nothing(tmp_path):
     pages = list((tmp_path / "site").rglob("*.html"))
     assert len(pages) >= len([page for page in PAGES if page.startswith("docs/")]) + len(REFERENCE)
     for page in pages:
-        assert not re.search(r"<(?:script|img|iframe)[^>]+src=\"https?:|<link[^>]+stylesheet[^>]+https?:", page.read_text())
+        assert not re.search(
+            r"<(?:script|img|iframe)[^>]+src=\"https?:|<link[^>]+stylesheet[^>]+https?:", page.read_text()
+        )
     formulas = (tmp_path / "site/biencoder.html").read_text()
     assert formulas.count("<math ") >= 20 and "arithmatex" not in formulas
     shutil.rmtree(tmp_path / "site")

@@ -1,11 +1,12 @@
 """Runs what a page shows, in a folder of its own: command lines as bash reads them, the models and data small.
 
-bash gets programs in place of ours that note what they were called with; the calls are made in this process afterwards,
-on tiny models that stand under the names of those of the Hub, and with a training cut to a step.
+bash gets programs in place of ours that note what they were called with; the calls are then made in this process,
+on tiny models under the names of those of the Hub, and with a training cut to a step.
 """
 
 import json
 import os
+import re
 import subprocess
 import sys
 from argparse import ArgumentParser
@@ -33,13 +34,14 @@ _NOTE = """#!/bin/sh
 """
 TEMPLATE = "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}"
 DECODERS = (
-    "trainers/embedded/backbone", "backbone", "Qwen/Qwen3-0.6B", "mistralai/Mistral-7B-v0.1", "meta-llama/Llama-2-7b-hf",
-    "meta-llama/Llama-2-7b-chat-hf", "meta-llama/Llama-3.2-1B", "HuggingFaceTB/SmolLM2-135M",
+    "trainers/embedded/backbone", "backbone", "Qwen/Qwen3-0.6B", "mistralai/Mistral-7B-v0.1",
+    "meta-llama/Llama-2-7b-hf", "meta-llama/Llama-2-7b-chat-hf", "meta-llama/Llama-3.2-1B",
 )  # fmt: skip
 PAIRS = [CodePair(f"m{i}", f"docstring number {i} of the lantern", f"def f{i}():\n    return {i}") for i in range(24)]
 TRAINING = {
-    "max_steps": "1", "per_device_train_batch_size": "2", "symmetric_batch_size": "2", "gradient_accumulation_steps": "1", "logging_steps": "1",
-    "eval_steps": "1", "save_steps": "1", "report_to": "none", "disable_tqdm": "true", "use_cpu": "true",
+    "max_steps": "1", "per_device_train_batch_size": "2", "symmetric_batch_size": "2", "sub_batch_size": "2",
+    "gradient_accumulation_steps": "1", "logging_steps": "1", "eval_steps": "1", "save_steps": "1",
+    "report_to": "none", "disable_tqdm": "true", "use_cpu": "true",
 }  # fmt: skip
 # What makes a call small: for the arguments that it gives already, and for every call.
 SMALLER = {
@@ -63,11 +65,16 @@ def fill(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     LlaraForPreTraining.from_backbone(backbone).save_pretrained(folder / "runs/llara-7b")
     (folder / "examples").symlink_to(ROOT / "examples")
     _write_data(folder, monkeypatch)
-    programs = folder / ".venv/bin"
-    programs.mkdir(parents=True)
+    programs(folder)
+
+
+def programs(folder: Path) -> None:
+    """The programs of a virtual environment, which note what they are called with."""
+    place = folder / ".venv/bin"
+    place.mkdir(parents=True)
     for name in PROGRAMS:
-        (programs / name).write_text(_NOTE.format(python=sys.executable, calls=folder / ".calls"))
-        (programs / name).chmod(0o755)
+        (place / name).write_text(_NOTE.format(python=sys.executable, calls=folder / ".calls"))
+        (place / name).chmod(0o755)
 
 
 def _write_data(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,7 +153,7 @@ def smaller(arguments: list[str]) -> list[str]:
 
 
 def runner_of(page: str) -> Callable[[str], None]:
-    """Runs a page's Python blocks one after the other, with the same names; numbers that only cost time are smaller."""
+    """Runs a page's Python blocks one after the other, with the same names; large numbers are made smaller."""
     names: dict[str, object] = {"__name__": page}
 
     def run_block(text: str) -> None:
@@ -162,8 +169,6 @@ def runner_of(page: str) -> Callable[[str], None]:
 
 def words_of_spans(text: str) -> Iterator[list[str]]:
     """The command lines that stand in a sentence, between backticks."""
-    import re
-
     for span in re.findall(r"`([^`\n]+(?:\n[^`\n]+)?)`", re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S)):
         words = span.replace("\n", " ").split()
         while words and words[0] in ("accelerate", "torchrun", "launch", "-m"):

@@ -12,7 +12,7 @@ _FENCE = re.compile(
 
 
 class Block(NamedTuple):
-    """A fenced block of a page: `language` is what stands behind the fence, `reason` why it is not run, if it is not."""
+    """A fenced block of a page: `language` stands behind the fence, `reason` says why it is not run, if it is not."""
 
     page: str
     number: int
