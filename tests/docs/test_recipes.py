@@ -9,14 +9,16 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils import DistributedType
 from accelerate.utils.deepspeed import HfDeepSpeedConfig
+from safetensors.torch import load_file
 
 from tests.support import ROOT
-from tests.support.page_shell import calls_of, fill
+from tests.support.page_shell import fill
 from tests.support.pages import blocks_of
 from trainers import BiEncoderTrainingArguments
 from trainers.commands.finetune import FinetuneModelArguments
@@ -67,41 +69,77 @@ def test_the_file_of_deepspeed_is_one(tmp_path):
 
 
 def test_every_file_of_examples_is_on_a_page():
-    shown = "".join(block.text for page in (PAGE, "docs/biencoder.md", "README.md") for block in blocks_of(page))
+    shown = "".join(
+        block.text for page in (PAGE, "docs/biencoder.md", "docs/llara.md", "README.md") for block in blocks_of(page)
+    )
     for file in EXAMPLES.iterdir():
         if file.suffix in (".yaml", ".json"):
             assert f"examples/{file.name}" in shown, file
 
 
-def lines_of(launcher: str) -> list[str]:
-    return [line for block in blocks_of(PAGE, "bash") for line in block.text.splitlines() if line.startswith(launcher)]
+SMALL = "--max_steps 2 --per_device_train_batch_size 2 --sub_batch_size 2 --save_strategy no --use_cpu true"
 
 
-def environment() -> dict[str, str]:
+def line_of(page_words: str) -> str:
+    """The one line of the page that holds these words."""
+    (line,) = [line for block in blocks_of(PAGE) for line in block.text.splitlines() if page_words in line]
+    return line
+
+
+def start(line: str, folder: Path, **variables: str) -> subprocess.Popen:
+    """A line of the page on this machine's CPU, cut to two steps."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "",
-            "HF_HUB_OFFLINE": "1"}  # fmt: skip
+    environment = {
+        **os.environ, "PATH": path, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+        "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", **variables,
+    }  # fmt: skip
+    return subprocess.Popen(
+        f"{line} {SMALL}", shell=True, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True,
+    )  # fmt: skip
+
+
+def ended(*running: subprocess.Popen) -> None:
+    said = [one.communicate(timeout=600)[0] for one in running]
+    assert all(one.returncode == 0 for one in running), "\n".join(said)[-6000:]
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch) -> Path:
+    """A folder with all that the lines name."""
+    fill(tmp_path, monkeypatch)
+    (tmp_path / "runs/data").mkdir(parents=True)
+    (tmp_path / "rows.jsonl").rename(tmp_path / "runs/data/train.jsonl")
+    return tmp_path
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 @pytest.mark.slow
-def test_the_lines_of_two_machines_train_together(tmp_path, monkeypatch):
-    """Two launchers of one process each, which meet on this machine: by gloo, in place of two machines."""
-    fill(tmp_path, monkeypatch)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    lines = [line for line in lines_of("torchrun") if "--nnodes" in line]
-    assert len(lines) == 2 and all(words[0] == "torchrun" for line in lines for words in calls_of(line, tmp_path))
-    (tmp_path / "runs/data").mkdir(parents=True)
-    (tmp_path / "rows.jsonl").rename(tmp_path / "runs/data/train.jsonl")
-    small = " --max_steps 1 --per_device_train_batch_size 2 --sub_batch_size 2 --use_cpu true"
-    running = []
-    for line in lines:
-        line = line.replace("10.0.0.1", "127.0.0.1").replace("29500", str(port))
-        line = re.sub(r"--nproc_per_node \d+", "--nproc_per_node 1", line) + small
-        running.append(subprocess.Popen(line, shell=True, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE,
-                                        stderr=subprocess.STDOUT, text=True))  # fmt: skip
-    said = [one.communicate(timeout=600)[0] for one in running]
-    assert all(one.returncode == 0 for one in running), "\n".join(said)[-4000:]
-    state = json.loads((tmp_path / "runs/two_nodes/trainer_state.json").read_text())
-    assert state["global_step"] == 1
+def test_the_lines_of_two_machines_train_together(place):
+    """Two launchers of one process each, which meet on this machine by gloo."""
+    port, running = free_port(), []
+    for rank in (0, 1):
+        line = line_of(f"torchrun --nnodes 2 --node_rank {rank}").replace("10.0.0.1", "127.0.0.1")
+        running.append(
+            start(re.sub(r"--nproc_per_node \d+", "--nproc_per_node 1", line.replace("29500", str(port))), place)
+        )
+    ended(*running)
+    assert json.loads((place / "runs/two_nodes/trainer_state.json").read_text())["global_step"] == 2
+
+
+@pytest.mark.slow
+def test_deepspeed_trains_the_same_weights(place):
+    pytest.importorskip("deepspeed")
+    line = line_of("--deepspeed").replace("--nproc_per_node 8", "--nproc_per_node 2")
+    ended(start(line, place, DS_ACCELERATOR="cpu"))
+    plain = line.replace("runs/zero2", "runs/plain").replace("--deepspeed examples/deepspeed_zero2.json", "")
+    ended(start(plain, place))
+    found, expected = (load_file(place / f"runs/{name}/adapter_model.safetensors") for name in ("zero2", "plain"))
+    assert max(weight.abs().max() for name, weight in expected.items() if "lora_B" in name) > 5e-5  # it was trained
+    for name, weight in expected.items():
+        torch.testing.assert_close(found[name], weight, atol=5e-6, rtol=0)
