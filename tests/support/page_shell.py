@@ -79,7 +79,9 @@ def programs(folder: Path) -> None:
 
 def _write_data(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("examples.make_data.code_pairs", lambda split: PAIRS[:6] if split == "holdout" else PAIRS[4:])
-    make_data(folder / "nanobeir")
+    for name in ("nanobeir", "other"):
+        make_data(folder / name)
+    (folder / "other/holdout").rename(folder / "nanobeir/other")
     (folder / "long.txt").write_text(TEXT * 20, encoding="utf-8")
     (folder / "wiki-folder").mkdir()
     (folder / "wiki-folder/one.txt").write_text(TEXT * 20, encoding="utf-8")
