@@ -4,7 +4,7 @@ VENV := .venv
 VENV_MIN := .venv-min
 BIN := $(VENV)/bin
 
-.PHONY: install install-pretrained demo test test-slow test-real test-faults test-min copies lint format clean
+.PHONY: install install-pretrained demo docs test test-slow test-real test-faults test-min copies lint format clean
 .DELETE_ON_ERROR:
 
 install: $(VENV)/.installed
@@ -21,6 +21,10 @@ install-pretrained: install
 
 demo: install
 	$(BIN)/lookback demo
+
+# The site of docs/ in site/; `python -m http.server -d site` shows it. A broken link or reference is an error.
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --clean
 
 # tests/trainers/perplexity/test_page_in_browser.py is skipped without a browser: apt-get install chromium chromium-driver
 test: install
@@ -66,4 +70,4 @@ format: install
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -22,11 +22,16 @@ def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
-def make_data(folder: Path, max_holdout: int = 500) -> None:
-    """The files of the module's docstring; a docstring of the hold-out is no query of the training rows."""
+def make_data(folder: Path, max_holdout: int = 500, max_train: int | None = None) -> None:
+    """The files of the module's docstring; a docstring of the hold-out is no query of the training rows.
+
+    Args:
+        max_holdout: pairs to evaluate on, at most.
+        max_train: pairs to train on, at most; None takes all.
+    """
     holdout = code_pairs("holdout")[:max_holdout]
     held_out = {pair.query for pair in holdout}
-    pairs = [pair for pair in code_pairs("train") if pair.query not in held_out]
+    pairs = [pair for pair in code_pairs("train") if pair.query not in held_out][:max_train]
     write_jsonl(folder / "train.jsonl", ({"query": pair.query, "pos": [pair.passage]} for pair in pairs))
     numbered = list(enumerate(holdout))
     write_jsonl(folder / "holdout/corpus.jsonl", ({"_id": f"p{i}", "text": pair.passage} for i, pair in numbered))
@@ -40,4 +45,7 @@ def make_data(folder: Path, max_holdout: int = 500) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    make_data(parser.parse_args().folder)
+    parser.add_argument("--max_holdout", type=int, default=500, help="pairs to evaluate on (default: %(default)s)")
+    parser.add_argument("--max_train", type=int, help="pairs to train on (default: all)")
+    arguments = parser.parse_args()
+    make_data(arguments.folder, arguments.max_holdout, arguments.max_train)

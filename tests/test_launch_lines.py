@@ -24,11 +24,13 @@ from tests.support.training import PAIRS, SENTENCES
 
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.yaml")])
 LAUNCHERS = ("torchrun ", "accelerate launch ")
+ELSEWHERE = r"--nnodes|--machine_rank|--deepspeed"  # run by tests/docs
 # What a line says of how many there are -> two.
 NUMBER = re.compile(r"(--nproc_per_node|--num_processes)[ =]\d+")
 BACKBONES = {
     "meta-llama/Llama-3.2-1B": "llama", "meta-llama/Llama-2-7b-hf": "llama", "meta-llama/Llama-2-7b-chat-hf": "llama",
     "mistralai/Mistral-7B-v0.1": "mistral", "BAAI/bge-base-en": "bert",
+    "Qwen/Qwen3-0.6B": "qwen",
 }  # fmt: skip
 
 
@@ -37,7 +39,7 @@ def launch_lines(page: Path) -> Iterator[str]:
     text = page.read_text(encoding="utf-8").replace("\\\n", " ")
     for line in text.splitlines():
         line = re.sub(r"\s+#.*$", "", line.removeprefix("#").strip()) if page.suffix == ".yaml" else line
-        if line.startswith(LAUNCHERS):
+        if line.startswith(LAUNCHERS) and not re.search(ELSEWHERE, line):
             yield line
 
 
