@@ -178,6 +178,8 @@ class FamilyTrainer(NoSearch, EarlyChecks, PushingTrainer, WholeCheckpoints, Com
         kind, own = model_type(model, kwargs), self.model_class.config_class.model_type
         if kind != own:
             return self.build_model(check_plain(model, kind, own), tokenizer, kwargs, kind)
+        if kwargs.get("preset") is not None:
+            raise ValueError(f"preset={kwargs['preset']!r} is for a published model; this one is ours: leave it out.")
         if isinstance(model, PreTrainedModel) and kwargs:
             raise ValueError(f"model_kwargs {sorted(kwargs)} are for a model to load or build; this one is ready.")
         ready: Any = model if isinstance(model, PreTrainedModel) else self.model_class.from_pretrained(model, **kwargs)
