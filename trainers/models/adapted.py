@@ -17,7 +17,7 @@ from .adapters import no_adapter, put_adapter
 from .bases import grow
 from .components import build_srlm
 from .convert import build_biencoder
-from .kind import Found, find_file, look, other_repo, place_of
+from .kind import Found, find_file, look, other_repo, place_of, refuse_preset
 
 FAMILIES: dict[str, Any] = {
     kind.config_class.model_type: kind for kind in (BiEncoderModel, LlaraForPreTraining, SelfRetrievalLM)
@@ -80,11 +80,7 @@ def build_found(found: Found, is_trainable: bool = False, **settings: Any) -> An
             f"The model {found.source!r} is of type {found.model_type!r}, not one of {', '.join(FAMILIES)}: load it "
             "with transformers or peft."
         )
-    if settings.get("preset") is not None:
-        raise ValueError(
-            f"preset={settings['preset']!r} is for a published model, and {found.source!r} is of a "
-            f"{found.model_type}, which knows how it embeds: leave it out."
-        )
+    refuse_preset(found.source, settings)
     if found.base is None:
         return FAMILIES[found.model_type].from_pretrained(found.source, **{**settings, **found.loading})
     model = _base_model(found, found.base, settings)

@@ -21,7 +21,7 @@ from hub_cards.travelling.checks import check_bool
 from hub_cards.travelling.saving import is_full_disk
 from modeling_srlm import SelfRetrievalLM
 
-from .bases import check_added_rows, record_base
+from .bases import check_added_rows, fit_names, own_name, record_base
 from .kind import Found, find_adapter, find_file, place_of
 from .quantization import prepare_quantized
 
@@ -193,7 +193,7 @@ def load_adapter(
 def put_adapter(model: PreTrainedModel, found: Found, is_trainable: bool = False) -> None:
     """`load_adapter` of an adapter that was looked at; one made for the backbone alone goes into that."""
     config: Any = copy.deepcopy(found.adapter)
-    _fit_names(config, model)
+    fit_names(config, model)
     _check_kind(config)
     if has_adapters(model):
         raise ValueError("The model has an adapter already: merge it first, or load the adapter onto its base.")
@@ -205,24 +205,6 @@ def put_adapter(model: PreTrainedModel, found: Found, is_trainable: bool = False
     load_adapter_weights(model, found.source, found.loading)
     if not is_trainable:
         model.eval().requires_grad_(False)
-
-
-def _own_name(name: str, model: PreTrainedModel) -> str:
-    """A module's name in our model, of one in its backbone where an adapter was trained on that alone."""
-    part, parts = model.base_model, {child for child, _ in model.named_children()}
-    if name.partition(".")[0] in parts or not isinstance(part, PreTrainedModel):
-        return name
-    head = f"{part.base_model_prefix}." if part.base_model is part else ""  # of one with a head, whose base this is
-    return f"{model.base_model_prefix}.{name.removeprefix(head)}"
-
-
-def _fit_names(config: Any, model: PreTrainedModel) -> None:
-    """Whole names of modules in an adapter's configuration as they are in our model; ends of names stay."""
-    for field in ("target_modules", "exclude_modules", "modules_to_save"):
-        names = getattr(config, field, None)
-        if isinstance(names, list | set | tuple):
-            whole = (_own_name(name, model) if name.count(".") > 1 else name for name in names)
-            setattr(config, field, type(names)(whole))
 
 
 def no_adapter(source: str | Path) -> ValueError:
@@ -247,10 +229,9 @@ def load_adapter_weights(
         if is_full_disk(error):
             raise
         raise ValueError(
-            f"{str(source)!r} holds no {ADAPTER_SAFE_WEIGHTS_NAME}: it is not a checkpoint of an adapter, or a "
-            "pickle, which is not read. Give the folder or Hub id of one."
+            f"{str(source)!r} holds no {ADAPTER_SAFE_WEIGHTS_NAME}, which an adapter's checkpoint has: give one."
         ) from error
-    weights = {_own_name(key.removeprefix(_PREFIX), model): value for key, value in load_file(str(file)).items()}
+    weights = {own_name(key.removeprefix(_PREFIX), model): value for key, value in load_file(str(file)).items()}
     name = adapter_name(model)
     wanted = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
     missing = sorted(wanted.keys() - weights.keys())

@@ -59,6 +59,7 @@ def look(
         ValueError: for an adapter that names no base, where none is given.
     """
     source, place = str(source), {"trust_remote_code": False, **place_of(loading)}
+    _refuse_file(source)
     try:
         config, place = _read_config(source, place)
     except (OSError, ValueError):
@@ -80,12 +81,15 @@ def _read_config(source: str, place: dict[str, Any]) -> tuple[Any, dict[str, Any
     return config, {**place, "revision": commit} if commit else place
 
 
+def _refuse_file(source: str) -> None:
+    if source.endswith(".gguf"):
+        folder, name = os.path.split(source)
+        raise ValueError(f"{source!r} is one file: give its folder, {folder!r}, and gguf_file={name!r} (--gguf_file).")
+
+
 def _config(source: str, place: dict[str, Any]) -> Any:
     if "gguf_file" in place:
         check_gguf(source, place["gguf_file"])
-    elif source.endswith(".gguf"):
-        folder, name = os.path.split(source)
-        raise ValueError(f"{source!r} is one file: give its folder, {folder!r}, and gguf_file={name!r} (--gguf_file).")
     try:
         return AutoConfig.from_pretrained(source, **place)
     except OSError as error:
@@ -133,6 +137,15 @@ def check_plain(source: Any, kind: str, wanted: str) -> Any:
     )
 
 
+def refuse_preset(what: str, keywords: dict[str, Any]) -> None:
+    """ValueError for a preset of a model that is ours."""
+    if (preset := keywords.get("preset")) is not None:
+        raise ValueError(
+            f"preset={preset!r} is for a published model, and {what!r} is one of ours, which knows how it embeds: "
+            "leave it out."
+        )
+
+
 def place_of(keywords: dict[str, Any]) -> dict[str, Any]:
     """Those of the keywords that are of `PLACE`, and given."""
     return {name: keywords[name] for name in PLACE if keywords.get(name) is not None}
@@ -148,10 +161,11 @@ def model_type(model: ModelSource, keywords: dict[str, Any]) -> str:
     if isinstance(model, PreTrainedModel):
         return model.config.model_type
     source, place = str(model), place_of(keywords)
+    _refuse_file(source)
     try:
         return _config(source, place).model_type
     except (OSError, ValueError):
-        if "gguf_file" in place or source.endswith(".gguf") or (adapter := adapter_alone(source, place)) is None:
+        if "gguf_file" in place or (adapter := adapter_alone(source, place)) is None:
             raise
     base, place = base_place(source, adapter, {**place, "base": keywords.get("base")})
     try:
