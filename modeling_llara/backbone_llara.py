@@ -86,7 +86,7 @@ def load_tokenizer(
     """The tokenizer given, or the one of a repo id or path; by default the backbone's own."""
     if isinstance(tokenizer, PreTrainedTokenizerBase):
         return tokenizer
-    source = backbone if tokenizer is None else tokenizer
+    source: Any = backbone if tokenizer is None else tokenizer
     if isinstance(source, PreTrainedModel):
         raise ValueError(
             "tokenizer is None but the prompts are made with it: pass tokenizer=AutoTokenizer.from_pretrained(...), "

@@ -217,6 +217,6 @@ def _is_damaged(path: Path) -> bool:
 def commit_of(source: str | os.PathLike, keywords: dict[str, Any]) -> str | None:
     """The commit that a repo was just loaded at, by the Hub's cache; None for a folder. (transformers forgets it.)"""
     names = () if os.path.isdir(source) else (CONFIG_NAME, ADAPTER_CONFIG_NAME)
-    file = next((found for name in names if (found := _in_cache(source, name, keywords))), None)
+    file = next(filter(None, (_in_cache(source, name, keywords) for name in names)), None)
     found = re.search(r"/snapshots/([0-9a-f]{40})/", Path(file).as_posix()) if file else None
     return found[1] if found else None

@@ -140,7 +140,7 @@ def _on_its_base(auto_class: Any, source: str, adapter: dict[str, Any], loading:
     base, base_loading = base_place(source, adapter, loading)
     headed = auto_class is AutoModel and _made_for_head(source, loading)
     try:
-        model = load_backbone_weights(AutoModelForCausalLM if headed else auto_class, base, base_loading)
+        model: Any = load_backbone_weights(AutoModelForCausalLM if headed else auto_class, base, base_loading)
     except OSError as error:
         raise base_not_there(source, base, error) from error
     part = model if headed or _made_for_head(source, loading) else model.base_model

@@ -159,7 +159,7 @@ def load_srlm(
         complete = {**_defaults(found.config, settings), **settings}
         if retriever is not None:
             complete = {"retrieval_method": "dense", "retriever": retriever, **complete}
-        of_retriever = {"retriever_revision": retriever_revision, "retriever_preset": retriever_preset}
+        of_retriever: dict[str, Any] = {"retriever_revision": retriever_revision, "retriever_preset": retriever_preset}
         return build_srlm(source, None, **of_retriever, **place, **complete)
     on_plain_lm = found.base is not None and found.base.model_type != found.model_type
     if retriever is not None and not (on_plain_lm and found.config.retriever_config is not None):
