@@ -12,7 +12,8 @@ from .travelling import FAMILIES
 SOURCES = Path(__file__).parent / "travelling"
 # (file without its suffix, the family whose method it is, the family that carries a copy)
 FROM_A_FAMILY = tuple(
-    (name, "biencoder", "srlm") for name in ("pooling", "prompting", "sentence_modules", "sentence_transformers")
+    (name, "biencoder", "srlm")
+    for name in ("pooling", "presets", "prompting", "published", "sentence_modules", "sentence_transformers")
 )
 _SIBLING = re.compile(r"^from \.(\w+) import", re.MULTILINE)
 

@@ -7,15 +7,15 @@ from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTo
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 from transformers.utils import logging
 
-from .loading_biencoder import load_backbone_weights, split_keywords, tokenizer_keywords
+from .backbones_biencoder import load_backbone_weights, tokenizer_place
+from .loading_biencoder import split_keywords, tokenizer_keywords
+from .published_biencoder import check_tokens, published_parts
 from .sentence_modules_biencoder import SentenceTransformerParts
 from .sentence_transformers_biencoder import (
     dense_weights,
-    describe_sentence_transformer,
     is_sentence_transformer,
     longest_input,
     lower_cased,
-    read_sentence_transformer,
     states_of_dense,
     unwrapped,
     within,
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 logger = logging.get_logger(__name__)
 _UNSAID = (
     "{!r} is a plain backbone, which says nothing of pooling, lengths and prompts: it gets pooling='last_token', "
-    "normalize=True, up to 512 tokens and no prompts. Give pooling=... (encoders mostly take 'mean' or 'cls')."
+    "normalize=True, up to 512 tokens and no prompts. Give pooling=... (encoders mostly take 'mean' or 'cls'), or the "
+    "preset=... of the published model that it is a copy of."
 )
 
 # Which decoders see both ways where `bidirectional=True` asks for it, by `config.model_type`. transformers reads
@@ -54,12 +55,14 @@ def from_backbone(
     """What `BiEncoderModel.from_backbone` returns."""
     config_class = model_class.config_class
     names = [name for name in config_class.keywords() if name != "text_config"]
+    preset, settings = settings.get("preset"), {key: value for key, value in settings.items() if key != "preset"}
     fields, loading = split_keywords(settings, names, "from_backbone")
-    backbone, parts, dense = unwrapped(backbone), None, {}
+    backbone, dense = unwrapped(backbone), {}
+    parts = published_parts(backbone, loading, preset, tuple(fields))
     if is_sentence_transformer(backbone):
-        parts, dense = describe_sentence_transformer(backbone), states_of_dense(backbone)
+        dense = states_of_dense(backbone)
         backbone, tokenizer = backbone[0].auto_model, backbone.tokenizer if tokenizer is None else tokenizer
-    elif isinstance(backbone, str | os.PathLike) and (parts := read_sentence_transformer(backbone, loading)):
+    elif parts is not None:
         dense = dense_weights(backbone, parts, loading)
         loading = within(loading, parts.folder)
     base = load_backbone(backbone, loading)
@@ -82,7 +85,7 @@ def _take_tokenizer(model: "BiEncoderModel", tokenizer: Any, source: Any, loadin
     elif tokenizer is not None:
         model.tokenizer = tokenizer
     elif source:
-        model._remember_source(source, loading)
+        model._remember_source(*tokenizer_place(source, loading))
 
 
 def _finish_parts(
@@ -93,10 +96,13 @@ def _finish_parts(
         model.dense.load_state_dict(dense)
         first = next(model.backbone.parameters())
         model.dense.to(first.device, first.dtype)
+    if parts.tokens:
+        check_tokens(parts, model.tokenizer)
     if parts.lower_case:
         model.tokenizer = lower_cased(model.tokenizer)
     if "max_length" not in fields:
-        model.config.max_length = longest_input(parts, model.tokenizer, model.config.max_positions)
+        tokenizer = model.tokenizer if parts.max_length is None else None
+        model.config.max_length = longest_input(parts, tokenizer, model.config.max_positions)
 
 
 def load_backbone(backbone: str | os.PathLike | PreTrainedModel, loading: dict[str, Any]) -> PreTrainedModel:

@@ -24,6 +24,7 @@ class SentenceTransformerParts:
         folder: where backbone and tokenizer lie in the repo.
         dense_folders: where the weights of the dense layers lie, in their order.
         lower_case: texts are in lower case before they are tokenised.
+        tokens: those of the tokenizer's own that the prompts are made of.
     """
 
     fields: dict[str, Any]
@@ -31,6 +32,7 @@ class SentenceTransformerParts:
     dense_folders: list[str] = field(default_factory=list)
     lower_case: bool = False
     max_length: int | None = None
+    tokens: tuple[str, ...] = ()
 
 
 def describe(
@@ -74,17 +76,25 @@ def prompts_by_task(prompts: Mapping[str, str], default: str | None = None) -> d
     {'default': {'query': 'q: ', 'passage': ''}, 'STS': {'query': 'similar: ', 'passage': 'similar: '}}
     >>> prompts_by_task({"code-query": "def ", "plain": "text: "}, default="plain")["default"]
     {'query': 'text: ', 'passage': 'text: '}
+    >>> prompts_by_task({"Search": "q: ", "Search-document": "d: "})["Search"]
+    {'query': 'q: ', 'passage': 'd: '}
     """
     fallback = "" if default is None or default in ("query", *_PASSAGES) else prompts.get(default) or ""
     passage = next((prompts[name] for name in _PASSAGES if prompts.get(name)), fallback)
     tasks: dict[str, dict[str, str]] = {"default": {"query": prompts.get("query") or fallback, "passage": passage}}
-    for name, text in prompts.items():
-        task, _, role = name.rpartition("-")
-        if task and role in ("query", "passage"):  # as our export writes them
-            tasks.setdefault(task, {})[role] = text
-        elif name not in ("query", *_PASSAGES, "default"):
+    alone = {name: text for name, text in prompts.items() if _role(name) is None}
+    for name, text in alone.items():
+        if name not in ("query", *_PASSAGES, "default"):
             tasks[name] = {"query": text, "passage": text}
+    for name in prompts.keys() - alone.keys():  # as our export writes them, and mteb reads them
+        tasks.setdefault(name.rpartition("-")[0], {})[str(_role(name))] = prompts[name]
     return tasks if any(text for prompt in tasks.values() for text in prompt.values()) else {}
+
+
+def _role(name: str) -> str | None:
+    """Of the prompt "<task>-query", "-passage" or "-document"; None for a prompt of both roles, or of no task."""
+    task, _, role = name.rpartition("-")
+    return {"query": "query", "passage": "passage", "document": "passage"}.get(role) if task else None
 
 
 def _check_order(what: str, kinds: list[str]) -> None:

@@ -4,7 +4,6 @@ Its files are those that sentence-transformers 2 to 6 writes: modules.json names
 its settings in a folder of its own.
 """
 
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
@@ -13,9 +12,8 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import nn
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
-from transformers.utils import cached_file
 
-from .loading_biencoder import hub_keywords
+from .loading_biencoder import find_file, read_json
 from .sentence_modules_biencoder import LAST, SentenceTransformerParts, describe
 
 MODULES, SETTINGS = "modules.json", "config_sentence_transformers.json"
@@ -47,7 +45,7 @@ def read_sentence_transformer(source: str | os.PathLike, keywords: dict[str, Any
     """
 
     def read(name: str) -> Any:
-        return _read_json(source, name, keywords)
+        return read_json(source, name, keywords)
 
     modules = read(MODULES)
     if modules is None:
@@ -103,8 +101,8 @@ def within(keywords: dict[str, Any], folder: str) -> dict[str, Any]:
     return {**keywords, "subfolder": subfolder} if subfolder else keywords
 
 
-def longest_input(parts: SentenceTransformerParts, tokenizer: PreTrainedTokenizerBase, positions: int | None) -> int:
-    """Where sentence-transformers cuts texts; no later than at the backbone's last position."""
+def longest_input(parts: SentenceTransformerParts, tokenizer: Any, positions: int | None) -> int:
+    """Where texts are cut: where the parts say, else the tokenizer; no later than at the backbone's last position."""
     longest = tokenizer.model_max_length if parts.max_length is None else parts.max_length
     return longest if positions is None else min(longest, positions)
 
@@ -129,7 +127,7 @@ def dense_weights(
     """The state of the dense layers, {"0.linear.weight": ..., ...}; ValueError where one is no safetensors."""
     state: dict[str, Any] = {}
     for number, folder in enumerate(parts.dense_folders):
-        file = _find(source, f"{folder}/{WEIGHTS}", keywords)
+        file = find_file(source, f"{folder}/{WEIGHTS}", keywords)
         if file is None:
             raise ValueError(
                 f"{str(source)!r} has no {folder}/{WEIGHTS}, which its {MODULES} asks for; another file of weights "
@@ -159,16 +157,6 @@ def _kinds_and_paths(source: Any, modules: Any) -> tuple[list[str], list[str]]:
     return kinds, paths
 
 
-def _read_json(source: str | os.PathLike, name: str, keywords: dict[str, Any]) -> Any:
-    file = _find(source, name, keywords)
-    if file is None:
-        return None
-    try:
-        return json.loads(Path(file).read_text(encoding="utf-8-sig"))
-    except ValueError as error:
-        raise ValueError(f"{name} of {str(source)!r} is no JSON ({error}): fetch it again.") from error
-
-
 def _needed(read: Callable[[str], Any], name: str, source: Any) -> Any:
     content = read(name)
     if not isinstance(content, dict):
@@ -188,7 +176,3 @@ def _refuse_half(source: str | os.PathLike, keywords: dict[str, Any]) -> None:
             f"{str(source)!r} has {' and '.join(found)}, but no {MODULES}: half of a sentence-transformers model. "
             "Fetch it whole, or take these away and give pooling=..."
         )
-
-
-def _find(source: str | os.PathLike, name: str, keywords: dict[str, Any]) -> str | None:
-    return cached_file(str(source), name, _raise_exceptions_for_missing_entries=False, **hub_keywords(keywords))

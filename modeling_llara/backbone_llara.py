@@ -14,8 +14,9 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from .backbones_llara import load_backbone_weights, tokenizer_place
 from .configuration_llara import LlaraConfig
-from .loading_llara import load_backbone_weights, split_keywords, tokenizer_keywords
+from .loading_llara import split_keywords, tokenizer_keywords
 from .masking_llara import (
     PREDICT,
     SUMMARIZE,
@@ -85,15 +86,16 @@ def load_tokenizer(
     """The tokenizer given, or the one of a repo id or path; by default the backbone's own."""
     if isinstance(tokenizer, PreTrainedTokenizerBase):
         return tokenizer
-    source = backbone if tokenizer is None else tokenizer
+    source: Any = backbone if tokenizer is None else tokenizer
     if isinstance(source, PreTrainedModel):
         raise ValueError(
             "tokenizer is None but the prompts are made with it: pass tokenizer=AutoTokenizer.from_pretrained(...), "
             "or summarize_prompt_ids and predict_prompt_ids."
         )
-    keywords = tokenizer_keywords(loading)
-    if tokenizer is not None:  # the rest says where the backbone is
-        keywords = {"trust_remote_code": keywords["trust_remote_code"]}
+    if tokenizer is None:
+        source, keywords = tokenizer_place(source, loading)
+    else:  # the rest says where the backbone is
+        keywords = {"trust_remote_code": tokenizer_keywords(loading)["trust_remote_code"]}
     return AutoTokenizer.from_pretrained(source, **keywords)
 
 

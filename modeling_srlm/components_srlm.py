@@ -16,19 +16,19 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from .backbones_srlm import load_backbone_weights, tokenizer_place
 from .checks_srlm import shown
 from .configuration_srlm import SelfRetrievalConfig
-from .loading_srlm import backbone_keywords, load_backbone_weights, refuse_pickles, tokenizer_keywords
+from .loading_srlm import backbone_keywords, refuse_pickles
 from .pooling_srlm import dense_layers, drop_pooler
+from .published_srlm import check_tokens, published_parts
 from .retriever_srlm import SETTING_NAMES, TextEncoder
 from .sentence_modules_srlm import SentenceTransformerParts
 from .sentence_transformers_srlm import (
     dense_weights,
-    describe_sentence_transformer,
     is_sentence_transformer,
     longest_input,
     lower_cased,
-    read_sentence_transformer,
     states_of_dense,
     unwrapped,
     within,
@@ -36,6 +36,9 @@ from .sentence_transformers_srlm import (
 
 if TYPE_CHECKING:
     from .modeling_srlm import SelfRetrievalLM
+
+
+TASK = "lrlm"  # of LLM-Embedder: which chunks of the past help with this one
 
 
 class TakenApart(NamedTuple):
@@ -62,7 +65,8 @@ def from_components(
     model_kwargs, retriever_kwargs, settings = _with_dtype(model, retriever, model_kwargs, retriever_kwargs, settings)
     if isinstance(model, str | Path):
         if tokenizer is None:
-            tokenizer = AutoTokenizer.from_pretrained(model, **tokenizer_keywords(model_kwargs))
+            place, keywords = tokenizer_place(model, model_kwargs)
+            tokenizer = AutoTokenizer.from_pretrained(place, **keywords)
         loaded = load_backbone_weights(AutoModelForCausalLM, model, model_kwargs)
         if not isinstance(retriever, str | Path):
             retriever_kwargs = {}  # a dtype that the language model alone is loaded in
@@ -155,7 +159,7 @@ def take_apart(retriever: Any) -> TakenApart | None:
     """
     retriever = unwrapped(retriever)
     if is_sentence_transformer(retriever):
-        parts = describe_sentence_transformer(retriever)
+        parts: Any = published_parts(retriever, {})
         return _of_parts(parts, retriever[0].auto_model, retriever.tokenizer, states_of_dense(retriever))
     if not _is_biencoder(retriever):
         return None
@@ -164,16 +168,20 @@ def take_apart(retriever: Any) -> TakenApart | None:
 
 
 def _settings(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of `RetrieverSettings` among a bi-encoder's; of its prompts the one that holds where no task is named."""
+    """Those of `RetrieverSettings` among a bi-encoder's; of its prompts that of the task, or where none is named."""
     settings = {name: fields[name] for name in SETTING_NAMES if fields.get(name) is not None}
-    return {**settings, "prompts": fields["prompts"].get("default", {})}
+    prompts = fields["prompts"]
+    return {**settings, "prompts": prompts.get(TASK, prompts.get("default", {}))}
 
 
-def load_retriever(repo: str, **kwargs: Any) -> Any:
-    """The bi-encoder or the sentence-transformers model of a Hub id or folder, `revision` and the rest passed on."""
+def load_retriever(repo: str, preset: str | None = None, **kwargs: Any) -> Any:
+    """The bi-encoder, sentence-transformers model or published model of a Hub id or folder.
+
+    `preset` is a name of `PRESETS`, by default that of the repo; `revision` and the rest are passed on.
+    """
     refuse_pickles(kwargs)
-    if parts := read_sentence_transformer(repo, kwargs):
-        return _load_sentence_transformer(repo, parts, kwargs)
+    if parts := published_parts(repo, kwargs, preset):
+        return _load_parts(repo, parts, kwargs)
     retriever = AutoModel.from_pretrained(repo, **backbone_keywords(kwargs))
     if not _is_biencoder(retriever):
         raise ValueError(
@@ -184,10 +192,14 @@ def load_retriever(repo: str, **kwargs: Any) -> Any:
     return retriever
 
 
-def _load_sentence_transformer(repo: str, parts: SentenceTransformerParts, kwargs: dict[str, Any]) -> TakenApart:
+def _load_parts(repo: str, parts: SentenceTransformerParts, kwargs: dict[str, Any]) -> TakenApart:
     dense, loading = dense_weights(repo, parts, kwargs), within(kwargs, parts.folder)
     backbone = load_backbone_weights(AutoModel, repo, loading)
-    tokenizer = AutoTokenizer.from_pretrained(repo, **tokenizer_keywords(loading))
+    place, keywords = tokenizer_place(repo, loading)
+    tokenizer = AutoTokenizer.from_pretrained(place, **keywords)
+    check_tokens(parts, tokenizer)
+    if _is_biencoder(backbone):
+        raise ValueError(f"{repo!r} is a bi-encoder of ours, which knows how it embeds: leave preset out.")
     return _of_parts(parts, backbone, lower_cased(tokenizer) if parts.lower_case else tokenizer, dense)
 
 

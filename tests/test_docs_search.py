@@ -1,4 +1,4 @@
-"""docs/search.md as it stands, with the real all-MiniLM-L6-v2: its commands, its Python, and each tool that is there."""
+"""docs/search.md as it stands, with the real all-MiniLM-L6-v2: its commands, its Python, each tool that is there."""
 
 import re
 import shlex

@@ -26,9 +26,9 @@ from .checks import check_keywords, check_layers, shown
 HUB_KEYWORDS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
 # All that the from_pretrained of a model takes; what else is given to build one must be a field of its configuration.
 LOADING_KEYWORDS = (
-    *HUB_KEYWORDS, "attn_implementation", "code_revision", "device_map", "dtype", "experts_implementation",
-    "key_mapping", "low_cpu_mem_usage", "max_memory", "offload_buffers", "offload_folder", "quantization_config",
-    "torch_dtype", "tp_plan", "trust_remote_code", "use_safetensors", "variant",
+    *HUB_KEYWORDS, "attn_implementation", "base", "code_revision", "device_map", "dtype", "experts_implementation",
+    "gguf_file", "key_mapping", "low_cpu_mem_usage", "max_memory", "offload_buffers", "offload_folder",
+    "quantization_config", "torch_dtype", "tp_plan", "trust_remote_code", "use_safetensors", "variant",
 )  # fmt: skip
 # What transformers itself puts into a configuration, or takes out of its keywords, beside a family's own fields.
 CONFIG_KEYWORDS = (
@@ -78,9 +78,10 @@ def hub_keywords(keywords: dict[str, Any]) -> dict[str, Any]:
 def tokenizer_keywords(keywords: dict[str, Any]) -> dict[str, Any]:
     """Those for the tokenizer beside a model; its repo's code runs only where the caller said so.
 
-    (Without a word on trust, transformers would ask at the terminal.)
+    (Without a word on trust, transformers would ask at the terminal.) A GGUF file holds the tokenizer, too.
     """
-    return {**hub_keywords(keywords), "trust_remote_code": bool(keywords.get("trust_remote_code"))}
+    inside = {"gguf_file": keywords["gguf_file"]} if keywords.get("gguf_file") else {}
+    return {**hub_keywords(keywords), **inside, "trust_remote_code": bool(keywords.get("trust_remote_code"))}
 
 
 def backbone_keywords(keywords: dict[str, Any]) -> dict[str, Any]:
@@ -96,16 +97,6 @@ def refuse_pickles(keywords: dict[str, Any]) -> None:
     if keywords.get("use_safetensors") is False:
         raise ValueError("use_safetensors=False would read a pickle, which can run any code: leave the keyword out.")
     keywords["use_safetensors"] = True
-
-
-def load_backbone_weights(auto_class: Any, source: str | os.PathLike, keywords: dict[str, Any]) -> PreTrainedModel:
-    """`auto_class.from_pretrained(source)` as `backbone_keywords` has it; its configuration knows its commit."""
-    loading = backbone_keywords(keywords)
-    if loading["use_safetensors"]:
-        refuse_foreign_shards(source, loading)
-    model = auto_class.from_pretrained(source, **loading)
-    model.config._commit_hash = commit_of(source, loading)  # for an adapter or a card, which names its base
-    return model
 
 
 def refuse_foreign_shards(source: str | os.PathLike, keywords: dict[str, Any]) -> None:
@@ -185,11 +176,33 @@ def damaged_files(source: str | os.PathLike, keywords: dict[str, Any]) -> list[s
     )
 
 
+def find_file(source: str | os.PathLike, name: str, keywords: dict[str, Any]) -> str | None:
+    """Where a file of a folder or repo lies here, None where there is none; a repo's is fetched.
+
+    Raises OSError where there is no such repo, or no way to it.
+    """
+    return cached_file(str(source), name, _raise_exceptions_for_missing_entries=False, **hub_keywords(keywords))
+
+
+def read_json(source: str | os.PathLike, name: str, keywords: dict[str, Any]) -> Any:
+    """What a file of a folder or repo holds, None where there is none; ValueError where it is no JSON."""
+    file = find_file(source, name, keywords)
+    if file is None:
+        return None
+    try:
+        return json.loads(Path(file).read_text(encoding="utf-8-sig"))
+    except ValueError as error:
+        raise ValueError(f"{name} of {str(source)!r} is no JSON ({error}): fetch it again.") from error
+
+
 def cached_config(source: str | os.PathLike, keywords: dict[str, Any]) -> str | None:
     """The file in a folder or in the Hub's cache, without asking the Hub; None where there is none."""
-    known = {**keywords, "local_files_only": True, "force_download": False}
+    return _in_cache(source, CONFIG_NAME, keywords)
+
+
+def _in_cache(source: str | os.PathLike, name: str, keywords: dict[str, Any]) -> str | None:
     try:
-        return cached_file(str(source), CONFIG_NAME, _raise_exceptions_for_missing_entries=False, **known)
+        return find_file(source, name, {**keywords, "local_files_only": True, "force_download": False})
     except (OSError, ValueError):  # not in the cache, or no name of a repo
         return None
 
@@ -208,6 +221,7 @@ def _is_damaged(path: Path) -> bool:
 
 def commit_of(source: str | os.PathLike, keywords: dict[str, Any]) -> str | None:
     """The commit that a repo was just loaded at, by the Hub's cache; None for a folder. (transformers forgets it.)"""
-    file = None if os.path.isdir(source) else cached_config(source, hub_keywords(keywords))
+    names = () if os.path.isdir(source) else (CONFIG_NAME, ADAPTER_CONFIG_NAME)
+    file = next(filter(None, (_in_cache(source, name, keywords) for name in names)), None)
     found = re.search(r"/snapshots/([0-9a-f]{40})/", Path(file).as_posix()) if file else None
     return found[1] if found else None

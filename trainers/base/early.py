@@ -10,6 +10,7 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from hub_cards.travelling.checks import nearest
+from modeling_biencoder.published_biencoder import check_preset
 
 from ..data.sources import check_source
 from ..jobs.places import check_folder
@@ -29,6 +30,8 @@ class EarlyChecks(Trainer):
         check_folder("output_dir", self.args.output_dir)
         check_push(self.args)
         check_dtype(model_kwargs.get("dtype"))
+        for name in ("preset", "retriever_preset"):
+            check_preset(name, model_kwargs.get(name))
         check_strategies(self.args, self.evaluates(eval_dataset))
         evaluated = eval_dataset.values() if isinstance(eval_dataset, dict) else [eval_dataset]
         for source in [*self.sources(train_dataset), *evaluated]:

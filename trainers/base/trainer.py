@@ -23,7 +23,7 @@ from ..data.sources import Row, RowSource
 from ..data.transforms import EpochCallback, StreamedRows, Transform, TransformedRows, transform_rows
 from ..models.adapters import add_adapter, check_not_wrapped, has_adapters, load_adapter_weights, take_adapter
 from ..models.bases import added_tokens
-from ..models.kind import ModelSource, check_plain, model_type
+from ..models.kind import ModelSource, check_plain, model_type, refuse_preset
 from .cards import arguments_text, data_facts, evaluation_facts, loss_facts, origin_facts, training_facts
 from .checkpoints import WholeCheckpoints, write_text
 from .components import ComponentTrainer
@@ -178,6 +178,7 @@ class FamilyTrainer(NoSearch, EarlyChecks, PushingTrainer, WholeCheckpoints, Com
         kind, own = model_type(model, kwargs), self.model_class.config_class.model_type
         if kind != own:
             return self.build_model(check_plain(model, kind, own), tokenizer, kwargs, kind)
+        refuse_preset(model if isinstance(model, str) else type(model).__name__, kwargs)
         if isinstance(model, PreTrainedModel) and kwargs:
             raise ValueError(f"model_kwargs {sorted(kwargs)} are for a model to load or build; this one is ready.")
         ready: Any = model if isinstance(model, PreTrainedModel) else self.model_class.from_pretrained(model, **kwargs)

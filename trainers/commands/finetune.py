@@ -9,7 +9,7 @@ from ..biencoder.trainer import BiEncoderTrainer
 from ..data.readers import without_surrogates
 from ..models.precision import check_dtype
 from .lora import LoraArguments
-from .parsing import LoadingArguments, given, parse_arguments
+from .parsing import PRESET_HELP, LoadingArguments, given, parse_arguments
 from .training import MixtureDataArguments, RunArguments, run_training
 
 
@@ -18,6 +18,7 @@ class FinetuneModelArguments:
     """The model to fine-tune, and how a new bi-encoder makes its embeddings."""
 
     model: str = field(metadata={"help": "Hub id or folder of a bi-encoder, a LLaRA model or any backbone."})
+    preset: str | None = field(default=None, metadata={"help": PRESET_HELP})
     pooling: str | None = field(default=None, metadata={"help": "last_token, cls, mean or mean_last_k."})
     pooling_k: int | None = field(default=None, metadata={"help": "Tokens that mean_last_k averages."})
     normalize: bool | None = field(default=None, metadata={"help": "Divide embeddings by their L2 norm."})

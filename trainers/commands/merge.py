@@ -9,7 +9,7 @@ from ..jobs.places import check_folder
 from ..models.adapted import load_adapted
 from ..models.merging import merge_adapter
 from ..models.precision import check_dtype
-from .parsing import LoadingArguments, given, parse_arguments
+from .parsing import PRESET_HELP, LoadingArguments, given, parse_arguments
 
 
 @dataclass
@@ -33,6 +33,7 @@ class MergeArguments:
     retriever_revision: str | None = field(
         default=None, metadata={"help": "Branch, tag or commit of the retriever's repo."}
     )
+    preset: str | None = field(default=None, metadata={"help": PRESET_HELP})
     dtype: str | None = field(
         default=None,
         metadata={"help": "Load the base in this type (float32, bfloat16); default: the one it was saved in."},

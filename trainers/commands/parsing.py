@@ -15,6 +15,8 @@ from ..jobs.places import check_model_name
 from .help import asked_for, help_of
 from .suggestions import check_options, meant_option
 
+PRESET_HELP = "How a published model is used, by name (docs/models.md); default: by its repo's id and files. Or none."
+
 
 @dataclass
 class LoadingArguments:
@@ -24,10 +26,14 @@ class LoadingArguments:
     trust_remote_code: bool = field(
         default=False, metadata={"help": "Run code from the model's repo; ours and transformers' need none."}
     )
+    gguf_file: str | None = field(
+        default=None, metadata={"help": "Name of a .gguf file in the model's folder or repo, to read instead."}
+    )
 
     def keywords(self) -> dict[str, Any]:
         """What the function gets that loads the model."""
-        return {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
+        names = ("revision", "trust_remote_code", *(["gguf_file"] if self.gguf_file else []))
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass
@@ -35,10 +41,11 @@ class EmbedderArguments(LoadingArguments):
     """A bi-encoder, for the commands that embed with one: keywords of `load_biencoder`."""
 
     pooling: str | None = field(default=None, metadata={"help": "For a plain backbone: last_token, cls or mean."})
+    preset: str | None = field(default=None, metadata={"help": PRESET_HELP})
 
     def keywords(self) -> dict[str, Any]:
         """What the function gets that loads the model."""
-        return {"pooling": self.pooling, **super().keywords()}
+        return {"pooling": self.pooling, "preset": self.preset, **super().keywords()}
 
 
 @dataclass
@@ -49,6 +56,7 @@ class RetrieverArguments(LoadingArguments):
     retriever_revision: str | None = field(
         default=None, metadata={"help": "Branch, tag or commit of the retriever's repo."}
     )
+    retriever_preset: str | None = field(default=None, metadata={"help": PRESET_HELP})
     context_window_size: int | None = field(default=None, metadata={"help": "Tokens of the window."})
     chunk_size: int | None = field(default=None, metadata={"help": "Tokens of a chunk, the unit of retrieval."})
     key_num: int | None = field(default=None, metadata={"help": "Chunks retrieved for each target chunk."})
@@ -75,7 +83,8 @@ class LookbackArguments(RetrieverArguments):
 
     def keywords(self) -> dict[str, Any]:
         """What the function gets that loads the model."""
-        return {"retriever": self.retriever, "retriever_revision": self.retriever_revision, **super().keywords()}
+        names = ("retriever", "retriever_revision", "retriever_preset")
+        return {**{name: getattr(self, name) for name in names}, **super().keywords()}
 
     def settings(self) -> dict[str, Any]:
         """Fields of `SelfRetrievalConfig` that are given."""

@@ -9,6 +9,7 @@ from transformers.tokenization_utils_base import TOKENIZER_CONFIG_FILE
 from hub_cards.travelling.checks import checked
 from hub_cards.travelling.loading import split_keywords
 from modeling_biencoder import BiEncoderConfig, BiEncoderModel
+from modeling_biencoder.published_biencoder import NO_PRESET, recognised
 from modeling_llara import LlaraConfig, LlaraForPreTraining
 from modeling_llara.backbone_llara import load_backbone
 from modeling_srlm import SelfRetrievalConfig, SelfRetrievalLM
@@ -17,7 +18,7 @@ from .adapters import no_adapter, put_adapter
 from .bases import grow
 from .components import build_srlm
 from .convert import build_biencoder
-from .kind import Found, find_file, look, other_repo, place_of
+from .kind import Found, find_file, look, other_repo, place_of, refuse_preset
 
 FAMILIES: dict[str, Any] = {
     kind.config_class.model_type: kind for kind in (BiEncoderModel, LlaraForPreTraining, SelfRetrievalLM)
@@ -74,11 +75,14 @@ def build_found(found: Found, is_trainable: bool = False, **settings: Any) -> An
 
     Raises ValueError for another kind of model, and for an adapter of another base than `found.base`.
     """
+    if found.model_type not in FAMILIES and found.base is not None:
+        return _on_plain(found, found.base, is_trainable, settings)
     if found.model_type not in FAMILIES:
         raise ValueError(
-            f"The {'adapter' if found.adapter else 'model'} {found.source!r} is of type {found.model_type!r}, not "
-            f"one of {', '.join(FAMILIES)}: load it with transformers or peft."
+            f"The model {found.source!r} is of type {found.model_type!r}, not one of {', '.join(FAMILIES)}: load it "
+            "with transformers or peft."
         )
+    refuse_preset(found.source, settings)
     if found.base is None:
         return FAMILIES[found.model_type].from_pretrained(found.source, **{**settings, **found.loading})
     model = _base_model(found, found.base, settings)
@@ -86,6 +90,25 @@ def build_found(found: Found, is_trainable: bool = False, **settings: Any) -> An
         model.tokenizer = AutoTokenizer.from_pretrained(found.source, **found.loading)
     grow(model, found.adapter, found.config.text_config.vocab_size)
     _check_base(model.config, found.config, found.source, found.base.source)
+    put_adapter(model, found, is_trainable)
+    return model
+
+
+def _on_plain(found: Found, base: Found, is_trainable: bool, settings: dict[str, Any]) -> BiEncoderModel:
+    """A bi-encoder on a plain backbone, under the adapter that another library trained on that (RepLLaMA's).
+
+    Raises ValueError where neither the settings nor a preset say how it embeds.
+    """
+    preset = settings.get("preset") or recognised(found.source, found.loading)
+    if preset in (None, NO_PRESET) and "pooling" not in settings:
+        raise ValueError(
+            f"The adapter {found.source!r} is of type {found.model_type!r}, not one of {', '.join(FAMILIES)}: give "
+            "preset=... or pooling=... for a bi-encoder, or load it with transformers or peft."
+        )
+    fields = {name: value for name, value in settings.items() if name not in ("preset", *base.loading)}
+    model = BiEncoderModel.from_backbone(base.source, preset=preset, **base.loading, **fields)
+    if find_file(found.source, TOKENIZER_CONFIG_FILE, found.loading) is not None:
+        model.tokenizer = AutoTokenizer.from_pretrained(found.source, **found.loading)
     put_adapter(model, found, is_trainable)
     return model
 
@@ -134,7 +157,9 @@ def _self_retrieval_base(found: Found, base: Found, settings: dict[str, Any]) ->
     fields = {name: getattr(found.config, name) for name in names}
     place = place_of(settings)
     components = {
-        key: settings[key] for key in ("retriever", "retriever_revision", "retriever_kwargs") if key in settings
+        key: settings[key]
+        for key in ("retriever", "retriever_revision", "retriever_preset", "retriever_kwargs")
+        if key in settings
     }
     if found.config.retriever_config is not None and components.get("retriever") is None:
         raise ValueError(

@@ -21,7 +21,7 @@ from hub_cards.travelling.checks import check_bool
 from hub_cards.travelling.saving import is_full_disk
 from modeling_srlm import SelfRetrievalLM
 
-from .bases import check_added_rows, record_base
+from .bases import check_added_rows, fit_names, own_name, record_base
 from .kind import Found, find_adapter, find_file, place_of
 from .quantization import prepare_quantized
 
@@ -191,8 +191,9 @@ def load_adapter(
 
 
 def put_adapter(model: PreTrainedModel, found: Found, is_trainable: bool = False) -> None:
-    """`load_adapter` of an adapter that was looked at."""
+    """`load_adapter` of an adapter that was looked at; one made for the backbone alone goes into that."""
     config: Any = copy.deepcopy(found.adapter)
+    fit_names(config, model)
     _check_kind(config)
     if has_adapters(model):
         raise ValueError("The model has an adapter already: merge it first, or load the adapter onto its base.")
@@ -228,10 +229,9 @@ def load_adapter_weights(
         if is_full_disk(error):
             raise
         raise ValueError(
-            f"{str(source)!r} holds no {ADAPTER_SAFE_WEIGHTS_NAME}: it is not a checkpoint of an adapter. Give the "
-            "folder or Hub id of one."
+            f"{str(source)!r} holds no {ADAPTER_SAFE_WEIGHTS_NAME}, which an adapter's checkpoint has: give one."
         ) from error
-    weights = {key.removeprefix(_PREFIX): value for key, value in load_file(str(file)).items()}
+    weights = {own_name(key.removeprefix(_PREFIX), model): value for key, value in load_file(str(file)).items()}
     name = adapter_name(model)
     wanted = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
     missing = sorted(wanted.keys() - weights.keys())

@@ -142,3 +142,21 @@ def grow(model: PreTrainedModel, adapter: Any, size: int, needed: Collection[int
     if size > known:
         model.resize_token_embeddings(size, mean_resizing=False)
     return True
+
+
+def own_name(name: str, model: PreTrainedModel) -> str:
+    """A module's name in our model, of one in its backbone where an adapter was trained on that alone."""
+    part, parts = model.base_model, {child for child, _ in model.named_children()}
+    if name.partition(".")[0] in parts or not isinstance(part, PreTrainedModel):
+        return name
+    head = f"{part.base_model_prefix}." if part.base_model is part else ""  # of one with a head, whose base this is
+    return f"{model.base_model_prefix}.{name.removeprefix(head)}"
+
+
+def fit_names(config: Any, model: PreTrainedModel) -> None:
+    """Whole names of modules in an adapter's configuration as they are in our model; ends of names stay."""
+    for field in ("target_modules", "exclude_modules", "modules_to_save"):
+        names = getattr(config, field, None)
+        if isinstance(names, list | set | tuple):
+            whole = (own_name(name, model) if name.count(".") > 1 else name for name in names)
+            setattr(config, field, type(names)(whole))

@@ -5,6 +5,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from modeling_biencoder.published_biencoder import check_preset
 from modeling_srlm import SelfRetrievalLM
 
 from .kind import PLACE, ModelSource, other_repo, place_of
@@ -14,6 +15,7 @@ def build_srlm(
     backbone: ModelSource,
     tokenizer: PreTrainedTokenizerBase | None = None,
     retriever_revision: str | None = None,
+    retriever_preset: str | None = None,
     model_kwargs: dict[str, Any] | None = None,
     retriever_kwargs: dict[str, Any] | None = None,
     **settings: Any,
@@ -21,17 +23,20 @@ def build_srlm(
     """A new SelfRetrievalLM on a causal LM, with BM25 unless the settings say otherwise.
 
     Args:
+        retriever_preset: how a published retriever is used, by name; default: by its repo.
         settings: keywords of `SelfRetrievalLM.from_components`; for a backbone to load also where its repo lies
             (`revision`, `token`, ...) and `quantization_config`. What does not belong to one repo holds for that of
             the retriever, too, whose `revision` is `retriever_revision`.
     """
+    check_preset("retriever_preset", retriever_preset)
     own = {name: value for name, value in settings.items() if name not in (*PLACE, "quantization_config")}
     place, quantized = place_of(settings), settings.get("quantization_config")
     loading = place if quantized is None else {"quantization_config": quantized, **place}
     if not isinstance(backbone, str | Path):  # of no use, and some are for the retriever as well
         loading = {name: value for name, value in loading.items() if name not in other_repo(place)}
     beside = other_repo(place) if isinstance(settings.get("retriever"), str | Path) else {}
-    pin = {} if retriever_revision is None else {"revision": retriever_revision}
+    said = {"revision": retriever_revision, "preset": retriever_preset}
+    pin = {name: value for name, value in said.items() if value is not None}
     return SelfRetrievalLM.from_components(
         str(backbone) if isinstance(backbone, Path) else backbone,
         tokenizer,

@@ -42,6 +42,8 @@ def build_biencoder(
         return BiEncoderModel.from_backbone(backbone, tokenizer=tokenizer, **settings)
     if isinstance(backbone, LlaraForPreTraining):
         return biencoder_from_llara(backbone, tokenizer, **settings)
+    if settings.pop("preset", None) is not None:
+        raise ValueError("preset is for a published model, and a LLaRA model brings its own prompts: leave it out.")
     source: Any = backbone
     loading = {name: value for name, value in settings.items() if name not in BiEncoderConfig.keywords()}
     fields = {name: value for name, value in settings.items() if name in BiEncoderConfig.keywords()}

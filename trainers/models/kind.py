@@ -10,11 +10,13 @@ from peft.utils import CONFIG_NAME as ADAPTER_CONFIG_NAME
 from transformers import AutoConfig, PreTrainedModel
 from transformers.utils import cached_file
 
+from hub_cards.travelling.backbones import adapter_alone, base_not_there, base_place, check_gguf
 from hub_cards.travelling.loading import HUB_KEYWORDS, commit_of
 
 ModelSource = str | Path | PreTrainedModel
-PLACE = (*HUB_KEYWORDS, "trust_remote_code")  # keywords that say where a repo lies, and whether its code may run
-_OF_ONE_REPO = ("revision", "subfolder")  # the other keywords hold for an adapter's base and for a retriever, too
+# Keywords that say where a model lies, and whether its repo's code may run.
+PLACE = (*HUB_KEYWORDS, "gguf_file", "trust_remote_code")
+_OF_ONE_REPO = ("gguf_file", "revision", "subfolder")  # the others hold for an adapter's base and for a retriever, too
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ def look(
         ValueError: for an adapter that names no base, where none is given.
     """
     source, place = str(source), {"trust_remote_code": False, **place_of(loading)}
+    _refuse_file(source)
     try:
         config, place = _read_config(source, place)
     except (OSError, ValueError):
@@ -64,7 +67,7 @@ def look(
             raise
         config = None  # as peft saves an adapter
     else:
-        adapter = find_adapter(source, place)
+        adapter = None if "gguf_file" in place else find_adapter(source, place)
     if adapter is None:
         return Found(source, config, place)
     on = _look_at_base(source, adapter, base, {**other_repo(place), **place_of(base_loading or {})})
@@ -78,7 +81,15 @@ def _read_config(source: str, place: dict[str, Any]) -> tuple[Any, dict[str, Any
     return config, {**place, "revision": commit} if commit else place
 
 
+def _refuse_file(source: str) -> None:
+    if source.endswith(".gguf"):
+        folder, name = os.path.split(source)
+        raise ValueError(f"{source!r} is one file: give its folder, {folder!r}, and gguf_file={name!r} (--gguf_file).")
+
+
 def _config(source: str, place: dict[str, Any]) -> Any:
+    if "gguf_file" in place:
+        check_gguf(source, place["gguf_file"])
     try:
         return AutoConfig.from_pretrained(source, **place)
     except OSError as error:
@@ -96,7 +107,10 @@ def _look_at_base(source: str, adapter: PeftConfig, base: str | Path | None, pla
     if base is None or str(base) == named:
         place = {**place_of({"revision": adapter.revision}), **place}
     base = str(base or named)
-    return Found(base, *_read_config(base, place))
+    try:
+        return look(base, **place)
+    except OSError as error:
+        raise base_not_there(source, base, error) from error
 
 
 def find_adapter(source: str | Path, place: dict[str, Any]) -> PeftConfig | None:
@@ -123,6 +137,15 @@ def check_plain(source: Any, kind: str, wanted: str) -> Any:
     )
 
 
+def refuse_preset(what: str, keywords: dict[str, Any]) -> None:
+    """ValueError for a preset of a model that is ours."""
+    if (preset := keywords.get("preset")) is not None:
+        raise ValueError(
+            f"preset={preset!r} is for a published model, and {what!r} is one of ours, which knows how it embeds: "
+            "leave it out."
+        )
+
+
 def place_of(keywords: dict[str, Any]) -> dict[str, Any]:
     """Those of the keywords that are of `PLACE`, and given."""
     return {name: keywords[name] for name in PLACE if keywords.get(name) is not None}
@@ -137,4 +160,15 @@ def model_type(model: ModelSource, keywords: dict[str, Any]) -> str:
     """The `model_type` of a model, or of the one in a folder or repo; `keywords` may say which revision."""
     if isinstance(model, PreTrainedModel):
         return model.config.model_type
-    return _config(str(model), place_of(keywords)).model_type
+    source, place = str(model), place_of(keywords)
+    _refuse_file(source)
+    try:
+        return _config(source, place).model_type
+    except (OSError, ValueError):
+        if "gguf_file" in place or (adapter := adapter_alone(source, place)) is None:
+            raise
+    base, place = base_place(source, adapter, {**place, "base": keywords.get("base")})
+    try:
+        return model_type(base, place)
+    except OSError as error:
+        raise base_not_there(source, base, error) from error

@@ -7,6 +7,7 @@ from transformers import AutoTokenizer
 
 from hub_cards.travelling.saving import is_full_disk
 from modeling_biencoder import BiEncoderConfig, BiEncoderModel
+from modeling_biencoder.published_biencoder import NO_PRESET, check_preset, recognised
 from modeling_biencoder.sentence_transformers_biencoder import read_sentence_transformer
 from modeling_llara import LlaraConfig, LlaraForPreTraining
 from modeling_llara.prompts_llara import adapted_config, biencoder_keywords
@@ -20,39 +21,48 @@ from .kind import PLACE, Found, check_plain, look, place_of
 from .merging import merge_adapter
 
 
-def load_biencoder(source: str, pooling: str | None = None, **loading: Any) -> BiEncoderModel:
+def load_biencoder(
+    source: str, pooling: str | None = None, preset: str | None = None, **loading: Any
+) -> BiEncoderModel:
     """The bi-encoder of a Hub id or folder of one, of a LLaRA model, of an adapter of either, or around a backbone.
 
-    A sentence-transformers model is one, with its pooling, layers, length and prompts.
+    A sentence-transformers model is one, with its pooling, layers, length and prompts; so is a published model.
 
     Args:
         pooling: makes a bi-encoder of a plain backbone: `last_token`, `cls` or `mean`, and normalised.
+        preset: how a published model is used, by name (`PRESETS`); default: by its repo.
         loading: where the repo lies (`revision`, `token`, `cache_dir`, ...), and `trust_remote_code` for a backbone
             with code of its own; our repos need none.
 
     Returns it in eval mode. Raises ValueError for a plain backbone without pooling, and for a pooling where the repo
     has its own.
     """
+    check_preset("--preset", preset)
     try:
         found = look(source, **loading)
     except (OSError, ValueError) as error:  # sentence-transformers may have the backbone in a folder of its own
         there = os.path.isdir(source) or "does not appear to have a file named" in str(error)
         if pooling is not None or not there or read_sentence_transformer(source, place_of(loading)) is None:
             raise
-        return BiEncoderModel.from_backbone(source, **loading).eval()
+        return BiEncoderModel.from_backbone(source, preset=preset, **loading).eval()
     kind = found.model_type
     ours = kind in (BiEncoderConfig.model_type, LlaraConfig.model_type)
-    theirs = not ours and found.adapter is None and read_sentence_transformer(source, found.loading) is not None
+    theirs = not ours and read_sentence_transformer(source, found.loading) is not None
     if theirs and pooling is None:
-        return BiEncoderModel.from_backbone(source, **found.loading).eval()
+        return BiEncoderModel.from_backbone(source, preset=preset, **_of_backbone(found, loading)).eval()
     if not ours and not theirs:
         check_plain(source, kind, BiEncoderConfig.model_type)
-        if pooling is None:
+        known = preset or recognised(source, found.loading)
+        if pooling is None and known in (None, NO_PRESET):
             raise ValueError(
                 f"{source!r} is a plain {kind}, no bi-encoder: say how it is pooled with --pooling last_token, cls or "
-                f"mean, or make a bi-encoder of it with `lookback finetune` or `lookback convert`."
+                "mean, name the published model that it is with --preset, or make a bi-encoder of it with `lookback "
+                "finetune` or `lookback convert`."
             )
-        return BiEncoderModel.from_backbone(source, pooling=pooling, **_of_backbone(found, loading)).eval()
+        fields = {} if pooling is None else {"pooling": pooling}
+        return BiEncoderModel.from_backbone(source, preset=preset, **fields, **_of_backbone(found, loading)).eval()
+    if preset is not None and ours:
+        raise ValueError(f"--preset={preset!r} is for a published model, and {source!r} is a {kind}: leave it out.")
     if pooling is not None:
         raise ValueError(
             f"--pooling={pooling!r} is for a plain backbone, and {source!r} is a "
@@ -127,6 +137,7 @@ def load_srlm(
     settings: dict[str, Any],
     retriever: str | None = None,
     retriever_revision: str | None = None,
+    retriever_preset: str | None = None,
     **loading: Any,
 ) -> SelfRetrievalLM:
     """The SelfRetrievalLM of a Hub id or folder, of its adapter, too; a plain causal LM is wrapped into one.
@@ -135,6 +146,7 @@ def load_srlm(
         settings: of [`SelfRetrievalConfig`]; what is not given is that of the repo, or fits the plain LM's positions.
         retriever: Hub id or folder of a bi-encoder, for a plain LM and the method 'dense'.
         retriever_revision: branch, tag or commit of its repo.
+        retriever_preset: how a published retriever is used, by name; default: by its repo.
         loading: where the LM's repo lies (`revision`, `token`, `cache_dir`, ...), and `trust_remote_code`; what does
             not belong to one repo holds for the retriever, too.
 
@@ -147,7 +159,8 @@ def load_srlm(
         complete = {**_defaults(found.config, settings), **settings}
         if retriever is not None:
             complete = {"retrieval_method": "dense", "retriever": retriever, **complete}
-        return build_srlm(source, None, retriever_revision=retriever_revision, **place, **complete)
+        of_retriever: dict[str, Any] = {"retriever_revision": retriever_revision, "retriever_preset": retriever_preset}
+        return build_srlm(source, None, **of_retriever, **place, **complete)
     on_plain_lm = found.base is not None and found.base.model_type != found.model_type
     if retriever is not None and not (on_plain_lm and found.config.retriever_config is not None):
         raise ValueError(
@@ -155,7 +168,13 @@ def load_srlm(
             "its own: leave it out."
         )
     given: dict[str, Any] = (
-        {} if retriever is None else {"retriever": retriever, "retriever_revision": retriever_revision}
+        {}
+        if retriever is None
+        else {
+            "retriever": retriever,
+            "retriever_revision": retriever_revision,
+            "retriever_preset": retriever_preset,
+        }
     )
     loaded = build_found(found, **given)
     for name, value in settings.items():
@@ -164,7 +183,7 @@ def load_srlm(
 
 
 def _of_backbone(found: Found, loading: dict[str, Any]) -> dict[str, Any]:
-    # transformers finds the base of a plain backbone's adapter by itself, and asks both for one revision.
+    # The base of a plain backbone's adapter has commits of its own.
     return found.loading if found.adapter is None else place_of(loading)
 
 
