@@ -121,6 +121,7 @@ def find_layout(table: Table) -> Layout:
     if "query" in kinds and kinds.keys() & {"pos", "neg", "history"}:
         return QueryRows()
     kinds = {name: kind for name, kind in kinds.items() if kind != "none"}
+    _check_named(kinds, where)
     anchor = _first(kinds, ANCHORS, "text")
     score = _first(kinds, SCORES, "number", "numbers")
     positive = _first(kinds, POSITIVES, "text", "texts")
@@ -138,6 +139,32 @@ def find_layout(table: Table) -> Layout:
     if layout.scored:
         _check_degree(table, kinds, score or "")
     return layout
+
+
+def _check_named(kinds: dict[str, str], where: str) -> None:
+    """ValueError for a column with a name of ours that does not hold what the name says, and no other that does.
+
+    Passed over, it would change what the other columns are: of anchor, positive, negative the last two are a pair.
+    """
+    roles = ((ANCHORS, ("text",)), (POSITIVES, ("text", "texts")), (SCORES, ("number", "numbers")))
+    negatives = tuple(name for name in kinds if NEGATIVE.fullmatch(name))
+    for names, wanted in (*roles, *(((name,), ("text", "texts")) for name in negatives)):
+        wrong = next((name for name in names if name in kinds), None)
+        if wrong is not None and _first(kinds, names, *wanted) is None:
+            rule = " or a list of ".join(("a number", "numbers") if "number" in wanted else ("a text", "texts"))
+            raise ValueError(
+                f"{where}: column {wrong!r} holds {_HELD[kinds[wrong]]} and must hold "
+                f"{rule if len(wanted) > 1 else 'a text'}: mend it, or give it another name."
+            )
+
+
+_HELD = {
+    "text": "texts",
+    "texts": "lists of texts",
+    "number": "numbers",
+    "numbers": "lists of numbers",
+    "other": "something else",
+}
 
 
 def _unnamed(kinds: dict[str, str], score: str | None) -> TextColumns | None:

@@ -127,3 +127,22 @@ def test_classes_are_no_degrees_and_the_accepted_layouts_are_listed():
     with pytest.raises(ValueError) as error:
         find_layout(TypedTable(datasets.Dataset.from_list([{"n": 1}])))
     assert ACCEPTED in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"anchor": 3, "positive": "x", "negative": "y"}, "column 'anchor' holds numbers and must hold a text"),
+        ({"anchor": "a", "positive": "x", "score": "0.8"}, "column 'score' holds texts and must hold a number or a"),
+        (
+            {"anchor": "a", "positive": "x", "negative_2": 5},
+            "column 'negative_2' holds numbers and must hold a text or",
+        ),
+        ({"query": "a", "positive": {"t": 1}, "other": "z"}, "column 'positive' holds something else"),
+        ({"premise": "a", "hypothesis": "b", "label": "neutral"}, "column 'label' holds texts and must hold a number"),
+    ],
+)
+def test_a_named_column_of_another_kind_is_not_passed_over(row, message):
+    """The columns that are left would be read as others: of these the positive as the query."""
+    with pytest.raises(ValueError, match=message):
+        load_biencoder_rows([row], group_size=1)
