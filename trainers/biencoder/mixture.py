@@ -40,7 +40,7 @@ def load_part(entry: DataSetEntry, args: Any, streaming: bool = False) -> Mixtur
     own = (args.symmetric_group_size, args.symmetric_batch_size) if kind.own_sizes else (None, None)
     group_size = entry.group_size or own[0] or args.train_group_size
     loaded = [normalize_rows(table, group_size, entry.task, entry.swap) for table in tables]
-    check_layouts([layout for _, layout in loaded], group_size)
+    check_layouts(tables, [layout for _, layout in loaded], group_size)
     part = MixturePart(
         name=str(entry.name),
         rows=_joined([rows for rows, _ in loaded], entry, args),

@@ -45,8 +45,9 @@ def load_biencoder_rows(
     tables without a column for negatives (pairs) need none.
     """
     check_positive_int("group_size", group_size, "give the number of passages of a query")
-    found = [normalize_rows(table, group_size) for table in load_tables(source, split, streaming, numbers=SCORES)]
-    check_layouts([layout for _, layout in found], group_size)
+    tables = load_tables(source, split, streaming, numbers=SCORES)
+    found = [normalize_rows(table, group_size) for table in tables]
+    check_layouts(tables, [layout for _, layout in found], group_size)
     normalized = [rows for rows, _ in found]
     return datasets.concatenate_datasets(normalized) if len(normalized) > 1 else normalized[0]
 
@@ -62,14 +63,18 @@ def normalize_rows(table: Table, group_size: int, task: str | None = None, swap:
     return table.map(normalize, FEATURES), layout
 
 
-def check_layouts(layouts: Sequence[Layout], group_size: int) -> None:
-    """ValueError for files of one data set that cannot share batches."""
-    scored, pairs = {layout.scored for layout in layouts}, {layout.pair for layout in layouts}
-    if len(scored) > 1 or (len(pairs) > 1 and group_size > 1):
-        kinds = "scored pairs and other rows" if len(scored) > 1 else "pairs and rows with negatives of their own"
+def check_layouts(tables: Sequence[Table], layouts: Sequence[Layout], group_size: int) -> None:
+    """ValueError for files of one data set that cannot share batches: the first and the first other one."""
+    kinds = [
+        "a scored pair" if layout.scored else "a pair" if layout.pair and group_size > 1 else "a query with passages"
+        for layout in layouts
+    ]
+    other = next((number for number, kind in enumerate(kinds) if kind != kinds[0]), None)
+    if other is not None:
+        places = [next(iter(tables[number]), ("The data set", {}))[0] for number in (0, other)]
         raise ValueError(
-            f"The files of one data set hold {kinds}, which do not share batches (group size {group_size}): make a "
-            f"data set of each."
+            f"{places[0]} is {kinds[0]}, and {places[1]} is {kinds[other]}, which do not share batches (group size "
+            f"{group_size}): make a data set of each."
         )
 
 

@@ -1,6 +1,7 @@
 import datasets
 import pytest
 
+from tests.support.files import write_rows
 from trainers.biencoder.columns import ACCEPTED, find_layout
 from trainers.biencoder.rows import load_biencoder_rows, normalize_row, normalize_rows
 from trainers.data.tables import TypedTable
@@ -146,3 +147,14 @@ def test_a_named_column_of_another_kind_is_not_passed_over(row, message):
     """The columns that are left would be read as others: of these the positive as the query."""
     with pytest.raises(ValueError, match=message):
         load_biencoder_rows([row], group_size=1)
+
+
+@pytest.mark.parametrize(
+    ("group_size", "other"), [(2, "b.jsonl, line 1 is a query with passages"), (1, "c.jsonl, line 1 is a scored")]
+)
+def test_files_that_cannot_share_batches_are_named(group_size, other, tmp_path):
+    rows = ({}, {"negative": "c"}, {"score": 0.5})
+    for name, more in zip("abc", rows, strict=True):
+        write_rows(tmp_path / f"{name}.jsonl", [{"anchor": "a", "positive": "b", **more}])
+    with pytest.raises(ValueError, match=rf"a\.jsonl, line 1 is .*{other}.* do not share batches"):
+        load_biencoder_rows(tmp_path, group_size)
