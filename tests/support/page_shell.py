@@ -129,7 +129,7 @@ def call(words: list[str]) -> None:
         program, arguments = "lookback", started(words)
         if "--fsdp" in arguments:  # for several processes alone: tests/test_launch_lines.py starts them
             return
-    if program == "lookback":
+    if program == "lookback" and not arguments[-1].startswith("--help"):  # that ends the process
         run(smaller(arguments))
 
 

@@ -45,10 +45,11 @@ class BiEncoderCollator:
         check_padding(self.pad_token_id, self.padding_side)
 
     def __call__(self, examples: list[Example]) -> Batch:
-        check_examples(examples, "query_ids", "passage_ids")
+        check_examples(examples, "passage_ids")
         _check_groups(examples)
         if self.in_context is not None:
             examples = self.in_context(examples)
+        check_examples(examples, "query_ids", "passage_ids")
         passages = [ids for example in examples for ids in example["passage_ids"]]
         batch: Batch = {
             "query": pad_texts(

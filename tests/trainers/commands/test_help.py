@@ -42,9 +42,10 @@ def options_in(text: str) -> set[str]:
 
 
 def facts(kind: type) -> list[tuple]:
-    """Whatever help tells of a dataclass."""
+    """Whatever help tells of a dataclass; `X | None` as X, which HfArgumentParser makes of it once it has parsed."""
     return [
-        (field.name, field.type, field.default_factory() if callable(field.default_factory) else field.default,
+        (field.name, str(field.type).removesuffix(" | None").removeprefix("<class '").removesuffix("'>"),
+         field.default_factory() if callable(field.default_factory) else field.default,
          dict(field.metadata))
         for field in dataclasses.fields(kind)
     ]  # fmt: skip
