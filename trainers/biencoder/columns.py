@@ -5,6 +5,7 @@ scores, `teacher_scores` (positives first), which `rows.normalize_row` checks.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -139,6 +140,21 @@ def find_layout(table: Table) -> Layout:
     if layout.scored:
         _check_degree(table, kinds, score or "")
     return layout
+
+
+def check_layouts(tables: Sequence[Table], layouts: Sequence[Layout], group_size: int) -> None:
+    """ValueError for files of one data set that cannot share batches: the first and the first other one."""
+    kinds = [
+        "a scored pair" if layout.scored else "a pair" if layout.pair and group_size > 1 else "a query with passages"
+        for layout in layouts
+    ]
+    other = next((number for number, kind in enumerate(kinds) if kind != kinds[0]), None)
+    if other is not None:
+        places = [next(iter(tables[number]), ("The data set", {}))[0] for number in (0, other)]
+        raise ValueError(
+            f"{places[0]} is {kinds[0]}, and {places[1]} is {kinds[other]}, which do not share batches (group size "
+            f"{group_size}): make a data set of each."
+        )
 
 
 def _check_named(kinds: dict[str, str], where: str) -> None:

@@ -12,9 +12,9 @@ from transformers.utils import logging
 
 from ..data.sources import Row, Table, TypedTable, load_tables
 from ..data.transforms import StreamedRows, Transform, TransformedRows
-from .columns import SCORES
+from .columns import SCORES, check_layouts
 from .entries import RETRIEVAL, TASK_TYPES, DataSetEntry, TaskType
-from .rows import check_layouts, normalize_rows
+from .rows import normalize_rows
 
 logger = logging.get_logger(__name__)
 

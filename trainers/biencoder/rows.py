@@ -8,7 +8,6 @@ lists with labels load by their column names (see `columns`).
 
 import hashlib
 import random
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -20,7 +19,7 @@ from modeling_biencoder import BiEncoderConfig
 from modeling_biencoder.encoding_biencoder import tokenize
 
 from ..data.sources import Row, RowError, RowSource, Table, load_tables, optional_text, text_field
-from .columns import SCORES, Layout, find_layout, is_number
+from .columns import SCORES, Layout, check_layouts, find_layout, is_number
 
 LARGEST = 3.4e38  # of float32, in which scores are compared
 FEATURES = datasets.Features(
@@ -61,21 +60,6 @@ def normalize_rows(table: Table, group_size: int, task: str | None = None, swap:
     keywords: dict[str, Any] = {"layout": layout, "group_size": group_size, "task": task, "swap": swap}
     normalize = partial(_normalize, **keywords)
     return table.map(normalize, FEATURES), layout
-
-
-def check_layouts(tables: Sequence[Table], layouts: Sequence[Layout], group_size: int) -> None:
-    """ValueError for files of one data set that cannot share batches: the first and the first other one."""
-    kinds = [
-        "a scored pair" if layout.scored else "a pair" if layout.pair and group_size > 1 else "a query with passages"
-        for layout in layouts
-    ]
-    other = next((number for number, kind in enumerate(kinds) if kind != kinds[0]), None)
-    if other is not None:
-        places = [next(iter(tables[number]), ("The data set", {}))[0] for number in (0, other)]
-        raise ValueError(
-            f"{places[0]} is {kinds[0]}, and {places[1]} is {kinds[other]}, which do not share batches (group size "
-            f"{group_size}): make a data set of each."
-        )
 
 
 def _normalize(row: Row, number: int, layout: Layout, group_size: int, task: str | None, swap: bool) -> Row:
