@@ -274,7 +274,7 @@ def test_bad_input(tmp_path, source, settings, message):
 
 
 @pytest.mark.parametrize(
-    ("others", "message"), [(DUPLICATES, "scored pairs and other rows"), (PAIRS, "pairs and rows with negatives")]
+    ("others", "message"), [(DUPLICATES, "is a scored pair"), (PAIRS, r"b\.jsonl, line 1 is a query with passages")]
 )
 def test_files_of_one_data_set_that_cannot_share_batches(tmp_path, others, message):
     for name, rows in (("a", QUESTIONS), ("b", others)):
