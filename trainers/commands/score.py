@@ -69,12 +69,14 @@ def run_settings(arguments: ScoreArguments, revision: str | None, feedback: Feed
     """Whatever the scores depend on: an interrupted run goes on only if all of it is as it was."""
     left_out = {"data", "output", "overwrite"}
     asked = {name: value for name, value in dataclasses.asdict(arguments).items() if name not in left_out}
-    is_teacher = isinstance(feedback, TeacherFeedback)
-    of_model = feedback.teacher.settings() if is_teacher else _settings_of_lm(feedback.lm)
+    of_model = _settings_of_model(feedback)
     return {**asked, "revision": revision, **of_model, "sha256 of the data": feedback.digest}
 
 
-def _settings_of_lm(lm: SelfRetrievalLM) -> dict[str, Any]:
+def _settings_of_model(feedback: Feedback) -> dict[str, Any]:
+    if isinstance(feedback, TeacherFeedback):
+        return feedback.teacher.settings()
+    lm = feedback.lm
     nested = {"sub_configs", *SelfRetrievalConfig.sub_configs}
     configured = {name: getattr(lm.config, name) for name in SelfRetrievalConfig.__annotations__ if name not in nested}
     return {**configured, "sha256 of the weights": weights_digest(lm.language_model)}
