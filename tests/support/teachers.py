@@ -17,3 +17,16 @@ def save_cross_encoder(folder: Path, family: str = "bert", num_labels: int = 1, 
     model.save_pretrained(folder)
     tiny_tokenizer("right").save_pretrained(folder)
     return str(folder)
+
+
+def save_llm_reranker(folder: Path) -> str:
+    """A causal LM whose logits of "yes" and "no" are the score, as `CrossEncoder` saves it."""
+    from sentence_transformers import CrossEncoder
+
+    tokenizer, lm = tiny_tokenizer("left"), tiny_backbone("qwen")
+    tokenizer.add_tokens(["yes", "no"])
+    lm.resize_token_embeddings(len(tokenizer))
+    lm.save_pretrained(folder / "lm")
+    tokenizer.save_pretrained(folder / "lm")
+    CrossEncoder(str(folder / "lm"), device="cpu").save_pretrained(str(folder / "reranker"))
+    return str(folder / "reranker")

@@ -10,7 +10,7 @@ from modeling_biencoder import BiEncoderModel
 from tests.support.feedback import MANY, ROWS, candidates, save_backbone
 from tests.support.files import read_rows, write_rows
 from tests.support.pretrained import minilm
-from tests.support.teachers import save_cross_encoder
+from tests.support.teachers import save_cross_encoder, save_llm_reranker
 from tests.support.tiny import tiny_backbone, tiny_tokenizer
 from trainers.biencoder.rows import load_biencoder_rows
 from trainers.commands.score import main
@@ -47,6 +47,15 @@ def test_a_cross_encoder_s_scores_are_its_predictions(tmp_path, family, form):
         assert row["teacher_scores"] == pytest.approx(alone, abs=1e-6)
         assert max(alone) - min(alone) > 1e-4
     assert len(load_biencoder_rows(tmp_path / "out.jsonl", group_size=2)) == len(MIXED)
+
+
+def test_a_causal_lm_in_cross_encoder_s_form_is_one(tmp_path):
+    st = pytest.importorskip("sentence_transformers")
+    teacher = save_llm_reranker(tmp_path)
+    model = st.CrossEncoder(teacher, device="cpu")
+    for row in score(tmp_path, teacher):
+        alone = [float(model.predict([(row["query"], text)])[0]) for text in candidates(row)]
+        assert row["teacher_scores"] == pytest.approx(alone, abs=1e-6)
 
 
 @pytest.mark.parametrize("similarity", ["cosine", "dot"])
