@@ -95,12 +95,10 @@ ARGUMENTS = (ScoreArguments, LoadingArguments)
 EXAMPLES = r"""
 # query rows with passages and answers
 lookback score --task qa --data rows.jsonl --output scored.jsonl
-# by a cross-encoder
-lookback score --teacher BAAI/bge-reranker-base --data rows.jsonl --output scored.jsonl
 # documents: rows are made from them
 lookback score --task document --data folder --model runs/srlm --output scored.jsonl
-# on four processes
-accelerate launch --num_processes 4 -m trainers.cli score --data rows.jsonl --output scored.jsonl
+# by a cross-encoder, on four processes
+torchrun --nproc_per_node 4 -m trainers.cli score --teacher runs/reranker --data rows.jsonl --output out.jsonl
 """
 
 

@@ -5,11 +5,9 @@ bi-encoder's those of `model.similarity`.
 """
 
 import json
-import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from pathlib import Path
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -163,11 +161,6 @@ def teacher_kind(source: str, **loading: Any) -> tuple[str, dict[str, Any]]:
         f"--teacher={source!r} is {what} and must be a cross-encoder (...{_CLASSIFIER}, or saved by "
         "sentence-transformers' CrossEncoder) or a bi-encoder: take one, or give a causal LM as --model."
     )
-
-
-def _names_cross_encoder(settings: Path) -> bool:
-    content = json.loads(settings.read_text(encoding="utf-8"))
-    return isinstance(content, dict) and content.get("model_type") == CROSS_ENCODER
 
 
 def _names_cross_encoder(settings: Path) -> bool:
