@@ -22,6 +22,7 @@ from examples.make_data import make_data
 from modeling_biencoder import BiEncoderModel
 from modeling_llara import LlaraForPreTraining
 from tests.support import ROOT
+from tests.support.teachers import save_cross_encoder
 from tests.support.tiny import TEXT, tiny_backbone, tiny_tokenizer
 from trainers.cli import run
 from trainers.embedded.corpus import CodePair
@@ -60,6 +61,7 @@ def fill(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         tokenizer.save_pretrained(folder / name)
     tiny_backbone("bert", lm_head=False).save_pretrained(folder / "BAAI/bge-base-en")
     tokenizer.save_pretrained(folder / "BAAI/bge-base-en")
+    save_cross_encoder(folder / "BAAI/bge-reranker-base")
     backbone = str(folder / "backbone")
     BiEncoderModel.from_backbone(backbone).save_pretrained(folder / "runs/biencoder")
     LlaraForPreTraining.from_backbone(backbone).save_pretrained(folder / "runs/llara-7b")

@@ -1,4 +1,5 @@
-"""`lookback score`: a language model's own feedback, as `teacher_scores` of training rows for the bi-encoder.
+"""`lookback score`: a language model's own feedback, as `teacher_scores` of training rows for the bi-encoder, or a
+teacher's: a cross-encoder or another bi-encoder (`--teacher`).
 
 Query rows: how likely is the answer behind each candidate and the query? Documents (`--task document`): how likely is
 each chunk when an earlier one is looked back at? Several processes share the work under `torchrun` or `accelerate
@@ -20,10 +21,13 @@ from ..data.faithful import ParsedRows, load_faithful_rows
 from ..feedback.documents import Candidates, DocumentFeedback
 from ..feedback.rows import RowFeedback
 from ..feedback.settings import DOCUMENT, ScoreArguments
+from ..feedback.teachers import TeacherFeedback, load_teacher
 from ..jobs.parts import PartFiles, weights_digest
 from ..jobs.processes import on_main_process, start_processes
 from ..models.load import load_srlm, max_positions
 from .parsing import LoadingArguments, parse_arguments
+
+Feedback = RowFeedback | DocumentFeedback | TeacherFeedback
 
 
 def load_scorer(arguments: ScoreArguments, loading: LoadingArguments) -> SelfRetrievalLM:
@@ -61,15 +65,30 @@ def make_feedback(
     return RowFeedback(lm, rows, arguments.task, arguments.target, mean, seed, show_progress)
 
 
-def run_settings(arguments: ScoreArguments, revision: str | None, lm: SelfRetrievalLM, data: str) -> dict[str, Any]:
+def run_settings(arguments: ScoreArguments, revision: str | None, feedback: Feedback) -> dict[str, Any]:
     """Whatever the scores depend on: an interrupted run goes on only if all of it is as it was."""
     left_out = {"data", "output", "overwrite"}
     asked = {name: value for name, value in dataclasses.asdict(arguments).items() if name not in left_out}
+    of_model = _settings_of_model(feedback)
+    return {**asked, "revision": revision, **of_model, "sha256 of the data": feedback.digest}
+
+
+def _settings_of_model(feedback: Feedback) -> dict[str, Any]:
+    if isinstance(feedback, TeacherFeedback):
+        return feedback.teacher.settings()
+    lm = feedback.lm
     nested = {"sub_configs", *SelfRetrievalConfig.sub_configs}
     configured = {name: getattr(lm.config, name) for name in SelfRetrievalConfig.__annotations__ if name not in nested}
-    weights = weights_digest(lm.language_model)
-    digests = {"sha256 of the data": data, "sha256 of the weights": weights}
-    return {**asked, "revision": revision, **configured, **digests}
+    return {**configured, "sha256 of the weights": weights_digest(lm.language_model)}
+
+
+def start_feedback(arguments: ScoreArguments, loading: LoadingArguments, state: PartialState) -> Feedback:
+    """The feedback of the arguments, its model on the process's device, its data checked."""
+    if arguments.teacher is None:
+        return make_feedback(arguments, load_scorer(arguments, loading).to(state.device), state.is_main_process)
+    rows = load_faithful_rows(arguments.data)
+    teacher = load_teacher(arguments.teacher, arguments.batch_size, state.device, **loading.keywords())
+    return TeacherFeedback(teacher, rows, state.is_main_process)
 
 
 ARGUMENTS = (ScoreArguments, LoadingArguments)
@@ -78,8 +97,8 @@ EXAMPLES = r"""
 lookback score --task qa --data rows.jsonl --output scored.jsonl
 # documents: rows are made from them
 lookback score --task document --data folder --model runs/srlm --output scored.jsonl
-# on four processes
-accelerate launch --num_processes 4 -m trainers.cli score --data rows.jsonl --output scored.jsonl
+# by a cross-encoder, on four processes
+torchrun --nproc_per_node 4 -m trainers.cli score --teacher runs/reranker --data rows.jsonl --output out.jsonl
 """
 
 
@@ -87,9 +106,8 @@ def main(argv: list[str]) -> None:
     """Scores, writes the rows and prints how many there are."""
     arguments, loading = parse_arguments(argv, ARGUMENTS, "score", __doc__)
     state = start_processes()
-    lm = load_scorer(arguments, loading).to(state.device)
-    feedback = make_feedback(arguments, lm, state.is_main_process)
-    settings = run_settings(arguments, loading.revision, lm, feedback.digest)
+    feedback = start_feedback(arguments, loading, state)
+    settings = run_settings(arguments, loading.revision, feedback)
     parts = PartFiles(arguments.output)
     done = on_main_process(state, lambda: parts.open(settings, arguments.overwrite))
     left = [group for group in range(feedback.num_groups) if group not in done]
@@ -102,11 +120,9 @@ def main(argv: list[str]) -> None:
         print(f"{count:,} rows in {arguments.output}, {time.perf_counter() - began:.1f} s of scoring{resumed}")
 
 
-def score_share(
-    state: PartialState, feedback: RowFeedback | DocumentFeedback, parts: PartFiles, groups: list[int]
-) -> None:
+def score_share(state: PartialState, feedback: Feedback, parts: PartFiles, groups: list[int]) -> None:
     """Scores this process's share of the groups, each written as soon as it is done."""
     share = groups[state.process_index :: state.num_processes]
-    description = f"LM feedback, process 1 of {state.num_processes}"
+    description = f"Scoring, process 1 of {state.num_processes}"
     for group in tqdm(share, desc=description, unit="group", disable=not state.is_main_process):
         parts.append(state.process_index, group, feedback.score(group))

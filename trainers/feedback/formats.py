@@ -56,7 +56,7 @@ def read_question(row: Row, number: int, task: str | None, target: str, seed: in
     Raises ValueError with the row number for an unknown format and for what is missing, mistyped or blank.
     """
     prompt = _find_prompt(row, number, task)
-    candidates = _candidates(row, number)
+    candidates = read_candidates(row, number)
     query, middle = (
         text_field(row, "query", number),
         (optional_text(row, "context", number) or "") + prompt.before_query,
@@ -88,7 +88,8 @@ def _find_prompt(row: Row, number: int, task: str | None) -> Prompt:
     )
 
 
-def _candidates(row: Row, number: int) -> list[str]:
+def read_candidates(row: Row, number: int) -> list[str]:
+    """`pos` and then `neg`, or the turns of `history`; ValueError with the row number where there are none."""
     candidates = [*_texts(row, "pos", number), *_texts(row, "neg", number)] or _texts(row, "history", number)
     if not candidates:
         raise RowError(number, "there are no candidates; 'pos' and 'neg', or 'history', must hold texts.")

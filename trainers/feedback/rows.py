@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from tqdm.auto import tqdm
@@ -76,13 +77,48 @@ def group_rows(sizes: Sequence[int], least: int) -> list[range]:
     return groups
 
 
-class RowFeedback:
-    """Scores rows in groups, numbered from 0.
+class GroupedRows(ABC):
+    """Rows that are scored in groups, numbered from 0.
+
+    Args:
+        least: a group has that many candidates or more, the last one excepted.
+
+    Raises ValueError with the row number for a row that cannot be scored, all rows being read here.
+    """
+
+    def __init__(self, rows: Sequence[Row], least: int, show_progress: bool = False):
+        self.rows = rows
+        digest, sizes = hashlib.sha256(), []
+        for number in tqdm(range(len(rows)), desc="Checking the rows", unit="row", disable=not show_progress):
+            with placed(rows):
+                sizes.append(self._count(number))
+            digest.update(json.dumps(rows[number], sort_keys=True, default=str).encode())
+        self.digest = digest.hexdigest()
+        self.groups = group_rows(sizes, least)
+        self.num_groups = len(self.groups)
+
+    @abstractmethod
+    def _count(self, number: int) -> int:
+        """Candidates of a row, which is checked."""
+
+    @abstractmethod
+    def _scores(self, numbers: Sequence[int]) -> list[list[float]]:
+        """Of each of the rows the scores of its candidates."""
+
+    def score(self, group: int) -> list[Row]:
+        """The rows of a group, each with `teacher_scores`: one a candidate, positives first, or one a turn."""
+        numbers = self.groups[group]
+        return [
+            {**self.rows[number], "teacher_scores": row_scores}
+            for number, row_scores in zip(numbers, self._scores(numbers), strict=True)
+        ]
+
+
+class RowFeedback(GroupedRows):
+    """Rows scored by a language model.
 
     Args:
         task, target, seed: as `read_question` has them. mean: as `score_questions` has it.
-
-    Raises ValueError with the row number for a row that cannot be scored, all rows being read here.
     """
 
     def __init__(
@@ -95,22 +131,18 @@ class RowFeedback:
         seed: int = 0,
         show_progress: bool = False,
     ):
-        self.lm, self.rows, self.mean = lm, rows, mean
+        self.lm, self.mean = lm, mean
         self.task, self.target, self.seed = task, target, seed
-        digest, sizes = hashlib.sha256(), []
-        for number in tqdm(range(len(rows)), desc="Checking the rows", unit="row", disable=not show_progress):
-            with placed(rows):
-                question = self._question(number)
-                self._check_length(question, number)
-            sizes.append(len(question.candidates))
-            digest.update(json.dumps(rows[number], sort_keys=True, default=str).encode())
-        self.digest = digest.hexdigest()
-        self.groups = group_rows(sizes, BATCHES_A_GROUP * lm.config.chunk_batch_size)
-        self.num_groups = len(self.groups)
+        super().__init__(rows, BATCHES_A_GROUP * lm.config.chunk_batch_size, show_progress)
 
     def _question(self, number: int) -> Question:
         question = read_question(self.rows[number], number, self.task, self.target, self.seed)
         return place_space(question, self.lm.tokenizer)
+
+    def _count(self, number: int) -> int:
+        question = self._question(number)
+        self._check_length(question, number)
+        return len(question.candidates)
 
     def _check_length(self, question: Question, number: int) -> None:
         (length,) = _lengths([question.prompt("") + question.scored], self.lm.tokenizer)
@@ -122,11 +154,5 @@ class RowFeedback:
                 f"--context_window_size, or leave the row out.",
             )
 
-    def score(self, group: int) -> list[Row]:
-        """The rows of a group, each with `teacher_scores`: one a candidate, positives first, or one a turn."""
-        numbers = self.groups[group]
-        scores = score_questions(self.lm, [self._question(number) for number in numbers], self.mean)
-        return [
-            {**self.rows[number], "teacher_scores": row_scores}
-            for number, row_scores in zip(numbers, scores, strict=True)
-        ]
+    def _scores(self, numbers: Sequence[int]) -> list[list[float]]:
+        return score_questions(self.lm, [self._question(number) for number in numbers], self.mean)

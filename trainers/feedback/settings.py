@@ -1,6 +1,6 @@
 """What `lookback score` is told."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from hub_cards.travelling.checks import check_fields, shown
 
@@ -8,9 +8,12 @@ from ..base.arguments import MOST
 from ..data.sources import check_source
 from ..embedded import BACKBONE_FOLDER
 from ..jobs.parts import check_new, check_output
+from ..jobs.places import check_model_name
 from .formats import PROMPTS, TARGETS
 
 DOCUMENT = "document"
+# What another teacher than a language model takes.
+OF_TEACHERS = ("data", "output", "teacher", "batch_size", "overwrite")
 
 
 @dataclass
@@ -26,6 +29,13 @@ class ScoreArguments:
         default=str(BACKBONE_FOLDER),
         metadata={
             "help": "Hub id or folder of a SelfRetrievalLM, or of any causal LM. Default: the embedded backbone."
+        },
+    )
+    teacher: str | None = field(
+        default=None,
+        metadata={
+            "help": "Hub id or folder of a cross-encoder (sentence-transformers) or bi-encoder that scores rows in "
+            "place of the language model (docs/teachers.md)."
         },
     )
     task: str | None = field(
@@ -76,7 +86,17 @@ class ScoreArguments:
         if self.bm25_candidates + self.random_candidates < 2:
             pair = f"--bm25_candidates={self.bm25_candidates} and --random_candidates={self.random_candidates}"
             raise ValueError(f"{pair} must be at least 2 together, as one key teaches nothing: raise one of them.")
+        self._check_teacher()
         check_output(self.output, data=self.data)
         if not self.overwrite:
             check_new(self.output)
         check_source(self.data)
+
+    def _check_teacher(self) -> None:
+        check_model_name("--teacher", self.teacher)
+        for one in fields(self) if self.teacher is not None else ():
+            if one.name not in OF_TEACHERS and (value := getattr(self, one.name)) != one.default:
+                raise ValueError(
+                    f"--{one.name}={value!r} is for a language model's feedback, and --teacher={self.teacher!r} "
+                    "scores query and candidates as they are: leave it out."
+                )
