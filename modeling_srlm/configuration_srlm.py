@@ -26,6 +26,7 @@ ORDER_METHODS = ("sequential", "relevance")
 INTEGRATE_METHODS = ("concat", "replace")
 MOST = 2**31 - 1  # of tokens, keys and inputs
 MOST_FUSION = 1_000_000  # with more, ranks beside each other would give one score in float32
+LONGEST_TEXT = 2**17  # tokens; a tool that takes the logits of all of them has 4 bytes for each word of the vocabulary
 MOST_SEED = 2**62  # the number of a target is added to it, and torch takes 64 bits
 
 
@@ -134,6 +135,11 @@ class SelfRetrievalConfig(FolderlessConfig, PreTrainedConfig):
         self._check_room()
 
     @property
+    def n_positions(self) -> int:
+        """Tokens of a text for tools that cut theirs at a length which they find here: the backbone's is no limit."""
+        return LONGEST_TEXT
+
+    @property
     def bos_id(self) -> int | None:
         """The backbone's BOS token."""
         return getattr(self.text_config, "bos_token_id", None)
@@ -184,6 +190,21 @@ class SelfRetrievalConfig(FolderlessConfig, PreTrainedConfig):
                 f"{self.value_size} tokens need {needed} positions; the backbone has {positions}. "
                 f"Lower context_window_size, key_num or chunk_size, or use integrate_method='replace'."
             )
+
+
+def hide_positions(config: SelfRetrievalConfig) -> None:
+    """Lets lm-evaluation-harness find `n_positions` of `config`, not the positions of the backbone.
+
+    It takes `config.text_config or config` (0.4.13), so that the former is false here, and the same in all else; a
+    copy is plain again. This can go when the harness asks the configuration of the model first.
+    """
+    kind = type(config.text_config)
+
+    def plain(self: Any, protocol: Any) -> tuple[Any, ...]:
+        return object.__new__, (kind,), vars(self)
+
+    own = {"__bool__": lambda self: False, "__reduce_ex__": plain, "__module__": kind.__module__}
+    config.text_config.__class__ = type(kind.__name__, (kind,), {**own, "__qualname__": kind.__qualname__})
 
 
 SelfRetrievalConfig.register_for_auto_class()
