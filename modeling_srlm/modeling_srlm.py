@@ -5,7 +5,6 @@ keys, and the best keys' values (a chunk and the one after it) go into the input
 semantics are those of LLM-Embedder's long-range language modelling (Zhang et al., 2023, arXiv 2310.07554).
 """
 
-import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -22,7 +21,7 @@ from transformers import (
 from .chat_srlm import ChatReply, Message, answer_chat
 from .checks_srlm import typed
 from .components_srlm import from_components
-from .configuration_srlm import SelfRetrievalConfig, hide_positions
+from .configuration_srlm import SelfRetrievalConfig
 from .dialogue_srlm import score_answers, score_continuations
 from .documents_srlm import perplexity, run_documents
 from .encoding_srlm import EmbeddingCache
@@ -81,11 +80,6 @@ class SelfRetrievalLM(TwoTokenizers, GenerationMixin):
             config: settings of [`SelfRetrievalConfig`]; also `dtype`, for both.
         """
         return from_components(cls, model, tokenizer, retriever, model_kwargs, retriever_kwargs, config)
-
-    def _remember_source(self, source: str | os.PathLike, keywords: dict[str, Any]) -> None:
-        super()._remember_source(source, keywords)
-        if __name__.startswith("transformers_modules"):  # in a tool that knows the Hub, not Lookback
-            hide_positions(self.config)
 
     def get_input_embeddings(self) -> nn.Module:
         return self.language_model.get_input_embeddings()

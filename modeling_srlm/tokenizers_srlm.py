@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from .configuration_srlm import hide_positions
 from .repository_srlm import CompleteRepository, load_tokenizer
 from .retriever_srlm import NestedRetriever
 
@@ -28,6 +29,8 @@ class TwoTokenizers(CompleteRepository):
 
     def _remember_source(self, source: str | os.PathLike, keywords: dict[str, Any]) -> None:
         super()._remember_source(source, keywords)
+        if __name__.startswith("transformers_modules"):  # in a tool that knows the Hub, not Lookback
+            hide_positions(self.config)
         if isinstance(self.retriever, NestedRetriever) and self._tokenizer_source is not None:
             self.retriever.load_tokenizer = partial(
                 load_tokenizer, *self._tokenizer_source, RETRIEVER_TOKENIZER_FOLDER
