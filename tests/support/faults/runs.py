@@ -119,7 +119,7 @@ def server() -> Iterator[Server]:
     finally:
         assert process.stdin is not None
         process.stdin.close()
-        process.wait(10)
+        process.wait(LIMIT)
 
 
 def files(folder: Path) -> list[str]:
