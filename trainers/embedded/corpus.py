@@ -10,6 +10,7 @@ import sysconfig
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from pydoc_data.topics import topics
 from typing import NamedTuple
 
 HOLDOUT_MODULES = (
@@ -88,6 +89,23 @@ def _copied_share(text: str, known: set[str]) -> float:
 def _tests_holdout(name: str) -> bool:
     parts = {part.removesuffix(".py") for part in Path(name).parts}
     return any({f"test_{module.lstrip('_')}", f"test_{module}"} & parts for module in HOLDOUT_MODULES)
+
+
+def language_reference(min_chars: int) -> list[Document]:
+    """Prose: the topics of Python's language reference, as `help()` shows them, joined to texts of `min_chars` or more.
+
+    Each is named by its first topic. What is left at the end is no text of its own.
+    """
+    texts: list[Document] = []
+    joined: list[str] = []
+    first = ""
+    for name, topic in sorted(topics.items()):
+        first = first or name
+        joined.append(topic)
+        if sum(map(len, joined)) >= min_chars:
+            texts.append(Document(first, "\n\n".join(joined)))
+            joined, first = [], ""
+    return texts
 
 
 def installed_packages(max_chars: int, seed: int = 0) -> list[Document]:

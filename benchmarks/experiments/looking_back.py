@@ -1,0 +1,130 @@
+"""What looking back is worth on real models, recomputed exactly or with kept states, each method on the same targets.
+
+Run it with `python -m benchmarks.experiments.looking_back --output runs/looking_back.jsonl`. SmolLM2-135M with
+all-MiniLM-L6-v2 as its retriever scores the last tokens of long texts of two kinds: modules of the standard library
+(code), and Python's language reference (prose). Each result is a line of the output, so the same command goes on where
+it was interrupted. The table gives each method's perplexity and its change from `no` of the exact mode, with a 95 %
+interval by paired bootstrap over the texts. Settings are chosen with `--split development`, on other texts.
+"""
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import bootstrap
+from transformers import logging
+
+from modeling_srlm import SelfRetrievalLM
+from trainers.embedded.corpus import Document, language_reference, standard_library
+from trainers.embedded.pretrained import minilm, smollm2
+from trainers.perplexity.measure import compare_methods, tokenize_texts
+
+METHODS = ("no", "random", "bm25", "dense", "hybrid", "self")
+DEVELOPMENT = ("argparse.py", "tarfile.py", "assert", "attribute-references")  # the settings were tried on these
+PROSE_CHARS = 27_000
+SETTINGS = ("model", "length", "scored", "context_window_size", "chunk_size", "key_num", "num_sink_tokens")
+Result = dict[str, Any]
+
+
+def texts_of(kind: str, split: str) -> list[Document]:
+    """The texts of a kind, "code" or "prose", of one split."""
+    found = standard_library("holdout") if kind == "code" else language_reference(PROSE_CHARS)
+    return [document for document in found if (document.name in DEVELOPMENT) == (split == "development")]
+
+
+def build(options: argparse.Namespace) -> SelfRetrievalLM:
+    """The language model with its retriever, in either mode."""
+    source, keywords = smollm2() if options.model is None else (options.model, None)
+    model_kwargs = {} if keywords is None else {"gguf_file": keywords}
+    names = ("context_window_size", "chunk_size", "key_num", "num_sink_tokens")
+    settings = {name: getattr(options, name) for name in names}
+    return SelfRetrievalLM.from_components(
+        source, retriever=minilm(), model_kwargs=model_kwargs, target_size=options.scored, dtype="float32", **settings
+    )
+
+
+def measure(options: argparse.Namespace, known: list[Result]) -> Iterator[Result]:
+    """A result for each text, mode and method that is not known; a text is done before the next is begun."""
+    settings = {name: getattr(options, name) for name in SETTINGS}
+    model = build(options)
+    chosen = [texts_of(kind, options.split)[: options.texts] for kind in options.kinds]
+    for number in range(max(map(len, chosen))):
+        for kind, texts in zip(options.kinds, chosen, strict=True):
+            if number >= len(texts):
+                continue
+            tokens = tokenize_texts([texts[number].text], model.tokenizer)[0][: options.length]
+            for mode, method in ((mode, method) for mode in options.modes for method in options.methods):
+                row = {"kind": kind, "text": texts[number].name, "mode": mode, "method": method, **settings}
+                if not any(row.items() <= result.items() for result in known):
+                    yield {**row, **_score(model, mode, method, tokens, options.scored)}
+
+
+def _score(model: SelfRetrievalLM, mode: str, method: str, tokens: Any, scored: int) -> Result:
+    model.config.reuse_states = mode == "reuse"
+    began = time.perf_counter()
+    (result,) = compare_methods(model, [tokens], [method], scored)
+    seconds = time.perf_counter() - began
+    return {"loss": math.log(result.perplexity), "tokens": result.outputs[0].num_scored_tokens, "seconds": seconds}
+
+
+def table(results: Sequence[Result]) -> list[str]:
+    """Markdown: kind, mode and method, with perplexity, its range over the texts, and the change from exact `no`."""
+    lines = [
+        "| texts | mode | method | perplexity (range over texts) | change (95 % interval) | seconds a text |",
+        "|---|---|---|---|---|---|",
+    ]
+    groups = dict.fromkeys((row["kind"], row["mode"], row["method"]) for row in results)
+    for kind, mode, method in groups:
+        rows = {row["text"]: row for row in results if (row["kind"], row["mode"], row["method"]) == (kind, mode, method)}
+        base = {row["text"]: row for row in results if (row["kind"], row["mode"], row["method"]) == (kind, "exact", "no")}
+        losses = np.array([row["loss"] for row in rows.values()])
+        spread = f"{math.exp(losses.mean()):.2f} ({math.exp(losses.min()):.2f} to {math.exp(losses.max()):.2f})"
+        pairs = [(rows[text]["loss"], base[text]["loss"]) for text in rows if text in base]
+        seconds = np.mean([row["seconds"] for row in rows.values()])
+        lines.append(f"| {len(rows)} {kind} | {mode} | {method} | {spread} | {change(pairs)} | {seconds:.0f} |")
+    return lines
+
+
+def change(pairs: Sequence[tuple[float, float]]) -> str:
+    """Relative change of the perplexity, from (loss, loss before) of each text."""
+    differences = np.array([after - before for after, before in pairs])
+    if len(differences) < 2 or not differences.any():
+        return ""
+    low, high = bootstrap((differences,), np.mean, n_resamples=9999, rng=0, method="percentile").confidence_interval
+    return f"{math.expm1(differences.mean()):+.1%} ({math.expm1(low):+.1%} to {math.expm1(high):+.1%})"
+
+
+def main() -> None:
+    """Measures what is missing, a line a result, and prints the table of all that the output holds at these settings."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", type=Path, required=True, help="JSON lines; what stands there is not done again")
+    parser.add_argument("--model", help="another language model than SmolLM2-135M: a folder or Hub id")
+    parser.add_argument("--split", choices=("test", "development"), default="test")
+    parser.add_argument("--kinds", nargs="+", choices=("code", "prose"), default=["code", "prose"])
+    parser.add_argument("--modes", nargs="+", choices=("exact", "reuse"), default=["exact", "reuse"])
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--texts", type=int, default=12, help="texts of each kind, at most")
+    for name, value in (("length", 6144), ("scored", 512), ("context_window_size", 1024), ("chunk_size", 64)):
+        parser.add_argument(f"--{name}", type=int, default=value)
+    for name, value in (("key_num", 8), ("num_sink_tokens", 4)):
+        parser.add_argument(f"--{name}", type=int, default=value)
+    options = parser.parse_args()
+    logging.set_verbosity_error()
+    known = [json.loads(line) for line in options.output.read_text().splitlines()] if options.output.exists() else []
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    for result in measure(options, known):
+        with options.output.open("a") as file:
+            file.write(json.dumps(result) + "\n")
+        known.append(result)
+    settings = {name: getattr(options, name) for name in SETTINGS}
+    names = {document.name for kind in options.kinds for document in texts_of(kind, options.split)}
+    print("\n".join(table([row for row in known if settings.items() <= row.items() and row["text"] in names])))
+
+
+if __name__ == "__main__":
+    main()
