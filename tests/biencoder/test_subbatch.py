@@ -6,6 +6,7 @@ from peft import LoraConfig
 
 from modeling_biencoder import BiEncoderModel, Objectives
 from modeling_biencoder.subbatch_biencoder import embed_in_parts, split_rows
+from tests.support import quick_first
 from tests.support.tiny import random_ids, tiny_backbone
 from trainers import add_adapter
 
@@ -54,7 +55,7 @@ def test_the_gradient_is_that_of_the_whole_batch(family: str, side: str, size: i
 
 
 @pytest.mark.parametrize("objectives", [Objectives(), ALL, Objectives(distillation_weight=0.0, margin_mse_weight=1.0)])
-@pytest.mark.parametrize("kind", ["full", "lora", "checkpointing", "lora and checkpointing"])
+@pytest.mark.parametrize("kind", quick_first(["lora and checkpointing", "full", "lora", "checkpointing"]))
 @pytest.mark.parametrize("in_batch", [True, False])
 def test_dropout_is_replayed(monkeypatch, objectives: Objectives, kind: str, in_batch: bool) -> None:
     """Uncached is the same parts in the same order, with all their activations kept: the same random numbers."""

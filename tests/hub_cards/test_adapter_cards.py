@@ -7,6 +7,7 @@ import torch
 from huggingface_hub import ModelCard
 from peft import LoraConfig
 
+from tests.support import quick_first
 from tests.support.adapted import outputs, plain_backbone, trainer
 from trainers.demo.fresh_process import run_without_lookback
 
@@ -63,7 +64,7 @@ def test_on_a_complete_base_without_lookback(tmp_path):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", quick_first(FAMILIES))
 def test_on_a_plain_backbone_with_lookback(tmp_path, family, kind):
     model = adapted(family, tmp_path / "here", KINDS[kind], complete=False)
     code = code_of(tmp_path / "here" / "run").replace("path/to/its/base", str(tmp_path / "here" / "lm"))

@@ -7,6 +7,7 @@ import torch
 from huggingface_hub import ModelCard
 
 from hub_cards import push
+from tests.support import quick_first
 from tests.support.families import build
 from tests.support.loopback_hub import environment
 from tests.support.loopback_hub.fixtures import read
@@ -29,7 +30,7 @@ def compare(texts):
 """
 
 
-@pytest.mark.parametrize("family", PRINTED)
+@pytest.mark.parametrize("family", quick_first(PRINTED))
 def test_the_code_of_the_card_runs_without_lookback(family, tmp_path):
     folder = tmp_path / "repo"
     build(family).save_pretrained(folder)
@@ -49,6 +50,7 @@ def test_push_of_a_model_sends_a_whole_repo_that_names_itself(hub):
     assert 'from_pretrained("user/name"' in card and "\n# name\n" in card
 
 
+@pytest.mark.slow
 def test_sentence_transformers_takes_a_pushed_repo_without_lookback(hub, tmp_path):
     """Its code comes from the Hub, too: every file that the module needs is found and fetched."""
     pytest.importorskip("sentence_transformers")

@@ -13,6 +13,7 @@ from hub_cards.travelling.saving import is_folder
 from modeling_biencoder import BiEncoderModel
 from modeling_llara import LlaraForPreTraining
 from modeling_srlm import SelfRetrievalLM
+from tests.support import quick_first
 from tests.support.adapted import plain_backbone
 from tests.support.beir import write_beir
 from tests.support.files import write_rows
@@ -211,9 +212,7 @@ def home(tmp_path):
     ("family", "rank"),
     [
         ("biencoder", 4),
-        ("llara", 0),
-        ("srlm", 4),
-        *(pytest.param(*one, marks=pytest.mark.slow) for one in (("biencoder", 0), ("llara", 4), ("srlm", 0))),
+        *quick_first([("llara", 0), ("srlm", 4), ("biencoder", 0), ("llara", 4), ("srlm", 0)]),
     ],
 )
 def test_a_training_names_no_folder_in_what_it_pushes_and_saves(hub, home, family, rank):

@@ -100,6 +100,7 @@ def with_other_code(folder: Path, into: Path) -> Path:
     return into
 
 
+@pytest.mark.slow
 def test_repos_with_different_code_run_their_own_in_one_process(tmp_path, hub):
     for family in FAMILIES:
         shutil.copytree(FIXTURES / "format_1" / family, tmp_path / family)

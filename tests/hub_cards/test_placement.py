@@ -13,6 +13,7 @@ from packaging.version import Version
 from modeling_biencoder import BiEncoderModel
 from modeling_llara import LlaraForPreTraining
 from modeling_srlm import SelfRetrievalLM
+from tests.support import quick_first
 from tests.support.families import build
 from tests.support.srlm import build as build_with_prompts
 from tests.support.tiny import TEXT, random_ids, tiny_backbone, tiny_tokenizer
@@ -102,7 +103,9 @@ OUTPUTS: dict[str, Callable[[Any], list[Any]]] = {
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("where", ["embeddings", *(pytest.param(name, marks=all_on_disk) for name in ("all", "auto"))])
+@pytest.mark.parametrize(
+    "where", ["embeddings", *(pytest.param(name, marks=[all_on_disk, pytest.mark.slow]) for name in ("all", "auto"))]
+)
 @torch.no_grad()
 def test_offloaded_weights_change_nothing(family, where, tmp_path):
     model = build(family)
@@ -117,7 +120,7 @@ def test_offloaded_weights_change_nothing(family, where, tmp_path):
     [
         pytest.param("gpt2", "bert", marks=[all_on_disk, pytest.mark.slow]),
         pytest.param("opt", "gpt2", marks=[all_on_disk, pytest.mark.slow]),
-        ("gemma", "qwen"),
+        pytest.param("gemma", "qwen", marks=pytest.mark.slow),
     ],
 )  # fmt: skip
 @torch.no_grad()
@@ -294,7 +297,7 @@ def test_weights_that_are_given_keep_their_precisions():
     assert precisions(loaded) == precisions(model)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", quick_first(FAMILIES))
 @torch.no_grad()
 def test_a_model_that_accelerate_offloads(family, tmp_path):
     wanted, model = OUTPUTS[family](build(family).eval()), build(family).eval()

@@ -36,6 +36,7 @@ def trained(folder: Path, model, peft_config=None, **settings) -> BiEncoderTrain
     return trainer
 
 
+@pytest.mark.slow
 def test_the_families_by_every_way(hub, tmp_path, capsys, caplog, monkeypatch):
     """Sharded, a resized vocabulary, tied and untied, a nested retriever, private, pinned, adapters alone."""
     monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)

@@ -10,6 +10,7 @@ from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from modeling_srlm import SelfRetrievalLM
+from tests.support import quick_first
 from tests.support.loopback_hub.fixtures import read
 from tests.support.round_trips import Case, build, fingerprint, load_all
 from tests.support.training import PAIRS, PASSAGES, SENTENCES, arguments
@@ -49,7 +50,7 @@ def validate(card, hub):
     hf_raise_for_status(get_session().post(f"{hub.endpoint}/api/validate-yaml", json=body))
 
 
-@pytest.mark.parametrize("adapter", [False, True])
+@pytest.mark.parametrize("adapter", quick_first([True, False]))
 @pytest.mark.parametrize("family", KINDS)
 def test_the_card_on_the_hub_is_valid_and_has_the_figures(hub, tmp_path, family, adapter):
     model = "user/base" if adapter else None

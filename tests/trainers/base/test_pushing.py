@@ -10,6 +10,7 @@ from transformers.trainer_jit_checkpoint import CheckpointManager
 
 from hub_cards import TransferError, pull
 from modeling_biencoder import BiEncoderModel
+from tests.support import quick_first
 from tests.support.loopback_hub import Fault
 from tests.support.loopback_hub.fixtures import commit, read
 from tests.support.tiny import tiny_backbone, tiny_tokenizer
@@ -30,7 +31,7 @@ def pushed(hub, revision: str = "main") -> set[str]:
     return set(hub.repos["user/repo"].files(revision))
 
 
-@pytest.mark.parametrize("strategy", ["end", "every_save", "checkpoint", "all_checkpoints"])
+@pytest.mark.parametrize("strategy", quick_first(["all_checkpoints", "end", "every_save", "checkpoint"]))
 def test_every_strategy_sends_what_it_says_and_pickles_only_to_resume(hub, tmp_path, strategy):
     trainer = make_trainer(tmp_path / "out", hub_strategy=strategy, hub_always_push=True)
     trainer.train()

@@ -76,6 +76,7 @@ def test_evaluation_gives_the_plain_precision(tmp_path, family, batch_size):
     assert set(expected) == {name for name in metrics if "precision" in name}
 
 
+@pytest.mark.slow
 def test_it_rises_with_training_and_leaves_training_as_it_is(tmp_path):
     settings = {"max_steps": 12, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
     settings |= {"evaluation": PASSAGES, "precision_k": 4}

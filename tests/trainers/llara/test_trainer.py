@@ -4,6 +4,7 @@ import torch
 from transformers import TrainingArguments
 
 from modeling_llara import LlaraForPreTraining
+from tests.support import quick_first
 from tests.support.tiny import tiny_backbone, tiny_tokenizer
 from tests.support.training import PASSAGES, arguments, assert_moved, assert_same_weights, logged, weights
 from trainers import LlaraTrainer, LlaraTrainingArguments
@@ -36,7 +37,7 @@ def test_logged_loss_is_the_weighted_sum_of_its_components(tmp_path):
         assert loss == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("micro_batch", [1, 2])
+@pytest.mark.parametrize("micro_batch", quick_first([2, 1]))
 def test_accumulation_equals_the_big_batch(tmp_path, micro_batch):
     """Rows of unequal lengths, some without a predict target: a mean of the micro-batches' means would differ."""
     settings = {"optim": "sgd", "max_grad_norm": 0.0, "max_steps": 3, "learning_rate": 0.5}
@@ -77,7 +78,7 @@ def test_evaluation_during_training_and_by_name(tmp_path):
     assert len(logged(trainer, "ar_loss")) == 2
 
 
-@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("streaming", quick_first([False, True]))
 def test_resumed_run_ends_in_the_same_weights(tmp_path, streaming):
     rows = datasets.Dataset.from_list(PASSAGES)
     rows = rows.to_iterable_dataset() if streaming else rows

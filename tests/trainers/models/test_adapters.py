@@ -7,6 +7,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 
 from modeling_biencoder import BiEncoderModel
 from modeling_llara import LlaraForPreTraining
+from tests.support import quick_first
 from tests.support.srlm import build as build_srlm
 from tests.support.tiny import random_ids, tiny_backbone, tiny_tokenizer
 from tests.support.training import (
@@ -47,7 +48,7 @@ def biencoder_trainer(folder, family="llama", **settings):
     return BiEncoderTrainer(biencoder_model(family), args, PAIRS, PAIRS, peft_config=LoraConfig(r=4))
 
 
-@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("tied", quick_first([True, False]))
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_llara_trains_the_new_rows_alone_and_the_checkpoint_has_them(tmp_path, family, tied):
     trainer = llara_trainer(tmp_path, llara_model(family, tied), save_strategy="steps", save_steps=4)
