@@ -99,6 +99,11 @@ def _on_grid_of_prompt(document: Document, prompt: int) -> Document:
     return Document(tokens, labels, size, (prompt + -prompt % size) // size)
 
 
+def on_own_grid(document: Document) -> Document:
+    """The document filled up to the end of a chunk, on the grid that begins with its first token."""
+    return _on_grid_of_prompt(document, 0)
+
+
 def block_size(document: Document, window_size: int, target_size: int | None, max_target_size: int) -> int:
     """Tokens of a block: `target_size`; or the labelled span if one window can score it, else half of the window."""
     if target_size is not None:

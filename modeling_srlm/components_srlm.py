@@ -20,6 +20,7 @@ from .backbones_srlm import load_backbone_weights, tokenizer_place
 from .checks_srlm import shown
 from .configuration_srlm import SelfRetrievalConfig
 from .loading_srlm import backbone_keywords, refuse_pickles
+from .planning_srlm import proven_states
 from .pooling_srlm import dense_layers, drop_pooler
 from .published_srlm import check_tokens, published_parts
 from .retriever_srlm import SETTING_NAMES, TextEncoder
@@ -90,6 +91,7 @@ def from_components(
     if model.generation_config is not None:
         built.generation_config = copy.deepcopy(model.generation_config)
     _attach_retriever(built, retriever, nested)
+    proven_states(built)
     return built.train(model.training)
 
 

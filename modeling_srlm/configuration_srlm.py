@@ -15,6 +15,7 @@ from .checks_srlm import (
     check_token_ids,
 )
 from .format_srlm import check_format
+from .limits_srlm import check_reuse
 from .loading_srlm import CONFIG_KEYWORDS, part_config
 from .retriever_srlm import SETTING_NAMES, RetrieverSettings
 from .saving_srlm import FolderlessConfig
@@ -57,6 +58,14 @@ class SelfRetrievalConfig(FolderlessConfig, PreTrainedConfig):
         bm25_k1, bm25_b: BM25's saturation and length normalisation.
         fusion_constant: of `hybrid`: a key's score is the sum of 1 / (fusion_constant + rank).
         seed: of the `random` method.
+        reuse_states: every text goes through the model once; what it looks back at are the keys and values that were
+            computed then. A chunk then costs its own C tokens, whatever k and W are.
+        num_sink_tokens: with `reuse_states`: first tokens of a text that stay before the window when it has moved on.
+        store_place: where states are kept: "device" (the model's), "cpu", or "disk" (a memory-mapped file without a
+            name in the folder for temporary files).
+        store_dtype: "float32", "bfloat16" or "int8"; None keeps the states' own.
+        store_limit: most tokens of a text whose states are kept, or a text such as "2GB" for bytes; those that were
+            not looked back at for longest are computed again when they are needed. None: no limit.
 
     Raises ValueError for an unknown keyword, an unknown method, or sizes that do not fit each other or the backbone.
     """
@@ -84,6 +93,11 @@ class SelfRetrievalConfig(FolderlessConfig, PreTrainedConfig):
     bm25_k1: float = 1.5
     bm25_b: float = 0.75
     seed: int = 42
+    reuse_states: bool = False
+    num_sink_tokens: int = 4
+    store_place: str = "cpu"
+    store_dtype: str | None = None
+    store_limit: int | str | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         kwargs["lookback_format"] = check_format(kwargs.get("lookback_format"))
@@ -132,6 +146,7 @@ class SelfRetrievalConfig(FolderlessConfig, PreTrainedConfig):
                     f"{name}={value} must divide into chunks of chunk_size={self.chunk_size}: try {fitting}."
                 )
         self._check_prefixes()
+        check_reuse(self)
         self._check_room()
 
     @property
@@ -148,6 +163,12 @@ class SelfRetrievalConfig(FolderlessConfig, PreTrainedConfig):
     def value_size(self) -> int:
         """Tokens that one retrieved key brings: its chunk and the chunk after it."""
         return 2 * self.chunk_size
+
+    @property
+    def stream_positions(self) -> int:
+        """With `reuse_states`, the positions that a text of any length needs: sinks, values, window and a chunk."""
+        added = 0 if self.integrate_method == "replace" else self.key_num * self.value_size
+        return self.num_sink_tokens + int(self.add_bos) + added + self.context_window_size + self.chunk_size
 
     @property
     def max_target_size(self) -> int:
@@ -184,6 +205,8 @@ class SelfRetrievalConfig(FolderlessConfig, PreTrainedConfig):
         positions = getattr(self.text_config, "max_position_embeddings", None)
         added = 0 if self.retrieval_method == "no" or self.integrate_method == "replace" else self.key_num
         needed = self.context_window_size + added * self.value_size + int(self.add_bos)
+        if self.reuse_states:
+            needed += self.num_sink_tokens + self.chunk_size
         if positions is not None and needed > positions:
             raise ValueError(
                 f"context_window_size {self.context_window_size} and key_num {added} retrieved values of "

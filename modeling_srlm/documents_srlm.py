@@ -15,6 +15,7 @@ from .inputs_srlm import check_prompt_length, warn_of_padding
 from .output_srlm import LogitsBuffer, Row, SelfRetrievalOutput, pad_rows, retrieval_fields
 from .planning_srlm import Plan
 from .retrieval_srlm import arrange
+from .reuse_srlm import run_reusing, streamed_rows
 from .scoring_srlm import run_inputs, sum_dtype, token_losses
 from .selection_srlm import KeySelector
 
@@ -40,12 +41,24 @@ def run_documents(
         check_prompt_length(prompt_length, input_ids, attention_mask)
     elif attention_mask is None and input_ids.shape[1] >= plan.config.max_target_size:
         warn_of_padding(input_ids, labels, plan.config.get_text_config())
-    documents = split_rows(input_ids, attention_mask, labels, plan.config.chunk_size, prompt_length)
-    rows = [Row(document, plan.cut(document), plan.config.key_num) for document in documents]
+    rows = _rows(plan, input_ids, attention_mask, labels, prompt_length)
     logits = LogitsBuffer(input_ids, attention_mask)
     if labels is None:
         return _all_logits(plan, rows, logits)
     return _score(plan, rows, logits if output_logits else None, show_progress)
+
+
+def _rows(
+    plan: Plan,
+    input_ids: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    labels: torch.Tensor | None,
+    prompt_length: int | None,
+) -> list[Row]:
+    if plan.config.reuse_states:  # on a grid that is the same wherever a prompt ended
+        return [*streamed_rows(plan, input_ids, attention_mask, labels)]
+    documents = split_rows(input_ids, attention_mask, labels, plan.config.chunk_size, prompt_length)
+    return [Row(document, plan.cut(document), plan.config.key_num) for document in documents]
 
 
 def _score(plan: Plan, rows: list[Row], logits: LogitsBuffer | None, show_progress: bool) -> SelfRetrievalOutput:
@@ -58,7 +71,7 @@ def _score(plan: Plan, rows: list[Row], logits: LogitsBuffer | None, show_progre
         total, count = total + losses.sum(dtype=total.dtype), count + len(losses)
         bar.update(len(losses))
         if logits is not None:
-            logits.add(item, item_logits)
+            logits.add(item, item_logits, rows[item.row].shift)
     bar.close()
     if not count:
         raise ValueError("the only label stands on a row's first token, which nothing predicts; label a later one.")
@@ -73,11 +86,13 @@ def _score(plan: Plan, rows: list[Row], logits: LogitsBuffer | None, show_progre
 
 def _all_logits(plan: Plan, rows: list[Row], logits: LogitsBuffer) -> SelfRetrievalOutput:
     for item, item_logits in _run(plan, rows):
-        logits.add(item, item_logits)
+        logits.add(item, item_logits, rows[item.row].shift)
     return SelfRetrievalOutput(logits=logits.build(), **retrieval_fields(rows))
 
 
 def _run(plan: Plan, rows: list[Row]) -> Iterator[tuple[ModelInput, torch.Tensor]]:
+    if plan.config.reuse_states:
+        return run_reusing(plan, rows)  # type: ignore[arg-type]
     return run_inputs(plan.language_model, _inputs(plan, rows), plan.config.chunk_batch_size)
 
 

@@ -5,6 +5,7 @@ keys, and the best keys' values (a chunk and the one after it) go into the input
 semantics are those of LLM-Embedder's long-range language modelling (Zhang et al., 2023, arXiv 2310.07554).
 """
 
+import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -29,7 +30,7 @@ from .generation_srlm import RetrievalState, prepare_generation
 from .inputs_srlm import check_inputs, is_dialogue
 from .oracle_srlm import score_candidates
 from .output_srlm import SelfRetrievalOutput
-from .planning_srlm import Plan
+from .planning_srlm import Plan, proven_states
 from .retriever_srlm import NestedRetriever, TextEncoder
 from .tokenizers_srlm import TwoTokenizers
 
@@ -56,6 +57,7 @@ class SelfRetrievalLM(TwoTokenizers, GenerationMixin):
         self.language_model = AutoModelForCausalLM.from_config(config.text_config)
         self.retriever = NestedRetriever(config) if config.retriever_config is not None else None
         self.embedding_cache: EmbeddingCache | None = None
+        self._proven: Any = None  # of `reuse_states`: for which weights, and how their keys move
         self.post_init()
 
     @classmethod
@@ -80,6 +82,10 @@ class SelfRetrievalLM(TwoTokenizers, GenerationMixin):
             config: settings of [`SelfRetrievalConfig`]; also `dtype`, for both.
         """
         return from_components(cls, model, tokenizer, retriever, model_kwargs, retriever_kwargs, config)
+
+    def _remember_source(self, source: str | os.PathLike, keywords: dict[str, Any]) -> None:
+        super()._remember_source(source, keywords)
+        proven_states(self)
 
     def get_input_embeddings(self) -> nn.Module:
         return self.language_model.get_input_embeddings()
@@ -141,11 +147,7 @@ class SelfRetrievalLM(TwoTokenizers, GenerationMixin):
         return output.to_tuple() if return_dict is False else output
 
     def forward_with_history_retrieval(
-        self,
-        query: list[str],
-        history: list[list[str]],
-        answer: list[str],
-        history_mask: torch.Tensor | None = None,
+        self, query: list[str], history: list[list[str]], answer: list[str], history_mask: torch.Tensor | None = None
     ) -> SelfRetrievalOutput:
         """Scores each answer behind its query and the k turns of the history that it retrieves.
 
@@ -221,11 +223,7 @@ class SelfRetrievalLM(TwoTokenizers, GenerationMixin):
         return super().generate(ids, generation_config, **arguments)  # type: ignore[misc]  # its type of self is private
 
     def prepare_inputs_for_generation(  # type: ignore[override]
-        self,
-        input_ids: torch.Tensor,
-        past_key_values: RetrievalState | None = None,
-        attention_mask: torch.Tensor | None = None,
-        **_: Any,
+        self, input_ids: torch.Tensor, past_key_values: Any = None, attention_mask: Any = None, **_: Any
     ) -> dict[str, Any]:
         """The whole document so far: retrieval looks back at all of it."""
         return {"input_ids": input_ids, "past_key_values": past_key_values, "attention_mask": attention_mask}

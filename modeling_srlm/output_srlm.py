@@ -42,7 +42,11 @@ class Row:
 
     All of it has its place before the first pass: small tensors that came in between the passes and stayed would break
     up the memory that the logits of one pass leave to the next.
+
+    `shift`: tokens of the row before the document's first.
     """
+
+    shift = 0
 
     def __init__(self, document: Document, blocks: list[Block], key_num: int):
         self.document, self.blocks = document, blocks
@@ -92,8 +96,9 @@ class LogitsBuffer:
         self.rows: list[torch.Tensor] = []
         self.parts: list[torch.Tensor] = []
 
-    def add(self, item: ModelInput, logits: torch.Tensor) -> None:
-        self.rows.append(item.row * self.shape[1] + self.positions[item.row][item.targets - 1])
+    def add(self, item: ModelInput, logits: torch.Tensor, shift: int = 0) -> None:
+        """`shift`: tokens of the row before the document's first."""
+        self.rows.append(item.row * self.shape[1] + self.positions[item.row][item.targets + shift - 1])
         self.parts.append(logits)
 
     def build(self) -> torch.Tensor:

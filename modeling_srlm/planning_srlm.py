@@ -19,6 +19,7 @@ from .chunking_srlm import (
 )
 from .configuration_srlm import RETRIEVER_METHODS, SelfRetrievalConfig
 from .encoding_srlm import Encode, ignores_role, retriever_encode, state_encode
+from .moving_srlm import StateGroup, state_groups
 from .retriever_srlm import NestedRetriever
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ class Plan:
         layout: what stands where in an input.
         encode: embeds chunks for the methods that compare embeddings; None for the others.
         one_role: whether a chunk's embedding is the same as query and as key.
+        states: with `reuse_states`, the layers' keys and values, and how keys are moved.
+        names_keys: whether the caller names the keys, whatever the method is.
     """
 
     config: SelfRetrievalConfig
@@ -40,20 +43,22 @@ class Plan:
     layout: InputLayout
     encode: Encode | None = None
     one_role: bool = True
+    states: list[StateGroup] | None = None
+    names_keys: bool = False
 
     @classmethod
     def of(cls, model: "SelfRetrievalLM") -> "Plan":
         """The plan of a model as it stands; ValueError where settings or components do not fit each other."""
         check_components(model)
         layout = _input_layout(model, replaces(model.config))
-        return cls(model.config, model.language_model, layout, *chunk_encoder(model))
+        return cls(model.config, model.language_model, layout, *chunk_encoder(model), states=proven_states(model))
 
     @classmethod
     def of_candidates(cls, model: "SelfRetrievalLM") -> "Plan":
         """The plan for keys that the caller names, whatever the model would retrieve, and with what."""
         model.config.check()
         layout = _input_layout(model, model.config.integrate_method == "replace")
-        return cls(model.config, model.language_model, layout)
+        return cls(model.config, model.language_model, layout, states=proven_states(model), names_keys=True)
 
     @property
     def room(self) -> int:
@@ -88,6 +93,10 @@ class Plan:
         """The block of the target chunks first_target..end-1."""
         return make_block(first_target, end, self.window_chunks, self.layout.replace)
 
+    def stream_block(self, target: int) -> Block:
+        """With `reuse_states`, the block of one target chunk: its window is that of the chunks before it."""
+        return Block(target, target + 1, max(target - self.chunks_without_keys, 0))
+
 
 def replaces(config: SelfRetrievalConfig) -> bool:
     """Whether retrieved text takes the place of the window's oldest tokens."""
@@ -110,6 +119,17 @@ def check_components(model: "SelfRetrievalLM") -> None:
     _ = model.tokenizer  # the same for the text of chunks
 
 
+def proven_states(model: "SelfRetrievalLM") -> list[StateGroup] | None:
+    """With `reuse_states`, the groups of layers whose keys move, proven once; ValueError where they do not."""
+    if not model.config.reuse_states:
+        return None
+    language_model = model.language_model
+    name = id(language_model), language_model.dtype, model.device, model.config.stream_positions
+    if model._proven is None or model._proven[0] != name:
+        model._proven = name, state_groups(language_model, model.config.stream_positions)
+    return model._proven[1]
+
+
 def chunk_encoder(model: "SelfRetrievalLM") -> tuple[Encode | None, bool]:
     """How chunks are embedded, if the method compares embeddings, and whether query and key are embedded alike."""
     config, one_role = model.config, True
@@ -117,7 +137,7 @@ def chunk_encoder(model: "SelfRetrievalLM") -> tuple[Encode | None, bool]:
     if config.retrieval_method in RETRIEVER_METHODS:
         encode = retriever_encode(model.retriever, model.tokenizer, config.instruction)
         one_role = ignores_role(model.retriever, config.instruction)
-    elif config.retrieval_method == "self":
+    elif config.retrieval_method == "self" and not config.reuse_states:  # there the states are at hand
         # As many tokens at once as in a scoring pass.
         batch_size = config.chunk_batch_size * (config.context_window_size // config.chunk_size)
         encode = state_encode(model.language_model, batch_size, _bos(model))

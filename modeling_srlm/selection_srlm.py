@@ -85,3 +85,46 @@ class KeySelector:
 
     def _chunks(self, chunks: Sequence[int], width: int) -> list[torch.Tensor]:
         return [self.document.chunks(chunk, chunk + width) for chunk in chunks]
+
+
+class StateSelector(KeySelector):
+    """Of the method "self" where states are reused: embeddings are means of the hidden states that a stream gives."""
+
+    def __init__(self, plan: Plan):
+        super().__init__(plan)
+        self.means = torch.empty(0, 0)
+        self.count = 0
+
+    def copy(self) -> "StateSelector":
+        """See `KeySelector.copy`."""
+        other = StateSelector(self.plan)
+        other.means, other.count = self.means.clone(), self.count
+        return other
+
+    def learn(self, states: torch.Tensor) -> None:
+        """The last hidden states (C, d) of the next chunk."""
+        mean = states.detach().float().mean(dim=0).cpu()
+        if self.count == len(self.means):
+            grown = mean.new_zeros(max(2 * self.count, 64), len(mean))
+            grown[: self.count] = self.means[: self.count] if self.count else 0
+            self.means = grown
+        self.means[self.count] = mean
+        self.count += 1
+
+    def forget(self, count: int) -> None:
+        """Keeps the first `count` chunks."""
+        self.count = min(self.count, count)
+
+    def _dense(self, block: Block, targets: Sequence[int]) -> torch.Tensor:
+        keys = self.means[: block.num_keys]
+        if self.key_width == 2:
+            keys = keys + self.means[1 : block.num_keys + 1]
+        queries = self.means[[target - 1 for target in targets]]
+        normalize = torch.nn.functional.normalize
+        return dense_scores(normalize(queries, dim=-1), normalize(keys, dim=-1))
+
+
+def make_selector(plan: Plan) -> KeySelector:
+    """The selector of one document."""
+    states = plan.config.reuse_states and plan.config.retrieval_method == "self"
+    return StateSelector(plan) if states else KeySelector(plan)

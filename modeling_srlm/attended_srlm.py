@@ -1,0 +1,165 @@
+"""What the next tokens attend to: a cache for the backbone that was filled beforehand, in memory taken once.
+
+Of each row it holds, one behind the other and the last ones in the same column for all rows:
+
+    [ sinks | states of the retrieved values | states of the window ] [ the chunk that is read ]
+
+The window stays where it is while chunks are appended to it; what stands before it is written anew for each chunk,
+over tokens that have left the window. When the memory ends, the window is moved back to its beginning, once in many
+chunks, so that the cost of a token is the same however long the text is.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import Cache
+from transformers.cache_utils import DynamicLayer
+
+from .moving_srlm import StateGroup
+from .store_srlm import States
+
+# Of each group states (chunks, layers, heads, n, size); the positions at which the chunks were read; and how many
+# tokens of the first chunk are left out.
+Part = tuple[Sequence[States], Sequence[int], int]
+
+
+def part_length(part: Part) -> int:
+    """Tokens of a part."""
+    keys = part[0][0][0]
+    return keys.shape[0] * keys.shape[-2] - part[2]
+
+
+class AttendedLayer(DynamicLayer):
+    """One layer's view of `AttendedStates`; in transformers' eyes a layer that holds what is attended to."""
+
+    def __init__(self, owner: "AttendedStates", keys: torch.Tensor, values: torch.Tensor):
+        super().__init__()
+        self.owner, self.memory = owner, (keys, values)
+        self.dtype, self.device = keys.dtype, keys.device
+        self.is_initialized = True
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Writes the states of the tokens that are read, and returns all that they attend to."""
+        owner = self.owner
+        end = owner.end + key_states.shape[-2]
+        for memory, states in zip(self.memory, (key_states, value_states), strict=True):
+            memory[: owner.rows, :, owner.end : end] = states
+        keys, values = (memory[: owner.rows, :, owner.left : end] for memory in self.memory)
+        return keys, values
+
+    def get_seq_length(self) -> int:
+        """Columns before those that are read."""
+        return self.owner.end - self.owner.left
+
+
+class AttendedStates(Cache):
+    """Keys and values of a batch of rows, between `left` and `end`.
+
+    Attributes:
+        rows: so many of the first rows take part in the next pass.
+        starts: the first column of each row. positions: of each row that of the next token.
+        end: the column of the next token, the same for all rows.
+    """
+
+    def __init__(self, groups: list[StateGroup], rows: int, lead: int, window: int, chunk: int):
+        """`lead`, `window` and `chunk`: the most tokens before the window, in it, and read behind it."""
+        self.groups, self.lead, self.window = groups, lead, window
+        self.bound = lead + window + chunk
+        self.capacity = self.bound + max(chunk, window // 2)
+        self.memory: list[States] = [_memory(group, rows, self.capacity) for group in groups]
+        views: dict[int, AttendedLayer] = {}
+        for group, (keys, values) in zip(groups, self.memory, strict=True):
+            for place, layer in enumerate(group.layers):
+                views[layer] = AttendedLayer(self, keys[place], values[place])
+        super().__init__(layers=[views[layer] for layer in sorted(views)])
+        self.rows = rows
+        self.end = lead
+        self.starts = [lead] * rows
+        self.positions = [0] * rows
+
+    @property
+    def left(self) -> int:
+        """The first column that any row of the pass attends to."""
+        return min(self.starts[: self.rows])
+
+    def position_ids(self, count: int) -> torch.Tensor:
+        """(rows, count) positions of the next tokens."""
+        first = torch.tensor(self.positions[: self.rows])
+        return first[:, None] + torch.arange(count)
+
+    def mask(self, count: int) -> torch.Tensor | None:
+        """(rows, columns) for a pass over `count` tokens; None where all rows attend to the same columns."""
+        starts = self.starts[: self.rows]
+        if min(starts) == max(starts):
+            return None
+        columns = torch.arange(self.left, self.end + count)
+        return (columns >= torch.tensor(starts)[:, None]).long()
+
+    def advance(self, count: int) -> None:
+        """`count` tokens were read (taken back, where it is negative)."""
+        self.end += count
+        self.positions = [position + count for position in self.positions]
+
+    def make_room(self, count: int, keep: Sequence[int], before: Sequence[int]) -> None:
+        """Lets `count` more tokens in; of each row the last `keep` columns stay, `before` may come before them."""
+        self.starts = [self.end - kept for kept in keep]
+        room = min(start - wanted for start, wanted in zip(self.starts, before, strict=True))
+        if room < 0 or self.end + count > self.capacity or max(self.positions[: self.rows]) + count > self.bound:
+            self._move_to(max(kept + wanted for kept, wanted in zip(keep, before, strict=True)), max(keep))
+
+    def _move_to(self, end: int, length: int) -> None:
+        """The last `length` columns go to those before `end`, and the next token's position is 0.
+
+        So positions are small whatever was read; keys stand at the same distances as before.
+        """
+        source, target = slice(self.end - length, self.end), slice(end - length, end)
+        shifts = [-position for position in self.positions]
+        for group, (keys, values) in zip(self.groups, self.memory, strict=True):
+            moved = keys[:, :, :, source].clone()
+            if group.rotation is not None:
+                group.rotation.move_(moved.transpose(0, 1), shifts)
+            keys[:, :, :, target] = moved
+            values[:, :, :, target] = values[:, :, :, source].clone()
+        self.starts = [start + end - self.end for start in self.starts]
+        self.positions, self.end = [0] * len(self.positions), end
+
+    def put_before(self, row: int, parts: Sequence[Part]) -> None:
+        """Writes states before those of a row."""
+        lengths = [part_length(part) for part in parts]
+        start = self.starts[row] - sum(lengths)
+        position = self.positions[row] - (self.end - start)
+        self.starts[row] = column = start
+        for (states, bases, skip), length in zip(parts, lengths, strict=True):
+            size = states[0][0].shape[-2]
+            shifts = [position - skip + size * number - base for number, base in enumerate(bases)]
+            for group, memory, (keys, values) in zip(self.groups, self.memory, states, strict=True):
+                if group.rotation is not None:
+                    keys = group.rotation.move_(keys, shifts)
+                for place, part in zip(memory, (keys, values), strict=True):
+                    part = part.permute(1, 2, 0, 3, 4).flatten(2, 3)[:, :, skip:]
+                    place[:, row, :, column : column + length] = part
+            column, position = column + length, position + length
+
+    def take(self, row: int, start: int, end: int) -> list[States]:
+        """Of each group views of a row's states in the columns start..end-1."""
+        return [(keys[:, row, :, start:end], values[:, row, :, start:end]) for keys, values in self.memory]
+
+    def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
+        """Rows in the order of beam search."""
+        order = beam_idx.tolist()
+        used = slice(min(self.starts), self.end)
+        for group, states in zip(self.groups, self.memory, strict=True):
+            index = beam_idx.to(group.device)
+            for memory in states:
+                memory[:, : len(order), :, used] = memory[:, :, :, used].index_select(1, index)
+        self.starts = [self.starts[row] for row in order]
+        self.positions = [self.positions[row] for row in order]
+
+
+def _memory(group: StateGroup, rows: int, capacity: int) -> States:
+    shape = len(group.layers), rows, group.heads, capacity
+    keys = torch.zeros(*shape, group.key_size, dtype=group.dtype, device=group.device)
+    return keys, torch.zeros(*shape, group.value_size, dtype=group.dtype, device=group.device)

@@ -1,0 +1,107 @@
+"""Documents that go through the language model once, with `reuse_states`: a loss, or all logits."""
+
+from collections.abc import Iterator
+
+import torch
+
+from .assembly_srlm import ModelInput
+from .chunking_srlm import Document, on_own_grid, split_rows
+from .output_srlm import Row
+from .planning_srlm import Plan
+from .retrieval_srlm import arrange
+from .selection_srlm import KeySelector, StateSelector, make_selector
+from .stream_srlm import Stream
+
+
+class StreamedRow(Row):
+    """A document on the grid that begins with its first token, and what its targets retrieve.
+
+    `length`: its tokens, without those that fill its last chunk. `shift`: 1 where the row begins with the BOS token
+    that stands before every text, and that is no part of the document then.
+    """
+
+    def __init__(self, plan: Plan, number: int, document: Document):
+        bos = plan.layout.bos
+        self.shift = int(
+            bos is not None and len(document.tokens) > 0 and bool(document.tokens[0] == bos.to(document.tokens))
+        )
+        cut = document._replace(tokens=document.tokens[self.shift :], labels=document.labels[self.shift :])
+        self.number, self.length = number, len(cut.tokens)
+        size = plan.config.chunk_size
+        filled = on_own_grid(cut)
+        self.scored = (cut.labels != -100).nonzero().flatten()
+        if not self.shift:
+            self.scored = self.scored[self.scored > 0]  # nothing of the document predicts its first token
+        self.passes = -(-(self.length - 1) // size) if self.length > 1 else self.length * self.shift
+        count = len(filled.tokens) // size
+        labelled = (cut.labels != -100).nonzero().flatten()
+        first = int(labelled[0]) // size if len(labelled) else count
+        super().__init__(filled, [plan.stream_block(target) for target in range(first, count)], plan.config.key_num)
+        self.first_target = first
+        self.bounds = torch.searchsorted(
+            self.scored.cpu(), torch.arange(self.passes + 1) * size + 1, right=False
+        ).tolist()
+        if self.bounds:
+            self.bounds[0] = 0  # the BOS token predicts the document's first one
+
+    def predicted(self, chunk: int) -> torch.Tensor:
+        """Indices of the scored tokens that the tokens of a chunk predict."""
+        return self.scored[self.bounds[chunk] : self.bounds[chunk + 1]]
+
+
+def run_reusing(plan: Plan, rows: list[StreamedRow]) -> Iterator[tuple[ModelInput, torch.Tensor]]:
+    """Each row's scored tokens with their logits (m, V), chunk by chunk; rows of similar length share passes."""
+    order = sorted((row for row in rows if row.passes), key=lambda row: -row.passes)
+    for start in range(0, len(order), plan.config.chunk_batch_size):
+        yield from _run_together(plan, order[start : start + plan.config.chunk_batch_size])
+
+
+def streamed_rows(
+    plan: Plan, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, labels: torch.Tensor | None
+) -> list[StreamedRow]:
+    """The rows of (B, L) tensors."""
+    documents = split_rows(input_ids, attention_mask, labels, plan.config.chunk_size)
+    return [StreamedRow(plan, number, document) for number, document in enumerate(documents)]
+
+
+def _run_together(plan: Plan, rows: list[StreamedRow]) -> Iterator[tuple[ModelInput, torch.Tensor]]:
+    """Rows, the longest first, of which each leaves the batch where it ends."""
+    stream = Stream(plan, [row.document.tokens for row in rows], keeps=plan.config.retrieval_method != "no")
+    selectors = [_selector(plan, row) for row in rows]
+    size, states = plan.config.chunk_size, isinstance(selectors[0], StateSelector)
+    for chunk in range(rows[0].passes):
+        active = [row for row in rows if row.passes > chunk]
+        stream.begin([_select(plan, *pair, chunk) for pair in zip(active, selectors, strict=False)])
+        ids = torch.stack([row.document.chunks(chunk, chunk + 1) for row in active])
+        before = 0
+        if chunk == 0 and stream.head is not None:
+            ids, before = torch.cat([stream.head.to(ids).expand(len(ids), 1), ids], dim=1), 1
+        targets = [row.predicted(chunk) for row in active]
+        columns = [target - chunk * size - 1 + before for target in targets]
+        kept = torch.unique(torch.cat(columns))
+        logits, hidden = stream.read(ids, kept if len(kept) else 1, states)
+        for place, (row, scored, column) in enumerate(zip(active, targets, columns, strict=True)):
+            if hidden is not None:
+                selectors[place].learn(hidden[place, before:])  # type: ignore[attr-defined]
+            if len(scored):
+                own = logits[place] if len(column) == len(kept) else logits[place, torch.searchsorted(kept, column)]
+                yield ModelInput(row.number, ids[place], column, scored), own
+        stream.end(len(active))
+
+
+def _selector(plan: Plan, row: StreamedRow) -> KeySelector:
+    selector = make_selector(plan)
+    if plan.config.retrieval_method != "no":
+        selector.prepare(row.document, [plan.stream_block(target) for target in range(1, row.passes)])
+    return selector
+
+
+def _select(plan: Plan, row: StreamedRow, selector: KeySelector, chunk: int) -> tuple[int, ...]:
+    """The keys whose values a row's chunk attends to, in their order."""
+    block = plan.stream_block(chunk)
+    if not block.num_keys or plan.config.retrieval_method == "no":
+        return ()
+    indices, scores = selector.select(block, [chunk])
+    if chunk >= row.first_target:
+        row.keep_selection(block, indices, scores)
+    return arrange(indices[0].tolist(), plan.config.order_method)

@@ -1,0 +1,119 @@
+"""The store of what was read: keys and values of chunks, by number type and place, within a limit."""
+
+import weakref
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from .moving_srlm import StateGroup
+from .slabs_srlm import FileSlabs, Slabs, slot_parts
+
+# One group's states of a run of tokens: keys and values, (layers, heads, tokens, size) each.
+States = tuple[torch.Tensor, torch.Tensor]
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
+
+
+class StoredChunk:
+    """The states of one chunk, which was read at positions `base`, `base + 1`, ...; in `slot`, or None when evicted.
+
+    The slot is free again when nothing refers to the chunk any more: beams share those of their common past.
+    """
+
+    __slots__ = ("__weakref__", "base", "length", "slot", "store")
+
+    def __init__(self, store: "StateStore", base: int, length: int):
+        self.store, self.base, self.length = store, base, length
+        self.slot: int | None = None
+
+    def __del__(self) -> None:
+        if self.slot is not None:
+            self.store.release(self.slot)
+
+
+class StateStore:
+    """Chunks of at most `chunk_size` tokens; past `limit` of them, if that is set, the least recently used go.
+
+    Args:
+        place: "device", "cpu" or "disk".
+        dtype: a name of `DTYPES`, None for that of the states. int8 has one scale a head and channel.
+    """
+
+    def __init__(self, groups: list[StateGroup], chunk_size: int, place: str, dtype: str | None):
+        self.groups = groups
+        self.limit: int | None = None
+        self.parts, self.chunk_bytes = slot_parts(groups, chunk_size, None if dtype is None else DTYPES[dtype])
+        device = groups[0].device if place == "device" else torch.device("cpu")
+        self.slabs = FileSlabs(self.chunk_bytes) if place == "disk" else Slabs(self.chunk_bytes, device)
+        self.used: OrderedDict[int, Any] = OrderedDict()  # slot -> weak reference to its chunk, the oldest first
+        self.free: list[int] = []
+        self.count = 0  # slots that were ever taken
+
+    def put(self, states: Sequence[States], base: int) -> StoredChunk:
+        """Keeps the states of a chunk, of each group, that was read at the positions from `base` on."""
+        chunk = StoredChunk(self, base, states[0][0].shape[-2])
+        self.put_again(chunk, states, base)
+        return chunk
+
+    def put_again(self, chunk: StoredChunk, states: Sequence[States], base: int) -> None:
+        """Keeps states of a chunk that was evicted and is computed anew."""
+        slot = self._take()
+        memory = self.slabs.slot(slot)
+        for parts, (keys, values) in zip(self.parts, states, strict=True):
+            views = [_view(memory, part) for part in parts]
+            for number, tensor in enumerate((keys, values)):
+                if views[number].dtype == torch.int8:
+                    tensor, scale = quantize(tensor)
+                    views[number + 2].copy_(scale)
+                views[number][..., : chunk.length, :].copy_(tensor)
+        self.slabs.let_go(slot)
+        chunk.slot, chunk.base = slot, base
+        self.used[slot] = weakref.ref(chunk)
+
+    def touch(self, chunks: Sequence[StoredChunk]) -> None:
+        """These are needed now: they are the last to be evicted."""
+        for chunk in chunks:
+            if chunk.slot is not None:
+                self.used.move_to_end(chunk.slot)
+
+    def get(self, chunks: Sequence[StoredChunk]) -> list[States]:
+        """Of each group the keys and values (chunks, layers, heads, chunk_size, size) of chunks that have a slot."""
+        self.touch(chunks)
+        slots = [chunk.slot for chunk in chunks]
+        memories = [self.slabs.slot(slot) for slot in slots]  # type: ignore[arg-type]
+        found = []
+        for group, parts in zip(self.groups, self.parts, strict=True):
+            stacks = [torch.stack([_view(memory, part) for memory in memories]).to(group.device) for part in parts]
+            if parts[0].dtype == torch.int8:
+                stacks = [stacks[0] * stacks[2], stacks[1] * stacks[3]]
+            found.append((stacks[0].to(group.dtype), stacks[1].to(group.dtype)))
+        for slot in slots:
+            self.slabs.let_go(slot)  # type: ignore[arg-type]
+        return found
+
+    def release(self, slot: int) -> None:
+        """Takes back the slot of a chunk that nobody refers to."""
+        self.used.pop(slot, None)
+        self.free.append(slot)
+
+    def _take(self) -> int:
+        if self.free:
+            return self.free.pop()
+        if self.limit is None or self.count < self.limit:
+            self.count += 1
+            return self.count - 1
+        slot, reference = self.used.popitem(last=False)
+        if (chunk := reference()) is not None:
+            chunk.slot = None
+        return slot
+
+
+def quantize(states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(numbers in int8, float32 scales) of states (..., tokens, size): one scale for all tokens of a channel."""
+    scale = states.abs().amax(dim=-2, keepdim=True).float().clamp(min=1e-20) / 127
+    return (states.float() / scale).round_().to(torch.int8), scale
+
+
+def _view(memory: torch.Tensor, part: Any) -> torch.Tensor:
+    return memory[part.start : part.end].view(part.dtype).view(part.shape)
