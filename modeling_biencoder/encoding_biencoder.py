@@ -24,7 +24,7 @@ def instruction_prompt(instruction: str) -> dict[str, str]:
 
 def prompt_affixes(
     prompts: dict[str, dict[str, str]],
-    role: str,
+    role: str | None,
     task: str | None = None,
     examples: Sequence[tuple[str, str]] | None = None,
 ) -> tuple[str, str]:
@@ -32,20 +32,21 @@ def prompt_affixes(
 
     Args:
         prompts: {task: {prompt key: text}}, see `BiEncoderConfig`.
-        role: `query` or `passage`.
+        role: `query` or `passage`; None is no prompt.
         task: a key of `prompts`; None is "default", or no prompt where there is no such task.
         examples: (query, answer) pairs put before a query, each as prefix + query + suffix + answer, with blank
             lines between.
 
     Raises ValueError for an unknown role or task, and for examples where the prompt cannot take them.
     """
-    check_choice("role", role, ROLES)
+    if role is not None:
+        check_choice("role", role, ROLES)
     typed("task", task, str | None)
     if task is not None and task not in prompts:
         fix = f"did you mean {nearest(task, prompts)}?" if prompts else "set config.prompts, or leave task out."
         raise ValueError(f"task={task!r} has no prompt: the tasks are {sorted(prompts)}; {fix}")
     prompt = prompts.get("default" if task is None else task, {})
-    prefix, suffix = prompt.get(role, ""), prompt.get(f"{role}_suffix", "")
+    prefix, suffix = ("", "") if role is None else (prompt.get(role, ""), prompt.get(f"{role}_suffix", ""))
     if examples is not None and (isinstance(examples, str) or not isinstance(examples, Sequence)):
         raise TypeError(f"examples={shown(examples)} must be a list of pairs (query, answer), or None.")
     if not examples:
@@ -55,7 +56,7 @@ def prompt_affixes(
     return "\n\n".join([*blocks, prefix]), suffix
 
 
-def _check_examples(examples: Sequence[tuple[str, str]], role: str, suffix: str, task: str | None) -> None:
+def _check_examples(examples: Sequence[tuple[str, str]], role: str | None, suffix: str, task: str | None) -> None:
     if role != "query":
         raise ValueError(f"examples were given for role={role!r}: in-context examples stand before queries only.")
     if not suffix:
@@ -72,7 +73,7 @@ def tokenize(
     texts: Sequence[str],
     tokenizer: PreTrainedTokenizerBase,
     config: BiEncoderConfig,
-    role: str = "query",
+    role: str | None = "query",
     task: str | None = None,
     examples: Sequence[tuple[str, str]] | None = None,
 ) -> list[list[int]]:
@@ -84,7 +85,7 @@ def tokenize(
 def encode(
     model: Any,
     texts: Sequence[str],
-    role: str,
+    role: str | None,
     task: str | None,
     examples: Sequence[tuple[str, str]] | None,
     batch_size: int,

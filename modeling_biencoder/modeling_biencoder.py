@@ -190,7 +190,7 @@ class BiEncoderModel(CompleteRepository):
     def tokenize(
         self,
         texts: Sequence[str],
-        role: str = "query",
+        role: str | None = "query",
         task: str | None = None,
         examples: Sequence[tuple[str, str]] | None = None,
     ) -> dict[str, torch.Tensor]:
@@ -202,7 +202,7 @@ class BiEncoderModel(CompleteRepository):
     def encode(
         self,
         texts: Sequence[str],
-        role: str = "query",
+        role: str | None = "query",
         task: str | None = None,
         examples: Sequence[tuple[str, str]] | None = None,
         batch_size: int = 32,
@@ -213,7 +213,7 @@ class BiEncoderModel(CompleteRepository):
 
         Args:
             texts: any number of strings, none included; an empty string is embedded as an end-of-sequence token.
-            role: `query` or `passage`: which of the task's prompts to use.
+            role: `query` or `passage`: which of the task's prompts to use; None is no prompt.
             task: a key of `config.prompts`; None is "default".
             examples: (query, answer) pairs put before each query (see `instruction_prompt`).
             batch_size: texts that are embedded at once, on a CPU fewer where they are long.

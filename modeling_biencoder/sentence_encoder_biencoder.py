@@ -159,23 +159,31 @@ def write_sentence_files(config: BiEncoderConfig, folder: Path, truncate_dim: in
 
 
 def settings_of(config: BiEncoderConfig, prompts: dict[str, str], truncate_dim: int | None = None) -> dict[str, Any]:
-    """A SentenceTransformer's settings."""
+    """A SentenceTransformer's settings.
+
+    A text of no role gets no prompt, or that of a passage where the embedding is read from behind the text (LLaRA's).
+    """
     width = {} if truncate_dim is None else {"truncate_dim": truncate_dim}
-    return {"prompts": prompts, "default_prompt_name": None, "similarity_fn_name": config.similarity, **width}
+    default = "document" if prompt_affixes(config.prompts, "passage")[1] else None
+    return {"prompts": prompts, "default_prompt_name": default, "similarity_fn_name": config.similarity, **width}
 
 
 def flat_prompts(prompts: dict[str, dict[str, str]]) -> dict[str, str]:
-    """Their prompts of ours, each one string: of the task "default" `query` and `document`, others `task-role`.
+    """Their prompts of ours, each one string, under the names that sentence-transformers and mteb ask for.
 
-    >>> flat_prompts({"default": {"query": "q: ", "query_suffix": "?"}, "code": {"passage": "def "}})
-    {'query': 'q: {text}?', 'document': '', 'passage': '', 'code-query': '', 'code-passage': 'def '}
+    Those of the task "default" are `query` and `document`, others `task-role`; a text of no role has the query's.
+
+    >>> flat_prompts({"default": {"query": "q: ", "query_suffix": "?"}})
+    {'query': 'q: {text}?', 'document': '', 'passage': ''}
+    >>> flat_prompts({"STS": {"query": "similar: "}})
+    {'STS': 'similar: ', 'STS-query': 'similar: ', 'STS-document': '', 'STS-passage': ''}
     """
     flat: dict[str, str] = {}
     for task in prompts:
-        for role in ("query", "passage"):
-            text = _joined(*prompt_affixes(prompts, role, task))
-            names = [f"{task}-{role}"] if task != "default" else ["query"] if role == "query" else ["document", role]
-            flat |= dict.fromkeys(names, text)
+        query, passage = (_joined(*prompt_affixes(prompts, role, task)) for role in ("query", "passage"))
+        start = "" if task == "default" else f"{task}-"
+        flat |= {task: query} if start else {}
+        flat |= {f"{start}query": query, f"{start}document": passage, f"{start}passage": passage}
     return flat
 
 

@@ -1,6 +1,7 @@
 """A self-retrieval LM from a causal LM and a retriever, which is taken apart so that it can live inside the repo."""
 
 import copy
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import nn
 from transformers import (
+    AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -19,7 +21,8 @@ from transformers import (
 from .backbones_srlm import load_backbone_weights, tokenizer_place
 from .checks_srlm import shown
 from .configuration_srlm import SelfRetrievalConfig
-from .loading_srlm import backbone_keywords, refuse_pickles
+from .loading_srlm import backbone_keywords, holds_adapter_alone, hub_keywords, read_json, refuse_pickles
+from .merging_srlm import merge_layers
 from .planning_srlm import proven_states
 from .pooling_srlm import dense_layers, drop_pooler
 from .published_srlm import check_tokens, published_parts
@@ -184,7 +187,7 @@ def load_retriever(repo: str, preset: str | None = None, **kwargs: Any) -> Any:
     refuse_pickles(kwargs)
     if parts := published_parts(repo, kwargs, preset):
         return _load_parts(repo, parts, kwargs)
-    retriever = AutoModel.from_pretrained(repo, **backbone_keywords(kwargs))
+    retriever = _load_adapted(repo, kwargs) or AutoModel.from_pretrained(repo, **backbone_keywords(kwargs))
     if not _is_biencoder(retriever):
         raise ValueError(
             f"{repo!r} is a {retriever.config.model_type!r} model, which says nothing of pooling and prompts. Give a "
@@ -192,6 +195,26 @@ def load_retriever(repo: str, preset: str | None = None, **kwargs: Any) -> Any:
             "pooling=...)."
         )
     return retriever
+
+
+def _load_adapted(repo: str, kwargs: dict[str, Any]) -> Any:
+    """A bi-encoder of ours that lies as an adapter alone, merged into the base that it names; None of all else.
+
+    It takes the code of the bi-encoder's family: None as well where that is not imported, and the error of loading it
+    as a whole model says what to do.
+    """
+    place, loading = hub_keywords(kwargs), backbone_keywords(kwargs)
+    kind = (read_json(repo, "config.json", kwargs) or {}).get("model_type")
+    if kind != "lookback_biencoder" or not holds_adapter_alone(repo, place):
+        return None
+    config = AutoConfig.from_pretrained(repo, **place, trust_remote_code=loading["trust_remote_code"])
+    family: Any = sys.modules.get(f"{type(config).__module__.rpartition('.')[0]}.bases_biencoder")
+    if family is None:
+        return None
+    settings = {name: value for name, value in loading.items() if name not in place}
+    retriever = family.load_whole(repo, place, settings)
+    merge_layers(retriever)
+    return retriever.eval()
 
 
 def _load_parts(repo: str, parts: SentenceTransformerParts, kwargs: dict[str, Any]) -> TakenApart:

@@ -15,6 +15,7 @@ from .mining.mine import mine_hard_negatives
 from .models.adapted import load_adapted
 from .models.adapters import add_adapter, load_adapter
 from .models.merging import merge_adapter
+from .models.mteb_encoder import MtebEncoder
 from .retrieval.beir import load_retrieval_data
 from .retrieval.data import RetrievalData
 from .retrieval.evaluator import RetrievalEvaluator
@@ -47,6 +48,7 @@ __all__ = [
     "LlaraCollator",
     "LlaraTrainer",
     "LlaraTrainingArguments",
+    "MtebEncoder",
     "RetrievalData",
     "RetrievalEvaluator",
     "SelfRetrievalCollator",

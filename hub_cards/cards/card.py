@@ -1,15 +1,16 @@
 """Model cards: rendered from a model's config and the facts of its run, written without losing a person's text."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import jinja2
-from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PreTrainedModel
 
 from ..whole_files import written_whole
 from .facts import FAMILIES, PLACEHOLDER, CardFacts, Family
-from .merge import merge_cards, stamp
+from .merge import merge_cards, merge_results, stamp
 from .origin import Origin, find_origin, license_beside, license_on_hub
 from .pictures import LOSS_PICTURE, draw_losses
 
@@ -122,6 +123,27 @@ def _metadata(family: Family, model: PreTrainedModel, facts: CardFacts, origin: 
         eval_results=results or None,
         model_name=name if results else None,
     )
+
+
+def add_results(path: Path, results: Sequence[EvalResult]) -> None:
+    """Put results of one source into a card: into its `model-index`, and with that source's former ones in a table.
+
+    A result takes the place of a former one of the same data set, split and metric. Nothing else changes.
+
+    Args:
+        path: of a card that is there.
+        results: each with a `source_name`, which is the heading of the table.
+
+    Raises ValueError for a card whose metadata cannot be read.
+    """
+    card = read_card(path)
+    source = str(results[0].source_name)
+    every = merge_results(cast(ModelCardData, card.data).eval_results or [], list(results))
+    shown = [result for result in every if result.source_name == source]
+    text = _TEMPLATES.get_template("results.md.jinja").render(source=source, results=shown)
+    data = ModelCardData(eval_results=list(results), model_name=path.absolute().parent.name)
+    new = ModelCard(f"---\n{data.to_yaml()}\n---\n\n{stamp(text)}")
+    _save(merge_cards(card, new, given=set()), path)
 
 
 def complete_license(path: Path, token: str | bool | None = None) -> None:

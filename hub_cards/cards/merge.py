@@ -89,7 +89,7 @@ def _merge_text(old: str, new: str) -> str:
 
 
 def _merge_metadata(old: ModelCardData, new: ModelCardData, given: set[str]) -> None:
-    results = _merge_results(old.eval_results or [], new.eval_results or [])
+    results = merge_results(old.eval_results or [], new.eval_results or [])
     old.model_name = old.model_name or new.model_name
     old.eval_results = results or None
     _change_kind(old, new)
@@ -111,7 +111,7 @@ def _change_kind(old: ModelCardData, new: ModelCardData) -> None:
         old.tags = [tag for tag in old.tags if tag != "peft"]
 
 
-def _merge_results(old: list[EvalResult], new: list[EvalResult]) -> list[EvalResult]:
+def merge_results(old: list[EvalResult], new: list[EvalResult]) -> list[EvalResult]:
     """The results of `old`, without those that `new` measured again, then `new`."""
     kept = [result for result in old if not any(result.is_equal_except_value(other) for other in new)]
     return kept + new

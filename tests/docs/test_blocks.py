@@ -39,7 +39,7 @@ def test_every_block_is_of_a_kind_that_is_tested_or_says_why_it_is_not(page):
 @pytest.mark.parametrize("page", WITH_PYTHON)
 def test_the_python_of_a_page_runs_one_block_after_the_other(page, tmp_path, monkeypatch, hub):
     monkeypatch.chdir(tmp_path)
-    fill(tmp_path, monkeypatch)
+    fill(tmp_path, monkeypatch, page)
     run_python = runner_of(page)
     for block in blocks_of(page, "python"):
         run_python(block.text)
@@ -49,7 +49,7 @@ def test_the_python_of_a_page_runs_one_block_after_the_other(page, tmp_path, mon
 @pytest.mark.parametrize("page", WITH_COMMANDS)
 def test_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch, hub):
     monkeypatch.chdir(tmp_path)
-    fill(tmp_path, monkeypatch)
+    fill(tmp_path, monkeypatch, page)
     run_python = runner_of(page)
     for block in blocks_of(page, "python", *COMMAND_LANGUAGES):
         if block.language == "python":

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -52,8 +53,14 @@ SMALLER = {
 ALWAYS = ("max_steps", "per_device_train_batch_size", "report_to", "disable_tqdm", "use_cpu", "logging_steps")
 
 
-def fill(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Puts everything into `folder` that the pages name: models, data, a virtual environment's programs."""
+def fill(folder: Path, monkeypatch: pytest.MonkeyPatch, page: str = "") -> None:
+    """Puts everything into `folder` that the pages name: models, data, a virtual environment's programs.
+
+    For the page of MTEB its tasks, too: of texts that are made here, under the names of the Hub's.
+    """
+    if page == "docs/mteb.md":
+        monkeypatch.setenv("MTEB_CACHE", str(folder / ".mteb"))
+        import_module("tests.support.mteb").stand_in(monkeypatch)
     tokenizer = tiny_tokenizer()
     tokenizer.chat_template = TEMPLATE
     for name in DECODERS:

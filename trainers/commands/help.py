@@ -109,7 +109,7 @@ def add(group: Any, field: dataclasses.Field[Any]) -> None:
     said = str(field.metadata.get("help", "")).strip()
     if default is dataclasses.MISSING:
         said += " (required)"
-    elif default is not None and default is not False and "default" not in said.lower():
+    elif default not in (None, False, []) and "default" not in said.lower():
         said += f" (default: {_shown(default)})"
     options: dict[str, Any] = {"help": said.replace("%", "%%")}
     if kind is bool and default is False:

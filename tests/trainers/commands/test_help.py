@@ -163,7 +163,7 @@ def test_headings_name_dataclasses_that_there_are():
         (["mine", "--zzzz", "x"], "--zzzz is no option of this command: leave it out."),
         (["encode", "--hlep"], "did you mean --help?"),
         (["finetune", "--model", "x"], "--train_data must be given"),
-        (["evaluate"], "--model and --data must be given"),
+        (["encode", "--model", "m"], "--data and --output must be given"),
         (["encode", "--model", "m", "--data", "d", "--output", "o.safetensors", "--role", "qery"], "'qery'"),
     ],
 )
