@@ -15,6 +15,9 @@ from .mining.mine import mine_hard_negatives
 from .models.adapted import load_adapted
 from .models.adapters import add_adapter, load_adapter
 from .models.merging import merge_adapter
+from .needle.results import NeedleResults
+from .needle.run import needle_test
+from .needle.settings import NeedleSettings
 from .retrieval.beir import load_retrieval_data
 from .retrieval.data import RetrievalData
 from .retrieval.evaluator import RetrievalEvaluator
@@ -47,6 +50,8 @@ __all__ = [
     "LlaraCollator",
     "LlaraTrainer",
     "LlaraTrainingArguments",
+    "NeedleResults",
+    "NeedleSettings",
     "RetrievalData",
     "RetrievalEvaluator",
     "SelfRetrievalCollator",
@@ -71,6 +76,7 @@ __all__ = [
     "metrics_path",
     "mine_hard_negatives",
     "ndcg",
+    "needle_test",
     "push_metric",
     "rank_passages",
     "recall",

@@ -1,6 +1,7 @@
 """`lookback evaluate`: how well a bi-encoder finds the relevant passages, data set by data set, BM25 beside it.
 
-Several processes share the work under `torchrun` or `accelerate launch`.
+Several processes share the work under `torchrun` or `accelerate launch`. `lookback evaluate --needle` is another test,
+of language models on long texts: `lookback evaluate --needle --help`.
 """
 
 import json
