@@ -6,7 +6,7 @@ import sys
 from importlib import import_module, metadata
 from typing import NoReturn
 
-from .commands import COMMANDS, LIGHT, SHARED
+from .commands import COMMANDS, LIGHT, SHARED, SWITCHES
 from .commands.declared import declared
 from .commands.help import asked_for, help_of
 from .commands.suggestions import check_options, meant_command
@@ -36,6 +36,7 @@ def run(arguments: list[str]) -> None:
     """The sub-command that the arguments name; what it printed has reached its place when this returns."""
     from hub_cards.whole_files import full_disk_named
 
+    arguments = switched(arguments)
     try:
         import_module(COMMANDS[arguments[0]][0]).main(arguments[1:])
     finally:
@@ -62,6 +63,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what the terminal's encoding lacks is no reason to end
             stream.reconfigure(errors="backslashreplace")
+    arguments = switched(arguments)
     if arguments[0] not in COMMANDS:
         end(f"lookback: {no_command(arguments[0])}")
     if asked := asked_for(arguments[1:]):
@@ -77,6 +79,18 @@ def main() -> None:
     except ValueError as error:
         end(f"lookback {arguments[0]}: {error}")
     run_or_say(arguments)
+
+
+def switched(arguments: list[str]) -> list[str]:
+    """The arguments, the command among them that an option makes of another.
+
+    >>> switched(["evaluate", "--needle", "--model", "m"])
+    ['needle', '--model', 'm']
+    """
+    for (command, option), meant in SWITCHES.items():
+        if arguments[0] == command and option in arguments:
+            return [meant, *(one for one in arguments[1:] if one != option)]
+    return arguments
 
 
 def run_or_say(arguments: list[str]) -> None:

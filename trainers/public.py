@@ -16,6 +16,9 @@ from .models.adapted import load_adapted
 from .models.adapters import add_adapter, load_adapter
 from .models.merging import merge_adapter
 from .models.mteb_encoder import MtebEncoder
+from .needle.results import NeedleResults
+from .needle.run import needle_test
+from .needle.settings import NeedleSettings
 from .retrieval.beir import load_retrieval_data
 from .retrieval.data import RetrievalData
 from .retrieval.evaluator import RetrievalEvaluator
@@ -49,6 +52,8 @@ __all__ = [
     "LlaraTrainer",
     "LlaraTrainingArguments",
     "MtebEncoder",
+    "NeedleResults",
+    "NeedleSettings",
     "RetrievalData",
     "RetrievalEvaluator",
     "SelfRetrievalCollator",
@@ -73,6 +78,7 @@ __all__ = [
     "metrics_path",
     "mine_hard_negatives",
     "ndcg",
+    "needle_test",
     "push_metric",
     "rank_passages",
     "recall",

@@ -12,6 +12,7 @@ COMMANDS = {
     "explain": ("trainers.commands.explain", "print the words that a LLaRA embedding of a text stands for"),
     "finetune": ("trainers.commands.finetune", "train a bi-encoder on queries and passages"),
     "evaluate": ("trainers.commands.evaluate", "measure how well a bi-encoder finds relevant passages"),
+    "needle": ("trainers.commands.needle", "evaluate --needle: find what is hidden in long texts, looking back"),
     "encode": ("trainers.commands.encode", "write embeddings of many texts to a file"),
     "search": ("trainers.commands.search", "find texts in what encode wrote"),
     "convert": ("trainers.commands.convert", "make a bi-encoder of a LLaRA model or checkpoint"),
@@ -27,6 +28,8 @@ COMMANDS = {
     "completion": ("trainers.commands.completion", "print a completion of commands and options for a shell"),
 }
 # Those whose work several processes share.
-SHARED = ("pretrain", "finetune", "train-lm", "evaluate", "encode", "score", "mine", "perplexity")
+SHARED = ("pretrain", "finetune", "train-lm", "evaluate", "needle", "encode", "score", "mine", "perplexity")
 # Those that import nothing heavy, and work where a package that the others need is broken.
 LIGHT = ("env", "completion")
+# (a command, an option of it) -> the command that is meant then.
+SWITCHES = {("evaluate", "--needle"): "needle"}

@@ -1,7 +1,8 @@
 """`lookback evaluate`: how well a bi-encoder finds the relevant passages, data set by data set, BM25 beside it.
 
 Several processes share the work under `torchrun` or `accelerate launch`. --mteb runs tasks or benchmarks of mteb
-instead, in one process; each finished one is kept, so that the same command goes on where it was.
+instead, in one process; each finished one is kept, so that the same command goes on where it was. `lookback evaluate
+--needle` is another test, of language models on long texts: `lookback evaluate --needle --help`.
 """
 
 import dataclasses

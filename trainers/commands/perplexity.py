@@ -14,9 +14,10 @@ from modeling_srlm.configuration_srlm import RETRIEVAL_METHODS
 from ..embedded import BACKBONE_FOLDER
 from ..jobs.processes import place, start_processes
 from ..models.load import load_srlm
+from ..pages.page import check_report_file
 from ..perplexity.data import check_source, read_chats, read_documents
 from ..perplexity.measure import MethodResult, compare_chats, compare_methods, count_scored, format_results
-from ..perplexity.page import check_report_file, write_report
+from ..perplexity.page import write_report
 from ..perplexity.page_data import chat_page, describe, document_page
 from .parsing import LookbackArguments, check_at_least, parse_arguments
 

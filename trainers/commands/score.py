@@ -14,7 +14,7 @@ from typing import Any
 from accelerate import PartialState
 from tqdm.auto import tqdm
 
-from modeling_srlm import SelfRetrievalConfig, SelfRetrievalLM
+from modeling_srlm import SelfRetrievalLM
 
 from ..data.documents import document_table
 from ..data.faithful import ParsedRows, load_faithful_rows
@@ -22,9 +22,9 @@ from ..feedback.documents import Candidates, DocumentFeedback
 from ..feedback.rows import RowFeedback
 from ..feedback.settings import DOCUMENT, ScoreArguments
 from ..feedback.teachers import TeacherFeedback, load_teacher
-from ..jobs.parts import PartFiles, weights_digest
+from ..jobs.parts import PartFiles
 from ..jobs.processes import on_main_process, start_processes
-from ..models.load import load_srlm, max_positions
+from ..models.load import load_srlm, max_positions, srlm_settings
 from .parsing import LoadingArguments, parse_arguments
 
 Feedback = RowFeedback | DocumentFeedback | TeacherFeedback
@@ -76,10 +76,7 @@ def run_settings(arguments: ScoreArguments, revision: str | None, feedback: Feed
 def _settings_of_model(feedback: Feedback) -> dict[str, Any]:
     if isinstance(feedback, TeacherFeedback):
         return feedback.teacher.settings()
-    lm = feedback.lm
-    nested = {"sub_configs", *SelfRetrievalConfig.sub_configs}
-    configured = {name: getattr(lm.config, name) for name in SelfRetrievalConfig.__annotations__ if name not in nested}
-    return {**configured, "sha256 of the weights": weights_digest(lm.language_model)}
+    return srlm_settings(feedback.lm)
 
 
 def start_feedback(arguments: ScoreArguments, loading: LoadingArguments, state: PartialState) -> Feedback:

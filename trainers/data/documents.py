@@ -10,7 +10,7 @@ from hub_cards.travelling.checks import checked
 
 from .joining import joined
 from .readers import data_suffix, no_utf8, without_surrogates
-from .sources import RowSource, is_data_file, load_tables, path_of
+from .sources import Row, RowSource, is_data_file, load_tables, path_of
 from .tables import Table, TypedTable, generated
 
 # Characters of a row at most (a line more): a file of any size passes through memory in parts.
@@ -90,6 +90,13 @@ def document_table(source: RowSource, split: str = "train", streaming: bool = Fa
     elif path is not None and path.is_file() and not is_data_file(path):
         return _plain([path], path.parent, f"File {str(path)!r}", streaming)
     return joined(load_tables(source, split, streaming))
+
+
+def document_text(row: Row, where: str) -> str:
+    """The text of a row of a table of documents; ValueError, naming the row, where it has none or a blank one."""
+    if not isinstance(row.get("text"), str) or not row["text"].strip():
+        raise ValueError(f"{where}: field 'text' is {row.get('text')!r}; it must be a text that is not blank.")
+    return row["text"]
 
 
 def _plain(files: list[Path], folder: Path, where: str, streaming: bool) -> TypedTable:

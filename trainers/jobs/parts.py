@@ -23,7 +23,7 @@ from .places import check_file
 class PartFiles:
     """The parts of `output`, in the folder `output`.parts beside it, which all processes must see.
 
-    `open` and `join` are for one process, before and after all of them; `append` is for each.
+    `open`, `join`, `rows` and `remove` are for one process, before and after all of them; `append` is for each.
     """
 
     def __init__(self, output: str | Path):
@@ -31,14 +31,17 @@ class PartFiles:
         self.folder = self.output.with_name(self.output.name + ".parts")
         self._settings = self.folder / "settings.json"
 
-    def open(self, settings: dict[str, Any], overwrite: bool) -> set[int]:
+    def open(self, settings: dict[str, Any], overwrite: bool, extends: bool = False) -> set[int]:
         """Starts anew or goes on with an interrupted run; returns the groups that are done.
+
+        Args:
+            extends: a finished output may be there, to which the groups are added.
 
         Raises ValueError where a finished output is there, or an interrupted run with other settings.
         """
         if overwrite:
             shutil.rmtree(self.folder, ignore_errors=True)
-        else:
+        elif not extends:
             check_new(self.output)
         if self._settings.exists():
             self._compare(settings)
@@ -50,15 +53,9 @@ class PartFiles:
 
     def _compare(self, settings: dict[str, Any]) -> None:
         before = json.loads(self._settings.read_text(encoding="utf-8"))
-        now = json.loads(json.dumps(settings))
-        differences = [
-            f"{name} was {before.get(name)!r} and is {now.get(name)!r}"
-            for name in {**before, **now}
-            if before.get(name) != now.get(name)
-        ]
-        if differences:
+        if differences := differing(before, settings):
             raise ValueError(
-                f"{self.folder} holds an interrupted run of another kind: {'; '.join(differences)}. Run it as it was "
+                f"{self.folder} holds an interrupted run of another kind: {differences}. Run it as it was "
                 f"to go on with it, or give --overwrite to start anew."
             )
 
@@ -91,19 +88,36 @@ class PartFiles:
 
         Raises RuntimeError where a group is missing.
         """
-        where = {group: (part, start) for part in self._parts() for group, start, _ in _lines(part)}
-        if missing := sorted(set(range(num_groups)) - where.keys()):
-            raise RuntimeError(f"{self.folder} lacks the groups {missing[:5]}: run the command again to do them.")
-        count = _write(self.output, self._rows([where[group] for group in range(num_groups)]))
-        shutil.rmtree(self.folder)
+        rows = self.rows(range(num_groups))
+        count = _write(self.output, (json.dumps(row, ensure_ascii=False) for row in rows))
+        self.remove()
         return count
 
-    def _rows(self, places: list[tuple[Path, int]]) -> Iterator[str]:
-        for part, start in places:
+    def rows(self, groups: Iterable[int]) -> Iterator[Row]:
+        """The rows of these groups, in their order. Raises RuntimeError where one is missing."""
+        where = {group: (part, start) for part in self._parts() for group, start, _ in _lines(part)}
+        wanted = list(groups)
+        if missing := sorted(set(wanted) - where.keys()):
+            raise RuntimeError(f"{self.folder} lacks the groups {missing[:5]}: run the command again to do them.")
+        for group in wanted:
+            part, start = where[group]
             with part.open("rb") as file:
                 file.seek(start)
-                for row in json.loads(file.readline())[1]:
-                    yield json.dumps(row, ensure_ascii=False)
+                yield from json.loads(file.readline())[1]
+
+    def remove(self) -> None:
+        """Removes the parts, when what they held is elsewhere."""
+        shutil.rmtree(self.folder)
+
+
+def differing(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """How settings that were saved as JSON differ from these, in words; "" where they do not."""
+    now = json.loads(json.dumps(now))
+    return "; ".join(
+        f"{name} was {before.get(name)!r} and is {now.get(name)!r}"
+        for name in {**before, **now}
+        if before.get(name) != now.get(name)
+    )
 
 
 def check_new(output: str | Path) -> None:

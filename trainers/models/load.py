@@ -208,3 +208,11 @@ def encoding_settings(model: BiEncoderModel) -> dict[str, Any]:
     if model.config.dense:  # left out where there are none, as in the files of former versions
         settings["dense"] = model.config.dense
     return {**settings, "sha256 of the weights": weights_digest(model)}
+
+
+def srlm_settings(model: SelfRetrievalLM) -> dict[str, Any]:
+    """The settings of a model that looks back, and whose weights it has: whatever its scores depend on."""
+    nested = {"sub_configs", *SelfRetrievalConfig.sub_configs}
+    names = (name for name in SelfRetrievalConfig.__annotations__ if name not in nested)
+    configured = {name: getattr(model.config, name) for name in names}
+    return {**configured, "sha256 of the weights": weights_digest(model.language_model)}

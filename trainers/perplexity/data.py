@@ -9,10 +9,10 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from ..data import sources
-from ..data.documents import document_table
+from ..data.documents import document_table, document_text
 from ..data.joining import joined
 from ..data.readers import refuse_loose_link
-from ..data.sources import Row, load_tables
+from ..data.sources import load_tables
 from ..embedded.corpus import standard_library
 from ..srlm.rows import load_chats
 from .measure import tokenize_texts
@@ -40,7 +40,9 @@ def read_documents(
         named = named[:max_documents]
     else:
         rows = enumerate(document_table(source).first(max_documents))
-        named = [(row.get("name") or f"row {number}", where, _text(row, where)) for number, (where, row) in rows]
+        named = [
+            (row.get("name") or f"row {number}", where, document_text(row, where)) for number, (where, row) in rows
+        ]
     documents: list[TokenizedDocument] = []
     too_short: list[str] = []
     for name, where, text in named:
@@ -68,12 +70,6 @@ def read_chats(source: str, tokenizer: PreTrainedTokenizerBase, max_rows: int | 
     Raises ValueError for a row without `history`, `query` or `answers`, naming its number.
     """
     return load_chats(joined(load_tables(source)).first(max_rows), tokenizer)
-
-
-def _text(row: Row, where: str) -> str:
-    if not isinstance(row.get("text"), str) or not row["text"].strip():
-        raise ValueError(f"{where}: field 'text' is {row.get('text')!r}; it must be a text that is not blank.")
-    return row["text"]
 
 
 def check_source(source: str) -> None:

@@ -11,10 +11,12 @@ from tests.support.files import write_rows
 from tests.support.perplexity import HOSTILE, ROWS, SETTINGS, data_of
 from tests.support.tiny import random_ids, tiny_backbone, tiny_tokenizer
 from trainers.commands.perplexity import main
+from trainers.pages import page as pages
+from trainers.pages.page import check_report_file
 from trainers.perplexity import page as module
 from trainers.perplexity.data import TokenizedDocument, read_chats, read_documents
 from trainers.perplexity.measure import compare_chats, compare_methods
-from trainers.perplexity.page import check_report_file, render_report, write_report
+from trainers.perplexity.page import render_report, write_report
 from trainers.perplexity.page_data import chat_page, document_page
 
 
@@ -120,6 +122,6 @@ def test_a_place_that_cannot_be_written_is_an_error_before_scoring(tmp_path, mon
         check_report_file(tmp_path)
     check_report_file(tmp_path / "out.html")
     assert not list(tmp_path.iterdir())
-    monkeypatch.setattr(module.tempfile, "TemporaryFile", no_room)
+    monkeypatch.setattr(pages.tempfile, "TemporaryFile", no_room)
     with pytest.raises(ValueError, match="Permission denied"):
         check_report_file(tmp_path / "out.html")

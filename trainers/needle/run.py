@@ -1,0 +1,150 @@
+"""A needle test from beginning to end: by one process or several, with a file that is gone on with, or in memory."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from tqdm.auto import tqdm
+
+from hub_cards.travelling.checks import check_bool, typed
+from modeling_srlm import SelfRetrievalLM
+
+from ..data.sources import Row
+from ..jobs.parts import PartFiles, check_output, differing, weights_digest
+from ..jobs.processes import on_main_process, place, shared
+from ..models.load import srlm_settings
+from .haystack import read_texts
+from .measure import NeedleTest, digest_of
+from .results import NeedleResults, cell_of, read_results
+from .settings import Cell, NeedleSettings, shown_length
+
+Work = tuple[Cell, int]  # a cell, and the number of the sample
+
+
+def needle_test(
+    model: SelfRetrievalLM,
+    texts: Iterable[str] | None = None,
+    output: str | Path | None = None,
+    overwrite: bool = False,
+    show_progress: bool = True,
+    **settings: Any,
+) -> NeedleResults:
+    """Hides numbers in long texts, asks for them, and counts the right answers by length, depth and way of reading.
+
+    Args:
+        model: on its device. Its `retrieval_method` is that of the method for the time, its other settings hold.
+        texts: what the long texts are made of, in order; default: the standard library's code. They must hold as many
+            tokens as the longest text.
+        output: a .json file that keeps every answer as it comes. What it holds of the same settings is not computed
+            again, and stays; an interrupted test goes on.
+        settings: fields of [`NeedleSettings`]: lengths, depths, keys, samples, methods, max_new_tokens, plain_prompt,
+            seed.
+
+    Raises ValueError or TypeError for what does not fit, before the model answers.
+    """
+    checked = NeedleSettings(**settings)
+    for name, value in {"overwrite": overwrite, "show_progress": show_progress}.items():
+        check_bool(name, value)
+    if typed("output", output, str | Path | None) is not None:
+        check_output(str(output), ".json")
+    test = NeedleTest(model, read_texts(None, checked.seed) if texts is None else texts, checked)
+    return run_test(test, output, overwrite, show_progress)
+
+
+def run_test(
+    test: NeedleTest,
+    output: str | Path | None = None,
+    overwrite: bool = False,
+    show_progress: bool = True,
+    about: dict[str, Any] | None = None,
+) -> NeedleResults:
+    """The test's results, on every process; those that are in `output` from before among them.
+
+    Args:
+        about: names of model and data, for the file.
+    """
+    work = [(cell, sample) for cell in test.cells for sample in range(test.settings.samples)]
+    if output is None:
+        results = NeedleResults(answer_settings(test), impossible=test.impossible, about=about or {})
+        progress = _Progress(work, show_progress)
+        results.answers = shared(work, lambda one: progress.of(test, one))
+        return results
+    state = PartialState()
+    parts = PartFiles(output)
+    known, done = on_main_process(state, lambda: _start(test, parts, work, overwrite))
+    left = [group for group, one in enumerate(work) if group not in done and one not in known]
+    progress = _Progress([work[group] for group in left], show_progress)
+    for group in left[state.process_index :: state.num_processes]:
+        parts.append(state.process_index, group, [progress.of(test, work[group])])
+    state.wait_for_everyone()
+    groups = [group for group, one in enumerate(work) if one not in known]
+    on_main_process(state, lambda: _finish(test, parts, groups, about or {}))
+    return read_results(output)
+
+
+def answer_settings(test: NeedleTest) -> dict[str, Any]:
+    """Whatever an answer depends on beside its cell, its number and the texts."""
+    of_model = srlm_settings(test.model)
+    of_model.pop("retrieval_method")
+    retriever: Any = test.model.retriever
+    if hasattr(retriever, "parameters"):
+        of_model["sha256 of the retriever"] = weights_digest(retriever)
+    asked = test.settings  # a model's settings have a seed, too
+    ours = {"max_new_tokens": asked.max_new_tokens, "plain_prompt": asked.plain_prompt, "seed of the test": asked.seed}
+    return {**ours, **of_model}
+
+
+def _start(test: NeedleTest, parts: PartFiles, work: list[Work], overwrite: bool) -> tuple[set[Work], set[int]]:
+    """What an earlier test's output holds of the work, and the groups that an interrupted one did."""
+    settings = answer_settings(test)
+    known: set[Work] = set()
+    if overwrite:
+        parts.output.unlink(missing_ok=True)  # else it would be in the way of going on with this test
+    if parts.output.exists():
+        before = read_results(parts.output)
+        if differences := differing(before.settings, settings):
+            raise ValueError(
+                f"{parts.output} holds a test of another kind: {differences}. Name another output, or give "
+                "--overwrite."
+            )
+        digests = {(cell_of(row), row["sample"]): row["prompt"] for row in before.answers}
+        known = set(work) & set(digests)
+        for cell, sample in known:
+            if digest_of(test.tasks.make(cell, sample)) != digests[cell, sample]:
+                raise ValueError(
+                    f"{parts.output} holds answers about other texts: name another output, or give --overwrite."
+                )
+    grid = {name: getattr(test.settings, name) for name in ("lengths", "depths", "keys", "methods", "samples")}
+    texts = digest_of(test.tasks.make(*work[-1]))
+    return known, parts.open({**grid, **settings, "sha256 of a prompt": texts}, overwrite, extends=True)
+
+
+def _finish(test: NeedleTest, parts: PartFiles, groups: list[int], about: dict[str, Any]) -> None:
+    """Adds the answers to those that the output holds."""
+    there = parts.output.exists()
+    results = read_results(parts.output) if there else NeedleResults(answer_settings(test))
+    rows: dict[Work, Row] = {(cell_of(row), row["sample"]): row for row in results.answers}
+    rows |= {(cell_of(row), row["sample"]): row for row in parts.rows(groups)}
+    results.answers = list(rows.values())
+    results.impossible |= test.impossible
+    results.about = about
+    results.write(parts.output)
+    parts.remove()
+
+
+class _Progress:
+    """A bar over the tokens of all texts: long ones take longer."""
+
+    def __init__(self, work: list[Work], shown: bool):
+        total = sum(cell.length for cell, _ in work)
+        hidden = not shown or place()[0] > 0
+        self.bar = tqdm(total=total, desc="Needles", unit="token", unit_scale=True, disable=hidden)
+
+    def of(self, test: NeedleTest, one: Work) -> Row:
+        """The answer to a task."""
+        cell, sample = one
+        self.bar.set_postfix_str(f"{cell.method}, {shown_length(cell.length)}")
+        row = test.answer(cell, sample)
+        self.bar.update(min(cell.length * place()[1], self.bar.total - self.bar.n))  # the others do as many meanwhile
+        return row

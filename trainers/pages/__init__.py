@@ -1,0 +1,1 @@
+"""Pages that hold all they need: one file, no network."""
