@@ -92,7 +92,7 @@ def _tests_holdout(name: str) -> bool:
 
 
 def language_reference(min_chars: int) -> list[Document]:
-    """Prose: the topics of Python's language reference, as `help()` shows them, joined to texts of `min_chars` or more.
+    """Prose: topics of Python's language reference, as `help()` shows them, joined to texts of `min_chars` or more.
 
     Each is named by its first topic. What is left at the end is no text of its own.
     """
