@@ -78,10 +78,11 @@ def table(results: Sequence[Result]) -> list[str]:
         "| texts | mode | method | perplexity (range over texts) | change (95 % interval) | seconds a text |",
         "|---|---|---|---|---|---|",
     ]
-    groups = dict.fromkeys((row["kind"], row["mode"], row["method"]) for row in results)
-    for kind, mode, method in groups:
-        rows = {row["text"]: row for row in results if (row["kind"], row["mode"], row["method"]) == (kind, mode, method)}
-        base = {row["text"]: row for row in results if (row["kind"], row["mode"], row["method"]) == (kind, "exact", "no")}
+    groups: dict[tuple[str, str, str], dict[str, Result]] = {}
+    for row in results:
+        groups.setdefault((row["kind"], row["mode"], row["method"]), {})[row["text"]] = row
+    for (kind, mode, method), rows in groups.items():
+        base = groups.get((kind, "exact", "no"), {})
         losses = np.array([row["loss"] for row in rows.values()])
         spread = f"{math.exp(losses.mean()):.2f} ({math.exp(losses.min()):.2f} to {math.exp(losses.max()):.2f})"
         pairs = [(rows[text]["loss"], base[text]["loss"]) for text in rows if text in base]
@@ -100,7 +101,7 @@ def change(pairs: Sequence[tuple[float, float]]) -> str:
 
 
 def main() -> None:
-    """Measures what is missing, a line a result, and prints the table of all that the output holds at these settings."""
+    """Measures what is missing, a line a result, and prints the table of all that is known at these settings."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, required=True, help="JSON lines; what stands there is not done again")
     parser.add_argument("--model", help="another language model than SmolLM2-135M: a folder or Hub id")

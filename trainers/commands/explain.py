@@ -8,7 +8,7 @@ import torch
 from ..llara.explain import Explanation, explain
 from ..llara.stop_words import load_stop_words
 from ..models.load import load_llara
-from .parsing import LoadingArguments, check_at_least, parse_arguments
+from .parsing import ModelArguments, check_at_least, parse_arguments
 
 
 @dataclass
@@ -40,7 +40,7 @@ def format_explanation(text: str, explanation: Explanation) -> str:
     return "\n".join(lines)
 
 
-ARGUMENTS = (ExplainArguments, LoadingArguments)
+ARGUMENTS = (ExplainArguments, ModelArguments)
 EXAMPLES = r"""
 # a text
 lookback explain "Who wrote Faust?" --model runs/llara

@@ -9,7 +9,7 @@ from ..biencoder.trainer import BiEncoderTrainer
 from ..data.readers import without_surrogates
 from ..models.precision import check_dtype
 from .lora import LoraArguments
-from .parsing import PRESET_HELP, LoadingArguments, given, parse_arguments
+from .parsing import PRESET_HELP, ModelArguments, given, parse_arguments
 from .training import MixtureDataArguments, RunArguments, run_training
 
 
@@ -43,7 +43,7 @@ class FinetuneModelArguments:
 
 ARGUMENTS = (
     FinetuneModelArguments,
-    LoadingArguments,
+    ModelArguments,
     MixtureDataArguments,
     LoraArguments,
     BiEncoderTrainingArguments,

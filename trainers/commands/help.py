@@ -20,6 +20,7 @@ HEADINGS = {
     "PretrainModelArguments": "Model",
     "TrainLmModelArguments": "Model",
     "LoadingArguments": "Model",
+    "ModelArguments": "Model",
     "EmbedderArguments": "Model",
     "RetrieverArguments": "Looking back",
     "LookbackArguments": "Looking back",

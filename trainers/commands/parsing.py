@@ -37,7 +37,25 @@ class LoadingArguments:
 
 
 @dataclass
-class EmbedderArguments(LoadingArguments):
+class ModelArguments(LoadingArguments):
+    """The same of a model that may be an adapter, whose base is another repo."""
+
+    base: str | None = field(
+        default=None,
+        metadata={"help": "Of an adapter: folder or Hub id of the model it was made for. Default: the one it names."},
+    )
+
+    def places(self) -> dict[str, Any]:
+        """Where the model lies, and its base."""
+        return {**({} if self.base is None else {"base": self.base}), **LoadingArguments.keywords(self)}
+
+    def keywords(self) -> dict[str, Any]:
+        """What the function gets that loads the model."""
+        return self.places()
+
+
+@dataclass
+class EmbedderArguments(ModelArguments):
     """A bi-encoder, for the commands that embed with one: keywords of `load_biencoder`."""
 
     pooling: str | None = field(default=None, metadata={"help": "For a plain backbone: last_token, cls or mean."})
@@ -49,7 +67,7 @@ class EmbedderArguments(LoadingArguments):
 
 
 @dataclass
-class RetrieverArguments(LoadingArguments):
+class RetrieverArguments(ModelArguments):
     """A language model that looks back, as it is trained. What is not given is that of the model's repo."""
 
     retriever: str | None = field(default=None, metadata={"help": "Hub id or folder of a bi-encoder, for 'dense'."})

@@ -9,7 +9,7 @@ from ..llara.arguments import LlaraTrainingArguments
 from ..llara.trainer import LlaraTrainer
 from ..models.precision import check_dtype
 from .lora import LoraArguments
-from .parsing import LoadingArguments, given, parse_arguments
+from .parsing import ModelArguments, given, parse_arguments
 from .training import DataArguments, RunArguments, run_training
 
 
@@ -39,7 +39,7 @@ class PretrainModelArguments:
 
 ARGUMENTS = (
     PretrainModelArguments,
-    LoadingArguments,
+    ModelArguments,
     DataArguments,
     LoraArguments,
     LlaraTrainingArguments,

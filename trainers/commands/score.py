@@ -25,12 +25,12 @@ from ..feedback.teachers import TeacherFeedback, load_teacher
 from ..jobs.parts import PartFiles
 from ..jobs.processes import on_main_process, start_processes
 from ..models.load import load_srlm, max_positions, srlm_settings
-from .parsing import LoadingArguments, parse_arguments
+from .parsing import EmbedderArguments, parse_arguments
 
 Feedback = RowFeedback | DocumentFeedback | TeacherFeedback
 
 
-def load_scorer(arguments: ScoreArguments, loading: LoadingArguments) -> SelfRetrievalLM:
+def load_scorer(arguments: ScoreArguments, loading: EmbedderArguments) -> SelfRetrievalLM:
     """The language model in eval mode, its window and batches set for the task."""
     names = ("context_window_size", "chunk_size", "target_size")
     given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
@@ -39,7 +39,10 @@ def load_scorer(arguments: ScoreArguments, loading: LoadingArguments) -> SelfRet
     # The repo's own target size means nothing for rows, and might not fit a small window.
     target = {} if arguments.task == DOCUMENT else {"target_size": None}
     settings = {**method, "chunk_batch_size": arguments.batch_size, **target, **given}
-    lm = load_srlm(arguments.model, settings, **loading.keywords())
+    for name in ("pooling", "preset"):
+        if (value := getattr(loading, name)) is not None:
+            raise ValueError(f"--{name}={value!r} is for a bi-encoder as --teacher: leave it out, or name one.")
+    lm = load_srlm(arguments.model, settings, **loading.places())
     config: Any = lm.config
     if arguments.task != DOCUMENT and arguments.context_window_size is None:
         # A chunk less than there are positions leaves room for a token put before the input.
@@ -79,7 +82,7 @@ def _settings_of_model(feedback: Feedback) -> dict[str, Any]:
     return srlm_settings(feedback.lm)
 
 
-def start_feedback(arguments: ScoreArguments, loading: LoadingArguments, state: PartialState) -> Feedback:
+def start_feedback(arguments: ScoreArguments, loading: EmbedderArguments, state: PartialState) -> Feedback:
     """The feedback of the arguments, its model on the process's device, its data checked."""
     if arguments.teacher is None:
         return make_feedback(arguments, load_scorer(arguments, loading).to(state.device), state.is_main_process)
@@ -88,7 +91,7 @@ def start_feedback(arguments: ScoreArguments, loading: LoadingArguments, state: 
     return TeacherFeedback(teacher, rows, state.is_main_process)
 
 
-ARGUMENTS = (ScoreArguments, LoadingArguments)
+ARGUMENTS = (ScoreArguments, EmbedderArguments)
 EXAMPLES = r"""
 # query rows with passages and answers
 lookback score --task qa --data rows.jsonl --output scored.jsonl

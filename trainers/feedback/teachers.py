@@ -119,17 +119,26 @@ class TeacherFeedback(GroupedRows):
         return [[round(score, DECIMALS) for score in scores] for scores in found]
 
 
-def load_teacher(source: str, batch_size: int, device: torch.device, **loading: Any) -> Teacher:
+def load_teacher(
+    source: str,
+    batch_size: int,
+    device: torch.device,
+    pooling: str | None = None,
+    preset: str | None = None,
+    **loading: Any,
+) -> Teacher:
     """The cross-encoder or bi-encoder of a Hub id or folder, on a device.
 
     Args:
+        pooling, preset: of a bi-encoder, as `load_biencoder` takes them: with one of them it is no cross-encoder.
         loading: where the repo lies (`revision`, ...), and `trust_remote_code`.
 
     Raises ValueError for any other model, ImportError for a cross-encoder without sentence-transformers.
     """
-    kind, place = teacher_kind(source, **loading)
+    embeds = pooling is not None or preset is not None
+    kind, place = (BIENCODER, loading) if embeds else teacher_kind(source, **loading)
     if kind == BIENCODER:
-        model: BiEncoderModel = load_biencoder(source, **loading)
+        model: BiEncoderModel = load_biencoder(source, pooling, preset, **loading)
         return BiEncoderTeacher(model.to(device), batch_size)  # type: ignore[arg-type]
     if "gguf_file" in place:
         raise ValueError(f"--gguf_file={place['gguf_file']!r} is for a bi-encoder, and {source!r} is a {kind}.")

@@ -29,6 +29,8 @@ def build_srlm(
             the retriever, too, whose `revision` is `retriever_revision`.
     """
     check_preset("retriever_preset", retriever_preset)
+    if (base := settings.pop("base", None)) is not None:  # of the language model, where that is an adapter
+        model_kwargs = {**(model_kwargs or {}), "base": base}
     own = {name: value for name, value in settings.items() if name not in (*PLACE, "quantization_config")}
     place, quantized = place_of(settings), settings.get("quantization_config")
     loading = place if quantized is None else {"quantization_config": quantized, **place}

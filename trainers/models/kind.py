@@ -69,6 +69,10 @@ def look(
     else:
         adapter = None if "gguf_file" in place else find_adapter(source, place)
     if adapter is None:
+        if base is not None:
+            raise ValueError(
+                f"base={str(base)!r} (--base) is for an adapter, and {source!r} is a model of its own: leave it out."
+            )
         return Found(source, config, place)
     on = _look_at_base(source, adapter, base, {**other_repo(place), **place_of(base_loading or {})})
     return Found(source, on.config if config is None else config, place, adapter, on)

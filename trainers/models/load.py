@@ -32,7 +32,7 @@ def load_biencoder(
         pooling: makes a bi-encoder of a plain backbone: `last_token`, `cls` or `mean`, and normalised.
         preset: how a published model is used, by name (`PRESETS`); default: by its repo.
         loading: where the repo lies (`revision`, `token`, `cache_dir`, ...), and `trust_remote_code` for a backbone
-            with code of its own; our repos need none.
+            with code of its own; our repos need none. `base`: of an adapter, folder or Hub id of what it was made for.
 
     Returns it in eval mode. Raises ValueError for a plain backbone without pooling, and for a pooling where the repo
     has its own.
@@ -184,7 +184,8 @@ def load_srlm(
 
 def _of_backbone(found: Found, loading: dict[str, Any]) -> dict[str, Any]:
     # The base of a plain backbone's adapter has commits of its own.
-    return found.loading if found.adapter is None else place_of(loading)
+    named = {"base": loading["base"]} if loading.get("base") is not None else {}
+    return found.loading if found.adapter is None else {**place_of(loading), **named}
 
 
 def max_positions(config: Any) -> int:

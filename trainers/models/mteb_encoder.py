@@ -92,8 +92,9 @@ class MtebEncoder:
         prompt_affixes(self.model.config.prompts, None, task)
         check_truncate_dim(truncate_dim, self.model.config.embedding_dims, self.model.config.hidden_size)
         self.name, self.task, self.truncate_dim = name, task, truncate_dim
-        chosen = {"task": task, "truncate_dim": truncate_dim, **loading}
-        names = ("task", "truncate_dim", "pooling", "preset", "gguf_file")
+        base = None if loading.get("base") is None else shared_name(str(loading["base"]))
+        chosen = {"task": task, "truncate_dim": truncate_dim, **loading, "base": base}
+        names = ("task", "truncate_dim", "pooling", "preset", "gguf_file", "base")
         self._chosen = {key: chosen[key] for key in names if chosen.get(key)}
 
     def narrowed(self, truncate_dim: int) -> "MtebEncoder":

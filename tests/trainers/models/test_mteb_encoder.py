@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import torch
+import transformers
 
 from modeling_biencoder import BiEncoderModel, instruction_prompt
 from tests.support.loopback_hub.fixtures import commit
@@ -31,6 +32,18 @@ SETTINGS = {
     "qwen, instructed": ("qwen", {"append_eos": True, "prompts": {"Clustering": instruction_prompt("topic?")}}),
     "gpt2, dot": ("gpt2", {"normalize": False, "bidirectional": False, "prompts": {"default": {"query": "q: "}}}),
 }
+
+
+@pytest.fixture(autouse=True)
+def fresh_code(tmp_path, monkeypatch):
+    """The code of repos goes to a place of the test's own: a former test may have left the package at another."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "transformers_modules"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(transformers.dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.syspath_prepend(tmp_path / "modules")
+    yield
+    for name in [name for name in sys.modules if name.partition(".")[0] == "transformers_modules"]:
+        del sys.modules[name]
 
 
 def model_of(family: str, seed: int = 0, **config) -> BiEncoderModel:
