@@ -223,4 +223,4 @@ def _grouped(layers: list[Any], rotations: list[Rotation | None]) -> list[StateG
         )
         shape = keys.shape[1], keys.shape[-1], values.shape[-1], values.dtype, values.device
         groups.setdefault((shape, turn), []).append(number)
-    return [StateGroup(tuple(own), *shape, rotations[own[0]]) for (shape, _), own in groups.items()]
+    return [StateGroup(tuple(own), *name[0], rotations[own[0]]) for name, own in groups.items()]

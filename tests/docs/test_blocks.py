@@ -9,6 +9,7 @@ import yaml
 from tests.support.page_shell import call, calls_of, fill, programs, runner_of, smaller, started, words_of_spans
 from tests.support.pages import PAGES, blocks_of, text_of
 from trainers.biencoder.entries import mixture_entries
+from trainers.cli import switched
 from trainers.commands.help import help_of
 
 COMMAND_LANGUAGES = ("bash", "")
@@ -64,7 +65,7 @@ def test_the_arguments_of_the_commands_of_a_page_exist(page, tmp_path):
     programs(tmp_path)
     lines = [words for block in blocks_of(page, *COMMAND_LANGUAGES) for words in calls_of(block.text, tmp_path)]
     commands = [_command(words) for words in lines] + list(words_of_spans(text_of(page)))
-    for command, *arguments in filter(None, commands):
+    for command, *arguments in map(switched, filter(None, commands)):
         if command.startswith("-"):  # lookback --help
             continue
         known = set(re.findall(r"--[\w-]+", help_of(command, everything=True)))

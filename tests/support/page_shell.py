@@ -25,7 +25,7 @@ from modeling_llara import LlaraForPreTraining
 from tests.support import ROOT
 from tests.support.teachers import save_cross_encoder
 from tests.support.tiny import TEXT, tiny_backbone, tiny_tokenizer
-from trainers.cli import run
+from trainers.cli import run, switched
 from trainers.embedded.corpus import CodePair
 
 # Programs that the pages call. `python -c ...` is run as it is: a shell variable is made of what it prints.
@@ -48,6 +48,7 @@ TRAINING = {
 # What makes a call small: for the arguments that it gives already, and for every call.
 SMALLER = {
     "perplexity": {"max_documents": "1", "max_length": "700", "scored_tokens": "64"},
+    "needle": {"lengths": "900", "depths": "50", "samples": "1"},
     "generate": {"max_new_tokens": "4"},
 }
 ALWAYS = ("max_steps", "per_device_train_batch_size", "report_to", "disable_tqdm", "use_cpu", "logging_steps")
@@ -139,7 +140,7 @@ def call(words: list[str]) -> None:
         if "--fsdp" in arguments:  # for several processes alone: tests/test_launch_lines.py starts them
             return
     if program == "lookback" and not arguments[-1].startswith("--help"):  # that ends the process
-        run(smaller(arguments))
+        run(smaller(switched(arguments)))
 
 
 def started(words: list[str]) -> list[str]:

@@ -60,6 +60,12 @@ class NeedleTest:
             return f"longer than the {positions:,} positions of the model alone"
         return None
 
+    def tokens_read(self, cell: Cell) -> int:
+        """About how many tokens the language model reads for an answer, which is what takes time."""
+        config = self.model.config
+        read = min(cell.length, config.context_window_size + config.key_num * config.value_size)
+        return cell.length if cell.method == ALONE else read + cell.length * (cell.method == "self")
+
     @torch.no_grad()
     def answer(self, cell: Cell, sample: int) -> Row:
         """What the model says to one task.

@@ -67,16 +67,15 @@ def run_test(
     work = [(cell, sample) for cell in test.cells for sample in range(test.settings.samples)]
     if output is None:
         results = NeedleResults(answer_settings(test), impossible=test.impossible, about=about or {})
-        progress = _Progress(work, show_progress)
-        results.answers = shared(work, lambda one: progress.of(test, one))
+        results.answers = shared(work, _Progress(test, work, show_progress).of)
         return results
     state = PartialState()
     parts = PartFiles(output)
     known, done = on_main_process(state, lambda: _start(test, parts, work, overwrite))
     left = [group for group, one in enumerate(work) if group not in done and one not in known]
-    progress = _Progress([work[group] for group in left], show_progress)
+    progress = _Progress(test, [work[group] for group in left], show_progress)
     for group in left[state.process_index :: state.num_processes]:
-        parts.append(state.process_index, group, [progress.of(test, work[group])])
+        parts.append(state.process_index, group, [progress.of(work[group])])
     state.wait_for_everyone()
     groups = [group for group, one in enumerate(work) if one not in known]
     on_main_process(state, lambda: _finish(test, parts, groups, about or {}))
@@ -134,17 +133,18 @@ def _finish(test: NeedleTest, parts: PartFiles, groups: list[int], about: dict[s
 
 
 class _Progress:
-    """A bar over the tokens of all texts: long ones take longer."""
+    """A bar over the tokens that the language model reads."""
 
-    def __init__(self, work: list[Work], shown: bool):
-        total = sum(cell.length for cell, _ in work)
+    def __init__(self, test: NeedleTest, work: list[Work], shown: bool):
+        self.test, total = test, sum(test.tokens_read(cell) for cell, _ in work)
         hidden = not shown or place()[0] > 0
         self.bar = tqdm(total=total, desc="Needles", unit="token", unit_scale=True, disable=hidden)
 
-    def of(self, test: NeedleTest, one: Work) -> Row:
+    def of(self, one: Work) -> Row:
         """The answer to a task."""
         cell, sample = one
         self.bar.set_postfix_str(f"{cell.method}, {shown_length(cell.length)}")
-        row = test.answer(cell, sample)
-        self.bar.update(min(cell.length * place()[1], self.bar.total - self.bar.n))  # the others do as many meanwhile
+        row = self.test.answer(cell, sample)
+        read = self.test.tokens_read(cell) * place()[1]  # the others do as much meanwhile
+        self.bar.update(min(read, self.bar.total - self.bar.n))
         return row
