@@ -98,7 +98,7 @@ def test_biencoder_adapter_trains_alone_and_reloads(tmp_path, family):
     assert (expected - untrained).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("make", ["llara", "biencoder"])
+@pytest.mark.parametrize("make", quick_first(["llara", "biencoder"]))
 def test_resumed_run_ends_in_the_same_adapter(tmp_path, make):
     def trainer(folder, **settings):
         if make == "llara":

@@ -10,6 +10,7 @@ from transformers import AutoModel, AutoModelForCausalLM
 
 from modeling_biencoder import BiEncoderModel
 from modeling_llara import LlaraForPreTraining
+from tests.support import quick_first
 from tests.support.adapted import SIZES, outputs, plain_backbone, trainer
 from tests.support.tiny import tiny_backbone, tiny_tokenizer
 from tests.support.training import PAIRS, arguments
@@ -48,7 +49,7 @@ def grown(family, folder, how):
 
 
 @pytest.mark.parametrize("rows", ["by themselves", pytest.param("whole", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("how", ["plain", "new", "saved"])
+@pytest.mark.parametrize("how", quick_first(["saved", "plain", "new"]))
 @pytest.mark.parametrize("family", FAMILIES)
 def test_added_tokens_come_with_the_adapter(tmp_path, family, how, rows):
     model, tokenizer = grown(family, tmp_path, how)
@@ -147,7 +148,7 @@ def test_what_peft_cannot_do_is_said(tmp_path, config):
         )
 
 
-@pytest.mark.parametrize("where", ["Hub", "folder", "memory"])
+@pytest.mark.parametrize("where", quick_first(["folder", "Hub", "memory"]))
 @pytest.mark.parametrize("family", ["biencoder", "srlm"])
 def test_an_adapter_that_was_loaded_for_use_is_not_trained(hub, tmp_path, family, where):
     plain_backbone(family, tmp_path)

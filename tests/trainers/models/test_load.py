@@ -17,6 +17,7 @@ from transformers import AutoConfig
 from modeling_biencoder import BiEncoderModel
 from modeling_llara import LlaraForPreTraining
 from modeling_srlm import SelfRetrievalLM
+from tests.support import quick_first
 from tests.support.files import write_rows
 from tests.support.loopback_hub import LoopbackHub, in_process
 from tests.support.loopback_hub.fixtures import commit
@@ -127,6 +128,9 @@ LOADS: dict[tuple[str, str], Callable[..., Any]] = {
 }  # fmt: skip
 
 
+KINDS_OF_FOLDER = ("backbone", "biencoder", "llara", "adapted_plain", "adapted_llara")
+
+
 @pytest.mark.parametrize(("way", "kind"), LOADS)
 def test_where_a_repo_lies_reaches_every_step(hub, firsts, folders, tmp_path, monkeypatch, way, kind):
     home, cache = tmp_path / "home", tmp_path / "cache"
@@ -162,7 +166,7 @@ def test_an_adapter_for_a_model_that_is_there_is_found_where_it_lies(hub, firsts
     assert not (tmp_path / "home").exists() and list((tmp_path / "cache").rglob("*.safetensors"))
 
 
-@pytest.mark.parametrize("kind", ["backbone", "biencoder", "llara", "adapted", "adapted_plain", "adapted_llara"])
+@pytest.mark.parametrize("kind", quick_first(["adapted", *KINDS_OF_FOLDER]))
 def test_mine_asks_nothing_twice(hub, firsts, tmp_path, monkeypatch, kind):
     monkeypatch.setattr(transformers.dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in PAIRS))

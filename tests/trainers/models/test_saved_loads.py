@@ -10,6 +10,7 @@ from transformers import AutoModel, AutoModelForCausalLM
 
 from modeling_biencoder import BiEncoderModel
 from modeling_srlm import SelfRetrievalLM
+from tests.support import quick_first
 from tests.support.tiny import random_ids, tiny_backbone, tiny_tokenizer
 from trainers import add_adapter, load_adapted
 from trainers.commands import merge
@@ -58,8 +59,8 @@ def adapted(family, backbone, folder, kind, plain, tied=False):
     return model, expected
 
 
-@pytest.mark.parametrize("tied", [False, True])
-@pytest.mark.parametrize("kind", ["lora", "named", "tokens"])
+@pytest.mark.parametrize("tied", quick_first([True, False]))
+@pytest.mark.parametrize("kind", quick_first(["tokens", "lora", "named"]))
 @pytest.mark.parametrize(("family", "backbone"), BACKBONES)
 def test_an_adapter_of_a_complete_repo_loads_by_every_way(tmp_path, family, backbone, kind, tied):
     model, expected = adapted(family, backbone, tmp_path, kind, plain=False, tied=tied)
@@ -80,7 +81,7 @@ def test_an_adapter_of_a_complete_repo_loads_by_every_way(tmp_path, family, back
         auto.from_pretrained(run, trust_remote_code=True)
 
 
-@pytest.mark.parametrize("kind", ["lora", "named", "tokens"])
+@pytest.mark.parametrize("kind", quick_first(["tokens", "lora", "named"]))
 @pytest.mark.parametrize(("family", "backbone"), BACKBONES)
 def test_an_adapter_on_a_plain_backbone_loads_with_lookback_and_not_wrongly(tmp_path, family, backbone, kind):
     model, expected = adapted(family, backbone, tmp_path, kind, plain=True)
