@@ -217,10 +217,12 @@ def _tolerance(dtype: torch.dtype, position: int) -> float:
 def _grouped(layers: list[Any], rotations: list[Rotation | None]) -> list[StateGroup]:
     groups: dict[Any, list[int]] = {}
     for number, (layer, rotation) in enumerate(zip(layers, rotations, strict=True)):
-        keys, values = layer.keys, layer.values
         turn = (
             None if rotation is None else (tuple(rotation.frequencies.tolist()), rotation.start, rotation.interleaved)
         )
-        shape = keys.shape[1], keys.shape[-1], values.shape[-1], values.dtype, values.device
-        groups.setdefault((shape, turn), []).append(number)
-    return [StateGroup(tuple(own), *name[0], rotation=rotations[own[0]]) for name, own in groups.items()]
+        shape = layer.keys.shape[1], layer.keys.shape[-1], layer.values.shape[-1]
+        groups.setdefault((shape, layer.values.dtype, layer.values.device, turn), []).append(number)
+    return [
+        StateGroup(tuple(own), heads, key_size, value_size, dtype, device, rotations[own[0]])
+        for ((heads, key_size, value_size), dtype, device, _), own in groups.items()
+    ]
