@@ -15,9 +15,9 @@ from .checks_srlm import generation_numbers, typed
 from .configuration_srlm import SelfRetrievalConfig
 from .generation_state_srlm import RetrievalState
 from .inputs_srlm import check_inputs
+from .kept_states_srlm import start_reusing
 from .lookup_srlm import MAX_GUESSES
 from .planning_srlm import Plan
-from .reuse_state_srlm import start_reusing
 
 if TYPE_CHECKING:
     from .modeling_srlm import SelfRetrievalLM

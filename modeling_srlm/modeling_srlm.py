@@ -28,11 +28,11 @@ from .documents_srlm import perplexity, run_documents
 from .encoding_srlm import EmbeddingCache
 from .generation_srlm import RetrievalState, prepare_generation
 from .inputs_srlm import check_inputs, is_dialogue
+from .kept_states_srlm import keep_states
 from .oracle_srlm import score_candidates
 from .output_srlm import SelfRetrievalOutput
 from .planning_srlm import Plan, proven_states
 from .retriever_srlm import NestedRetriever, TextEncoder
-from .reuse_state_srlm import keep_states
 from .tokenizers_srlm import TwoTokenizers
 
 
