@@ -70,15 +70,19 @@ class AttendedStates(Cache):
         self.bound = lead + window + chunk
         self.capacity = self.bound + max(chunk, window // 2)
         self.memory: list[States] = [_memory(group, rows, self.capacity) for group in groups]
-        views: dict[int, AttendedLayer] = {}
-        for group, (keys, values) in zip(groups, self.memory, strict=True):
-            for place, layer in enumerate(group.layers):
-                views[layer] = AttendedLayer(self, keys[place], values[place])
-        super().__init__(layers=[views[layer] for layer in sorted(views)])
+        super().__init__(layers=[])
+        self._view()
         self.rows = rows
         self.end = lead
         self.starts = [lead] * rows
         self.positions = [0] * rows
+
+    def _view(self) -> None:
+        views: dict[int, AttendedLayer] = {}
+        for group, (keys, values) in zip(self.groups, self.memory, strict=True):
+            for place, layer in enumerate(group.layers):
+                views[layer] = AttendedLayer(self, keys[place], values[place])
+        self.layers = [views[layer] for layer in sorted(views)]
 
     @property
     def left(self) -> int:
@@ -99,14 +103,16 @@ class AttendedStates(Cache):
         return (columns >= torch.tensor(starts)[:, None]).long()
 
     def advance(self, count: int) -> None:
-        """`count` tokens were read (taken back, where it is negative)."""
+        """The rows of the pass have read `count` tokens (taken back, where it is negative)."""
         self.end += count
-        self.positions = [position + count for position in self.positions]
+        for row in range(self.rows):
+            self.positions[row] += count
 
     def make_room(self, count: int, keep: Sequence[int], before: Sequence[int]) -> None:
-        """Lets `count` more tokens in; of each row the last `keep` columns stay, `before` may come before them."""
-        self.starts = [self.end - kept for kept in keep]
-        room = min(start - wanted for start, wanted in zip(self.starts, before, strict=True))
+        """Lets `count` more tokens of the rows of the pass in; of each the last `keep` columns stay, and `before` may
+        come before them."""
+        self.starts[: self.rows] = [self.end - kept for kept in keep]
+        room = min(start - wanted for start, wanted in zip(self.starts, before, strict=False))
         if room < 0 or self.end + count > self.capacity or max(self.positions[: self.rows]) + count > self.bound:
             self._move_to(max(kept + wanted for kept, wanted in zip(keep, before, strict=True)), max(keep))
 
@@ -116,15 +122,35 @@ class AttendedStates(Cache):
         So positions are small whatever was read; keys stand at the same distances as before.
         """
         source, target = slice(self.end - length, self.end), slice(end - length, end)
-        shifts = [-position for position in self.positions]
+        shifts = [-position for position in self.positions[: self.rows]]
         for group, (keys, values) in zip(self.groups, self.memory, strict=True):
-            moved = keys[:, :, :, source].clone()
+            moved = keys[:, : self.rows, :, source].clone()
             if group.rotation is not None:
                 group.rotation.move_(moved.transpose(0, 1), shifts)
-            keys[:, :, :, target] = moved
-            values[:, :, :, target] = values[:, :, :, source].clone()
-        self.starts = [start + end - self.end for start in self.starts]
-        self.positions, self.end = [0] * len(self.positions), end
+            keys[:, : self.rows, :, target] = moved
+            values[:, : self.rows, :, target] = values[:, : self.rows, :, source].clone()
+        self.starts[: self.rows] = [start + end - self.end for start in self.starts[: self.rows]]
+        self.positions[: self.rows] = [0] * self.rows
+        self.end = end
+
+    def align(self, ends: Sequence[int]) -> None:
+        """All rows take part again: what each has up to its column of `ends` goes to one common end.
+
+        Rows that were done before others have stayed where they were when those went on.
+        """
+        self.rows = len(ends)
+        self.end = max(self.end, *(end - start for start, end in zip(self.starts, ends, strict=True)))
+        for row, end in enumerate(ends):
+            start, shift = self.starts[row], self.end - end
+            if shift:
+                for memory in (part for states in self.memory for part in states):
+                    memory[:, row, :, start + shift : self.end] = memory[:, row, :, start:end].clone()
+                self.starts[row] += shift
+
+    def restart(self, length: int) -> None:
+        """The one row is empty, and `length` tokens are about to be put before its end."""
+        self.rows, self.end = 1, self.lead + length
+        self.starts, self.positions = [self.end], [length]
 
     def put_before(self, row: int, parts: Sequence[Part]) -> None:
         """Writes states before those of a row."""
@@ -147,16 +173,20 @@ class AttendedStates(Cache):
         """Of each group views of a row's states in the columns start..end-1."""
         return [(keys[:, row, :, start:end], values[:, row, :, start:end]) for keys, values in self.memory]
 
-    def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
-        """Rows in the order of beam search."""
-        order = beam_idx.tolist()
-        used = slice(min(self.starts), self.end)
-        for group, states in zip(self.groups, self.memory, strict=True):
-            index = beam_idx.to(group.device)
-            for memory in states:
-                memory[:, : len(order), :, used] = memory[:, :, :, used].index_select(1, index)
+    def reorder(self, order: Sequence[int]) -> None:
+        """The rows become those of these numbers, each any number of times."""
+        used, index = slice(min(self.starts), self.end), torch.tensor(order)
+        if len(order) != len(self.starts):
+            self.memory, former = [_memory(group, len(order), self.capacity) for group in self.groups], self.memory
+            self._view()
+        else:
+            former = self.memory
+        for group, new, old in zip(self.groups, self.memory, former, strict=True):
+            for memory, source in zip(new, old, strict=True):
+                memory[:, :, :, used] = source[:, :, :, used].index_select(1, index.to(group.device))
         self.starts = [self.starts[row] for row in order]
         self.positions = [self.positions[row] for row in order]
+        self.rows = len(order)
 
 
 def _memory(group: StateGroup, rows: int, capacity: int) -> States:

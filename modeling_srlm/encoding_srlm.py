@@ -122,6 +122,10 @@ class ChunkTable:
         vectors[missing], known[missing] = found, True
         self.vectors, self.known = vectors, known
 
+    def cut(self, count: int) -> None:
+        """Keeps what it has of the first `count` chunks."""
+        self.vectors, self.known = self.vectors[:count], self.known[:count]
+
     def begin_with(self, other: "ChunkTable") -> None:
         """Takes over what another table has; `fill` never writes into that, so they may then go apart."""
         self.vectors, self.known = other.vectors, other.known

@@ -15,6 +15,7 @@ from .checks_srlm import generation_numbers, typed
 from .configuration_srlm import SelfRetrievalConfig
 from .generation_state_srlm import RetrievalState
 from .inputs_srlm import check_inputs
+from .kept_states_srlm import start_reusing
 from .lookup_srlm import MAX_GUESSES
 from .planning_srlm import Plan
 
@@ -52,17 +53,26 @@ def prepare_generation(
     if attention_mask is not None:
         input_ids, attention_mask = _padded_left(input_ids, attention_mask)
     length = {"max_new_tokens": DEFAULT_NEW_TOKENS} if _length_is_open(given, model.generation_config, kwargs) else {}
-    state = _start(plan, input_ids.shape[1], given or model.generation_config, kwargs)
+    state = _start(model, plan, input_ids.shape, given or model.generation_config, kwargs)
     # The lookup is not transformers' own, which works on one sequence.
     ours = {"attention_mask": attention_mask, "past_key_values": state, "prompt_lookup_num_tokens": None}
     return input_ids, {**kwargs, **length, **ours}
 
 
-def _start(plan: Plan, prompt_length: int, settings: GenerationConfig, kwargs: dict[str, Any]) -> RetrievalState:
+def _start(
+    model: "SelfRetrievalLM", plan: Plan, shape: torch.Size, settings: GenerationConfig, kwargs: dict[str, Any]
+) -> RetrievalState:
     use_cache = kwargs.get("use_cache", settings.use_cache) is not False
     given = [kwargs.get("prompt_lookup_num_tokens"), settings.prompt_lookup_num_tokens]
     guesses = next((number for number in given if number is not None), MAX_GUESSES)
-    return RetrievalState(plan, prompt_length, use_cache, guesses)
+    if not plan.config.reuse_states:
+        return RetrievalState(plan, shape[1], use_cache, guesses)
+    if not use_cache:
+        raise ValueError(
+            "use_cache=False computes all states anew for each token, and reuse_states=True keeps them: leave "
+            "use_cache out, or set model.config.reuse_states to False."
+        )
+    return start_reusing(model, plan, shape, guesses)
 
 
 def _check_generation(config: SelfRetrievalConfig, given: GenerationConfig | None, kwargs: dict[str, Any]) -> None:

@@ -28,6 +28,7 @@ from .documents_srlm import perplexity, run_documents
 from .encoding_srlm import EmbeddingCache
 from .generation_srlm import RetrievalState, prepare_generation
 from .inputs_srlm import check_inputs, is_dialogue
+from .kept_states_srlm import keep_states
 from .oracle_srlm import score_candidates
 from .output_srlm import SelfRetrievalOutput
 from .planning_srlm import Plan, proven_states
@@ -46,6 +47,8 @@ class SelfRetrievalLM(TwoTokenizers, GenerationMixin):
     config: SelfRetrievalConfig
     config_class = SelfRetrievalConfig
     base_model_prefix = "language_model"
+    _proven: Any = None  # of `reuse_states`: how keys move; and what the last text left
+    _kept_states: Any = None
     _tied_weights_keys = {}  # noqa: RUF012  (none here; as a dict it sends peft to those of the backbone)
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
@@ -57,7 +60,6 @@ class SelfRetrievalLM(TwoTokenizers, GenerationMixin):
         self.language_model = AutoModelForCausalLM.from_config(config.text_config)
         self.retriever = NestedRetriever(config) if config.retriever_config is not None else None
         self.embedding_cache: EmbeddingCache | None = None
-        self._proven: Any = None  # of `reuse_states`: for which weights, and how their keys move
         self.post_init()
 
     @classmethod
@@ -122,15 +124,13 @@ class SelfRetrievalLM(TwoTokenizers, GenerationMixin):
             labels: (B, L), the tokens to score, -100 elsewhere; a label belongs to its own position. Without labels
                 the logits of every position are returned and no loss: `model(ids[:, :-1]).logits` are those that
                 `model(ids, labels=ids)` scores `ids` by.
-            output_logits: with labels, also return logits (zero at positions that predict no label).
-            show_progress: a progress bar over the scored tokens, where there is more than one block.
-            past_key_values: of `generate`, for the next token alone.
-            return_dict: False for a plain tuple.
+            output_logits: with labels, also return logits (zero at positions that predict no label). show_progress:
+                a bar over the scored tokens, where there is more than one block.
+            past_key_values: of `generate`, for the next token alone. return_dict: False for a plain tuple.
             prompt_length: of rows that `generate` returned, the columns of their prompts: each new token then has the
                 probability that it was chosen by. (Without it: if `target_size` is set and divides their number.)
             query, history, answer, history_mask: in place of all that, a dialogue: `forward_with_history_retrieval`.
             kwargs: None or False; peft names all that language models know.
-
         Raises TypeError or ValueError for tensors that do not fit, a missing tokenizer or retriever.
         """
         switches = {"output_logits": output_logits, "show_progress": show_progress, "return_dict": return_dict}
@@ -154,7 +154,6 @@ class SelfRetrievalLM(TwoTokenizers, GenerationMixin):
         Args:
             query, answer: B texts. history: B lists of turns, the oldest first.
             history_mask: (B, N), 0 for turns that are padding; they are never retrieved.
-
         Returns the output with `retrieved_indices` (B, 1, k), turn numbers most relevant first.
         """
         return score_answers(self, query, history, answer, history_mask)
@@ -186,7 +185,7 @@ class SelfRetrievalLM(TwoTokenizers, GenerationMixin):
         return score_candidates(Plan.of_candidates(self), input_ids, attention_mask, labels, candidates)
 
     def compute_perplexity(
-        self, dataloader: Iterable[dict[str, Any]], show_progress: bool = True, average: str = "tokens"
+        self, dataloader: Iterable[dict], show_progress: bool = True, average: str = "tokens"
     ) -> float:
         """exp of the mean loss of all scored tokens, whatever batch or process they are in.
 
@@ -220,7 +219,8 @@ class SelfRetrievalLM(TwoTokenizers, GenerationMixin):
         Raises ValueError for "oracle", which needs the target, and for what works on the backbone's own sequence.
         """
         ids, arguments = prepare_generation(self, inputs, input_ids, attention_mask, generation_config, kwargs)
-        return super().generate(ids, generation_config, **arguments)  # type: ignore[misc]  # its type of self is private
+        found = super().generate(ids, generation_config, **arguments)  # type: ignore[misc]  # its self is private
+        return keep_states(self, arguments["past_key_values"], found)
 
     def prepare_inputs_for_generation(  # type: ignore[override]
         self, input_ids: torch.Tensor, past_key_values: Any = None, attention_mask: Any = None, **_: Any

@@ -51,6 +51,8 @@ class StreamedRow(Row):
 
 def run_reusing(plan: Plan, rows: list[StreamedRow]) -> Iterator[tuple[ModelInput, torch.Tensor]]:
     """Each row's scored tokens with their logits (m, V), chunk by chunk; rows of similar length share passes."""
+    if plan.language_model.training and torch.is_grad_enabled():
+        raise ValueError("reuse_states=True cannot train yet: set model.config.reuse_states to False, or call eval().")
     order = sorted((row for row in rows if row.passes), key=lambda row: -row.passes)
     for start in range(0, len(order), plan.config.chunk_batch_size):
         yield from _run_together(plan, order[start : start + plan.config.chunk_batch_size])
@@ -71,7 +73,8 @@ def _run_together(plan: Plan, rows: list[StreamedRow]) -> Iterator[tuple[ModelIn
     size, states = plan.config.chunk_size, isinstance(selectors[0], StateSelector)
     for chunk in range(rows[0].passes):
         active = [row for row in rows if row.passes > chunk]
-        stream.begin([_select(plan, *pair, chunk) for pair in zip(active, selectors, strict=False)])
+        stream.attended.rows, places = len(active), range(len(active))
+        stream.begin(places, [_select(plan, *pair, chunk) for pair in zip(active, selectors, strict=False)])
         ids = torch.stack([row.document.chunks(chunk, chunk + 1) for row in active])
         before = 0
         if chunk == 0 and stream.head is not None:
@@ -79,14 +82,15 @@ def _run_together(plan: Plan, rows: list[StreamedRow]) -> Iterator[tuple[ModelIn
         targets = [row.predicted(chunk) for row in active]
         columns = [target - chunk * size - 1 + before for target in targets]
         kept = torch.unique(torch.cat(columns))
-        logits, hidden = stream.read(ids, kept if len(kept) else 1, states)
+        with torch.no_grad():
+            logits, hidden = stream.read(ids, kept if len(kept) else 1, states)
         for place, (row, scored, column) in enumerate(zip(active, targets, columns, strict=True)):
             if hidden is not None:
                 selectors[place].learn(hidden[place, before:])  # type: ignore[attr-defined]
             if len(scored):
                 own = logits[place] if len(column) == len(kept) else logits[place, torch.searchsorted(kept, column)]
                 yield ModelInput(row.number, ids[place], column, scored), own
-        stream.end(len(active))
+        stream.end(places)
 
 
 def _selector(plan: Plan, row: StreamedRow) -> KeySelector:

@@ -37,6 +37,12 @@ class KeySelector:
             other.tables[role].begin_with(table)
         return other
 
+    def forget(self, chunks: int) -> None:
+        """Only the first `chunks` chunks are still what they were."""
+        self.bm25_index = None
+        for table in self.tables.values():
+            table.cut(max(chunks - self.key_width + 1, 0))
+
     def prepare(self, document: Document, blocks: Sequence[Block]) -> None:
         """Takes the document, and embeds in one go what its blocks will ask for."""
         self.document = document

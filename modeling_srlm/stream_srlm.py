@@ -5,6 +5,7 @@ before those of the window; when it is read, its states go into the store. No to
 store has a limit: what was evicted is computed again from its text when it is retrieved.
 """
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,16 +24,22 @@ from .store_srlm import States, StateStore, StoredChunk
 class StreamRow:
     """One text: what of it was read, and where that is kept.
 
-    `tokens` (length,): all that is known of the text. `length`: how many of them were read. `window`: columns of the
-    window with the chunk that is being read; `lead`: those before it.
+    `tokens` (length,): all that is known of the text. `length`: how many of them were read; `complete`: chunks of them
+    that have ended. `window`: columns of the window with the chunk that is being read; `lead`: those before it.
     """
 
     def __init__(self, tokens: torch.Tensor, store: StateStore | None):
         self.tokens, self.store = tokens, store
-        self.length = 0
+        self.length = self.complete = 0
         self.window = self.lead = 0
         self.chunks: list[StoredChunk] = []
         self.sinks: list[States] = []
+
+    def copy(self) -> "StreamRow":
+        """A row with the same past, which may go on differently."""
+        other = copy.copy(self)
+        other.chunks = list(self.chunks)
+        return other
 
 
 class Stream:
@@ -61,7 +68,7 @@ class Stream:
         """(logits, last hidden states or None) of the next tokens `ids` (rows, n) of the first rows; logits where
         `keep` says (as `logits_to_keep` has it, never 0)."""
         attended, model = self.attended, self.plan.language_model
-        attended.rows = len(ids)
+        assert len(ids) == attended.rows
         count = ids.shape[1]
         mask = attended.mask(count)
         places = attended.position_ids(count).to(ids.device)
@@ -73,46 +80,78 @@ class Stream:
         )  # fmt: skip
         attended.advance(count)
         for row in self.rows[: len(ids)]:
-            row.length += count - (0 if row.length else self._head_size)
+            row.length += count - (0 if row.length else self.head_size)
             row.window += count
         return output.logits.to(ids.device), output.hidden_states[-1] if states else None
 
-    def begin(self, retrieved: Sequence[Sequence[int]]) -> None:
-        """The next chunk of the first rows begins: each attends to the values of its keys, in the order given."""
-        attended, size = self.attended, self.size
-        number = len(retrieved)
-        attended.rows = number
-        leads = [self._lead(row, keys) for row, keys in zip(self.rows, retrieved, strict=False)]
-        for row, keys in zip(self.rows, retrieved, strict=False):
+    def begin(self, rows: Sequence[int], retrieved: Sequence[Sequence[int]]) -> None:
+        """The next chunk of these rows begins: each attends to the values of its keys, in the order given.
+
+        The rows that take part in the next pass, `attended.rows`, are these or more.
+        """
+        attended = self.attended
+        leads = {row: self._lead(self.rows[row], keys) for row, keys in zip(rows, retrieved, strict=True)}
+        for number, keys in zip(rows, retrieved, strict=True):
+            row = self.rows[number]
+            row.lead = 0
             if row.length > self._window(len(keys)):
                 row.window = min(row.window, self._window(len(keys)))
-        keep = [row.window + (0 if place < number else row.lead) for place, row in enumerate(self.rows)]
-        before = [sum(map(part_length, lead)) for lead in leads] + [0] * (len(keep) - number)
-        attended.make_room(size + (0 if self.rows[0].length else self._head_size), keep, before)
-        for place, (row, lead) in enumerate(zip(self.rows, leads, strict=False)):
-            attended.put_before(place, lead)
-            row.lead = attended.end - row.window - attended.starts[place]
+        keep = [row.lead + row.window for row in self.rows[: attended.rows]]
+        before = [sum(map(part_length, leads.get(number, ()))) for number in range(attended.rows)]
+        attended.make_room(self.size + (0 if self.rows[0].length else self.head_size), keep, before)
+        for number, lead in leads.items():
+            attended.put_before(number, lead)
+            self.rows[number].lead = before[number]
 
-    def end(self, count: int) -> None:
-        """The first `count` rows have read a whole chunk: its states are kept."""
+    def end(self, rows: Sequence[int]) -> None:
+        """These rows have read a whole chunk: its states are kept."""
         attended, size = self.attended, self.size
-        for place, row in enumerate(self.rows[:count]):
+        for place in rows:
+            row = self.rows[place]
             if not row.sinks and self.sinks:
                 first = attended.end - row.window
                 taken = attended.take(place, first, first + self.sinks)
                 row.sinks = [(keys.clone(), values.clone()) for keys, values in taken]
+            row.complete += 1
             if row.store is not None:
                 states = attended.take(place, attended.end - size, attended.end)
                 row.chunks.append(row.store.put(states, attended.positions[place] - size))
 
     @property
-    def _head_size(self) -> int:
+    def head_size(self) -> int:
         return 0 if self.head is None else 1
 
     def _window(self, retrieved: int) -> int:
         """Most columns of a window beside so many retrieved values."""
         window = self.plan.config.context_window_size
         return window - (2 * retrieved * self.size if self.plan.layout.replace else 0)
+
+    def take_back(self, count: int) -> None:
+        """The last `count` tokens of the chunk that is being read were not read."""
+        self.attended.advance(-count)
+        for row in self.rows[: self.attended.rows]:
+            row.length -= count
+            row.window -= count
+
+    def rewind(self, chunks: int) -> bool:
+        """The one row has read so many whole chunks, fewer than before; whether that is possible."""
+        row, shown = self.rows[0], min(chunks, self.plan.window_chunks)
+        if row.store is None or not shown:
+            return False
+        parts = self._stored(row, list(range(chunks - shown, chunks)), skips=False)
+        if shown == chunks and self.head_size:
+            head = [(keys[None, :, :, :1].clone(), values[None, :, :, :1]) for keys, values in row.sinks]
+            parts.insert(0, (head, [0], 0))
+        row.chunks, row.complete, row.length = row.chunks[:chunks], chunks, chunks * self.size
+        row.lead, row.window = 0, sum(map(part_length, parts))
+        self.attended.restart(row.window)
+        self.attended.put_before(0, parts)
+        return True
+
+    def reorder(self, order: Sequence[int]) -> None:
+        """The rows become those of these numbers, each any number of times."""
+        self.attended.reorder(order)
+        self.rows = [self.rows[row].copy() for row in order]
 
     # Looking back
 
@@ -130,8 +169,8 @@ class Stream:
             parts += self._stored(row, numbers)
         return parts
 
-    def _stored(self, row: StreamRow, numbers: list[int]) -> list[Part]:
-        """The states of a row's chunks, in runs of which none begins within the sinks."""
+    def _stored(self, row: StreamRow, numbers: list[int], skips: bool = True) -> list[Part]:
+        """The states of a row's chunks, in runs, as the sinks are left out of the first chunk (with `skips`)."""
         runs: list[list[int]] = [[]]
         for number in numbers:
             if number == 0 and runs[-1]:
@@ -142,7 +181,7 @@ class Stream:
             chunks = [row.chunks[number] for number in run]
             self._compute_missing(row, run)
             assert row.store is not None
-            skip = self.sinks - self._head_size if run[0] == 0 else 0
+            skip = self.sinks - self.head_size if skips and run[0] == 0 else 0
             found.append((row.store.get(chunks), [chunk.base for chunk in chunks], max(skip, 0)))
         return found
 

@@ -193,3 +193,8 @@ def test_bytes_that_hold_no_window_are_named_before_work():
     model = build(retrieval_method="bm25", store_limit="10kB")
     with pytest.raises(ValueError, match=r"store_limit='10kB' must hold .* 8 chunks of 4096 bytes"):
         model(random_ids(1, 200))
+
+
+def test_training_is_refused_by_name():
+    with pytest.raises(ValueError, match="reuse_states=True cannot train yet"):
+        build(retrieval_method="bm25").train()(random_ids(1, 50), labels=random_ids(1, 50))
