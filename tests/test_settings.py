@@ -108,13 +108,13 @@ def kinds_of(name: str, annotation: Any, default: Any) -> set[Any]:
 
 def wrong_values(name: str, annotation: Any, default: Any) -> Iterator[tuple[str, Any]]:
     kinds = kinds_of(name, annotation, default)
-    (kind,) = kinds - {NoneType}
-    for label, value in WRONG[kind].items():
-        if not (value is None and NoneType in kinds):
+    taken = [WRONG[kind] for kind in kinds - {NoneType}]  # of several kinds, what is wrong for each of them
+    for label, value in taken[0].items():
+        if all(label in wrong for wrong in taken) and not (value is None and NoneType in kinds):
             yield label, value
-    if kind is int and name not in SIGNED:
+    if int in kinds and name not in SIGNED:
         yield "negative", -1
-    if kind is int:
+    if int in kinds:
         yield "negative huge", -HUGE
 
 
