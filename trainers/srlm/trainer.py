@@ -13,6 +13,7 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from transformers.trainer_utils import TrainOutput
 
 from modeling_srlm import SelfRetrievalLM, SelfRetrievalOutput
 from modeling_srlm.encoding_srlm import EmbeddingCache
@@ -54,6 +55,15 @@ class SelfRetrievalTrainer(FamilyTrainer):
         super().__init__(*args, **kwargs)
         if self.args.index_refresh_steps is not None:
             self.add_callback(IndexRefreshCallback(self.model, self.args.index_refresh_steps))
+
+    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
+        """As in transformers. Raises ValueError for a model with `reuse_states`: that mode has no gradient yet."""
+        if self.model.config.reuse_states:
+            raise ValueError(
+                "reuse_states=True cannot train yet: set model.config.reuse_states to False for the training, and to "
+                "True again after it."
+            )
+        return super().train(*args, **kwargs)
 
     def build_model(
         self, backbone: ModelSource, tokenizer: PreTrainedTokenizerBase | None, kwargs: dict[str, Any], kind: str
