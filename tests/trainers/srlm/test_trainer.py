@@ -198,6 +198,6 @@ def test_a_model_that_keeps_states_is_evaluated_and_not_trained(tmp_path):
     trainer = make_trainer(tmp_path)
     exact = trainer.evaluate(TEXTS)["eval_loss"]
     trainer.model.config.reuse_states = True
-    with pytest.raises(ValueError, match="reuse_states=True cannot train yet: set model.*reuse_states to False"):
+    with pytest.raises(ValueError, match=r"reuse_states=True cannot train yet: set model.*reuse_states to False"):
         trainer.train()
     assert trainer.evaluate(TEXTS)["eval_loss"] not in (0, exact)
