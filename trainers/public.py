@@ -13,8 +13,9 @@ from .llara.rows import load_llara_rows
 from .llara.trainer import LlaraTrainer
 from .mining.mine import mine_hard_negatives
 from .models.adapted import load_adapted
-from .models.adapters import add_adapter, load_adapter
+from .models.adapters import add_adapter
 from .models.merging import merge_adapter
+from .models.saved_adapters import load_adapter
 from .retrieval.beir import load_retrieval_data
 from .retrieval.data import RetrievalData
 from .retrieval.evaluator import RetrievalEvaluator
