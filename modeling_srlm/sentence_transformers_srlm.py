@@ -5,6 +5,7 @@ Its files are those that sentence-transformers 2 to 6 writes: modules.json names
 its settings in a folder of its own.
 """
 
+import copy
 import os
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
@@ -109,13 +110,13 @@ def longest_input(parts: SentenceTransformerParts, tokenizer: Any, positions: in
 
 
 def lower_cased(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-    """The tokenizer, which from now on reads every text in lower case; as sentence-transformers does it.
+    """A copy of the tokenizer that reads every text in lower case; as sentence-transformers does it.
 
     It is of the plain class, which is loaded as it was saved: others make their normaliser anew (transformers 5.23).
     """
     from tokenizers.normalizers import Lowercase, Sequence
 
-    backend = tokenizer.backend_tokenizer
+    backend = copy.deepcopy(tokenizer.backend_tokenizer)
     before = [] if backend.normalizer is None else [backend.normalizer]
     backend.normalizer = Sequence([Lowercase(), *before])
     kept = {name: getattr(tokenizer, name) for name in _KEPT}

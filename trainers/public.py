@@ -13,9 +13,10 @@ from .llara.rows import load_llara_rows
 from .llara.trainer import LlaraTrainer
 from .mining.mine import mine_hard_negatives
 from .models.adapted import load_adapted
-from .models.adapters import add_adapter, load_adapter
+from .models.adapters import add_adapter
 from .models.merging import merge_adapter
 from .models.mteb_encoder import MtebEncoder
+from .models.saved_adapters import load_adapter
 from .needle.results import NeedleResults
 from .needle.run import needle_test
 from .needle.settings import NeedleSettings

@@ -5,12 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig
 
 from hub_cards import inspect
 from modeling_biencoder import BiEncoderModel
 from modeling_biencoder.sentence_modules_biencoder import prompts_by_task
 from modeling_srlm import SelfRetrievalLM
 from tests.support.tiny import tiny_backbone, tiny_tokenizer
+from trainers import BiEncoderTrainer, BiEncoderTrainingArguments
 from trainers.models.load import load_biencoder
 
 sentence_transformers = pytest.importorskip("sentence_transformers")
@@ -95,6 +97,24 @@ def test_the_vectors_are_those_of_sentence_transformers(kind, tmp_path):
         torch.testing.assert_close(models[0].encode(TEXTS, task="STS"), expected, rtol=1e-6, atol=1e-6)
     assert models[0].config.similarity == theirs.similarity_fn_name
     assert not inspect(tmp_path / "ours").refusals
+
+
+def test_a_tokenizer_that_the_caller_gave_stays_as_it_is(tmp_path):
+    folder, tokenizer = saved(tmp_path, lower=True, length=None), tiny_tokenizer()
+    before = tokenizer("ABC abc")["input_ids"]
+    model = BiEncoderModel.from_backbone(folder, tokenizer)
+    assert tokenizer("ABC abc")["input_ids"] == before
+    assert model.tokenizer("ABC abc")["input_ids"] == tokenizer("abc abc")["input_ids"] != before
+
+
+def test_a_backbone_in_a_folder_of_its_own_trains(tmp_path):
+    args = BiEncoderTrainingArguments(str(tmp_path / "run"), report_to="none", use_cpu=True, train_group_size=1)
+    for path in ("", "0_Transformer"):
+        folder = saved(tmp_path / f"st{path}", path=path)
+        trainer = BiEncoderTrainer(folder, args, [{"query": "a", "pos": ["b"]}] * 2)
+        assert (trainer.model.config.pooling, trainer.model.config.max_length) == ("mean", 24)
+        with pytest.raises(ValueError, match="target_modules names 'nonsense'"):
+            BiEncoderTrainer(folder, args, peft_config=LoraConfig(target_modules=["nonsense"]))
 
 
 def test_what_the_caller_says_counts(tmp_path):

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-from transformers import PreTrainedModel, TrainerState, TrainingArguments
+from transformers import PreTrainedModel, Trainer, TrainerState, TrainingArguments
 
+from hub_cards import write_card
 from hub_cards.cards.origin import hub_id
 
 from ..data.sources import split_revision
@@ -113,3 +114,51 @@ def _describe(source: Any) -> Iterator[tuple[str | None, str]]:
                 yield found["repo"], f"{found['repo']}, revision {found['commit']}"
     elif isinstance(source, tuple):
         yield from (pair for file in source for pair in _describe(file))
+
+
+class CardTrainer(Trainer):
+    """A Trainer whose card is its family's, with the run in it."""
+
+    args: Any
+    model: Any
+    card_facts: dict[str, Any]
+
+    def _write_card(self, folder: str | Path, **facts: Any) -> None:
+        run = {
+            "training": training_facts(self.args, self.state),
+            "losses": loss_facts(self.state),
+            "metrics": evaluation_facts(self.args, self.state),
+        }
+        repo: dict[str, Any] = {} if self.hub_model_id is None else {"repo_id": self.hub_model_id}
+        write_card(self.model, folder, **{**self.card_facts, **run, **repo, **facts})
+
+    def create_model_card(
+        self,
+        language: str | None = None,
+        license: str | None = None,
+        tags: str | list[str] | None = None,
+        model_name: str | None = None,
+        finetuned_from: str | None = None,
+        tasks: str | list[str] | None = None,
+        dataset_tags: str | list[str] | None = None,
+        dataset: str | list[str] | None = None,
+        dataset_args: str | list[str] | None = None,
+    ) -> None:
+        """The family's card of the run in the output folder, in place of transformers' generic one.
+
+        Args:
+            language, license: for the card's metadata.
+            finetuned_from: repo id of the model that was trained; default the backbone's.
+            dataset_tags: repo ids of the training data. dataset: what the metrics were measured on, in your words.
+            tags, model_name, tasks, dataset_args: as in transformers' method; this card takes them from the family.
+        """
+        if not self.is_world_process_zero():
+            return
+        given = {
+            "language": language,
+            "license": license,
+            "base_model": finetuned_from,
+            "datasets": dataset_tags,
+            "evaluation_data": ", ".join(dataset) if isinstance(dataset, list) else dataset,
+        }
+        self._write_card(self.args.output_dir, **{name: value for name, value in given.items() if value is not None})

@@ -1,12 +1,17 @@
 """What is certain to go wrong is said before the model is loaded, or at the latest before the first step."""
 
+import dataclasses
 import os
+import warnings
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import torch
 from huggingface_hub import constants, get_token
-from transformers import Trainer, TrainingArguments
+from peft import LoraConfig, PeftConfig
+from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from hub_cards.travelling.checks import nearest
@@ -14,7 +19,10 @@ from modeling_biencoder.published_biencoder import check_preset
 
 from ..data.sources import check_source
 from ..jobs.places import check_folder
-from ..models.precision import check_dtype
+from ..models.adapters import add_adapter
+from ..models.bases import added_tokens
+from ..models.kind import LateModel, ModelSource, check_dtype, config_of
+from ..models.weightless import build_weightless
 
 _TIMES = ("_runtime", "_per_second")  # of each evaluation
 
@@ -22,7 +30,9 @@ _TIMES = ("_runtime", "_per_second")  # of each evaluation
 class EarlyChecks(Trainer):
     """A Trainer that looks at names, places and data before its model is loaded."""
 
+    model_class: ClassVar[Any]
     args: Any
+    model: Any
     eval_dataset: Any
 
     def check_early(self, train_dataset: Any, eval_dataset: Any, model_kwargs: dict[str, Any]) -> None:
@@ -36,6 +46,48 @@ class EarlyChecks(Trainer):
         evaluated = eval_dataset.values() if isinstance(eval_dataset, dict) else [eval_dataset]
         for source in [*self.sources(train_dataset), *evaluated]:
             check_source(source)
+
+    def check_weightless(
+        self,
+        model: ModelSource | LateModel,
+        tokenizer: PreTrainedTokenizerBase | None,
+        model_kwargs: dict[str, Any],
+        peft_config: PeftConfig | None,
+    ) -> str | None:
+        """The `model_type` of what lies in a folder or repo to load, None for a model in memory.
+
+        Raises ValueError for settings and an adapter that do not fit it.
+        """
+        if not isinstance(model, str | Path):
+            return None
+        config = config_of(model, model_kwargs)
+        found = build_weightless(self.model_class, model, config, model_kwargs, tokenizer)
+        if found is not None:
+            self.model = found
+            self.check_sizes()
+            if peft_config is not None:
+                self._try_adapter(peft_config)
+        return config.model_type
+
+    def check_sizes(self) -> None:
+        """Raises ValueError for arguments that do not fit the sizes of `self.model`, whose weights may be missing."""
+
+    def _try_adapter(self, peft_config: PeftConfig) -> None:
+        """Puts the adapter on the model without weights, for the errors that this gives."""
+        if isinstance(peft_config, LoraConfig):  # other beginnings are computed from the weights
+            peft_config = dataclasses.replace(peft_config, init_lora_weights=True)
+        with torch.device("meta"), warnings.catch_warnings(), suppress(NotImplementedError, RuntimeError):
+            warnings.simplefilter("ignore")  # they come when it is put on the model with weights
+            # RuntimeError: torch's, where an adapter computes with weights that are not there (BOFT's).
+            add_adapter(self.model, peft_config, self.new_token_ids(), self.trained_modules())
+
+    def new_token_ids(self) -> list[int]:
+        """Tokens that the base does not have, whose rows train along with a LoRA, and are saved in it."""
+        return list(added_tokens(self.model))
+
+    def trained_modules(self) -> list[str]:
+        """Modules of the model that train whole along with an adapter, and are saved in it."""
+        return []
 
     def sources(self, source: Any) -> Iterable[Any]:
         """The data sets that training data in any form name."""

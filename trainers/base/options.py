@@ -15,7 +15,7 @@ from transformers.training_args import trainer_log_levels
 
 from hub_cards.travelling.checks import check_choice, shown
 
-from ..data.readers import read_text
+from ..data.plain_text import read_text
 
 _NO_PREDICTIONS = (
     "an evaluation gives losses and metrics, and no logits to compute with: evaluate in a callback's on_evaluate, or "

@@ -17,14 +17,12 @@ from transformers import (
 )
 from transformers.trainer import TRAINING_ARGS_NAME
 
-from hub_cards import write_card
-
 from ..data.sources import Row, RowSource
 from ..data.transforms import EpochCallback, StreamedRows, Transform, TransformedRows, transform_rows
-from ..models.adapters import add_adapter, check_not_wrapped, has_adapters, load_adapter_weights, take_adapter
-from ..models.bases import added_tokens
-from ..models.kind import ModelSource, check_plain, model_type, refuse_preset
-from .cards import arguments_text, data_facts, evaluation_facts, loss_facts, origin_facts, training_facts
+from ..models.adapters import add_adapter, check_not_wrapped, has_adapters, take_adapter
+from ..models.kind import LateModel, ModelSource, check_plain, model_type, refuse_preset
+from ..models.saved_adapters import load_adapter_weights
+from .cards import CardTrainer, arguments_text, data_facts, origin_facts
 from .checkpoints import WholeCheckpoints, write_text
 from .components import ComponentTrainer
 from .early import EarlyChecks
@@ -35,11 +33,12 @@ from .streams import stream_loader
 Prepared = TransformedRows | StreamedRows
 
 
-class FamilyTrainer(NoSearch, EarlyChecks, PushingTrainer, WholeCheckpoints, ComponentTrainer):
+class FamilyTrainer(NoSearch, EarlyChecks, PushingTrainer, WholeCheckpoints, CardTrainer, ComponentTrainer):
     """Base of the Trainers: a subclass says how to make its model, its rows and its batches.
 
     Args:
-        model: repo id, folder or model; of the family, or a backbone that the family's model is then built on.
+        model: repo id, folder or model; of the family, or a backbone that the family's model is then built on; or a
+            function that gives the model, called when all else was looked at.
         args: the family's training arguments.
         train_dataset, eval_dataset: a `datasets` Dataset (map-style or streaming), a list of rows, a data file, a
             folder or a Hub id; for evaluation also a dictionary of them.
@@ -61,7 +60,7 @@ class FamilyTrainer(NoSearch, EarlyChecks, PushingTrainer, WholeCheckpoints, Com
 
     def __init__(
         self,
-        model: ModelSource,
+        model: ModelSource | LateModel,
         args: TrainingArguments | None = None,
         train_dataset: Any = None,
         eval_dataset: RowSource | dict[str, RowSource] | None = None,
@@ -78,11 +77,13 @@ class FamilyTrainer(NoSearch, EarlyChecks, PushingTrainer, WholeCheckpoints, Com
         if not isinstance(args, self.arguments_class):
             raise TypeError(f"args is a {type(args).__name__}, must be a {self.arguments_class.__name__}: make one.")
         check_not_wrapped(model)
-        set_seed(args.seed)  # for what is drawn before Trainer does so: adapters
-        self.args = args
+        self.args, self.eval_dataset = args, eval_dataset
         self.check_early(train_dataset, eval_dataset, model_kwargs or {})
-        self.model = self._load(model, processing_class, model_kwargs or {})
+        kind = self.check_weightless(model, processing_class, model_kwargs or {}, peft_config)
+        set_seed(args.seed)  # for what is drawn before Trainer does so: adapters
+        self.model = self._load(model, processing_class, model_kwargs or {}, kind)
         self.processing_class = self.model.tokenizer
+        self.check_sizes()
         self.card_facts = {**origin_facts(self.model, args.hub_model_id), **data_facts(self.sources(train_dataset))}
         eval_dataset = self.take_evaluators(eval_dataset)
         if peft_config is not None:
@@ -110,14 +111,6 @@ class FamilyTrainer(NoSearch, EarlyChecks, PushingTrainer, WholeCheckpoints, Com
     ) -> PreTrainedModel:
         """The family's model on a backbone that is not of the family, but of the `model_type` `kind`."""
         return self.model_class.from_backbone(backbone, tokenizer=tokenizer, **kwargs)
-
-    def new_token_ids(self) -> list[int]:
-        """Tokens that the base does not have, whose rows train along with a LoRA, and are saved in it."""
-        return list(added_tokens(self.model))
-
-    def trained_modules(self) -> list[str]:
-        """Modules of the model that train whole along with an adapter, and are saved in it."""
-        return []
 
     def take_evaluators(self, source: Any) -> Any:
         """The rows among the evaluation data; a subclass keeps what else it evaluates on."""
@@ -171,11 +164,17 @@ class FamilyTrainer(NoSearch, EarlyChecks, PushingTrainer, WholeCheckpoints, Com
         return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
 
     def _load(
-        self, model: ModelSource, tokenizer: PreTrainedTokenizerBase | None, kwargs: dict[str, Any]
+        self,
+        model: ModelSource | LateModel,
+        tokenizer: PreTrainedTokenizerBase | None,
+        kwargs: dict[str, Any],
+        kind: str | None = None,
     ) -> PreTrainedModel:
+        if isinstance(model, LateModel):
+            model = model()
         if not isinstance(model, str | Path | PreTrainedModel):
             raise TypeError(f"model is a {type(model).__name__}; pass a repo id, a folder or a transformers model.")
-        kind, own = model_type(model, kwargs), self.model_class.config_class.model_type
+        kind, own = kind or model_type(model, kwargs), self.model_class.config_class.model_type
         if kind != own:
             return self.build_model(check_plain(model, kind, own), tokenizer, kwargs, kind)
         refuse_preset(model if isinstance(model, str) else type(model).__name__, kwargs)
@@ -195,46 +194,6 @@ class FamilyTrainer(NoSearch, EarlyChecks, PushingTrainer, WholeCheckpoints, Com
             (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
             write_text((folder / TRAINING_ARGS_NAME).with_suffix(".json"), arguments_text(self.args))
             self._write_card(folder)
-
-    def _write_card(self, folder: str | Path, **facts: Any) -> None:
-        run = {
-            "training": training_facts(self.args, self.state),
-            "losses": loss_facts(self.state),
-            "metrics": evaluation_facts(self.args, self.state),
-        }
-        repo = {} if self.hub_model_id is None else {"repo_id": self.hub_model_id}
-        write_card(self.model, folder, **{**self.card_facts, **run, **repo, **facts})
-
-    def create_model_card(
-        self,
-        language: str | None = None,
-        license: str | None = None,
-        tags: str | list[str] | None = None,
-        model_name: str | None = None,
-        finetuned_from: str | None = None,
-        tasks: str | list[str] | None = None,
-        dataset_tags: str | list[str] | None = None,
-        dataset: str | list[str] | None = None,
-        dataset_args: str | list[str] | None = None,
-    ) -> None:
-        """The family's card of the run in the output folder, in place of transformers' generic one.
-
-        Args:
-            language, license: for the card's metadata.
-            finetuned_from: repo id of the model that was trained; default the backbone's.
-            dataset_tags: repo ids of the training data. dataset: what the metrics were measured on, in your words.
-            tags, model_name, tasks, dataset_args: as in transformers' method; this card takes them from the family.
-        """
-        if not self.is_world_process_zero():
-            return
-        given = {
-            "language": language,
-            "license": license,
-            "base_model": finetuned_from,
-            "datasets": dataset_tags,
-            "evaluation_data": ", ".join(dataset) if isinstance(dataset, list) else dataset,
-        }
-        self._write_card(self.args.output_dir, **{name: value for name, value in given.items() if value is not None})
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         # Trainer reads adapter checkpoints into peft's wrapper only, not into a model with `add_adapter`.

@@ -13,8 +13,8 @@ from hub_cards.travelling.checks import check_fields, nearest, shown
 from modeling_biencoder import BiEncoderConfig
 from modeling_biencoder.encoding_biencoder import instruction_prompt
 
+from ..data.plain_text import read_yaml
 from ..data.readers import refuse_loose_link
-from ..data.settings_files import read_yaml
 from ..data.sources import RowSource, data_files, split_revision
 
 MOST_PASSAGES = 10_000

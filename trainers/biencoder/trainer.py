@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from modeling_biencoder import BiEncoderConfig, BiEncoderModel, BiEncoderOutput
-from modeling_biencoder.inputs_biencoder import check_max_length
+from modeling_biencoder.inputs_biencoder import check_max_length, check_truncate_dim
 from modeling_biencoder.objectives_biencoder import LOSSES
 
 from ..base.trainer import FamilyTrainer
@@ -85,6 +85,14 @@ class BiEncoderTrainer(FamilyTrainer):
         super().check_early(train_dataset, eval_dataset, model_kwargs)
         if self.args.eval_retrieval is not None:
             check_retrieval_source(self.args.eval_retrieval)
+
+    def check_sizes(self) -> None:
+        """Lengths within the backbone's positions, widths within the embeddings'."""
+        config = self.model.config
+        for name in ("query_max_length", "passage_max_length"):
+            self._cut_at(name)
+        for width in self.args.eval_truncate_dims or ():
+            check_truncate_dim(width, config.embedding_dims, config.hidden_size)
 
     def sources(self, source: Any) -> Iterable[Any]:
         """One or several data sets, see `plain_sources`."""

@@ -9,11 +9,13 @@ import os
 import shutil
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
 
 from hub_cards.transfer.folder_names import shared_name
-from modeling_biencoder import BiEncoderModel
+from modeling_biencoder import BiEncoderConfig, BiEncoderModel
+from modeling_biencoder.encoding_biencoder import prompt_affixes
 from modeling_biencoder.inputs_biencoder import check_truncate_dim
 
 from ..data.sources import check_source
@@ -114,12 +116,11 @@ def main(argv: list[str]) -> None:
     """Embeds, writes the files and prints what is in them."""
     arguments, loading = parse_arguments(argv, ARGUMENTS, "encode", __doc__)
     state = start_processes()
-    model = cast(Any, load_biencoder(arguments.model, **loading.keywords())).to(state.device)
-    check_truncate_dim(arguments.truncate_dim, model.config.embedding_dims, model.config.hidden_size)
-    model.encode([], arguments.role, arguments.task)  # an unknown task is an error now
     texts = IdentifiedTexts(arguments.data, arguments.text_field, state.is_main_process)
     if arguments.precision == "int8" and len(texts) < 2:
         raise ValueError("--precision='int8' needs two texts or more to know their range: take float16.")
+    fits = partial(check_fit, arguments=arguments)
+    model = cast(Any, load_biencoder(arguments.model, check=fits, **loading.keywords())).to(state.device)
     parts, settings = PartFiles(arguments.output), run_settings(arguments, model, texts)
     on_main_process(state, lambda: parts.open(settings, arguments.overwrite))
     began = time.perf_counter()
@@ -135,6 +136,12 @@ def main(argv: list[str]) -> None:
         )  # fmt: skip
         shutil.rmtree(parts.folder)
         print(f"{_summary(shape, arguments.precision, written)}, {time.perf_counter() - began:.1f} s")
+
+
+def check_fit(config: BiEncoderConfig, arguments: EncodeArguments) -> None:
+    """ValueError for a width or a task that the model does not have."""
+    check_truncate_dim(arguments.truncate_dim, config.embedding_dims, config.hidden_size)
+    prompt_affixes(config.prompts, arguments.role, arguments.task, None)
 
 
 def _summary(shape: tuple[int, int], precision: str, written: list[Path]) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from ..biencoder.arguments import BiEncoderTrainingArguments
 from ..biencoder.trainer import BiEncoderTrainer
 from ..data.readers import without_surrogates
-from ..models.precision import check_dtype
+from ..models.kind import check_dtype
 from .lora import LoraArguments
 from .parsing import PRESET_HELP, ModelArguments, given, parse_arguments
 from .training import MixtureDataArguments, RunArguments, run_training

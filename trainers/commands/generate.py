@@ -12,7 +12,8 @@ from hub_cards.travelling.checks import check_choice
 from modeling_srlm import SelfRetrievalLM
 from modeling_srlm.configuration_srlm import RETRIEVAL_METHODS
 
-from ..data.readers import read_text, refuse_loose_link
+from ..data.plain_text import read_text
+from ..data.readers import refuse_loose_link
 from ..embedded import BACKBONE_FOLDER
 from ..models.load import load_srlm
 from .parsing import LookbackArguments, check_at_least, parse_arguments
@@ -127,7 +128,8 @@ def main(argv: list[str]) -> None:
     arguments, loading = parse_arguments(argv, ARGUMENTS, "generate", __doc__)
     text = read_prompt(arguments)
     method = {} if arguments.retrieval_method is None else {"retrieval_method": arguments.retrieval_method}
-    model = load_srlm(arguments.model, {**method, **loading.settings()}, **loading.keywords())
+    chosen = tuple(method.values())
+    model = load_srlm(arguments.model, {**method, **loading.settings()}, methods=chosen, **loading.keywords())
     model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
     set_seed(arguments.seed)
     ids = model.tokenizer(text, return_tensors="pt", verbose=False)["input_ids"].to(model.device)

@@ -7,8 +7,8 @@ from peft.utils import CONFIG_NAME as ADAPTER_CONFIG_NAME
 
 from ..jobs.places import check_folder
 from ..models.adapted import load_adapted
+from ..models.kind import check_dtype
 from ..models.merging import merge_adapter
-from ..models.precision import check_dtype
 from .parsing import PRESET_HELP, LoadingArguments, given, parse_arguments
 
 

@@ -5,7 +5,7 @@ given the same command; the rows do not depend on either.
 """
 
 import time
-from typing import Any, cast
+from typing import Any
 
 from ..jobs.processes import start_processes
 from ..mining.mine import mine_to_file
@@ -30,7 +30,8 @@ def main(argv: list[str]) -> None:
     settings.check_model(arguments.model is not None)
     state, model = start_processes(), None
     if arguments.model is not None:
-        model = cast(Any, load_biencoder(arguments.model, **loading.keywords())).to(state.device)
+        loaded: Any = load_biencoder(arguments.model, check=settings.check_task, **loading.keywords())
+        model = loaded.to(state.device)
     began = time.perf_counter()
     mined = mine_to_file(arguments.data, arguments.corpus, model, settings, arguments.output, arguments.overwrite)
     if state.is_main_process:

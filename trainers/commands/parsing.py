@@ -9,8 +9,8 @@ from typing import Any, NoReturn
 
 from transformers import HfArgumentParser
 
+from ..data.plain_text import read_yaml
 from ..data.readers import refuse_loose_link
-from ..data.settings_files import read_yaml
 from ..jobs.places import check_model_name
 from .help import asked_for, help_of
 from .suggestions import check_options, meant_option

@@ -134,7 +134,8 @@ def main(argv: list[str]) -> None:
     arguments, loading = parse_arguments(argv, ARGUMENTS, "perplexity", __doc__)
     state = start_processes()
     settings = {**arguments.settings(), **loading.settings()}
-    model = load_srlm(arguments.model, settings, **loading.keywords()).to(state.device)
+    chosen = tuple(arguments.methods or ())
+    model = load_srlm(arguments.model, settings, methods=chosen, **loading.keywords()).to(state.device)
     methods = arguments.methods or list(dict.fromkeys(["no", model.config.retrieval_method]))
     score = score_chats if arguments.task == "chat" else score_documents
     score(model, methods, arguments)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ..llara.arguments import LlaraTrainingArguments
 from ..llara.trainer import LlaraTrainer
-from ..models.precision import check_dtype
+from ..models.kind import check_dtype
 from .lora import LoraArguments
 from .parsing import ModelArguments, given, parse_arguments
 from .training import DataArguments, RunArguments, run_training

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,7 +19,7 @@ from ..base.trainer import FamilyTrainer
 from ..jobs.places import check_folder
 from ..jobs.processes import count_processes, on_main_process
 from ..models.adapted import load_adapted
-from ..models.kind import ModelSource
+from ..models.kind import LateModel, ModelSource
 from .lora import LoraArguments
 from .plan import describe, given_settings, own_settings
 
@@ -148,10 +149,11 @@ def make_trainer(
 ) -> FamilyTrainer:
     """The Trainer with its model and its data, all of it checked."""
     model_kwargs = {**model_kwargs, **lora.loading_keywords()}
-    source: ModelSource = model
+    source: ModelSource | LateModel = model
     if lora.adapter is not None:
         pins = {"base_revision": model_kwargs.pop("revision", None), "revision": lora.adapter_revision}
-        source, model_kwargs = load_adapted(lora.adapter, model, is_trainable=True, **pins, **model_kwargs), {}
+        source = partial(load_adapted, lora.adapter, model, is_trainable=True, **pins, **model_kwargs)
+        model_kwargs = {}
     return trainer_class(
         source, args, data.source(), data.eval_data, peft_config=lora.peft_config(), model_kwargs=model_kwargs
     )

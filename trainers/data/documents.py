@@ -1,6 +1,6 @@
 """Documents as rows with `text`: plain text on disk, or rows of any source that have them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,8 @@ import datasets
 from hub_cards.travelling.checks import checked
 
 from .joining import joined
-from .readers import data_suffix, no_utf8, without_surrogates
+from .plain_text import json_line, refuse_rows
+from .readers import COMPRESSIONS, data_suffix, no_utf8, without_surrogates
 from .sources import Row, RowSource, is_data_file, load_tables, path_of
 from .tables import Table, TypedTable, generated
 
@@ -29,6 +30,35 @@ def text_files(folder: Path) -> list[Path]:
 
 def _is_hidden(path: Path) -> bool:
     return any(part.startswith((".", "__pycache__")) for part in path.parts)
+
+
+def plain_files(source: RowSource, is_rows: Callable[[Path], bool]) -> list[Path] | None:
+    """The files of plain text that `source` names, each a document; None where it is rows.
+
+    Args:
+        is_rows: whether a folder's file holds rows; in a folder of nothing else, all do.
+
+    Raises ValueError for rows under a name that does not say so: a single file that begins with JSON, and a folder of
+    such files alone (a folder of documents may hold some).
+    """
+    path = path_of(source)
+    if path is None or not path.exists() or (path.is_file() and is_data_file(path)):
+        return None
+    files = text_files(path) if path.is_dir() else [path]
+    if path.is_dir() and files and all(map(is_rows, files)):
+        return None
+    if files and all(map(_hides_rows, files)):
+        refuse_rows(files[0])
+    return files
+
+
+def _hides_rows(file: Path) -> bool:
+    if is_data_file(file) or file.suffix in COMPRESSIONS:
+        return False
+    try:
+        return json_line(file) is not None
+    except ValueError:  # not text at all, as some files of a folder may be
+        return False
 
 
 def read_text_files(files: list[Path], streaming: bool) -> datasets.Dataset | datasets.IterableDataset:
@@ -82,14 +112,11 @@ def load_documents(
 
 def document_table(source: RowSource, split: str = "train", streaming: bool = False) -> Table:
     """The same as a table, which knows where its rows stand."""
-    path = path_of(source)
-    if path is not None and path.is_dir():
-        files = text_files(path)
-        if not files or not all(data_suffix(file) in _ROW_SUFFIXES for file in files):
-            return _plain(files, path, f"Folder {str(path)!r}", streaming)
-    elif path is not None and path.is_file() and not is_data_file(path):
-        return _plain([path], path.parent, f"File {str(path)!r}", streaming)
-    return joined(load_tables(source, split, streaming))
+    files = plain_files(source, lambda file: data_suffix(file) in _ROW_SUFFIXES)
+    if files is None:
+        return joined(load_tables(source, split, streaming))
+    path = Path(str(source))
+    return _plain(files, path if path.is_dir() else path.parent, streaming)
 
 
 def document_text(row: Row, where: str) -> str:
@@ -99,9 +126,10 @@ def document_text(row: Row, where: str) -> str:
     return row["text"]
 
 
-def _plain(files: list[Path], folder: Path, where: str, streaming: bool) -> TypedTable:
+def _plain(files: list[Path], folder: Path, streaming: bool) -> TypedTable:
     keywords: dict[str, Any] = {"files": [_stamp(file) for file in files], "folder": folder, "alone": len(files) == 1}
     if not any(True for _ in _read_documents(**keywords)):
+        where = f"File {str(files[0])!r}" if len(files) == 1 else f"Folder {str(folder)!r}"
         raise ValueError(f"{where} holds no text: give one UTF-8 text or more that is not blank.")
     return TypedTable(generated(_read_documents, _DOCUMENT, keywords, streaming))
 

@@ -49,7 +49,7 @@ def read_rows(path: Path, numbers: tuple[str, ...] = ()) -> Iterator[tuple[str, 
     JSON, a row that is no object, a line of a table with more cells than its head.
     """
     reader = {".jsonl": _json_lines, ".json": _json_values}.get(data_suffix(path))
-    with _opened(path) as stream:
+    with opened(path) as stream:
         try:
             yield from _table(stream, path, numbers) if reader is None else reader(stream, path)
         except UnicodeDecodeError:
@@ -58,49 +58,6 @@ def read_rows(path: Path, numbers: tuple[str, ...] = ()) -> Iterator[tuple[str, 
             if path.suffix not in COMPRESSIONS:
                 raise
             raise ValueError(f"{path} cannot be unpacked ({error}): fetch or pack it again.") from error
-
-
-def read_lines(path: Path) -> Iterator[tuple[str, Row]]:
-    """(where it stands, {"text", "id"}) for each line that is not blank; the id is the line's number, from 0.
-
-    Raises ValueError where the first one is JSON: rows, in a file whose name does not say so.
-    """
-    with _opened(path) as stream:
-        try:
-            first = True
-            for number, line in enumerate(stream):
-                if line.strip():
-                    if first and _is_json(line):
-                        raise ValueError(
-                            f"{path}, line {number + 1} is JSON, and in a file of this name each line is a text: let "
-                            "its name end in .jsonl, or in .json where a row takes several lines."
-                        )
-                    first = False
-                    yield f"{path}, line {number + 1}", {"text": line.rstrip("\r\n"), "id": number}
-        except UnicodeDecodeError:
-            raise no_utf8(path) from None
-
-
-def _is_json(line: str) -> bool:
-    """Whether a line is an object or a list of JSON, or the beginning of one that has a line for each of its parts."""
-    if line.strip() in ("{", "[", "[{"):
-        return True
-    try:
-        return isinstance(json.loads(line.lstrip("\ufeff")), dict | list)
-    except (ValueError, RecursionError):
-        return False
-
-
-def read_text(path: Path) -> str:
-    """All of a text file, such as settings or a list of words, without a byte order mark.
-
-    Raises ValueError, naming the file and the line, for bytes that are no UTF-8.
-    """
-    with _opened(path, newline=None) as stream:
-        try:
-            return stream.read()
-        except UnicodeDecodeError:
-            raise no_utf8(path) from None
 
 
 def refuse_loose_link(path: Path) -> None:
@@ -132,7 +89,8 @@ def _other_kind(path: Path) -> str | None:
 
 
 @contextmanager
-def _opened(path: Path, newline: str | None = "") -> Iterator[io.TextIOBase]:
+def opened(path: Path, newline: str | None = "") -> Iterator[io.TextIOBase]:
+    """A file as text, unpacked, its byte order mark left out. ValueError for a file that is another kind of file."""
     refuse_loose_link(path)
     if (problem := _other_kind(path)) is not None:
         raise ValueError(f"{path} {problem}")

@@ -8,6 +8,7 @@ from huggingface_hub.utils import HFValidationError, validate_repo_id
 
 from hub_cards.travelling.saving import is_full_disk
 
+from .plain_text import refuse_rows
 from .readers import COMPRESSIONS, ROW_SUFFIXES, Row, data_suffix, refuse_loose_link
 from .tables import ReadTable, RowError, Table, TypedTable, file_table, list_table
 
@@ -69,6 +70,8 @@ def path_of(source: Any) -> Path | None:
 def check_source(source: Any) -> None:
     """ValueError for a path that is not there, a name that can be no Hub id, and a file whose first row does not load.
 
+    So, too, for rows under the name of a plain text.
+
     It takes no time: nothing is asked of the Hub, and no more is read.
     """
     path = path_of(source)
@@ -84,6 +87,8 @@ def check_source(source: Any) -> None:
     for file in files:
         if is_data_file(file) and file.suffix != ".parquet":
             _load_file(file, False, ())
+    if path.is_file() and not is_data_file(path):
+        refuse_rows(path)
 
 
 def _hub_name(path: Path) -> tuple[str, str | None]:

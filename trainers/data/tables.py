@@ -14,7 +14,8 @@ from typing import Any, TypeAlias
 import datasets
 
 from .features import TEXT, feature_of, fit_row, join_features, kind_of, kind_of_feature
-from .readers import Row, read_lines, read_rows, without_surrogates
+from .plain_text import read_lines
+from .readers import Row, read_rows, without_surrogates
 
 Rows: TypeAlias = datasets.Dataset | datasets.IterableDataset
 # (row, its number) -> what becomes of it; with a batch size, ({column: values}, numbers) -> {column: values}.

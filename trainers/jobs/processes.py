@@ -10,6 +10,7 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, parse_flag_from_env
 
 from .launch import check_launch, launched_processes
+from .watch import peer_timeout, watch_once
 
 Work = TypeVar("Work")
 Done = TypeVar("Done")
@@ -18,12 +19,15 @@ Done = TypeVar("Done")
 def start_processes() -> PartialState:
     """This process among those that a launcher started, which the first one says; without a GPU they talk by gloo.
 
-    Raises ValueError as `check_processes` does.
+    One that vanishes ends the others (see `watch`). Raises ValueError as `check_processes` does.
     """
     check_processes()
+    seconds = peer_timeout()
     cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
-    # At the end they wait for the slowest one, however long that takes.
+    # At the end they wait for the slowest one, however long that takes, as long as it gives signs of life.
     state = PartialState(cpu=cpu, timeout=timedelta(days=30))
+    if state.num_processes > 1:
+        watch_once(state.process_index, state.num_processes, seconds)
     if state.is_main_process:
         print(count_processes(state.num_processes), flush=True)
     return state

@@ -14,6 +14,7 @@ from modeling_llara import LlaraForPreTraining, build_row
 from modeling_llara.backbone_llara import scale_logits
 
 from ..data.padding import pad_id, pad_texts
+from .rows import passage_room
 from .stop_words import is_stop_word
 
 PROMPTS = ("summarize", "predict")
@@ -55,6 +56,7 @@ def explain(
         if not isinstance(text, str) or not text.strip():
             raise ValueError(f"Text {number} (the first is 0) is {text!r}; it must be a text that is not blank.")
     max_length = max_length or model.config.text_config.max_position_embeddings
+    passage_room(model.config, max_length)
     starts = range(0, len(texts), batch_size)
     training = model.training
     model.eval()

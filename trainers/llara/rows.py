@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from hub_cards.travelling.checks import check_positive_int, checked
 from modeling_llara import LlaraConfig, build_row
 
-from ..data.documents import read_text_files, text_files
+from ..data.documents import plain_files, read_text_files
 from ..data.sources import (
     Row,
     RowSource,
@@ -25,7 +25,6 @@ from ..data.sources import (
     is_data_file,
     load_tables,
     optional_text,
-    path_of,
     text_field,
 )  # fmt: skip
 from .passages import cut_passages
@@ -78,14 +77,10 @@ def passage_room(config: LlaraConfig, max_length: int) -> int:
 
 
 def _load(source: RowSource, split: str, streaming: bool) -> list[Table]:
-    path = path_of(source)
-    if path is not None and path.is_dir():
-        files = text_files(path)
-        if not all(map(is_data_file, files)):
-            return [TypedTable(read_text_files(files, streaming))]
-    elif path is not None and path.is_file() and not is_data_file(path):
-        return [TypedTable(read_text_files([path], streaming))]
-    return load_tables(source, split, streaming)
+    files = plain_files(source, is_data_file)
+    if not files:  # of an empty folder this says what is wrong
+        return load_tables(source, split, streaming)
+    return [TypedTable(read_text_files(files, streaming))]
 
 
 def _normalize(table: Table, tokenizer: PreTrainedTokenizerBase, room: int) -> Rows:

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..data.readers import read_text, refuse_loose_link
+from ..data.plain_text import read_text
+from ..data.readers import refuse_loose_link
 
 # Function words and auxiliaries, written for Lookback; in French also what an apostrophe joins to a word.
 # ruff: noqa: RUF001, RUF002  (typographic quotes are meant)

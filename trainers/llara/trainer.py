@@ -61,12 +61,14 @@ class LlaraTrainer(FamilyTrainer):
         weights = [name.replace("_loss", "_weight") for name in self.component_names if self.trained_modules()]
         return [*self.component_names, *precision, *weights]
 
-    def check_best_metric(self) -> None:
-        """As in the base class; and ValueError for a `precision_k` of more words than there are."""
+    def check_sizes(self) -> None:
+        """Room for a passage beside the prompts, within the backbone's positions; no more words than there are."""
+        passage_room(self.model.config, self.args.max_length)
         words = self.model.get_output_embeddings().weight.shape[0]
         if self.eval_dataset is not None and self.args.precision_k > words:
-            raise ValueError(f"precision_k={self.args.precision_k} must be at most {words}, the words that there are.")
-        super().check_best_metric()
+            raise ValueError(
+                f"precision_k={self.args.precision_k} must be at most {words}, the words that there are: give fewer."
+            )
 
     def load_rows(self, source: RowSource) -> datasets.Dataset | datasets.IterableDataset:
         """Rows with a passage and its targets, cut from documents where the data are text."""

@@ -11,7 +11,8 @@ from tqdm.auto import tqdm
 
 from ..biencoder.rows import normalize_row
 from ..data.faithful import faithful_rows, placed
-from ..data.readers import read_lines, without_surrogates
+from ..data.plain_text import read_lines
+from ..data.readers import without_surrogates
 from ..data.sources import Row, RowError, is_data_file
 
 # Texts, rows with `text` or `passage` (and `title`), a path or a Hub id.

@@ -72,7 +72,7 @@ def mine_hard_negatives(
     typed("output", output, str | Path | None)
     if model is not None and not isinstance(model, str | Path):
         check_encoder(model)
-    loaded: Any = load_biencoder(str(model)) if isinstance(model, str | Path) else model
+    loaded: Any = load_biencoder(str(model), check=checked.check_task) if isinstance(model, str | Path) else model
     if loaded is not model:
         loaded = loaded.to(start_processes().device)
     if output is not None:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 
 from hub_cards.travelling.checks import check_fields
+from modeling_biencoder import BiEncoderConfig
+from modeling_biencoder.encoding_biencoder import prompt_affixes
 
 from ..base.arguments import check_least
 from ..data.sources import check_source
@@ -114,6 +116,10 @@ class MiningSettings:
             raise ValueError(f"retriever={self.retriever!r} needs a model: name a bi-encoder, or take 'bm25'.")
         if self.retriever == "bm25" and has_model:
             raise ValueError("retriever='bm25' does not use a model, and one is given: take 'dense' or 'both'.")
+
+    def check_task(self, config: BiEncoderConfig) -> None:
+        """Raises ValueError for a task that the model has no prompts for."""
+        prompt_affixes(config.prompts, "query", self.task, None)
 
     @property
     def has_margin(self) -> bool:

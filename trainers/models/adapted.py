@@ -14,11 +14,11 @@ from modeling_llara import LlaraConfig, LlaraForPreTraining
 from modeling_llara.backbone_llara import load_backbone
 from modeling_srlm import SelfRetrievalConfig, SelfRetrievalLM
 
-from .adapters import no_adapter, put_adapter
 from .bases import grow
 from .components import build_srlm
 from .convert import build_biencoder
 from .kind import Found, find_file, look, other_repo, place_of, refuse_preset
+from .saved_adapters import no_adapter, put_adapter
 
 FAMILIES: dict[str, Any] = {
     kind.config_class.model_type: kind for kind in (BiEncoderModel, LlaraForPreTraining, SelfRetrievalLM)

@@ -1,7 +1,8 @@
 """PEFT adapters inside our models: `add_adapter` keeps the class, its code and its loading what they are."""
 
 import copy
-from pathlib import Path
+import itertools
+import re
 from typing import Any
 
 from peft import (
@@ -9,20 +10,14 @@ from peft import (
     PeftConfig,
     PeftModel,
     PeftType,
-    get_peft_model_state_dict,
-    set_peft_model_state_dict,
 )
-from peft.utils import CONFIG_NAME as ADAPTER_CONFIG_NAME
-from safetensors.torch import load_file
 from transformers import PreTrainedModel
-from transformers.utils import ADAPTER_SAFE_WEIGHTS_NAME, logging
+from transformers.utils import logging
 
-from hub_cards.travelling.checks import check_bool
-from hub_cards.travelling.saving import is_full_disk
+from hub_cards.travelling.checks import nearest
 from modeling_srlm import SelfRetrievalLM
 
-from .bases import check_added_rows, fit_names, own_name, record_base
-from .kind import Found, find_adapter, find_file, place_of
+from .bases import check_added_rows, record_base
 from .quantization import prepare_quantized
 
 ADAPTER_NAME = "default"
@@ -32,7 +27,6 @@ ADAPTER_KINDS = (
     PeftType.LORA, PeftType.IA3, PeftType.LOHA, PeftType.LOKR, PeftType.OFT, PeftType.BOFT,
     PeftType.HRA, PeftType.FOURIERFT, PeftType.LN_TUNING, PeftType.TRAINABLE_TOKENS,
 )  # fmt: skip
-_PREFIX = "base_model.model."
 
 logger = logging.get_logger(__name__)
 
@@ -54,7 +48,7 @@ def take_adapter(model: PreTrainedModel, trains: bool = True) -> None:
     use where it is to train (`trains`), and where tokens were added to the base whose rows the adapter would not save.
     """
     config: Any = model.peft_config[adapter_name(model)]
-    _check_kind(config)
+    check_kind(config)
     config.task_type = config.task_type or _task_type(model)
     if not config.base_model_name_or_path:
         record_base(model, config)
@@ -79,13 +73,44 @@ def check_model(model: object) -> None:
         )
 
 
-def _check_modules_to_save(model: PreTrainedModel, config: Any) -> None:
-    """ValueError for a name that no module ends in: peft would pass over it without a word."""
-    modules = [name for name, _ in model.named_modules()]
-    for wanted in getattr(config, "modules_to_save", None) or ():
-        if not any(f".{name}".endswith(f".{wanted}") for name in modules):
+def _check_names(model: PreTrainedModel, config: Any) -> None:
+    """ValueError for names that no module ends in, which peft would pass over without a word (0.21).
+
+    Of `target_modules`, which may be a list for models of several kinds, one has to be there; the others are said.
+    """
+    modules = [name for name, _ in model.named_modules() if name]
+    for field in ("target_modules", "modules_to_save"):
+        names = getattr(config, field, None) or ()
+        if isinstance(names, str):  # a pattern, or all-linear
+            if names != "all-linear" and not any(re.fullmatch(names, name) for name in modules):
+                raise ValueError(
+                    f"{field}={names!r} must fit the whole name of a module, such as {modules[-1]!r}, and fits none: "
+                    "see named_modules()."
+                )
+            continue
+        absent = [one for one in sorted(names) if not any(f".{name}".endswith(f".{one}") for name in modules)]
+        if not absent:
+            continue
+        ends = {name.rpartition(".")[2] for name in modules}
+        message = (
+            f"{field} names {absent[0]!r}, and the model has no such module: did you mean "
+            f"{nearest(absent[0], sorted(ends))}? See named_modules()."
+        )
+        if field == "modules_to_save" or len(absent) == len(names):
+            raise ValueError(message)
+        logger.warning_once(message)
+
+
+def _check_rows(model: PreTrainedModel, config: Any) -> None:
+    """ValueError for rows of embeddings that are not there."""
+    embeddings: Any = model.get_input_embeddings()
+    rows = embeddings.weight.shape[0]
+    given = getattr(config, "trainable_token_indices", None) or getattr(config, "token_indices", None) or ()
+    for index in itertools.chain.from_iterable(given.values() if isinstance(given, dict) else [given]):
+        if not 0 <= index < rows:
             raise ValueError(
-                f"modules_to_save names {wanted!r}, and the model has no such module: see named_modules()."
+                f"{type(config).__name__} trains the row of token {index}, and the embeddings have {rows} rows: give "
+                "trainable_token_indices within the vocabulary."
             )
 
 
@@ -111,7 +136,7 @@ def add_adapter(
         trained_modules: names of modules that a LoRA trains whole and saves, beside those of the configuration.
 
     Raises TypeError for what is no PeftConfig, ValueError for a kind of adapter that is not one of ADAPTER_KINDS,
-    for `modules_to_save` that are not there, and for a model that has an adapter already.
+    for `target_modules` and `modules_to_save` that are not there, and for a model that has an adapter already.
     """
     if not isinstance(peft_config, PeftConfig):
         raise TypeError(
@@ -120,8 +145,9 @@ def add_adapter(
     check_model(model)
     if has_adapters(model):
         raise ValueError("The model has an adapter already: merge it first, or leave peft_config out to train it on.")
-    _check_kind(peft_config)
-    _check_modules_to_save(model, peft_config)
+    check_kind(peft_config)
+    _check_names(model, peft_config)
+    _check_rows(model, peft_config)
     peft_config = copy.deepcopy(peft_config)
     peft_config.task_type = peft_config.task_type or _task_type(model)
     if isinstance(peft_config, LoraConfig):
@@ -148,7 +174,7 @@ def _task_type(model: PreTrainedModel) -> str:
     return "CAUSAL_LM" if isinstance(model, SelfRetrievalLM) else "FEATURE_EXTRACTION"
 
 
-def _check_kind(peft_config: PeftConfig) -> None:
+def check_kind(peft_config: PeftConfig) -> None:
     if peft_config.peft_type not in ADAPTER_KINDS:
         raise ValueError(
             f"A {type(peft_config).__name__} cannot be an adapter here: parts of it lie outside the model's layers "
@@ -165,83 +191,6 @@ def _token_rows(model: PreTrainedModel, token_ids: list[int]) -> dict[str, list[
     if head is not None and head.weight is not embeddings.weight:
         rows[names[head]] = list(token_ids)
     return rows
-
-
-def load_adapter(
-    model: PreTrainedModel,
-    source: str | Path,
-    is_trainable: bool = False,
-    revision: str | None = None,
-    **loading: Any,
-) -> None:
-    """Put a saved adapter on a model like the one it was trained on; `is_trainable` to train it further.
-
-    Args:
-        source: folder or Hub id of the adapter; `revision` is its branch, tag or commit.
-        loading: what else says where the repo lies: `token`, `cache_dir`, `subfolder` and so on.
-
-    Raises ValueError where there is no adapter, one of a kind that our models do not take, or of another model.
-    """
-    check_model(model)
-    check_bool("is_trainable", is_trainable)
-    place = place_of({**loading, "revision": revision})
-    if (adapter := find_adapter(source, place)) is None:
-        raise no_adapter(source)
-    put_adapter(model, Found(str(source), None, place, adapter), is_trainable)
-
-
-def put_adapter(model: PreTrainedModel, found: Found, is_trainable: bool = False) -> None:
-    """`load_adapter` of an adapter that was looked at; one made for the backbone alone goes into that."""
-    config: Any = copy.deepcopy(found.adapter)
-    fit_names(config, model)
-    _check_kind(config)
-    if has_adapters(model):
-        raise ValueError("The model has an adapter already: merge it first, or load the adapter onto its base.")
-    config.inference_mode = not is_trainable
-    prepare_quantized(model, train=is_trainable)
-    # transformers' own load_adapter loses a DoRA's magnitudes.
-    model.add_adapter(config, ADAPTER_NAME)
-    record_base(model, model.peft_config[ADAPTER_NAME])
-    load_adapter_weights(model, found.source, found.loading)
-    if not is_trainable:
-        model.eval().requires_grad_(False)
-
-
-def no_adapter(source: str | Path) -> ValueError:
-    """The error for a folder or repo without an adapter."""
-    return ValueError(
-        f"{str(source)!r} holds no {ADAPTER_CONFIG_NAME}: it is not an adapter. Give the folder or Hub id of one."
-    )
-
-
-def load_adapter_weights(
-    model: PreTrainedModel, source: str | Path | None, place: dict[str, Any] | None = None
-) -> None:
-    """Load the weights of a checkpoint into the adapter that is on the model.
-
-    Raises ValueError where the folder or repo has none, or weights of another adapter configuration or model.
-    """
-    if source is None:
-        raise ValueError("source=None must be a checkpoint of the adapter: save one first, or give its folder.")
-    try:
-        file = find_file(source, ADAPTER_SAFE_WEIGHTS_NAME, place or {}, needed=True)
-    except OSError as error:
-        if is_full_disk(error):
-            raise
-        raise ValueError(
-            f"{str(source)!r} holds no {ADAPTER_SAFE_WEIGHTS_NAME}, which an adapter's checkpoint has: give one."
-        ) from error
-    weights = {own_name(key.removeprefix(_PREFIX), model): value for key, value in load_file(str(file)).items()}
-    name = adapter_name(model)
-    wanted = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
-    missing = sorted(wanted.keys() - weights.keys())
-    result: Any = set_peft_model_state_dict(model, dict(weights), name)
-    for names, where in ((result.unexpected_keys, "the model's adapter"), (missing, "the checkpoint")):
-        if names:
-            raise ValueError(
-                f"The adapter in {str(source)!r} does not fit the model: {where} lacks {names[0]!r}. Use the "
-                "peft_config and the base model that it was made with."
-            )
 
 
 def check_not_wrapped(model: object) -> None:

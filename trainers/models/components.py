@@ -1,12 +1,14 @@
 """A self-retrieval LM put together from a language model, in whatever form it comes, and its retriever."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from modeling_biencoder.published_biencoder import check_preset
-from modeling_srlm import SelfRetrievalLM
+from modeling_srlm import SelfRetrievalConfig, SelfRetrievalLM
+from modeling_srlm.configuration_srlm import RETRIEVER_METHODS
 
 from .kind import PLACE, ModelSource, other_repo, place_of
 
@@ -46,3 +48,18 @@ def build_srlm(
         retriever_kwargs={**beside, **(retriever_kwargs or {}), **pin},
         **{"retrieval_method": "bm25", **own},
     )
+
+
+def check_methods(config: SelfRetrievalConfig, methods: Sequence[str], has_retriever: bool) -> None:
+    """`config.check()` as it is and under each method; ValueError, too, as `check_retriever` says."""
+    config.check()
+    for method in methods:
+        config.retrieval_method = method
+        config.check()
+        check_retriever(method, has_retriever)
+
+
+def check_retriever(method: str, has_retriever: bool) -> None:
+    """ValueError for a method that needs a retriever where there is none."""
+    if method in RETRIEVER_METHODS and not has_retriever:
+        raise ValueError(f"The method {method!r} needs a retriever and the model has none: give one, or leave it out.")

@@ -2,9 +2,12 @@
 
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from types import FunctionType, MethodType
 from typing import Any
 
+import torch
 from peft import PeftConfig
 from peft.utils import CONFIG_NAME as ADAPTER_CONFIG_NAME
 from transformers import AutoConfig, PreTrainedModel
@@ -12,8 +15,10 @@ from transformers.utils import cached_file
 
 from hub_cards.travelling.backbones import adapter_alone, base_not_there, base_place, check_gguf
 from hub_cards.travelling.loading import HUB_KEYWORDS, commit_of
+from modeling_biencoder.sentence_transformers_biencoder import read_sentence_transformer
 
 ModelSource = str | Path | PreTrainedModel
+LateModel = FunctionType | MethodType | partial  # without arguments: gives a model that is loaded only then
 # Keywords that say where a model lies, and whether its repo's code may run.
 PLACE = (*HUB_KEYWORDS, "gguf_file", "trust_remote_code")
 _OF_ONE_REPO = ("gguf_file", "revision", "subfolder")  # the others hold for an adapter's base and for a retriever, too
@@ -162,17 +167,36 @@ def other_repo(place: dict[str, Any]) -> dict[str, Any]:
 
 def model_type(model: ModelSource, keywords: dict[str, Any]) -> str:
     """The `model_type` of a model, or of the one in a folder or repo; `keywords` may say which revision."""
+    return config_of(model, keywords).model_type
+
+
+def config_of(model: ModelSource, keywords: dict[str, Any]) -> Any:
+    """The configuration of a model, or of the one in a folder or repo; of an adapter alone that of its base."""
     if isinstance(model, PreTrainedModel):
-        return model.config.model_type
+        return model.config
     source, place = str(model), place_of(keywords)
     _refuse_file(source)
     try:
-        return _config(source, place).model_type
+        return _config(source, place)
     except (OSError, ValueError):
-        if "gguf_file" in place or (adapter := adapter_alone(source, place)) is None:
+        if "gguf_file" in place:
             raise
+        if (adapter := adapter_alone(source, place)) is None:
+            parts = read_sentence_transformer(source, place)  # which may have the backbone in a folder of its own
+            if parts is None or not parts.folder:
+                raise
+            return _config(source, {**place, "subfolder": parts.folder})
     base, place = base_place(source, adapter, {**place, "base": keywords.get("base")})
     try:
-        return model_type(base, place)
+        return config_of(base, place)
     except OSError as error:
         raise base_not_there(source, base, error) from error
+
+
+def check_dtype(dtype: Any) -> None:
+    """ValueError for a name that is none of torch's types for weights; None is that of the repo, and `auto` too."""
+    if dtype is None or dtype == "auto" or isinstance(dtype, torch.dtype | dict):
+        return
+    found = getattr(torch, str(dtype), None)
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise ValueError(f"dtype={dtype!r} is no type of weights: take float32, bfloat16 or float16.")

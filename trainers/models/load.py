@@ -1,6 +1,8 @@
 """A model for a command, from whatever form it comes in: looked at once (`kind.look`), then built."""
 
+import copy
 import os
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from transformers import AutoTokenizer
@@ -15,14 +17,19 @@ from modeling_srlm import SelfRetrievalConfig, SelfRetrievalLM
 
 from ..jobs.parts import weights_digest
 from .adapted import build_found
-from .components import build_srlm
+from .components import build_srlm, check_methods
 from .convert import biencoder_from_llara, check_ends_open
 from .kind import PLACE, Found, check_plain, look, place_of
 from .merging import merge_adapter
+from .weightless import biencoder_config
 
 
 def load_biencoder(
-    source: str, pooling: str | None = None, preset: str | None = None, **loading: Any
+    source: str,
+    pooling: str | None = None,
+    preset: str | None = None,
+    check: Callable[[BiEncoderConfig], None] | None = None,
+    **loading: Any,
 ) -> BiEncoderModel:
     """The bi-encoder of a Hub id or folder of one, of a LLaRA model, of an adapter of either, or around a backbone.
 
@@ -31,6 +38,7 @@ def load_biencoder(
     Args:
         pooling: makes a bi-encoder of a plain backbone: `last_token`, `cls` or `mean`, and normalised.
         preset: how a published model is used, by name (`PRESETS`); default: by its repo.
+        check: called with the configuration before weights are read, and raises where the model cannot serve.
         loading: where the repo lies (`revision`, `token`, `cache_dir`, ...), and `trust_remote_code` for a backbone
             with code of its own; our repos need none. `base`: of an adapter, folder or Hub id of what it was made for.
 
@@ -45,6 +53,8 @@ def load_biencoder(
         if pooling is not None or not there or read_sentence_transformer(source, place_of(loading)) is None:
             raise
         return BiEncoderModel.from_backbone(source, preset=preset, **loading).eval()
+    if check is not None:
+        _check(check, found, {**loading, "preset": preset}, {} if pooling is None else {"pooling": pooling})
     kind = found.model_type
     ours = kind in (BiEncoderConfig.model_type, LlaraConfig.model_type)
     theirs = not ours and read_sentence_transformer(source, found.loading) is not None
@@ -72,6 +82,12 @@ def load_biencoder(
     return model.eval()
 
 
+def _check(check: Any, found: Found, keywords: dict[str, Any], fields: dict[str, Any]) -> None:
+    """`check` of the configuration of the bi-encoder that will be loaded, where it can be one."""
+    if found.model_type != SelfRetrievalConfig.model_type:
+        check(biencoder_config(found.source, found.config, {**keywords, **found.loading}, fields))
+
+
 def load_as_biencoder(
     source: str, backbone: str | None = None, backbone_revision: str | None = None, **settings: Any
 ) -> BiEncoderModel:
@@ -89,6 +105,7 @@ def load_as_biencoder(
     found = look(source, backbone, {"revision": backbone_revision}, **place_of(settings))
     fields = {name: value for name, value in settings.items() if name not in PLACE}
     if found.model_type == LlaraConfig.model_type:
+        biencoder_config(source, found.config, {}, fields)  # what does not fit is said before weights are read
         return _biencoder_of_llara(found, **fields)
     if found.adapter is not None:
         raise ValueError(
@@ -105,6 +122,7 @@ def load_as_biencoder(
         )
     check_ends_open(tokenizer)
     fields = {**biencoder_keywords(config), **fields}
+    BiEncoderConfig(text_config=found.config, **fields)
     return BiEncoderModel.from_backbone(source, tokenizer=tokenizer, **found.loading, **fields)
 
 
@@ -138,6 +156,7 @@ def load_srlm(
     retriever: str | None = None,
     retriever_revision: str | None = None,
     retriever_preset: str | None = None,
+    methods: Sequence[str] = (),
     **loading: Any,
 ) -> SelfRetrievalLM:
     """The SelfRetrievalLM of a Hub id or folder, of its adapter, too; a plain causal LM is wrapped into one.
@@ -147,10 +166,12 @@ def load_srlm(
         retriever: Hub id or folder of a bi-encoder, for a plain LM and the method 'dense'.
         retriever_revision: branch, tag or commit of its repo.
         retriever_preset: how a published retriever is used, by name; default: by its repo.
+        methods: retrieval methods, beside that of the settings, that the model shall serve for.
         loading: where the LM's repo lies (`revision`, `token`, `cache_dir`, ...), and `trust_remote_code`; what does
             not belong to one repo holds for the retriever, too.
 
-    Raises ValueError for a retriever where the repo brings its own.
+    Raises ValueError, before weights are read, for a retriever where the repo brings its own, for settings that do
+    not fit the model, and for one of the methods that needs a retriever where there is none.
     """
     found = look(source, **loading)
     if found.model_type != SelfRetrievalConfig.model_type:
@@ -159,6 +180,9 @@ def load_srlm(
         complete = {**_defaults(found.config, settings), **settings}
         if retriever is not None:
             complete = {"retrieval_method": "dense", "retriever": retriever, **complete}
+        fields = {name: value for name, value in complete.items() if name != "retriever"}
+        wanted = SelfRetrievalConfig(text_config=found.config, **{"retrieval_method": "bm25", **fields})
+        check_methods(wanted, methods, retriever is not None)
         of_retriever: dict[str, Any] = {"retriever_revision": retriever_revision, "retriever_preset": retriever_preset}
         return build_srlm(source, None, **of_retriever, **place, **complete)
     on_plain_lm = found.base is not None and found.base.model_type != found.model_type
@@ -176,6 +200,10 @@ def load_srlm(
             "retriever_preset": retriever_preset,
         }
     )
+    wanted = copy.deepcopy(found.config)
+    for name, value in settings.items():
+        setattr(wanted, name, value)
+    check_methods(wanted, methods, retriever is not None or wanted.retriever_config is not None)
     loaded = build_found(found, **given)
     for name, value in settings.items():
         setattr(loaded.config, name, value)

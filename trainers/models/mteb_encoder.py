@@ -83,7 +83,7 @@ class MtebEncoder:
         if isinstance(model, BiEncoderModel):
             self.model = model
         else:
-            place = {} if revision is None else {"revision": revision}
+            place: dict[str, Any] = {} if revision is None else {"revision": revision}
             self.model = load_biencoder(self._source, **place, **loading)
             device = device or ("cuda" if torch.cuda.is_available() else None)
             self._revision = commit_of(self._source, place_of({**place, **loading}))

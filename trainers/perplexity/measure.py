@@ -13,9 +13,9 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from modeling_srlm import SelfRetrievalLM, SelfRetrievalOutput
-from modeling_srlm.configuration_srlm import RETRIEVER_METHODS
 
 from ..jobs.processes import place, shared
+from ..models.components import check_retriever
 
 Batch = TypeVar("Batch")
 
@@ -96,8 +96,7 @@ def _compare(
 def _check_method(model: SelfRetrievalLM, method: str) -> None:
     model.config.retrieval_method = method
     model.config.check()
-    if method in RETRIEVER_METHODS and model.retriever is None:
-        raise ValueError(f"The method {method!r} needs a retriever and the model has none: give one, or leave it out.")
+    check_retriever(method, model.retriever is not None)
 
 
 def _run_method(

@@ -18,7 +18,7 @@ from hub_cards.travelling.checks import check_positive_int
 
 from .embeddings import check_embeddings, check_encoder
 from .quantization import quantize, signs, starts_and_steps, unsigned
-from .search import PassageIndex, check_index, uses_faiss
+from .search import PassageIndex, check_index, usable_device, uses_faiss
 from .stored import Stored, load_stored
 
 _Best = tuple[torch.Tensor, torch.Tensor]  # scores and numbers, (queries, k) each, best first
@@ -71,7 +71,7 @@ class EmbeddingIndex:
     ):
         check_index(index)
         self.ids, self.texts, self.about = stored.ids, stored.texts, stored.about
-        self.codes, self.index, self.device = stored.embeddings, index, device
+        self.codes, self.index, self.device = stored.embeddings, index, usable_device(device)
         self.precision = self.about.get("precision", "float32")
         self.width = int(self.about.get("width", self.codes.shape[1]))
         settings = json.loads(self.about.get("encoding", "{}"))

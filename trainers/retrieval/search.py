@@ -53,6 +53,19 @@ def check_index(index: str) -> None:
         raise ValueError("index='faiss' is not installed: pip install faiss-cpu, or take 'torch' or 'auto'.")
 
 
+def usable_device(device: torch.device | str) -> torch.device:
+    """The device; TypeError or ValueError for what is none, and for one that this machine does not have."""
+    rule = "must be a device of this machine: give 'cpu', or one such as 'cuda'"
+    if not isinstance(device, torch.device | str):
+        raise TypeError(f"device={device!r} {rule}.")
+    try:
+        torch.empty(0, device=device)
+        return torch.device(device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # as torch says it, over several lines
+        problem = str(error).strip().partition("\n")[0]
+    raise ValueError(f"device={str(device)!r} {rule} ({problem}).")
+
+
 def uses_faiss(index: str, device: torch.device | str) -> bool:
     """Whether an index of this kind is faiss's: `auto` is where it is installed and the device is the CPU."""
     return index == "faiss" or (
@@ -81,7 +94,7 @@ class PassageIndex:
         _check_size("passage_block", passage_block)
         _check_vectors("passage_embeddings", passage_embeddings)
         self.passages, self.passage_block = passage_embeddings, passage_block
-        self.device = passage_embeddings.device if device is None else torch.device(device)
+        self.device = passage_embeddings.device if device is None else usable_device(device)
         if passage_embeddings.ndim != 2 or 0 in passage_embeddings.shape:
             shape = tuple(passage_embeddings.shape)
             raise ValueError(f"passage_embeddings of shape {shape} must be (N, d): give a passage or more.")

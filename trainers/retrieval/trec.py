@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..data.readers import Row, read_lines
+from ..data.plain_text import read_lines
+from ..data.readers import Row
 
 TREC_SUFFIXES = (".tsv", ".qrels", ".trec", ".txt")
 _HEADS = ("query-id", "query_id")

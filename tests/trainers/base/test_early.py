@@ -26,17 +26,17 @@ ROWS = {"biencoder": PAIRS, "llara": PASSAGES, "srlm": [{"text": "one two three 
 
 
 class NotLoaded(Exception):
-    """The model would be loaded now."""
+    """The model would be looked at now."""
 
 
 def begin(family, folder, monkeypatch, train=None, evaluation=None, model_kwargs=None, **settings):
-    """A Trainer that ends where its model would be loaded."""
+    """A Trainer that ends where its model would be looked at."""
 
     def load(*args):
         raise NotLoaded
 
     trainer, kind = TRAINERS[family]
-    monkeypatch.setattr(trainer, "_load", load)
+    monkeypatch.setattr("trainers.base.early.config_of", load)
     train = ROWS[family] if train is None else train
     trainer("user/model", arguments(kind, folder, **settings), train, evaluation, model_kwargs=model_kwargs)
 

@@ -2,7 +2,10 @@ import json
 
 import pytest
 
+from tests.support.tiny import tiny_tokenizer
 from trainers.data.documents import load_documents
+from trainers.data.sources import check_source
+from trainers.llara.rows import load_llara_rows
 
 
 def test_text_file_and_folder_and_rows(tmp_path):
@@ -29,3 +32,39 @@ def test_nothing_to_read(tmp_path):
     (tmp_path / "blank.txt").write_text("\n")
     with pytest.raises(ValueError, match=r"blank.txt' holds no text"):
         load_documents(tmp_path / "blank.txt")
+
+
+ROWS = '{"text": "one two"}\n{"text": "three"}\n'
+
+
+@pytest.mark.parametrize("name", ["rows", "rows.ndjson", "rows.txt", "part-00000"])
+@pytest.mark.parametrize("content", [ROWS, "\ufeff\n" + ROWS, '[{"text": "one"}]', '{\n "text": "one"\n}'])
+def test_rows_under_the_name_of_a_text_are_refused(tmp_path, name, content):
+    file = tmp_path / "data" / name
+    file.parent.mkdir()
+    file.write_text(content, encoding="utf-8")
+    message = r"line [12] is JSON, and a file of this name is plain text: let its name end in \.jsonl"
+    for source in (file, str(file.parent)):
+        with pytest.raises(ValueError, match=message):
+            load_documents(source)
+        with pytest.raises(ValueError, match=message):
+            load_llara_rows(source, tiny_tokenizer(), 16)
+    with pytest.raises(ValueError, match=message):
+        check_source(file)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("readme.md", b"# words"), ("data.json", b"{}"), ("picture.png", b"\x89PNG\xff"), ("a.zip", b"PK\x03\x04x")],
+)
+def test_a_folder_of_documents_may_hold_some_json(tmp_path, name, content):
+    (tmp_path / "package").write_text(ROWS)
+    (tmp_path / name).write_bytes(content)
+    assert ROWS in load_documents(tmp_path)["text"]
+
+
+def test_a_text_may_begin_like_json(tmp_path):
+    for number, text in enumerate(("[a link]\nto it", "{x} is a set", "12\n13", "null")):
+        file = tmp_path / f"{number}.txt"
+        file.write_text(text)
+        assert load_documents(file)["text"] == [text]

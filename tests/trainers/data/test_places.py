@@ -9,8 +9,8 @@ import pytest
 from trainers.biencoder.entries import mixture_entries
 from trainers.data.documents import document_table, read_text_files
 from trainers.data.faithful import faithful_rows, load_faithful_rows
-from trainers.data.readers import read_text, without_surrogates
-from trainers.data.settings_files import read_yaml
+from trainers.data.plain_text import read_text, read_yaml
+from trainers.data.readers import without_surrogates
 from trainers.data.sources import load_tables
 from trainers.data.texts import IdentifiedTexts
 from trainers.llara.stop_words import load_stop_words

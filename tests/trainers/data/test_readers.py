@@ -11,7 +11,8 @@ import fsspec
 import pytest
 
 from trainers.data import readers
-from trainers.data.readers import read_lines, read_rows
+from trainers.data.plain_text import read_lines
+from trainers.data.readers import read_rows
 
 ROWS = [
     {"query": "007", "pos": ["2024-01-01", "NA"], "neg": []},
@@ -98,7 +99,7 @@ def test_what_cannot_be_read_is_named(tmp_path, name, content, message):
 def test_rows_of_json_are_no_lines_of_text(tmp_path, name, text):
     content = text.encode()
     (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
-    with pytest.raises(ValueError, match=r"line [12] is JSON, and in a file of this name each line is a text"):
+    with pytest.raises(ValueError, match=r"line [12] is JSON, and a file of this name is plain text"):
         list(read_lines(tmp_path / name))
 
 

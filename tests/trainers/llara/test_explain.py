@@ -156,7 +156,7 @@ def test_bad_input():
         explain(model, ["a", " "])
     with pytest.raises(ValueError, match="k=0 must be at least 1"):
         explain(model, ["a"], k=0)
-    with pytest.raises(ValueError, match="max_length is 5 but prefix and prompts alone take"):
+    with pytest.raises(ValueError, match="max_length=5, but prefix and prompts take"):
         explain(model, ["a"], max_length=5)
 
 

@@ -142,7 +142,10 @@ def test_a_biencoder_on_a_llara_model_has_a_card_with_the_way_that_works(tmp_pat
     ],
 )
 def test_what_peft_cannot_do_is_said(tmp_path, config):
-    with pytest.raises(ValueError, match=r"peft cannot put this LoraConfig on the model: .* within the vocabulary"):
+    with pytest.raises(
+        ValueError,
+        match=r"(peft cannot put this LoraConfig|trains the row of token 1000000).* within the vocabulary",
+    ):
         SelfRetrievalTrainer(
             tiny_backbone(), processing_class=tiny_tokenizer(), peft_config=config, model_kwargs=SIZES
         )

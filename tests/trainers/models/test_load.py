@@ -111,7 +111,9 @@ def wrapped(source: str, **loading: Any) -> SelfRetrievalLM:
 def in_training(trainer_class: type, source: str, retriever_revision: str | None = None, **loading: Any) -> Any:
     settings = {"retrieval_method": "dense", "retriever": "user/retriever", "retriever_revision": retriever_revision}
     trainer = object.__new__(trainer_class)
-    return trainer._load(source, None, {**loading, **({**SIZES, **settings} if retriever_revision else {})})
+    trainer.args, trainer.eval_dataset = trainer_class.arguments_class(output_dir="unused", use_cpu=True), None
+    keywords = {**loading, **({**SIZES, **settings} if retriever_revision else {})}
+    return trainer._load(source, None, keywords, trainer.check_weightless(source, None, keywords, None))
 
 
 LOADS: dict[tuple[str, str], Callable[..., Any]] = {

@@ -106,7 +106,8 @@ def test_an_adapter_stays_on_the_commit_of_its_base(pins, hub, tmp_path, monkeyp
             run_training(_Stop, *rest)
 
     class _Stop:
-        def __init__(self, *_, **__):
+        def __init__(self, model, *_, **__):
+            model()
             raise StopIteration
 
     finetune.main(

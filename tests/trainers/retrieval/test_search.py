@@ -3,7 +3,9 @@
 import pytest
 import torch
 
+from trainers.retrieval.index import EmbeddingIndex
 from trainers.retrieval.search import PassageIndex, check_index, top_k_passages
+from trainers.retrieval.stored import Stored
 
 INDEXES = ["torch", "faiss"]
 
@@ -106,3 +108,23 @@ def test_auto_is_faiss_only_on_the_cpu(monkeypatch):
 def test_bad_input(queries, passages, settings, message):
     with pytest.raises(ValueError, match=message):
         top_k_passages(queries, passages, **{"k": 1, "index": "torch", **settings})
+
+
+@pytest.mark.parametrize(
+    ("device", "error", "message"),
+    [
+        ("nonsense", ValueError, r"device='nonsense' must be a device of this machine.*'cpu'.* \(Expected one of"),
+        ("cpu:x", ValueError, "device='cpu:x' must be a device of this machine"),
+        ("cuda:99", ValueError, "device='cuda:99' must be a device of this machine"),
+        (3.5, TypeError, r"device=3\.5 must be a device of this machine"),
+        (["cpu"], TypeError, r"device=\['cpu'\] must be a device of this machine"),
+    ],
+)
+def test_a_device_that_is_none(device, error, message):
+    passages = torch.eye(2)
+    with pytest.raises(error, match=message) as caught:
+        top_k_passages(passages, passages, k=1, device=device)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(error, match=message):
+        EmbeddingIndex(Stored(passages, ["a", "b"], None, {}), device=device)
+    assert top_k_passages(passages, passages, k=1, device="cpu")[1].tolist() == [[0], [1]]

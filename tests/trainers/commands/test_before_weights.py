@@ -1,0 +1,83 @@
+"""The commands refuse what does not fit a model before its weights are read: here they are not even there."""
+
+import json
+
+import pytest
+
+from tests.support.families import build
+from tests.support.tiny import tiny_backbone, tiny_tokenizer
+from trainers.commands import convert, encode, explain, generate, mine, perplexity
+
+NO_WEIGHTS = "no file named model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """A backbone and a repo of each family, as they are but for the weights; and data."""
+    folder = tmp_path_factory.mktemp("models")
+    for name in ("biencoder", "llara", "srlm"):
+        build(name).save_pretrained(folder / name)
+    tiny_backbone().save_pretrained(folder / "lm")
+    tiny_tokenizer().save_pretrained(folder / "lm")
+    for weights in folder.rglob("*.safetensors"):
+        weights.unlink()
+    (folder / "texts.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in ("one two", "three")))
+    (folder / "pairs.jsonl").write_text(json.dumps({"query": "a", "pos": ["b"], "neg": ["c"]}))
+    return folder
+
+
+RUNS = {
+    "encode": (encode, "biencoder", ["--data", "FOLDER/texts.jsonl", "--output", "OUT/e.npy"]),
+    "encode a LLaRA": (encode, "llara", ["--data", "FOLDER/texts.jsonl", "--output", "OUT/e.npy"]),
+    "encode a backbone": (
+        encode, "lm", ["--pooling", "mean", "--data", "FOLDER/texts.jsonl", "--output", "OUT/e.npy"],
+    ),
+    "mine": (mine, "biencoder", ["--retriever", "dense", "--data", "FOLDER/pairs.jsonl", "--output", "OUT/m.jsonl"]),
+    "perplexity": (perplexity, "lm", ["--data", "FOLDER/texts.jsonl"]),
+    "perplexity of a repo": (perplexity, "srlm", ["--data", "FOLDER/texts.jsonl"]),
+    "generate": (generate, "lm", ["--prompt", "one two"]),
+    "convert": (convert, "llara", ["--output", "OUT/c"]),
+}  # fmt: skip
+
+
+def run(name, folders, out, *options):
+    command, model, given = RUNS[name]
+    given = [word.replace("FOLDER", str(folders)).replace("OUT", str(out)) for word in given]
+    command.main(["--model", str(folders / model), *given, *options])
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("encode", ["--truncate_dim", "33"], "truncate_dim=33 is wider than the embeddings"),
+        ("encode a LLaRA", ["--truncate_dim", "33"], "truncate_dim=33 is wider than the embeddings"),
+        ("encode a backbone", ["--truncate_dim", "33"], "truncate_dim=33 is wider than the embeddings"),
+        ("encode", ["--task", "nonsense"], "task='?nonsense|task 'nonsense'|nonsense"),
+        ("mine", ["--task", "nonsense"], "nonsense"),
+        ("perplexity", ["--methods", "none"], "--methods='none' is not known.*'no'"),
+        ("perplexity", ["--methods", "no", "dense"], "'dense' needs a retriever and the model has none"),
+        ("perplexity", ["--context_window_size", "4096"], "the backbone has 2048"),
+        ("perplexity of a repo", ["--context_window_size", "4096"], "the backbone has 2048"),
+        ("perplexity of a repo", ["--methods", "bm25", "--chunk_size", "24"], "must divide into chunks"),
+        ("generate", ["--retrieval_method", "dense"], "'dense' needs a retriever and the model has none"),
+        ("generate", ["--key_num", "4096"], "the backbone has 2048|does not fit"),
+        ("convert", ["--max_length", "9999"], "max_length=9999 is longer than the backbone's 2048 positions"),
+        ("convert", ["--temperature", "0"], "temperature=0"),
+    ],
+)
+def test_what_does_not_fit_is_said(folders, tmp_path, name, options, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        run(name, folders, tmp_path, *options)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_what_fits_comes_to_the_weights(folders, tmp_path, name):
+    with pytest.raises((OSError, ValueError), match=NO_WEIGHTS):
+        run(name, folders, tmp_path)
+
+
+def test_texts_longer_than_the_positions_are_not_explained():
+    model = build("llara")
+    with pytest.raises(ValueError, match="max_length=9999 needs"):
+        explain.explain(model, ["one two"], max_length=9999)
