@@ -97,7 +97,8 @@ def _llara(
     LlaraConfig(**fields)  # wrong values are said before the tokenizer is looked for
     own_prompts = {"summarize_prompt_ids", "predict_prompt_ids"} <= fields.keys()
     if tokenizer is None and not own_prompts:
-        tokenizer = load_tokenizer(None, str(source), place_of(keywords))
+        base = {"base": keywords["base"]} if keywords.get("base") is not None else {}
+        tokenizer = load_tokenizer(None, str(source), {**place_of(keywords), **base})
     decoder = _on_meta(AutoModelForCausalLM.from_config, config)
     if decoder is None:
         return None
