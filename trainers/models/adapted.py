@@ -17,7 +17,7 @@ from modeling_srlm import SelfRetrievalConfig, SelfRetrievalLM
 from .bases import grow
 from .components import build_srlm
 from .convert import build_biencoder
-from .kind import Found, find_file, look, other_repo, place_of, refuse_preset
+from .kind import Found, NotAnAdapterError, find_file, look, other_repo, place_of, refuse_preset
 from .saved_adapters import no_adapter, put_adapter
 
 FAMILIES: dict[str, Any] = {
@@ -60,7 +60,10 @@ def load_adapted(
     """
     place = place_of(settings)
     of_base = {**place, "revision": base_revision}
-    found = look(source, base, of_base, revision=revision, **other_repo(place))
+    try:
+        found = look(source, base, of_base, revision=revision, **other_repo(place))
+    except NotAnAdapterError as error:
+        raise no_adapter(source) from error
     if found.adapter is None:
         raise no_adapter(source)
     return build_found(found, is_trainable, **settings)

@@ -49,6 +49,10 @@ class Found:
         return self.config.model_type
 
 
+class NotAnAdapterError(ValueError):
+    """A base is given for what is no adapter."""
+
+
 def look(
     source: str | Path, base: str | Path | None = None, base_loading: dict[str, Any] | None = None, **loading: Any
 ) -> Found:
@@ -75,7 +79,7 @@ def look(
         adapter = None if "gguf_file" in place else find_adapter(source, place)
     if adapter is None:
         if base is not None:
-            raise ValueError(
+            raise NotAnAdapterError(
                 f"base={str(base)!r} (--base) is for an adapter, and {source!r} is a model of its own: leave it out."
             )
         return Found(source, config, place)

@@ -180,5 +180,5 @@ def test_an_adapter_is_loaded_when_all_else_was_looked_at(family, tmp_path):
     source = without_weights(tmp_path / "model", family)
     with pytest.raises(ValueError, match=r"no file or folder 'no\.jsonl'"):
         command(family, tmp_path, "--model", source, "--adapter", source, "--train_data", "no.jsonl")
-    with pytest.raises(ValueError, match="no adapter_config"):
+    with pytest.raises(ValueError, match="holds no adapter_config"):
         command(family, tmp_path, "--model", source, "--adapter", source)
