@@ -8,6 +8,7 @@ from transformers import GenerationConfig
 
 from .checks_srlm import generation_numbers, shown, typed
 from .configuration_srlm import SelfRetrievalConfig
+from .limits_srlm import refuse_reuse
 from .planning_srlm import check_components, replaces
 from .retrieval_srlm import arrange, top_k
 from .turns_srlm import turn_scores
@@ -97,6 +98,7 @@ def _check_generation(kwargs: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_chat(model: "SelfRetrievalLM") -> None:
+    refuse_reuse(model.config, "chat")
     if model.config.retrieval_method == "oracle":
         raise ValueError("retrieval_method 'oracle' needs the answer; set another one, such as 'bm25', for chat.")
     check_components(model)

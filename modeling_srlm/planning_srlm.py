@@ -19,6 +19,7 @@ from .chunking_srlm import (
 )
 from .configuration_srlm import RETRIEVER_METHODS, SelfRetrievalConfig
 from .encoding_srlm import Encode, ignores_role, retriever_encode, state_encode
+from .limits_srlm import refuse_reuse
 from .moving_srlm import StateGroup, state_groups
 from .retriever_srlm import NestedRetriever
 
@@ -35,7 +36,6 @@ class Plan:
         encode: embeds chunks for the methods that compare embeddings; None for the others.
         one_role: whether a chunk's embedding is the same as query and as key.
         states: with `reuse_states`, the layers' keys and values, and how keys are moved.
-        names_keys: whether the caller names the keys, whatever the method is.
     """
 
     config: SelfRetrievalConfig
@@ -44,7 +44,6 @@ class Plan:
     encode: Encode | None = None
     one_role: bool = True
     states: list[StateGroup] | None = None
-    names_keys: bool = False
 
     @classmethod
     def of(cls, model: "SelfRetrievalLM") -> "Plan":
@@ -57,8 +56,9 @@ class Plan:
     def of_candidates(cls, model: "SelfRetrievalLM") -> "Plan":
         """The plan for keys that the caller names, whatever the model would retrieve, and with what."""
         model.config.check()
+        refuse_reuse(model.config, "score_candidates")
         layout = _input_layout(model, model.config.integrate_method == "replace")
-        return cls(model.config, model.language_model, layout, states=proven_states(model), names_keys=True)
+        return cls(model.config, model.language_model, layout)
 
     @property
     def room(self) -> int:

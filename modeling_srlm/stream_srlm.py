@@ -56,7 +56,7 @@ class Stream:
         self.plan, self.size, self.groups = plan, config.chunk_size, plan.states
         self.head = plan.layout.bos
         self.sinks = max(config.num_sink_tokens, 0 if self.head is None else 1)
-        self.values = 2 * config.key_num if config.retrieval_method != "no" or plan.names_keys else 0
+        self.values = 2 * config.key_num if config.retrieval_method != "no" else 0
         before = self.sinks + (0 if plan.layout.replace else self.values * self.size)
         self.attended = AttendedStates(self.groups, len(rows), before, config.context_window_size, self.size)
         # A store for each: what one text has evicted has nothing to do with the others.

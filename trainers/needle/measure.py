@@ -63,8 +63,10 @@ class NeedleTest:
     def tokens_read(self, cell: Cell) -> int:
         """About how many tokens the language model reads for an answer, which is what takes time."""
         config = self.model.config
+        if cell.method == ALONE or getattr(config, "reuse_states", False):
+            return cell.length
         read = min(cell.length, config.context_window_size + config.key_num * config.value_size)
-        return cell.length if cell.method == ALONE else read + cell.length * (cell.method == "self")
+        return read + cell.length * (cell.method == "self")
 
     @torch.no_grad()
     def answer(self, cell: Cell, sample: int) -> Row:

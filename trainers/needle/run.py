@@ -85,7 +85,7 @@ def run_test(
 def answer_settings(test: NeedleTest) -> dict[str, Any]:
     """Whatever an answer depends on beside its cell, its number and the texts."""
     of_model = srlm_settings(test.model)
-    of_model.pop("retrieval_method")
+    del of_model["retrieval_method"], of_model["chunk_batch_size"]  # each cell's own; of speed alone
     retriever: Any = test.model.retriever
     if hasattr(retriever, "parameters"):
         of_model["sha256 of the retriever"] = weights_digest(retriever)

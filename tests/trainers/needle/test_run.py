@@ -171,6 +171,8 @@ def test_another_test_is_not_added_to(tmp_path, monkeypatch):
         run(model, **{**small, "output": tmp_path / "other.json"})
     assert output.read_text() == held
     calls = counted(monkeypatch)
+    run(srlm(chunk_batch_size=1), **small)  # which changes no answer
+    assert calls == []
     run(model, **small, overwrite=True)
     assert len(calls) == 2 and output.read_text() == held
 
