@@ -101,7 +101,8 @@ def describe_retrievals(model: SelfRetrievalLM, prompt: torch.Tensor, output: An
     """A line for each chunk that was looked back at: before which new token, which chunk, its score and its text."""
     size = model.config.chunk_size
     tokens, lines = output.sequences[0], []
-    padding = -len(prompt) % size
+    shift = int(model.config.add_bos and bool(tokens[:1] == model.config.bos_id))
+    padding = -shift if model.config.reuse_states else -len(prompt) % size  # where the grid begins
     for new, indices, scores in output.past_key_values.retrievals:
         lines.append(f"before new token {new}:" if (indices[0] >= 0).any() else f"before new token {new}: nothing")
         for chunk, score in zip(indices[0].tolist(), scores[0].tolist(), strict=True):

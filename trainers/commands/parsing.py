@@ -9,6 +9,9 @@ from typing import Any, NoReturn
 
 from transformers import HfArgumentParser
 
+from hub_cards.travelling.checks import check_choice
+from modeling_srlm.limits_srlm import STORE_DTYPES, STORE_PLACES, parse_bytes
+
 from ..data.plain_text import read_yaml
 from ..data.readers import refuse_loose_link
 from ..jobs.places import check_model_name
@@ -95,9 +98,36 @@ class LookbackArguments(RetrieverArguments):
         default=None, metadata={"help": "Tokens that are scored, or generated, against one window."}
     )
 
+    reuse_states: bool | None = field(
+        default=None,
+        metadata={
+            "help": "Read a text once, and look back at the keys and values kept of it. false: recompute them.",
+            "nargs": "?",
+            "const": True,
+        },
+    )
+    num_sink_tokens: int | None = field(
+        default=None, metadata={"help": "With --reuse_states: first tokens of the text that stay in sight."}
+    )
+    store_place: str | None = field(
+        default=None, metadata={"help": "With --reuse_states: where the states lie: device, cpu or disk."}
+    )
+    store_dtype: str | None = field(
+        default=None, metadata={"help": "With --reuse_states: float32, bfloat16 or int8. Default: the model's own."}
+    )
+    store_limit: str | None = field(
+        default=None, metadata={"help": "With --reuse_states: tokens that are kept at most, or bytes such as 2GiB."}
+    )
+
     def __post_init__(self) -> None:
         super().__post_init__()
         check_at_least(self, 1, "target_size")
+        check_at_least(self, 0, "num_sink_tokens")
+        for name, choices in (("store_place", STORE_PLACES), ("store_dtype", STORE_DTYPES)):
+            if (value := getattr(self, name)) is not None:
+                check_choice(f"--{name}", value, choices)
+        if self.store_limit is not None and not str(self.store_limit).isdecimal():
+            parse_bytes(str(self.store_limit))
 
     def keywords(self) -> dict[str, Any]:
         """What the function gets that loads the model."""
@@ -106,7 +136,9 @@ class LookbackArguments(RetrieverArguments):
 
     def settings(self) -> dict[str, Any]:
         """Fields of `SelfRetrievalConfig` that are given."""
-        return given(self, *self.keywords())
+        settings = given(self, *self.keywords())
+        limit = str(settings.get("store_limit", ""))
+        return {**settings, "store_limit": int(limit)} if limit.isdecimal() else settings
 
 
 class CommandParser(HfArgumentParser):

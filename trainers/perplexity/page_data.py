@@ -14,7 +14,6 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from modeling_srlm import SelfRetrievalLM, SelfRetrievalOutput
-from modeling_srlm.chunking_srlm import Document
 
 from .data import TokenizedDocument
 from .measure import MethodResult
@@ -27,6 +26,7 @@ def describe(name: str, model: SelfRetrievalLM, summary: str) -> list[tuple[str,
     return [
         ("scored", summary), ("model", shown), ("window", f"{config.context_window_size:,} tokens"),
         ("chunk", f"{config.chunk_size:,} tokens"), ("retrieved for a target", f"up to {config.key_num}"),
+        *([("states", f"kept (reuse_states), {config.num_sink_tokens} sink tokens")] if config.reuse_states else []),
     ]  # fmt: skip
 
 
@@ -43,7 +43,7 @@ def document_page(
     """
     chunk_size, tokenizer = model.config.chunk_size, model.tokenizer
     items = [
-        _document_item(document, [result.outputs[number] for result in results], chunk_size, tokenizer)
+        _document_item(_grid(model, document), document, [result.outputs[number] for result in results], tokenizer)
         for number, document in enumerate(documents)
     ]
     return {"kind": "document", "chunk_size": chunk_size, **_head(results, settings), "items": items}
@@ -79,13 +79,22 @@ def _head(results: Sequence[MethodResult], settings: list[tuple[str, str]]) -> d
     return {"settings": settings, "methods": methods}
 
 
+def _grid(model: SelfRetrievalLM, document: TokenizedDocument) -> list[list[int]]:
+    """A document's chunks: they end with the text, and with `reuse_states` they begin with its first token."""
+    size, tokens = model.config.chunk_size, document.tokens.tolist()
+    if model.config.reuse_states:
+        start = int(model.config.add_bos and tokens[:1] == [model.config.bos_id])
+    else:
+        start = -(-len(tokens) % size)
+    return [tokens[max(first, 0) : first + size] for first in range(start, len(tokens), size)]
+
+
 def _document_item(
+    grid: Sequence[list[int]],
     document: TokenizedDocument,
     outputs: Sequence[SelfRetrievalOutput],
-    chunk_size: int,
     tokenizer: PreTrainedTokenizerBase,
 ) -> dict[str, Any]:
-    grid = Document(document.tokens, document.tokens, chunk_size)
     targets = outputs[0]["target_indices"][0].tolist()
     runs = [
         {
@@ -98,10 +107,8 @@ def _document_item(
     kept = [key for output in outputs for key in output["retrieved_indices"].unique().tolist() if key >= 0]
     shown = {chunk for target in targets for chunk in (target - 1, target)}  # the query chunk and the target
     shown |= {chunk for key in kept for chunk in (key, key + 1)}
-    chunks = sorted(shown - {-1})
-    texts = tokenizer.batch_decode(
-        [grid.chunks(chunk, chunk + 1).tolist() for chunk in chunks], clean_up_tokenization_spaces=False
-    )
+    chunks = sorted(chunk for chunk in shown if 0 <= chunk < len(grid))
+    texts = tokenizer.batch_decode([grid[chunk] for chunk in chunks], clean_up_tokenization_spaces=False)
     return {
         "name": document.name, "tokens": len(document.tokens), "targets": targets,
         "texts": dict(zip(chunks, texts, strict=True)), "runs": runs,

@@ -10,7 +10,9 @@ from modeling_srlm import SelfRetrievalLM
 from tests.support.tiny import random_ids, tiny_backbone, tiny_tokenizer
 from trainers import cli
 from trainers.commands.perplexity import main
+from trainers.perplexity.data import TokenizedDocument
 from trainers.perplexity.measure import compare_methods, format_results
+from trainers.perplexity.page_data import describe, document_page
 from trainers.retrieval.bm25 import bm25_matrix
 
 SETTINGS = {"context_window_size": 64, "chunk_size": 16, "key_num": 2, "retrieval_method": "bm25"}
@@ -84,3 +86,32 @@ def test_bm25_ranks_the_shared_words_first():
     scores = bm25_matrix(["open_the archive", "???"], ["def (archive): open(archive)", "def (color): paint(color)"])
     assert scores[0, 0] > scores[0, 1] == 0
     assert scores[1].tolist() == [0, 0]
+
+
+def test_with_kept_states_the_report_shows_the_chunks_from_the_first_token(tmp_path, capsys):
+    model = SelfRetrievalLM.from_components(tiny_backbone(), tiny_tokenizer(), **SETTINGS, reuse_states=True)
+    document = TokenizedDocument("a", random_ids(150))
+    results = compare_methods(model.eval(), [document.tokens], ["no", "bm25"])
+    settings = describe("m", model, "one")
+    page = document_page(model, [document], results, settings)
+    (item,) = page["items"]
+    assert any("reuse_states" in value for _, value in settings)
+    assert max(item["targets"]) == 9 and len(item["texts"]) == 10
+    for chunk, text in item["texts"].items():
+        assert text == model.tokenizer.decode(document.tokens[chunk * 16 : chunk * 16 + 16])
+
+
+def test_states_are_kept_by_option_and_oracle_is_refused_before_weights(tmp_path, text_folder, monkeypatch):
+    SelfRetrievalLM.from_components(tiny_backbone(), tiny_tokenizer(), **SETTINGS).save_pretrained(tmp_path / "m")
+    seen = []
+    monkeypatch.setattr("trainers.commands.perplexity.score_documents", lambda model, *_: seen.append(model.config))
+    options = ["--model", str(tmp_path / "m"), "--data", str(text_folder), "--reuse_states"]
+    main([*options, "--num_sink_tokens", "2", "--store_place", "disk", "--store_limit", "4096"])
+    (config,) = seen
+    assert (config.reuse_states, config.num_sink_tokens, config.store_limit) == (True, 2, 4096)
+    assert config.store_place == "disk"
+    monkeypatch.setattr("trainers.models.load.build_found", None)  # calling it would be a TypeError
+    with pytest.raises(ValueError, match="reuse_states=True is not possible with retrieval_method='oracle'"):
+        main([*options, "--methods", "no", "oracle"])
+    with pytest.raises(ValueError, match="store_place"):
+        main([*options, "--store_place", "moon"])
