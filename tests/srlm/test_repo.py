@@ -121,3 +121,12 @@ def test_a_plain_repo_is_no_retriever(tmp_path):
     assert LlamaConfig.from_pretrained(tmp_path).model_type == "llama"
     with pytest.raises(ValueError, match="pooling"):
         SelfRetrievalLM.from_components(tiny_backbone(), tiny_tokenizer(), str(tmp_path), **SETTINGS)
+
+
+def test_the_card_names_kept_states_when_they_are(tmp_path):
+    for reuse in (False, True):
+        model = build()
+        model.config.reuse_states = reuse
+        model.save_pretrained(tmp_path / str(reuse))
+        card = (tmp_path / str(reuse) / "README.md").read_text()
+        assert ("| states | kept (`reuse_states`), 4 sink tokens, in `cpu` |" in card) == reuse
