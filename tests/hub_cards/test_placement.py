@@ -181,7 +181,7 @@ def mixed(family: str, lm: torch.dtype = torch.bfloat16, rest: torch.dtype = tor
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(
     ("lm", "rest"),
-    [(torch.bfloat16, torch.float32), (torch.float32, torch.bfloat16), (torch.float16, torch.bfloat16)],
+    quick_first([(torch.bfloat16, torch.float32), (torch.float32, torch.bfloat16), (torch.float16, torch.bfloat16)]),
 )
 @pytest.mark.parametrize("loading", [{}, {"dtype": "auto"}, {"dtype": None}, {"device_map": "cpu"}])
 def test_each_part_keeps_its_precision(family, lm, rest, loading, tmp_path):

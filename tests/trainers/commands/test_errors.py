@@ -202,6 +202,7 @@ def test_a_tokenizer_that_is_fetched_onto_a_full_disk_is_no_missing_one(model, m
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux")
+@pytest.mark.slow
 def test_a_standard_output_without_space_is_said(model):
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     with open("/dev/full", "w") as full:

@@ -182,6 +182,7 @@ def test_the_version_is_that_of_the_installation(monkeypatch, capsys):
     assert said(monkeypatch, capsys, "--version") == (0, f"lookback {metadata.version('lookback')}\n")
 
 
+@pytest.mark.slow
 def test_public_names_come_when_they_are_asked_for():
     code = """if True:
         import sys, trainers

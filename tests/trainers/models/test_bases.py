@@ -99,7 +99,7 @@ def test_a_base_in_memory_is_warned_about_before_the_training(tmp_path, caplog, 
     assert "base" not in caplog.text
 
 
-@pytest.mark.parametrize("kind", UNNOTICED)
+@pytest.mark.parametrize("kind", quick_first(UNNOTICED))
 @pytest.mark.parametrize("family", ["srlm", *(pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES[:2])])
 def test_peft_refuses_an_adapter_of_ours_on_the_plain_backbone(tmp_path, family, kind):
     plain_backbone(family, tmp_path)

@@ -163,6 +163,7 @@ def test_folders_rows_and_evaluators_by_name_with_their_mean(tmp_path):
     assert "eval_loss" in trainer.evaluate(PAIRS[:2]) and "eval_rows_loss" not in trainer.evaluate("rows")
 
 
+@pytest.mark.slow
 def test_evaluating_does_not_change_the_training(tmp_path):
     plain = make_trainer(tmp_path / "plain", max_steps=2)
     plain.train()
