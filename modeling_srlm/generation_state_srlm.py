@@ -56,7 +56,7 @@ class RetrievalState(DynamicCache):
         new = input_ids.shape[1] - self.prompt_length
         at_boundary = new % self.plan.config.chunk_size == 0
         if at_boundary:
-            self._drop_guesses()
+            self.drop_guesses()
         if at_boundary or not self.use_cache:
             documents = self._documents(input_ids, attention_mask)
             changed = at_boundary and self._retrieve(documents, new)
@@ -80,14 +80,14 @@ class RetrievalState(DynamicCache):
             self.guesses.pop(0)
             logits, self.guessed_logits = self.guessed_logits[:, :1], self.guessed_logits[:, 1:]
             return logits
-        self._drop_guesses()
+        self.drop_guesses()
         self.guesses = self.lookup.guess(room)
         self.num_guessed = len(self.guesses)
         logits = self._run(torch.cat([token, token.new_tensor([self.guesses], dtype=token.dtype)], dim=1))
         self.guessed_logits = logits[:, 1:]
         return logits[:, :1]
 
-    def _drop_guesses(self) -> None:
+    def drop_guesses(self) -> None:
         """Takes back what was read for guesses that did not come true."""
         if self.num_guessed:
             self.lookup.learn(self.num_guessed, self.num_guessed - len(self.guesses))

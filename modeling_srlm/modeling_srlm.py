@@ -161,7 +161,8 @@ class SelfRetrievalLM(TwoTokenizers, GenerationMixin):
     def score_continuations(self, prompts: list[str], continuations: list[str]) -> torch.Tensor:
         """(n,) log-likelihood of each continuation's tokens behind its prompt, summed, in nats.
 
-        Of prompt and continuation together the last `context_window_size` tokens count.
+        Of prompt and continuation together the last `context_window_size` tokens count, in one pass: `reuse_states`
+        changes nothing.
         """
         return score_continuations(self, prompts, continuations)
 

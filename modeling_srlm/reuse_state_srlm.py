@@ -155,9 +155,6 @@ class ReuseState(RetrievalState):
         if hidden is not None:
             self.hidden[row].append(hidden[row, start : start + count])
 
-    def _drop_guesses(self) -> None:
-        self.drop_guesses()
-
     def drop_guesses(self) -> None:
         """Takes back what was read for guesses that did not come true."""
         if self.num_guessed:
