@@ -27,7 +27,7 @@ def script() -> str:
 
 def clone(folder: Path) -> None:
     """What a fresh clone has after `make install-pretrained`, as far as the page names it."""
-    for name in ("examples", "trainers"):
+    for name in ("examples", "hub_cards", "modeling_biencoder", "modeling_llara", "modeling_srlm", "trainers"):
         (folder / name).symlink_to(ROOT / name)
     programs = folder / ".venv/bin"
     programs.mkdir(parents=True)
