@@ -1,6 +1,11 @@
-"""Chat with a conversation of any length: recent turns stand in the window, older ones are retrieved."""
+"""Chat with a conversation of any length: recent turns stand in the window, older ones are retrieved.
+
+With `reuse_states` the conversation is one text that goes on: what was read of it is not read again, and chunks of it
+are retrieved, in whatever turns they stand.
+"""
 
 import itertools
+from bisect import bisect_right
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -8,7 +13,6 @@ from transformers import GenerationConfig
 
 from .checks_srlm import generation_numbers, shown, typed
 from .configuration_srlm import SelfRetrievalConfig
-from .limits_srlm import refuse_reuse
 from .planning_srlm import check_components, replaces
 from .retrieval_srlm import arrange, top_k
 from .turns_srlm import turn_scores
@@ -28,7 +32,8 @@ class ChatReply(NamedTuple):
     """What [`~SelfRetrievalLM.chat`] answers.
 
     `retrieved_turns`: numbers of the turns that were looked back at, most relevant first; a turn is a user's message
-    and what follows it, the first is 0. `input_ids` (1, L): the prompt.
+    and what follows it, the first is 0. With `reuse_states`: those in which the chunks stand that the prompt's end
+    retrieved. `input_ids` (1, L): the prompt.
     """
 
     content: str
@@ -75,12 +80,55 @@ def answer_chat(model: "SelfRetrievalLM", messages: list[Message], **kwargs: Any
     conversation = split_turns(messages)
     kwargs = _check_generation(kwargs)
     _check_chat(model)
+    if model.config.reuse_states:
+        return _answer_reusing(model, conversation, kwargs)
     retrieved, prompt = _with_retrieved(model, conversation, first_recent(model, conversation))
     input_ids = torch.tensor([prompt], device=model.device)
     kwargs.setdefault("generation_config", model.generation_config)
     sequences = model.language_model.generate(input_ids, attention_mask=torch.ones_like(input_ids), **kwargs)
     (content,) = model.tokenizer.batch_decode(sequences[:1, len(prompt) :], skip_special_tokens=True)
     return ChatReply(content, retrieved, input_ids)
+
+
+def _answer_reusing(model: "SelfRetrievalLM", conversation: Conversation, kwargs: dict[str, Any]) -> ChatReply:
+    messages = conversation.messages(list(range(len(conversation.turns))))
+    prompt = _prompt(model, messages)
+    input_ids = torch.tensor([prompt], device=model.device)
+    output = model.generate(input_ids, **kwargs, return_dict_in_generate=True)
+    (content,) = model.tokenizer.batch_decode(output.sequences[:1, len(prompt) :], skip_special_tokens=True)
+    retrievals = output.past_key_values.retrievals
+    chunks = [chunk for chunk in retrievals[0][1][0].tolist() if chunk >= 0] if retrievals else []
+    config = model.config
+    shift = int(config.add_bos and prompt[0] == config.bos_id)  # it is no part of the first chunk
+    firsts = [chunk * config.chunk_size + shift for chunk in chunks]
+    return ChatReply(content, _turns_of(_turn_starts(model, messages), firsts, config.value_size), input_ids)
+
+
+def _turns_of(starts: list[int], firsts: list[int], size: int) -> list[int]:
+    """The turns before the last message that lie in the `size` tokens from any of `firsts` on, in that order."""
+    found: dict[int, None] = {}
+    for first in firsts:
+        turns = range(bisect_right(starts, first) - 1, bisect_right(starts, first + size - 1))
+        found |= dict.fromkeys(turn for turn in turns if 0 <= turn < len(starts) - 1)
+    return list(found)
+
+
+def _turn_starts(model: "SelfRetrievalLM", messages: list[Message]) -> list[int]:
+    """The tokens of the whole prompt with which the users' messages begin."""
+    tokenizer: Any = model.tokenizer
+    text: str = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    places, cursor = [], 0
+    for message in messages:
+        place = text.find(message["content"].strip(), cursor)
+        if message["role"] == "user":
+            places.append(max(place, cursor))
+        if place >= 0:  # a template may leave a message out, or write it anew
+            cursor = place + len(message["content"].strip())
+    if not tokenizer.is_fast:
+        return [len(tokenizer(text[:place], add_special_tokens=False, verbose=False)["input_ids"]) for place in places]
+    read = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    ends = [end for _, end in read["offset_mapping"]]
+    return [bisect_right(ends, place) for place in places]
 
 
 def _check_generation(kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -98,7 +146,6 @@ def _check_generation(kwargs: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_chat(model: "SelfRetrievalLM") -> None:
-    refuse_reuse(model.config, "chat")
     if model.config.retrieval_method == "oracle":
         raise ValueError("retrieval_method 'oracle' needs the answer; set another one, such as 'bm25', for chat.")
     check_components(model)

@@ -56,7 +56,7 @@ def _rows(
     prompt_length: int | None,
 ) -> list[Row]:
     if plan.config.reuse_states:  # on a grid that is the same wherever a prompt ended
-        return [*streamed_rows(plan, input_ids, attention_mask, labels)]
+        return [*streamed_rows(plan, input_ids, attention_mask, labels, prompt_length)]
     documents = split_rows(input_ids, attention_mask, labels, plan.config.chunk_size, prompt_length)
     return [Row(document, plan.cut(document), plan.config.key_num) for document in documents]
 

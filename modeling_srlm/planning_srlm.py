@@ -97,6 +97,11 @@ class Plan:
         """With `reuse_states`, the block of one target chunk: its window is that of the chunks before it."""
         return Block(target, target + 1, max(target - self.chunks_without_keys, 0))
 
+    @property
+    def has_queries(self) -> bool:
+        """Whether what is retrieved depends on what asks for it."""
+        return self.config.retrieval_method not in ("no", "recent", "random")
+
 
 def replaces(config: SelfRetrievalConfig) -> bool:
     """Whether retrieved text takes the place of the window's oldest tokens."""

@@ -17,14 +17,16 @@ class StreamedRow(Row):
     """A document on the grid that begins with its first token, and what its targets retrieve.
 
     `length`: its tokens, without those that fill its last chunk. `shift`: 1 where the row begins with the BOS token
-    that stands before every text, and that is no part of the document then.
+    that stands before every text, and that is no part of the document then. `prompt`: of a row that was generated, the
+    tokens of its prompt, whose end asked for what the chunk that it stands in retrieves.
     """
 
-    def __init__(self, plan: Plan, number: int, document: Document):
+    def __init__(self, plan: Plan, number: int, document: Document, prompt: int | None = None):
         bos = plan.layout.bos
         self.shift = int(
             bos is not None and len(document.tokens) > 0 and bool(document.tokens[0] == bos.to(document.tokens))
         )
+        self.prompt = None if prompt is None or not plan.has_queries else prompt - self.shift
         cut = document._replace(tokens=document.tokens[self.shift :], labels=document.labels[self.shift :])
         self.number, self.length = number, len(cut.tokens)
         size = plan.config.chunk_size
@@ -48,6 +50,13 @@ class StreamedRow(Row):
         """Indices of the scored tokens that the tokens of a chunk predict."""
         return self.scored[self.bounds[chunk] : self.bounds[chunk + 1]]
 
+    def question(self, chunk: int) -> torch.Tensor | None:
+        """The prompt's last tokens, as many as a chunk has, if it ends in this one."""
+        size = self.document.chunk_size
+        if self.prompt is None or (self.prompt - 1) // size != chunk:
+            return None
+        return self.document.tokens[max(self.prompt - size, 0) : self.prompt]
+
 
 def run_reusing(plan: Plan, rows: list[StreamedRow]) -> Iterator[tuple[ModelInput, torch.Tensor]]:
     """Each row's scored tokens with their logits (m, V), chunk by chunk; rows of similar length share passes."""
@@ -59,11 +68,18 @@ def run_reusing(plan: Plan, rows: list[StreamedRow]) -> Iterator[tuple[ModelInpu
 
 
 def streamed_rows(
-    plan: Plan, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, labels: torch.Tensor | None
+    plan: Plan,
+    input_ids: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    labels: torch.Tensor | None,
+    prompt_length: int | None,
 ) -> list[StreamedRow]:
-    """The rows of (B, L) tensors."""
+    """The rows of (B, L) tensors; `prompt_length`: of rows that were generated, the columns of their prompts."""
     documents = split_rows(input_ids, attention_mask, labels, plan.config.chunk_size)
-    return [StreamedRow(plan, number, document) for number, document in enumerate(documents)]
+    prompts: list[int | None] = [prompt_length] * len(documents)
+    if prompt_length is not None and attention_mask is not None:
+        prompts = attention_mask[:, :prompt_length].bool().sum(dim=1).tolist()
+    return [StreamedRow(plan, *row) for row in zip(range(len(documents)), documents, prompts, strict=True)]
 
 
 def _run_together(plan: Plan, rows: list[StreamedRow]) -> Iterator[tuple[ModelInput, torch.Tensor]]:
@@ -75,6 +91,7 @@ def _run_together(plan: Plan, rows: list[StreamedRow]) -> Iterator[tuple[ModelIn
         active = [row for row in rows if row.passes > chunk]
         stream.attended.rows, places = len(active), range(len(active))
         stream.begin(places, [_select(plan, *pair, chunk) for pair in zip(active, selectors, strict=False)])
+        asking = [place for place in places if states and chunk and active[place].question(chunk) is not None]
         ids = torch.stack([row.document.chunks(chunk, chunk + 1) for row in active])
         before = 0
         if chunk == 0 and stream.head is not None:
@@ -84,6 +101,9 @@ def _run_together(plan: Plan, rows: list[StreamedRow]) -> Iterator[tuple[ModelIn
         kept = torch.unique(torch.cat(columns))
         with torch.no_grad():
             logits, hidden = stream.read(ids, kept if len(kept) else 1, states)
+            if asking:  # by states that had to be read first
+                _ask(plan, stream, asking, active, selectors, hidden)
+                logits, hidden = stream.read(ids, kept if len(kept) else 1, states)
         for place, (row, scored, column) in enumerate(zip(active, targets, columns, strict=True)):
             if hidden is not None:
                 selectors[place].learn(hidden[place, before:])  # type: ignore[attr-defined]
@@ -100,12 +120,36 @@ def _selector(plan: Plan, row: StreamedRow) -> KeySelector:
     return selector
 
 
-def _select(plan: Plan, row: StreamedRow, selector: KeySelector, chunk: int) -> tuple[int, ...]:
+def _ask(
+    plan: Plan,
+    stream: Stream,
+    places: list[int],
+    rows: list[StreamedRow],
+    selectors: list[KeySelector],
+    hidden: torch.Tensor,
+) -> None:
+    """Takes the chunk that was just read back, so that it is read again behind what the prompts' ends ask for."""
+    size = plan.config.chunk_size
+    chunk = stream.rows[0].complete
+    stream.take_back(size)
+    retrieved = []
+    for place in places:
+        states = hidden[place, : (rows[place].prompt or 0) - chunk * size]
+        query = selectors[place].mean_with(states)  # type: ignore[attr-defined]
+        retrieved.append(_select(plan, rows[place], selectors[place], chunk, query))
+    stream.begin(places, retrieved)
+
+
+def _select(
+    plan: Plan, row: StreamedRow, selector: KeySelector, chunk: int, query: torch.Tensor | None = None
+) -> tuple[int, ...]:
     """The keys whose values a row's chunk attends to, in their order."""
     block = plan.stream_block(chunk)
     if not block.num_keys or plan.config.retrieval_method == "no":
         return ()
-    indices, scores = selector.select(block, [chunk])
+    if query is None and not isinstance(selector, StateSelector):
+        query = row.question(chunk)
+    indices, scores = selector.select(block, [chunk], query)
     if chunk >= row.first_target:
         row.keep_selection(block, indices, scores)
     return arrange(indices[0].tolist(), plan.config.order_method)

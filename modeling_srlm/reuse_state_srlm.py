@@ -1,8 +1,13 @@
 """What generation carries from token to token with `reuse_states`: the texts as they stream, and what they retrieved.
 
-The grid of chunks begins with a text's first token, so that `forward` gives new tokens the probabilities that they
-were chosen by, wherever the prompt ended. A text that goes on from one that was generated is not read again.
+The grid of chunks begins with a text's first token. The chunk in which a prompt ends is read behind what the prompt's
+last tokens ask for, as many as a chunk has; told the prompt's length, `forward` does the same. A text that goes on from
+one that was generated is not read again, but for what came behind that: so it is read the same way, whatever was asked
+before.
 """
+
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from transformers import DynamicCache
@@ -81,6 +86,7 @@ class ReuseState(RetrievalState):
         place = [own[order.index(row)] for row in range(len(texts))]
         if place != list(range(len(firsts))):
             self._reorder(place)
+            self.retrievals = [(new, indices[place], scores[place]) for new, indices, scores in self.retrievals]
         if self.can_guess and len(texts) == 1:
             self.lookup.start(texts[0].tolist())
         return logits[place]
@@ -91,7 +97,7 @@ class ReuseState(RetrievalState):
 
     def _start(self, texts: list[torch.Tensor]) -> torch.Tensor:
         """(rows, 1, V) logits behind texts, the longest first."""
-        self.stream = Stream(self.plan, texts, keeps=self.plan.config.retrieval_method != "no")
+        self.stream = Stream(self.plan, texts)
         self.selectors = [make_selector(self.plan) for _ in texts]
         self.hidden = [[] for _ in texts]
         return self._read_on()
@@ -103,6 +109,10 @@ class ReuseState(RetrievalState):
         count = min(row.length, len(text) - 1)
         differs = (row.tokens[:count].cpu() != text[:count].cpu()).nonzero()
         same = int(differs[0]) if len(differs) else count
+        if row.asked is not None and row.asked * self.stream.size < same:
+            same = row.asked * self.stream.size  # a text is read the same way whatever was asked before
+        if same <= (row.asked or 0) * self.stream.size:
+            row.asked = None
         if same >= row.complete * self.stream.size:
             self._take_back(row.length - same)
         elif self.stream.rewind(same // self.stream.size):
@@ -122,9 +132,10 @@ class ReuseState(RetrievalState):
         ends = [0] * len(rows)
         while waiting := [row for row in rows if row.length < len(row.tokens) or not row.window]:
             attended.rows = len(waiting)  # the longest come first
-            self._begin_chunks(0)
             start = rows[0].length
             stop = start - start % size + size
+            ending = [number for number, row in enumerate(waiting) if len(row.tokens) <= stop]
+            self._begin_chunks(0, ending)
             parts = [row.tokens[start : min(stop, len(row.tokens))] for row in waiting]
             ids = torch.nn.utils.rnn.pad_sequence(parts, batch_first=True)
             before = stream.head_size if not start else 0
@@ -133,6 +144,9 @@ class ReuseState(RetrievalState):
             lasts = torch.tensor([len(part) - 1 + before for part in parts], device=ids.device)
             kept = torch.unique(lasts)
             logits, hidden = stream.read(ids, kept, self._looks_at_states)
+            if self._looks_at_states and (asking := [number for number in ending if rows[number].asked is not None]):
+                self._ask_with_states(asking, ids.shape[1], hidden, [len(part) for part in parts])
+                logits, hidden = stream.read(ids, kept, True)
             for number, (row, part) in enumerate(zip(waiting, parts, strict=True)):
                 self._remember(number, hidden, before, len(part))
                 spare = ids.shape[1] - before - len(part)
@@ -185,10 +199,13 @@ class ReuseState(RetrievalState):
         size, spare = self.stream.size, len(self.guesses)
         return any((row.length - spare) % size == 0 for row in self.stream.rows)
 
-    def _begin_chunks(self, new: int) -> None:
-        """Ends the chunks that are whole, and retrieves for the next ones, before the new token of that number."""
+    def _begin_chunks(self, new: int, ending: Sequence[int] = ()) -> None:
+        """Ends the chunks that are whole, and retrieves for the next ones, before the new token of that number.
+
+        The prompts of the rows `ending` end in the chunk that begins.
+        """
         assert self.stream is not None
-        stream, plan = self.stream, self.plan
+        stream = self.stream
         whole = [
             number for number, row in enumerate(stream.rows[: stream.attended.rows]) if row.length % stream.size == 0
         ]
@@ -201,17 +218,40 @@ class ReuseState(RetrievalState):
             if isinstance(selector, StateSelector):
                 selector.learn(torch.cat(self.hidden[number]))
             self.hidden[number] = []
-        k = plan.config.key_num
-        indices, scores = torch.full((len(stream.rows), k), -1), torch.full((len(stream.rows), k), float("-inf"))
+        if new or not self.retrievals:  # of a prompt the last one counts
+            shape = len(stream.rows), self.plan.config.key_num
+            self.retrievals.append((new, torch.full(shape, -1), torch.full(shape, float("-inf"))))
         for number in whole:
-            block = plan.stream_block(stream.rows[number].complete)
-            if block.num_keys and plan.config.retrieval_method != "no":
-                tokens = stream.rows[number].tokens[: block.first_target * stream.size]
-                document = Document(tokens, tokens, stream.size, 0)
-                self.selectors[number].prepare(document, [block])
-                (indices[number],), (scores[number],) = self.selectors[number].select(block, list(block.targets))
-        if not new:
-            self.retrievals.clear()  # of the prompt the last one counts
-        self.retrievals.append((new, indices, scores))
-        order = plan.config.order_method
-        stream.begin(whole, [arrange(indices[number].tolist(), order) for number in whole])
+            row = stream.rows[number]
+            asks = number in ending and self.plan.has_queries and self.plan.stream_block(row.complete).num_keys > 0
+            if asks:
+                row.asked = row.complete
+            # What the prompt's end asks for; by states when they are there.
+            self._select(number, row.tokens[-stream.size :] if asks and not self._looks_at_states else None)
+        self._begin(whole)
+
+    def _ask_with_states(self, asking: list[int], count: int, hidden: Any, lengths: list[int]) -> None:
+        """Takes the tokens that were just read back, to be read again behind what the prompts' ends ask for."""
+        assert self.stream is not None
+        self.stream.take_back(count)
+        for number in asking:
+            query = self.selectors[number].mean_with(hidden[number, : lengths[number]])  # type: ignore[attr-defined]
+            self._select(number, query)
+        self._begin(asking)
+
+    def _select(self, number: int, query: torch.Tensor | None) -> None:
+        """What a row's next chunk retrieves, in the last of `retrievals`."""
+        assert self.stream is not None
+        row, size = self.stream.rows[number], self.stream.size
+        _, indices, scores = self.retrievals[-1]
+        block = self.plan.stream_block(row.complete)
+        if block.num_keys and self.plan.config.retrieval_method != "no":
+            tokens = row.tokens[: block.first_target * size]
+            self.selectors[number].prepare(Document(tokens, tokens, size, 0), [block])
+            (indices[number],), (scores[number],) = self.selectors[number].select(block, list(block.targets), query)
+
+    def _begin(self, numbers: list[int]) -> None:
+        assert self.stream is not None
+        _, indices, _ = self.retrievals[-1]
+        order = self.plan.config.order_method
+        self.stream.begin(numbers, [arrange(indices[number].tolist(), order) for number in numbers])

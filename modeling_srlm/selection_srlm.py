@@ -51,36 +51,44 @@ class KeySelector:
             self._table("query").fill(target - 1 for block in blocks for target in block.targets)
             self._table("key").fill(range(max(block.num_keys for block in blocks)))
 
-    def select(self, block: Block, targets: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        """(indices, scores), both (n_target, k) on the CPU, as `retrieval_srlm` describes them."""
+    def select(
+        self, block: Block, targets: Sequence[int], query: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(indices, scores), both (n_target, k) on the CPU, as `retrieval_srlm` describes them.
+
+        `query`: tokens (n,) that ask for the one target in place of the chunk before it.
+        """
         k = self.config.key_num
         if self.config.retrieval_method != "oracle":
-            return top_k(self._relevance(block, targets), k)
+            return top_k(self._relevance(block, targets, query), k)
         if self.config.oracle_search == "greedy" and k > 1:
             return best_sets(self.plan, self.document, block)
         return top_k(score_keys(self.plan, self.document, block, range(block.num_keys)), k)
 
-    def _relevance(self, block: Block, targets: Sequence[int]) -> torch.Tensor:
+    def _relevance(self, block: Block, targets: Sequence[int], query: torch.Tensor | None) -> torch.Tensor:
         return relevance(
             self.config.retrieval_method,
             [self.config.seed + target for target in targets],
             block.num_keys,
-            bm25=lambda: self._bm25(block, targets),
-            dense=lambda: self._dense(block, targets),
+            bm25=lambda: self._bm25(block, targets, query),
+            dense=lambda: self._dense(block, targets, query),
             fusion_constant=self.config.fusion_constant,
         )
 
-    def _dense(self, block: Block, targets: Sequence[int]) -> torch.Tensor:
-        queries = self._table("query").vectors[[target - 1 for target in targets]]
+    def _dense(self, block: Block, targets: Sequence[int], query: torch.Tensor | None) -> torch.Tensor:
+        if query is None:
+            queries = self._table("query").vectors[[target - 1 for target in targets]]
+        else:
+            queries = self.encode([query], self._roles[0])
         return dense_scores(queries, self._table("key").vectors[: block.num_keys])
 
-    def _bm25(self, block: Block, targets: Sequence[int]) -> torch.Tensor:
+    def _bm25(self, block: Block, targets: Sequence[int], query: torch.Tensor | None) -> torch.Tensor:
         if self.bm25_index is None or self.bm25_index.count < block.num_keys:
             # Of a document that is whole every chunk with a continuation may become a key of a later block.
             last = (len(self.document.tokens) + self.document.padding) // self.document.chunk_size - 1
             keys = self._chunks(range(max(last, block.num_keys)), self.key_width)
             self.bm25_index = Bm25Index(keys, self.config.bm25_k1, self.config.bm25_b)
-        queries = self._chunks([target - 1 for target in targets], 1)
+        queries = self._chunks([target - 1 for target in targets], 1) if query is None else [query]
         return self.bm25_index.scores(queries, block.num_keys)
 
     def _table(self, role: str) -> ChunkTable:
@@ -94,7 +102,10 @@ class KeySelector:
 
 
 class StateSelector(KeySelector):
-    """Of the method "self" where states are reused: embeddings are means of the hidden states that a stream gives."""
+    """Of the method "self" where states are reused: embeddings are means of the hidden states that a stream gives.
+
+    A query of `select` is such a mean (d,), too.
+    """
 
     def __init__(self, plan: Plan):
         super().__init__(plan)
@@ -121,11 +132,17 @@ class StateSelector(KeySelector):
         """Keeps the first `count` chunks."""
         self.count = min(self.count, count)
 
-    def _dense(self, block: Block, targets: Sequence[int]) -> torch.Tensor:
+    def mean_with(self, states: torch.Tensor) -> torch.Tensor:
+        """(d,) mean over a chunk's length of the states (n, d) that begin the next chunk, and the last chunk's mean
+        in place of the tokens that are missing."""
+        share = len(states) / self.config.chunk_size
+        return states.detach().float().mean(dim=0).cpu() * share + self.means[self.count - 1] * (1 - share)
+
+    def _dense(self, block: Block, targets: Sequence[int], query: torch.Tensor | None) -> torch.Tensor:
         keys = self.means[: block.num_keys]
         if self.key_width == 2:
             keys = keys + self.means[1 : block.num_keys + 1]
-        queries = self.means[[target - 1 for target in targets]]
+        queries = self.means[[target - 1 for target in targets]] if query is None else query[None]
         normalize = torch.nn.functional.normalize
         return dense_scores(normalize(queries, dim=-1), normalize(keys, dim=-1))
 

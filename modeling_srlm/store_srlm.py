@@ -27,9 +27,14 @@ class StoredChunk:
         self.store, self.base, self.length = store, base, length
         self.slot: int | None = None
 
-    def __del__(self) -> None:
+    def let_go(self) -> None:
+        """Gives the slot back."""
         if self.slot is not None:
             self.store.release(self.slot)
+            self.slot = None
+
+    def __del__(self) -> None:
+        self.let_go()
 
 
 class StateStore:

@@ -26,6 +26,8 @@ class StreamRow:
 
     `tokens` (length,): all that is known of the text. `length`: how many of them were read; `complete`: chunks of them
     that have ended. `window`: columns of the window with the chunk that is being read; `lead`: those before it.
+    `asked`: the first chunk that has read what a prompt's end asked for, and not the chunk before it. `gone`: so many
+    of the first chunks have no states any more.
     """
 
     def __init__(self, tokens: torch.Tensor, store: StateStore | None):
@@ -34,6 +36,14 @@ class StreamRow:
         self.window = self.lead = 0
         self.chunks: list[StoredChunk] = []
         self.sinks: list[States] = []
+        self.asked: int | None = None
+        self.gone = 0
+
+    def let_go(self, count: int) -> None:
+        """The states of the first `count` chunks are not needed any more."""
+        for chunk in self.chunks[self.gone : max(count, self.gone)]:
+            chunk.let_go()
+        self.gone = max(count, self.gone)
 
     def copy(self) -> "StreamRow":
         """A row with the same past, which may go on differently."""
@@ -116,6 +126,8 @@ class Stream:
             if row.store is not None:
                 states = attended.take(place, attended.end - size, attended.end)
                 row.chunks.append(row.store.put(states, attended.positions[place] - size))
+                if not self.values:  # nothing is looked back at; to go on from an earlier place so much is enough
+                    row.let_go(row.complete - 2 * self.plan.window_chunks)
 
     @property
     def head_size(self) -> int:
@@ -136,7 +148,7 @@ class Stream:
     def rewind(self, chunks: int) -> bool:
         """The one row has read so many whole chunks, fewer than before; whether that is possible."""
         row, shown = self.rows[0], min(chunks, self.plan.window_chunks)
-        if row.store is None or not shown:
+        if row.store is None or not shown or chunks - shown < row.gone:
             return False
         parts = self._stored(row, list(range(chunks - shown, chunks)), skips=False)
         if shown == chunks and self.head_size:

@@ -90,3 +90,36 @@ def test_a_short_conversation_is_the_plain_template():
 def test_bad_input_is_named(messages, settings, text):
     with pytest.raises(ValueError, match=text):
         build(**settings).chat(messages, max_new_tokens=2)
+
+
+@pytest.mark.parametrize("method", [*METHODS])
+def test_with_kept_states_a_conversation_goes_on(method):
+    """Each answer is that of a model that reads the whole conversation anew; what was read is not read again."""
+    settings = {"retrieval_method": method, "reuse_states": True, "context_window_size": 64, "key_num": 1}
+    model, fresh = build(**settings), build(**settings)
+    sizes: list[int] = []
+    model.language_model.register_forward_pre_hook(
+        lambda module, args, inputs: sizes.append(inputs["input_ids"].numel()), with_kwargs=True
+    )
+    messages = conversation()
+    for question in ("and what in the tower?", "where is thing 1?"):
+        reply = model.chat(messages, max_new_tokens=8, prompt_lookup_num_tokens=0)
+        fresh._kept_states = None
+        expected = fresh.chat(messages, max_new_tokens=8, prompt_lookup_num_tokens=0)
+        assert reply.content == expected.content and reply.retrieved_turns == expected.retrieved_turns
+        assert torch.equal(reply.input_ids, expected.input_ids)
+        messages = [*messages, {"role": "assistant", "content": reply.content}, {"role": "user", "content": question}]
+        sizes.clear()
+    model.chat(messages, max_new_tokens=1)
+    assert sum(sizes) < 160 < reply.input_ids.shape[1]
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen"])
+@pytest.mark.parametrize("add_bos", [False, True])
+def test_with_kept_states_the_turn_of_a_retrieved_chunk_is_named(family, add_bos):
+    model = build(family, reuse_states=True, key_num=1, context_window_size=64, add_bos=add_bos)
+    for number, place in enumerate(PLACES[:4]):
+        question = f"what did we hide when we went to the {place}, we went to the {place}?"
+        reply = model.chat(conversation(question), max_new_tokens=2)
+        assert number in reply.retrieved_turns
+        assert reply.retrieved_turns == sorted(reply.retrieved_turns) and len(reply.retrieved_turns) <= 2

@@ -55,7 +55,9 @@ def test_forward_gives_new_tokens_the_logits_that_they_were_chosen_by(method, se
         prompt = random_ids(1, length)
         output = model.generate(prompt, max_new_tokens=50, return_dict_in_generate=True, output_logits=True)
         with torch.no_grad():
-            scored = model(output.sequences, labels=output.sequences, output_logits=True)
+            scored = model(
+                output.sequences, labels=output.sequences, output_logits=True, prompt_length=length
+            )
         found = torch.stack(output.logits, dim=1)
         torch.testing.assert_close(found, scored.logits[:, length - 1 : -1], atol=2e-4, rtol=1e-4)
         for new, indices, _ in output.past_key_values.retrievals[1:]:
@@ -73,6 +75,29 @@ def test_rows_of_a_batch_are_what_they_are_alone():
         assert torch.equal(together[row, -60:], alone[0, -60:])
 
 
+@pytest.mark.parametrize("method", ["self", "bm25"])
+def test_forward_knows_where_each_prompt_of_a_batch_ended(method):
+    model = build(retrieval_method=method)
+    ids, mask = random_ids(3, 190), torch.ones(3, 190, dtype=torch.long)
+    mask[0, :41], mask[2, :77] = 0, 0
+    output = model.generate(ids, attention_mask=mask, max_new_tokens=30, return_dict_in_generate=True, output_logits=True)
+    mask = torch.nn.functional.pad(mask, (0, 30), value=1)
+    with torch.no_grad():
+        scored = model(output.sequences, mask, prompt_length=190)
+        for row in range(3):
+            alone = model(output.sequences[row, mask[row].bool()][None], prompt_length=int(mask[row, :190].sum()))
+            torch.testing.assert_close(alone.logits[0, -31:], scored.logits[row, -31:], atol=2e-4, rtol=1e-4)
+    torch.testing.assert_close(torch.stack(output.logits, dim=1), scored.logits[:, 189:-1], atol=2e-4, rtol=1e-4)
+
+
+def test_the_end_of_a_prompt_asks_for_what_is_retrieved():
+    model = build(retrieval_method="bm25", key_num=1)
+    text = random_ids(1, 205)
+    text[0, 199:205] = text[0, 33:39]  # words of chunk 2, in the chunk that begins with token 192
+    found = model.generate(text, max_new_tokens=1, return_dict_in_generate=True)
+    assert found.past_key_values.retrievals[0][1].tolist() == [[2]]
+
+
 def test_beams_are_those_of_the_slow_way():
     model = build(retrieval_method="self")
     prompt = random_ids(1, 150)
@@ -80,7 +105,8 @@ def test_beams_are_those_of_the_slow_way():
         prompt, max_new_tokens=40, num_beams=3, return_dict_in_generate=True, output_scores=True, length_penalty=0.0
     )
     with torch.no_grad():
-        scored = model(output.sequences, labels=output.sequences.clone().index_fill_(1, torch.arange(150), -100))
+        labels = output.sequences.clone().index_fill_(1, torch.arange(150), -100)
+        scored = model(output.sequences, labels=labels, prompt_length=150)
     torch.testing.assert_close(-scored.loss * 40, output.sequences_scores[0], atol=1e-3, rtol=1e-4)
 
 
@@ -105,10 +131,12 @@ def test_a_text_goes_on_without_being_read_again(method, kept):
     sizes = reading(model)
     found = model.generate(longer, max_new_tokens=40, prompt_lookup_num_tokens=0)
     prompt = sum(sizes) - 39
-    if kept < 224 and method == "no":  # nothing is kept but the window: it begins anew
+    if kept == 70 and method == "no":  # twice the window is kept, and no more: it begins anew
         assert prompt == kept + 25 + 1
-    else:
-        assert prompt <= 25 + 16 + 1
+    elif method in ("no", "recent", "random"):
+        assert prompt <= 25 + 32 + 1
+    else:  # from the chunk in which the first prompt ended; the last chunk twice where its own states ask
+        assert prompt <= max(kept - 192, 0) + 25 + 16 + (25 if method == "self" else 0)
     model._kept_states = None
     assert torch.equal(found, model.generate(longer, max_new_tokens=40, prompt_lookup_num_tokens=0))
 
