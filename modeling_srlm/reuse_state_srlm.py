@@ -1,9 +1,9 @@
 """What generation carries from token to token with `reuse_states`: the texts as they stream, and what they retrieved.
 
 The grid of chunks begins with a text's first token. The chunk in which a prompt ends is read behind what the prompt's
-last tokens ask for, as many as a chunk has; told the prompt's length, `forward` does the same. A text that goes on from
-one that was generated is not read again, but for what came behind that: so it is read the same way, whatever was asked
-before.
+last tokens ask for, as many as a chunk has; told the prompt's length, `forward` does the same. Of a text that goes on
+from one that was generated only what came from that chunk on is read again: so it is read the same way, whatever was
+asked before.
 """
 
 from collections.abc import Sequence

@@ -12,6 +12,8 @@ from .repository_srlm import CompleteRepository, load_tokenizer
 from .retriever_srlm import NestedRetriever
 
 RETRIEVER_TOKENIZER_FOLDER = "retriever_tokenizer"
+# `transformers serve` (5.23) loads repos with code of their own by the second alone.
+AUTO_CLASSES = ("AutoModelForCausalLM", "AutoModelForDecision")
 
 
 class TwoTokenizers(CompleteRepository):
@@ -35,6 +37,11 @@ class TwoTokenizers(CompleteRepository):
             self.retriever.load_tokenizer = partial(
                 load_tokenizer, *self._tokenizer_source, RETRIEVER_TOKENIZER_FOLDER
             )
+
+    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
+        """Save weights, config, code, tokenizers and model card: a repo that loads with `trust_remote_code=True`."""
+        self.config.auto_map = {name: f"modeling_srlm.{type(self).__name__}" for name in AUTO_CLASSES}
+        super().save_pretrained(save_directory, *args, **kwargs)
 
     def _save_beside(self, folder: Path) -> None:
         super()._save_beside(folder)

@@ -55,9 +55,7 @@ def test_forward_gives_new_tokens_the_logits_that_they_were_chosen_by(method, se
         prompt = random_ids(1, length)
         output = model.generate(prompt, max_new_tokens=50, return_dict_in_generate=True, output_logits=True)
         with torch.no_grad():
-            scored = model(
-                output.sequences, labels=output.sequences, output_logits=True, prompt_length=length
-            )
+            scored = model(output.sequences, labels=output.sequences, output_logits=True, prompt_length=length)
         found = torch.stack(output.logits, dim=1)
         torch.testing.assert_close(found, scored.logits[:, length - 1 : -1], atol=2e-4, rtol=1e-4)
         for new, indices, _ in output.past_key_values.retrievals[1:]:
@@ -80,7 +78,9 @@ def test_forward_knows_where_each_prompt_of_a_batch_ended(method):
     model = build(retrieval_method=method)
     ids, mask = random_ids(3, 190), torch.ones(3, 190, dtype=torch.long)
     mask[0, :41], mask[2, :77] = 0, 0
-    output = model.generate(ids, attention_mask=mask, max_new_tokens=30, return_dict_in_generate=True, output_logits=True)
+    output = model.generate(
+        ids, attention_mask=mask, max_new_tokens=30, return_dict_in_generate=True, output_logits=True
+    )
     mask = torch.nn.functional.pad(mask, (0, 30), value=1)
     with torch.no_grad():
         scored = model(output.sequences, mask, prompt_length=190)

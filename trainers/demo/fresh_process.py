@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 PACKAGES = ("modeling_srlm", "modeling_llara", "modeling_biencoder", "trainers", "hub_cards")
 _BLOCK = f"""
@@ -17,6 +18,13 @@ sys.meta_path.insert(0, _NoLookback())
 """
 
 
+def process_without_lookback(code: str, *arguments: str | Path, folder: str | Path) -> dict[str, Any]:
+    """What `subprocess` is told to run `code` so: `args`, `cwd` and `env`; see `run_without_lookback`."""
+    home = {"HF_HOME": str(Path(folder) / "hf_home"), "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore"}
+    command = [sys.executable, "-I", "-c", _BLOCK + code, *map(str, arguments)]
+    return {"args": command, "cwd": folder, "env": {**os.environ, **home}}
+
+
 def run_without_lookback(
     code: str, *arguments: str | Path, folder: str | Path, environment: Mapping[str, str] | None = None
 ) -> str:
@@ -25,13 +33,9 @@ def run_without_lookback(
     Remote code is cached below `folder`, nothing is fetched, and no question at the terminal is answered, unless
     variables in `environment` say otherwise. Raises RuntimeError with the process's own error output if it fails.
     """
-    folder = Path(folder)
-    home = {"HF_HOME": str(folder / "hf_home"), "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore"}
-    result = subprocess.run(
-        [sys.executable, "-I", "-c", _BLOCK + code, *map(str, arguments)],
-        cwd=folder, env={**os.environ, **home, **(environment or {})}, stdin=subprocess.DEVNULL,
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    process = process_without_lookback(code, *arguments, folder=folder)
+    process["env"] |= environment or {}
+    result = subprocess.run(**process, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if result.returncode:
         raise RuntimeError(f"the process without Lookback failed:\n{result.stderr[-4000:]}")
     return result.stdout
