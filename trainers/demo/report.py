@@ -1,106 +1,131 @@
-"""The demo's `report.html`: one self-contained page of tables, and of plots where matplotlib is installed."""
+"""The demo's `report.html`: what was done and found, for a reader who knows none of it. One page, no network.
 
-import base64
-import html
-import io
-from collections.abc import Sequence
-from importlib.util import find_spec
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import torch
-
-from hub_cards.whole_files import written_whole
-
-from ..perplexity.measure import MethodResult
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-NO_PLOT = "<p>No plot, as matplotlib is not installed: it comes with the extra <code>plots</code>.</p>"
-STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 960px; margin: 2em auto; padding: 0 1em; color: #222; }
-table { border-collapse: collapse; } td, th { padding: .25em 1em; border-bottom: 1px solid #ddd; text-align: right; }
-td:first-child, th:first-child { text-align: left; } img { max-width: 100%; }
+The words of the page stand in its template; here is what they are said about.
 """
-COLUMN_COLOR, RETRIEVAL_COLOR = "#4c72b0", "#c44e52"
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..pages.charts import Row, lines, points
+from ..pages.page import page_templates, write_page
+from ..perplexity import page as perplexity_page
+from ..perplexity.measure import MethodResult
+from ..perplexity.page_data import describe, document_page
+from .figures import Findings, Reading, Way, paired
+from .retrieval import CUTOFF, reciprocal_ranks
+from .story import BASE, label, sentences, signed, with_bounds
+
+TEMPLATES = page_templates(Path(__file__).parent / "templates", perplexity_page.FOLDER)
+LOSSES = {
+    "loss": "all", "contrastive_loss": "contrast", "distillation_loss": "the teacher",
+    "ar_loss": "next token", "bow_loss": "words",
+}  # fmt: skip
+Table = list[list[str]]  # rows of cells, the first one the header
 
 
-def write_report(
-    file: Path,
-    tables: dict[str, list[list[str]]],
-    histories: dict[str, list[dict[str, float]]],
-    results: Sequence[MethodResult],
-    mapped: tuple[str, MethodResult],
-) -> None:
-    """Writes the page.
-
-    Args:
-        tables: title -> rows, the first one the header.
-        histories: title -> a Trainer's log history, whose losses are drawn.
-        results: perplexity of each method.
-        mapped: (name, result) of the document whose retrieval map is drawn.
-    """
-    sections = [_section(title, _table(rows)) for title, rows in tables.items()]
-    sections += [_section(f"{title}: losses", _picture(_draw_losses, log)) for title, log in histories.items()]
-    sections.append(_section("Perplexity on held-out modules", _picture(_draw_perplexities, results)))
-    name, result = mapped
-    title = f"What each chunk of {name} looked back at ({result.method})"
-    sections.append(_section(title, _picture(_draw_map, result.outputs[0])))
-    page = f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>Lookback demo</title><style>{STYLE}"
-    with written_whole(file) as new:
-        new.write_text(f"{page}</style></head><body><h1>Lookback demo</h1>{''.join(sections)}</body></html>", "utf-8")
+def write_report(file: Path, found: Findings) -> None:
+    """Writes the page of a loop."""
+    reading, finding = reading_table(found), finding_table(found)
+    text = TEMPLATES.get_template("demo.html.jinja").render(
+        found=found, sentences=sentences(found), cutoff=CUTOFF, queries=len(found.ranks["BM25"]),
+        reading={"table": reading, "picture": reading_picture(found)},
+        finding={"table": finding, "picture": finding_picture(found)},
+        trainings={title: loss_picture(title, log) for title, log in found.histories.items()},
+        reloaded=reload_table(found), kept=any(one.mode == "reuse" for one in found.readings), page=looked_at(found),
+    )  # fmt: skip
+    write_page(file, text)
 
 
-def _section(title: str, body: str) -> str:
-    return f"<h2>{html.escape(title)}</h2>{body}"
+def reading_table(found: Findings) -> Table:
+    """What looking back was worth, in each way, on the texts that it read."""
+    ways, kinds = found.ways, [*found.documents] if len(found.documents) > 1 else []
+    rows = [["found by", "texts", "alone", "looking back", "change (95 % interval)", *kinds, "CPU s a text"]]
+    for way in ways.by_way:
+        if way != BASE:
+            change, texts = ways.change(way, BASE)
+            by_kind = [signed(ways.change(way, BASE, kind)[0].mean) for kind in kinds]
+            figures = [f"{ways.perplexity(one, texts):.2f}" for one in (BASE, way)]
+            rows.append([label(way), str(len(texts)), *figures, with_bounds(change), *by_kind,
+                         f"{ways.seconds(way):.1f}"])  # fmt: skip
+    return rows
 
 
-def _table(rows: list[list[str]]) -> str:
-    cells = [["th" if number == 0 else "td", row] for number, row in enumerate(rows)]
-    lines = ["".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row) for tag, row in cells]
-    return "<table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
+def reading_picture(found: Findings) -> Any:
+    """The changes of `reading_table` as points."""
+    rows = []
+    for way in found.ways.by_way:
+        if way != BASE:
+            change, _ = found.ways.change(way, BASE)
+            group = 1 + (way[0] == "reuse") + 2 * (way[2] == "after")
+            rows.append(Row(label(way), *change, with_bounds(change), group))
+    return points(rows, "Change of the perplexity by way of looking back", "change of the perplexity: left is better")
 
 
-def _picture(draw: Any, data: Any) -> str:
-    if find_spec("matplotlib") is None:
-        return NO_PLOT
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 4.2), dpi=110, layout="tight")  # no global state, no window
-    draw(figure.add_subplot(), data)
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer)
-    return f"<img alt='plot' src='data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}'>"
+def finding_table(found: Findings) -> Table:
+    """How well the code of docstrings is found: each has one right answer."""
+    rows = [["found by", f"MRR@{CUTOFF}", f"nDCG@{CUTOFF}", f"recall@{CUTOFF}"]]
+    for name, shown in _retrievers(found).items():
+        ranks = found.ranks[name]
+        near = [rank for rank in ranks if rank <= CUTOFF]
+        gains = (sum(reciprocal_ranks(ranks)), sum(1 / math.log2(rank + 1) for rank in near), len(near))
+        rows.append([shown, *(f"{gain / len(ranks):.3f}" for gain in gains)])
+    return rows
 
 
-def _draw_losses(axes: "Axes", log: list[dict[str, float]]) -> None:
-    names = sorted(
-        {name for entry in log for name in entry if name == "loss" or name.endswith("_loss")} - {"train_loss"}
-    )
-    for name in names:
-        points = [(entry["step"], entry[name]) for entry in log if name in entry]
-        axes.plot(*zip(*points, strict=True), label=name)
-    axes.set(xlabel="step", ylabel="loss")
-    axes.legend()
+def finding_picture(found: Findings) -> Any:
+    """Differences of MRR from the retriever before its fine-tuning, as points."""
+    before = reciprocal_ranks(found.ranks["before"])
+    rows = []
+    for name in ("BM25", "after"):
+        one = paired(reciprocal_ranks(found.ranks[name]), before)
+        rows.append(Row(_retrievers(found)[name], *one, with_bounds(one, percent=False), group=3))
+    return points(rows, f"Differences of MRR@{CUTOFF}", f"difference of MRR@{CUTOFF}: right is better", percent=False)
 
 
-def _draw_perplexities(axes: "Axes", results: Sequence[MethodResult]) -> None:
-    bars = axes.bar(
-        [result.method for result in results], [result.perplexity for result in results], color=COLUMN_COLOR
-    )
-    axes.bar_label(bars, fmt="%.2f")
-    axes.set(ylabel="perplexity", ylim=(0.9 * min(result.perplexity for result in results), None))
+def _retrievers(found: Findings) -> dict[str, str]:
+    return {
+        "BM25": "shared words (BM25)",
+        "before": f"{found.retriever}, before",
+        "after": f"{found.retriever}, fine-tuned",
+    }
 
 
-def _draw_map(axes: "Axes", output: Any) -> None:
-    targets, retrieved = output.target_indices[0], output.retrieved_indices[0]
-    columns = targets[:, None].expand_as(retrieved)
-    ranks = torch.arange(retrieved.shape[1]).expand_as(retrieved)
-    found = retrieved >= 0
-    points = axes.scatter(columns[found], retrieved[found], c=ranks[found], cmap="viridis_r", s=14)
-    axes.plot(targets, targets, color=RETRIEVAL_COLOR, linewidth=1, label="the target itself")
-    axes.set(xlabel="target chunk", ylabel="chunk looked back at")
-    axes.figure.colorbar(points, label="rank (0: most relevant)")
-    axes.legend()
+def loss_picture(title: str, log: Sequence[dict[str, float]]) -> Any:
+    """The losses of a training over its steps."""
+    names = {name for entry in log for name in entry if name.endswith("loss")} - {"train_loss"}
+    series = {
+        LOSSES.get(name, name): [(entry["step"], entry[name]) for entry in log if name in entry]
+        for name in sorted(names)
+    }
+    return lines(series, f"Losses of {title}", "step")
+
+
+def reload_table(found: Findings) -> Table:
+    """The figures of the repos, here and in a fresh process."""
+    rows = [[name, f"{here:.6f}", f"{there:.6f}"] for name, (here, there) in found.reloaded.items()]
+    return [["repo", "here", "in the fresh process"], *rows]
+
+
+def looked_at(found: Findings) -> dict[str, Any]:
+    """The data of the part to click: kept states where they were read, as they score most of a text."""
+    mode = "reuse" if any(one.mode == "reuse" for one in found.readings) else "exact"
+    most = max(len(rows) for way, rows in found.ways.by_way.items() if way[0] == mode)
+    ways = {way: rows for way, rows in found.ways.by_way.items() if way[0] == mode and len(rows) == most}
+    texts = next(iter(ways.values()))
+    documents = [(kind, document) for kind, some in found.documents.items() for document in some
+                 if (kind, document.name) in texts]  # fmt: skip
+    results = [_result(way, [rows[kind, document.name] for kind, document in documents]) for way, rows in ways.items()]
+    found.srlm.config.reuse_states = mode == "reuse"
+    summary = f"{len(documents)} texts, {sum(len(one.losses) for one in texts.values())} chunks of them"
+    settings = describe(found.lm, found.srlm, summary)
+    return document_page(found.srlm, [document for _, document in documents], results, settings)
+
+
+def _result(way: Way, readings: Sequence[Reading]) -> MethodResult:
+    losses = [loss for reading in readings for loss in reading.losses]
+    name = way[1] + (", fine-tuned" if way[2] == "after" else "")
+    return MethodResult(name, math.exp(float(np.mean(losses))), [reading.output() for reading in readings])

@@ -8,12 +8,14 @@ import jinja2
 from hub_cards.whole_files import written_whole
 
 
-def page_templates(folder: Path) -> jinja2.Environment:
-    """The templates of a room's `folder`, which may include those of this one (`base.css`). Values are escaped.
+def page_templates(*folders: Path) -> jinja2.Environment:
+    """The templates of a room's folder, which may include those of other rooms and of this one (`base.css`).
+
+    Values are escaped.
 
     `tojson` in a <script> escapes <, >, & and '; NaN, which browsers do not read, is an error.
     """
-    places = (folder, Path(__file__).parent / "templates")
+    places = (*folders, Path(__file__).parent / "templates")
     templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader(places), undefined=jinja2.StrictUndefined, autoescape=True
     )

@@ -5,7 +5,8 @@ from typing import Any
 
 from ..pages.page import page_templates, write_page
 
-_TEMPLATES = page_templates(Path(__file__).parent / "templates")
+FOLDER = Path(__file__).parent / "templates"
+_TEMPLATES = page_templates(FOLDER)
 
 
 def render_report(page: dict[str, Any]) -> str:
