@@ -19,6 +19,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from .candidates_srlm import score_candidates
 from .chat_srlm import ChatReply, Message, answer_chat
 from .checks_srlm import typed
 from .components_srlm import from_components
@@ -29,7 +30,6 @@ from .encoding_srlm import EmbeddingCache
 from .generation_srlm import RetrievalState, prepare_generation
 from .inputs_srlm import check_inputs, is_dialogue
 from .kept_states_srlm import keep_states
-from .oracle_srlm import score_candidates
 from .output_srlm import SelfRetrievalOutput
 from .planning_srlm import Plan, proven_states
 from .retriever_srlm import NestedRetriever, TextEncoder

@@ -202,8 +202,5 @@ def test_training_is_refused_by_name():
 
 def test_what_works_on_recomputed_text_alone_is_refused_by_name():
     model = build(retrieval_method="bm25")
-    ids = random_ids(1, 100)
-    with pytest.raises(ValueError, match="score_candidates does not work with reuse_states=True yet"):
-        model.score_candidates(ids, labels=ids)
     with pytest.raises(ValueError, match="chat does not work with reuse_states=True yet"):
         model.chat([{"role": "user", "content": "What is it?"}])
