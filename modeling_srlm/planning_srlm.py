@@ -96,6 +96,10 @@ class Plan:
         """The block of the target chunks first_target..end-1."""
         return make_block(first_target, end, self.window_chunks, self.layout.replace)
 
+    def num_keys(self, target: int, end: int) -> int:
+        """Keys of a target chunk in a document that is cut, and scored, up to chunk `end`."""
+        return (self.stream_block(target) if self.config.reuse_states else self.block(target, end)).num_keys
+
     def stream_block(self, target: int) -> Block:
         """With `reuse_states`, the block of one target chunk: its window is that of the chunks before it."""
         return Block(target, target + 1, max(target - self.chunks_without_keys, 0))

@@ -123,6 +123,21 @@ def test_a_candidate_costs_the_tokens_of_the_target():
     assert sum(shape.numel() for shape in read) == 40 * SIZE + 3 * 10 * (SIZE - 1)
 
 
+@pytest.mark.parametrize("method", ["no", "recent"])
+def test_a_candidate_takes_the_place_of_the_oldest_tokens_where_retrieved_text_does(method):
+    model = build(retrieval_method=method, key_num=1, integrate_method="replace")
+    ids, seen = random_ids(1, 200), []
+    model.language_model.register_forward_pre_hook(
+        lambda module, args, inputs: seen.append(
+            (len(inputs["input_ids"]), inputs["past_key_values"].get_seq_length())
+        ),
+        with_kwargs=True,
+    )
+    model.score_candidates(ids, labels=ids)
+    sinks = model.config.num_sink_tokens
+    assert {length for rows, length in seen if rows == 2} == {sinks + model.config.context_window_size}
+
+
 def test_a_model_in_training_is_asked_without_dropout_and_stays_in_training():
     model = build(retrieval_method="bm25")
     ids = random_ids(1, 150)
