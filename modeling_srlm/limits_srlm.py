@@ -30,15 +30,6 @@ def check_reuse(config: Any) -> None:
             )
 
 
-def refuse_reuse(config: Any, what: str) -> None:
-    """Raise ValueError with `reuse_states`, for `what` works on recomputed text alone."""
-    if config.reuse_states:
-        raise ValueError(
-            f"{what} does not work with reuse_states=True yet: set model.config.reuse_states to False for it, or use "
-            "forward or generate."
-        )
-
-
 def _check_limit(config: Any, limit: int | str) -> None:
     if isinstance(limit, str):
         parse_bytes(limit)  # what a chunk takes is known when the model is there

@@ -19,6 +19,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from .candidates_srlm import score_candidates
 from .chat_srlm import ChatReply, Message, answer_chat
 from .checks_srlm import typed
 from .components_srlm import from_components
@@ -29,7 +30,6 @@ from .encoding_srlm import EmbeddingCache
 from .generation_srlm import RetrievalState, prepare_generation
 from .inputs_srlm import check_inputs, is_dialogue
 from .kept_states_srlm import keep_states
-from .oracle_srlm import score_candidates
 from .output_srlm import SelfRetrievalOutput
 from .planning_srlm import Plan, proven_states
 from .retriever_srlm import NestedRetriever, TextEncoder
@@ -180,7 +180,8 @@ class SelfRetrievalLM(TwoTokenizers, GenerationMixin):
             candidates: (B, c) chunk numbers to try, -1 for none; default: every key. The others: as in `forward`.
 
         Returns (B, n_target, n_candidate) sums over the target's scored tokens, in nats; -inf where a candidate is
-        not a key of the target's window. Without `candidates` the columns are the chunk numbers.
+        not a key of the target's window. Without `candidates` the columns are the chunk numbers. With `reuse_states` the
+        text is read as in `forward`, and the target anew behind each candidate's states and those of the window.
         """
         check_inputs(input_ids, attention_mask, labels, self.config.get_text_config().vocab_size, self._one_device)
         return score_candidates(Plan.of_candidates(self), input_ids, attention_mask, labels, candidates)

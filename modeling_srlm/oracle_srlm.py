@@ -1,52 +1,14 @@
-"""How likely a target is under a key: the oracle, an upper bound for retrieval, and the feedback that teaches it."""
+"""How likely a target is under a key whose text is read before the window: the oracle, a bound for retrieval."""
 
 from collections.abc import Iterable, Sequence
 
 import torch
 
 from .assembly_srlm import ModelInput
-from .chunking_srlm import Block, Document, split_rows
-from .inputs_srlm import check_candidates
+from .chunking_srlm import Block, Document
 from .planning_srlm import Plan
 from .retrieval_srlm import arrange, top_k
 from .scoring_srlm import evaluating, run_inputs, target_of_token, token_losses
-
-
-def score_candidates(
-    plan: Plan,
-    input_ids: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    labels: torch.Tensor | None,
-    candidates: torch.Tensor | None,
-) -> torch.Tensor:
-    """(B, n_target, n_candidate) as `SelfRetrievalLM.score_candidates` describes them; the tensors are checked."""
-    documents = split_rows(input_ids, attention_mask, labels, plan.config.chunk_size)
-    check_candidates(candidates, len(documents))
-    rows = [
-        _score_document(plan, document, None if candidates is None else candidates[number].tolist())
-        for number, document in enumerate(documents)
-    ]
-    height, width = (max(row.shape[axis] for row in rows) for axis in (0, 1))
-    result = torch.full((len(rows), height, width), float("-inf"))
-    for number, row in enumerate(rows):
-        result[number, : row.shape[0], : row.shape[1]] = row
-    return result
-
-
-def _score_document(plan: Plan, document: Document, candidates: list[int] | None) -> torch.Tensor:
-    blocks = plan.cut(document)
-    width = max((block.num_keys for block in blocks), default=0)
-    columns = list(range(width)) if candidates is None else candidates
-    scores = [_score_block(plan, document, block, columns) for block in blocks]
-    return torch.cat(scores) if scores else torch.empty(0, len(columns))
-
-
-def _score_block(plan: Plan, document: Document, block: Block, columns: list[int]) -> torch.Tensor:
-    known = torch.tensor([0 <= key < block.num_keys for key in columns], dtype=torch.bool)
-    keys = [key for key in columns if 0 <= key < block.num_keys]
-    scores = torch.full((len(block.targets), len(columns)), float("-inf"))
-    scores[:, known] = score_keys(plan, document, block, keys)
-    return scores
 
 
 def score_keys(

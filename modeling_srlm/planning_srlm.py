@@ -1,6 +1,6 @@
 """What a pass goes by: where a document is cut, what stands in an input, and how chunks are embedded."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,7 +19,6 @@ from .chunking_srlm import (
 )
 from .configuration_srlm import RETRIEVER_METHODS, SelfRetrievalConfig
 from .encoding_srlm import Encode, ignores_role, retriever_encode, state_encode
-from .limits_srlm import refuse_reuse
 from .moving_srlm import StateGroup, state_groups
 from .retriever_srlm import NestedRetriever
 
@@ -54,10 +53,14 @@ class Plan:
 
     @classmethod
     def of_candidates(cls, model: "SelfRetrievalLM") -> "Plan":
-        """The plan for keys that the caller names, whatever the model would retrieve, and with what."""
-        model.config.check()
-        refuse_reuse(model.config, "score_candidates")
+        """The plan for keys that the caller names, whatever the model would retrieve, and with what.
+
+        With `reuse_states` a text is read as always, with what it retrieves.
+        """
         layout = _input_layout(model, model.config.integrate_method == "replace")
+        if model.config.reuse_states:
+            return replace(cls.of(model), layout=layout)
+        model.config.check()
         return cls(model.config, model.language_model, layout)
 
     @property
@@ -92,6 +95,10 @@ class Plan:
     def block(self, first_target: int, end: int) -> Block:
         """The block of the target chunks first_target..end-1."""
         return make_block(first_target, end, self.window_chunks, self.layout.replace)
+
+    def num_keys(self, target: int, end: int) -> int:
+        """Keys of a target chunk in a document that is cut, and scored, up to chunk `end`."""
+        return (self.stream_block(target) if self.config.reuse_states else self.block(target, end)).num_keys
 
     def stream_block(self, target: int) -> Block:
         """With `reuse_states`, the block of one target chunk: its window is that of the chunks before it."""

@@ -1,6 +1,6 @@
 """Documents that go through the language model once, with `reuse_states`: a loss, or all logits."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 
@@ -58,13 +58,21 @@ class StreamedRow(Row):
         return self.document.tokens[max(self.prompt - size, 0) : self.prompt]
 
 
-def run_reusing(plan: Plan, rows: list[StreamedRow]) -> Iterator[tuple[ModelInput, torch.Tensor]]:
-    """Each row's scored tokens with their logits (m, V), chunk by chunk; rows of similar length share passes."""
+Watch = Callable[[Stream, int], None]
+
+
+def run_reusing(
+    plan: Plan, rows: list[StreamedRow], watch: Watch | None = None
+) -> Iterator[tuple[ModelInput, torch.Tensor]]:
+    """Each row's scored tokens with their logits (m, V), chunk by chunk; rows of similar length share passes.
+
+    `watch(stream, chunk)` is called before a chunk is read, when all is there that it attends to.
+    """
     if plan.language_model.training and torch.is_grad_enabled():
         raise ValueError("reuse_states=True cannot train yet: set model.config.reuse_states to False, or call eval().")
     order = sorted((row for row in rows if row.passes), key=lambda row: -row.passes)
     for start in range(0, len(order), plan.config.chunk_batch_size):
-        yield from _run_together(plan, order[start : start + plan.config.chunk_batch_size])
+        yield from _run_together(plan, order[start : start + plan.config.chunk_batch_size], watch)
 
 
 def streamed_rows(
@@ -82,9 +90,12 @@ def streamed_rows(
     return [StreamedRow(plan, *row) for row in zip(range(len(documents)), documents, prompts, strict=True)]
 
 
-def _run_together(plan: Plan, rows: list[StreamedRow]) -> Iterator[tuple[ModelInput, torch.Tensor]]:
+def _run_together(
+    plan: Plan, rows: list[StreamedRow], watch: Watch | None
+) -> Iterator[tuple[ModelInput, torch.Tensor]]:
     """Rows, the longest first, of which each leaves the batch where it ends."""
-    stream = Stream(plan, [row.document.tokens for row in rows], keeps=plan.config.retrieval_method != "no")
+    keeps = watch is not None or plan.config.retrieval_method != "no"
+    stream = Stream(plan, [row.document.tokens for row in rows], keeps)
     selectors = [_selector(plan, row) for row in rows]
     size, states = plan.config.chunk_size, isinstance(selectors[0], StateSelector)
     for chunk in range(rows[0].passes):
@@ -92,6 +103,8 @@ def _run_together(plan: Plan, rows: list[StreamedRow]) -> Iterator[tuple[ModelIn
         stream.attended.rows, places = len(active), range(len(active))
         stream.begin(places, [_select(plan, *pair, chunk) for pair in zip(active, selectors, strict=False)])
         asking = [place for place in places if states and chunk and active[place].question(chunk) is not None]
+        if watch is not None:
+            watch(stream, chunk)
         ids = torch.stack([row.document.chunks(chunk, chunk + 1) for row in active])
         before = 0
         if chunk == 0 and stream.head is not None:

@@ -26,7 +26,7 @@ class ReuseState(RetrievalState):
 
     def __init__(self, plan: Plan, prompt_length: int, max_guesses: int):
         DynamicCache.__init__(self)
-        self.stream: Stream | None = None
+        self.stream: Stream = None  # type: ignore[assignment]  # until the prompts are read
         self.selectors: list[KeySelector] = []
         self.hidden: list[list[torch.Tensor]] = []  # of each row, those of the tokens of its last chunk
         self.begin(plan, prompt_length, max_guesses)
@@ -49,7 +49,6 @@ class ReuseState(RetrievalState):
         if not self.prompt_read:
             self.prompt_read = True
             return self._read_prompts(input_ids, attention_mask)
-        assert self.stream is not None
         for row, token in zip(self.stream.rows, input_ids[:, -1:], strict=True):
             row.tokens = torch.cat([row.tokens, token])
         if self._at_boundary():
@@ -64,7 +63,6 @@ class ReuseState(RetrievalState):
         self._reorder(beam_idx.tolist())
 
     def _reorder(self, order: list[int]) -> None:
-        assert self.stream is not None
         self.stream.reorder(order)
         self.hidden = [list(self.hidden[row]) for row in order]
         # Rows of one past go on differently: each has a selector of its own.
@@ -104,7 +102,6 @@ class ReuseState(RetrievalState):
 
     def _continue(self, texts: list[torch.Tensor]) -> torch.Tensor:
         """The logits behind a text, of which only what is new is read."""
-        assert self.stream is not None
         (row,), (text,) = self.stream.rows, texts
         count = min(row.length, len(text) - 1)
         differs = (row.tokens[:count].cpu() != text[:count].cpu()).nonzero()
@@ -125,7 +122,6 @@ class ReuseState(RetrievalState):
 
     def _read_on(self) -> torch.Tensor:
         """Reads what is known of the rows' texts and not yet read, chunk by chunk."""
-        assert self.stream is not None
         stream, attended = self.stream, self.stream.attended
         rows, size = stream.rows, stream.size
         found: list[torch.Tensor] = [torch.empty(0)] * len(rows)
@@ -158,7 +154,6 @@ class ReuseState(RetrievalState):
         return torch.stack(found)
 
     def _run(self, ids: torch.Tensor) -> torch.Tensor:
-        assert self.stream is not None
         keep = torch.arange(ids.shape[1], device=ids.device)
         logits, hidden = self.stream.read(ids, keep, self._looks_at_states)
         for row in range(len(ids)):
@@ -177,7 +172,6 @@ class ReuseState(RetrievalState):
         self.guesses, self.num_guessed = [], 0
 
     def _take_back(self, count: int) -> None:
-        assert self.stream is not None
         if count:
             self.stream.take_back(count)
             if self._looks_at_states:
@@ -191,11 +185,9 @@ class ReuseState(RetrievalState):
 
     def _left(self) -> int:
         """Tokens that the chunk of the one row still lacks."""
-        assert self.stream is not None
         return self.stream.size - (self.stream.rows[0].length - len(self.guesses)) % self.stream.size
 
     def _at_boundary(self) -> bool:
-        assert self.stream is not None
         size, spare = self.stream.size, len(self.guesses)
         return any((row.length - spare) % size == 0 for row in self.stream.rows)
 
@@ -204,7 +196,6 @@ class ReuseState(RetrievalState):
 
         The prompts of the rows `ending` end in the chunk that begins.
         """
-        assert self.stream is not None
         stream = self.stream
         whole = [
             number for number, row in enumerate(stream.rows[: stream.attended.rows]) if row.length % stream.size == 0
@@ -232,7 +223,6 @@ class ReuseState(RetrievalState):
 
     def _ask_with_states(self, asking: list[int], count: int, hidden: Any, lengths: list[int]) -> None:
         """Takes the tokens that were just read back, to be read again behind what the prompts' ends ask for."""
-        assert self.stream is not None
         self.stream.take_back(count)
         for number in asking:
             query = self.selectors[number].mean_with(hidden[number, : lengths[number]])  # type: ignore[attr-defined]
@@ -241,7 +231,6 @@ class ReuseState(RetrievalState):
 
     def _select(self, number: int, query: torch.Tensor | None) -> None:
         """What a row's next chunk retrieves, in the last of `retrievals`."""
-        assert self.stream is not None
         row, size = self.stream.rows[number], self.stream.size
         _, indices, scores = self.retrievals[-1]
         block = self.plan.stream_block(row.complete)
@@ -251,7 +240,6 @@ class ReuseState(RetrievalState):
             (indices[number],), (scores[number],) = self.selectors[number].select(block, list(block.targets), query)
 
     def _begin(self, numbers: list[int]) -> None:
-        assert self.stream is not None
         _, indices, _ = self.retrievals[-1]
         order = self.plan.config.order_method
         self.stream.begin(numbers, [arrange(indices[number].tolist(), order) for number in numbers])

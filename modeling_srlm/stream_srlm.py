@@ -77,22 +77,14 @@ class Stream:
     def read(self, ids: torch.Tensor, keep: torch.Tensor | int, states: bool = False) -> tuple[torch.Tensor, Any]:
         """(logits, last hidden states or None) of the next tokens `ids` (rows, n) of the first rows; logits where
         `keep` says (as `logits_to_keep` has it, never 0)."""
-        attended, model = self.attended, self.plan.language_model
-        assert len(ids) == attended.rows
+        assert len(ids) == self.attended.rows
+        logits, hidden = read_behind(self.plan, self.attended, ids, keep, states)
         count = ids.shape[1]
-        mask = attended.mask(count)
-        places = attended.position_ids(count).to(ids.device)
-        inputs = to_inputs(model, ids, places, None if mask is None else mask.to(ids.device))
-        names = ("input_ids", "position_ids", "attention_mask")
-        output = model(
-            **dict(zip(names, inputs, strict=True)), past_key_values=attended, use_cache=True, logits_to_keep=keep,
-            output_hidden_states=states,
-        )  # fmt: skip
-        attended.advance(count)
+        self.attended.advance(count)
         for row in self.rows[: len(ids)]:
             row.length += count - (0 if row.length else self.head_size)
             row.window += count
-        return output.logits.to(ids.device), output.hidden_states[-1] if states else None
+        return logits, hidden
 
     def begin(self, rows: Sequence[int], retrieved: Sequence[Sequence[int]]) -> None:
         """The next chunk of these rows begins: each attends to the values of its keys, in the order given.
@@ -100,12 +92,12 @@ class Stream:
         The rows that take part in the next pass, `attended.rows`, are these or more.
         """
         attended = self.attended
-        leads = {row: self._lead(self.rows[row], keys) for row, keys in zip(rows, retrieved, strict=True)}
+        leads = {row: self.lead_of(self.rows[row], keys) for row, keys in zip(rows, retrieved, strict=True)}
         for number, keys in zip(rows, retrieved, strict=True):
             row = self.rows[number]
             row.lead = 0
-            if row.length > self._window(len(keys)):
-                row.window = min(row.window, self._window(len(keys)))
+            if row.length > self.window_beside(len(keys)):
+                row.window = min(row.window, self.window_beside(len(keys)))
         keep = [row.lead + row.window for row in self.rows[: attended.rows]]
         before = [sum(map(part_length, leads.get(number, ()))) for number in range(attended.rows)]
         attended.make_room(self.size + (0 if self.rows[0].length else self.head_size), keep, before)
@@ -133,7 +125,7 @@ class Stream:
     def head_size(self) -> int:
         return 0 if self.head is None else 1
 
-    def _window(self, retrieved: int) -> int:
+    def window_beside(self, retrieved: int) -> int:
         """Most columns of a window beside so many retrieved values."""
         window = self.plan.config.context_window_size
         return window - (2 * retrieved * self.size if self.plan.layout.replace else 0)
@@ -167,10 +159,10 @@ class Stream:
 
     # Looking back
 
-    def _lead(self, row: StreamRow, keys: Sequence[int]) -> list[Part]:
+    def lead_of(self, row: StreamRow, keys: Sequence[int]) -> list[Part]:
         """What stands before the window of a row's next chunk: nothing while the window holds all, then the sinks and
         the states of the retrieved values, a chunk that two of them share once."""
-        if row.length <= self._window(len(keys)):
+        if row.length <= self.window_beside(len(keys)):
             return []
         parts: list[Part] = []
         if self.sinks:
@@ -227,6 +219,22 @@ class Stream:
         ]
         assert row.store is not None
         row.store.put_again(row.chunks[number], states, ids.shape[1] - size)  # type: ignore[arg-type]
+
+
+def read_behind(
+    plan: Plan, attended: AttendedStates, ids: torch.Tensor, keep: torch.Tensor | int, states: bool = False
+) -> tuple[torch.Tensor, Any]:
+    """What `Stream.read` returns, of the tokens `ids` (rows, n) behind what is attended to, which stays as it is."""
+    model, count = plan.language_model, ids.shape[1]
+    mask = attended.mask(count)
+    places = attended.position_ids(count).to(ids.device)
+    inputs = to_inputs(model, ids, places, None if mask is None else mask.to(ids.device))
+    names = ("input_ids", "position_ids", "attention_mask")
+    output = model(
+        **dict(zip(names, inputs, strict=True)), past_key_values=attended, use_cache=True, logits_to_keep=keep,
+        output_hidden_states=states,
+    )  # fmt: skip
+    return output.logits.to(ids.device), output.hidden_states[-1] if states else None
 
 
 def new_store(plan: Plan, groups: list[StateGroup]) -> StateStore:

@@ -54,12 +54,12 @@ def _run_method(size: str, method: str, options: Options) -> list[Outcome]:
     rate, seconds = median(throughput), median(one["time per token"] for one in runs[lengths[0]]) * lengths[0]
     told = replace(told, mark=None if options.quick else FLAT, note="worst length / shortest")
     return [
-        replace(_growth(told, "time per token", 1e-6, "us", runs), throughput=rate, share=flops / rate / seconds),
-        _growth(told, "memory", 2**20, "MiB", runs),
+        replace(growth(told, "time per token", 1e-6, "us", runs), throughput=rate, share=flops / rate / seconds),
+        growth(told, "memory", 2**20, "MiB", runs),
     ]
 
 
-def _growth(told: Outcome, name: str, scale: float, unit: str, runs: dict[int, list[dict[str, float]]]) -> Outcome:
+def growth(told: Outcome, name: str, scale: float, unit: str, runs: dict[int, list[dict[str, float]]]) -> Outcome:
     """The worst length against the shortest, turn by turn."""
     values = {length: [one[name] / scale for one in found] for length, found in runs.items()}
     medians = {length: median(found) for length, found in values.items()}

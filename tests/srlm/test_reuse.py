@@ -198,10 +198,3 @@ def test_bytes_that_hold_no_window_are_named_before_work():
 def test_training_is_refused_by_name():
     with pytest.raises(ValueError, match="reuse_states=True cannot train yet"):
         build(retrieval_method="bm25").train()(random_ids(1, 50), labels=random_ids(1, 50))
-
-
-def test_what_works_on_recomputed_text_alone_is_refused_by_name():
-    model = build(retrieval_method="bm25")
-    ids = random_ids(1, 100)
-    with pytest.raises(ValueError, match="score_candidates does not work with reuse_states=True yet"):
-        model.score_candidates(ids, labels=ids)

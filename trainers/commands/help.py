@@ -23,6 +23,7 @@ HEADINGS = {
     "ModelArguments": "Model",
     "EmbedderArguments": "Model",
     "RetrieverArguments": "Looking back",
+    "KeptStatesArguments": "Looking back",
     "LookbackArguments": "Looking back",
     "DataArguments": "Data",
     "MixtureDataArguments": "Data",

@@ -91,12 +91,8 @@ class RetrieverArguments(ModelArguments):
 
 
 @dataclass
-class LookbackArguments(RetrieverArguments):
-    """The same as it is used: keywords of `load_srlm`."""
-
-    target_size: int | None = field(
-        default=None, metadata={"help": "Tokens that are scored, or generated, against one window."}
-    )
+class KeptStatesArguments:
+    """Whether what was read is kept, and where. What is not given is that of the model's repo."""
 
     reuse_states: bool | None = field(
         default=None,
@@ -120,8 +116,6 @@ class LookbackArguments(RetrieverArguments):
     )
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(self, 1, "target_size")
         check_at_least(self, 0, "num_sink_tokens")
         for name, choices in (("store_place", STORE_PLACES), ("store_dtype", STORE_DTYPES)):
             if (value := getattr(self, name)) is not None:
@@ -129,16 +123,34 @@ class LookbackArguments(RetrieverArguments):
         if self.store_limit is not None and not str(self.store_limit).isdecimal():
             parse_bytes(str(self.store_limit))
 
-    def keywords(self) -> dict[str, Any]:
-        """What the function gets that loads the model."""
-        names = ("retriever", "retriever_revision", "retriever_preset")
-        return {**{name: getattr(self, name) for name in names}, **super().keywords()}
-
     def settings(self) -> dict[str, Any]:
         """Fields of `SelfRetrievalConfig` that are given."""
         settings = given(self, *self.keywords())
         limit = str(settings.get("store_limit", ""))
         return {**settings, "store_limit": int(limit)} if limit.isdecimal() else settings
+
+    def keywords(self) -> dict[str, Any]:
+        """What the function gets that loads the model, beside its settings."""
+        return {}
+
+
+@dataclass
+class LookbackArguments(KeptStatesArguments, RetrieverArguments):
+    """The same as it is used: keywords of `load_srlm`."""
+
+    target_size: int | None = field(
+        default=None, metadata={"help": "Tokens that are scored, or generated, against one window."}
+    )
+
+    def __post_init__(self) -> None:
+        RetrieverArguments.__post_init__(self)
+        KeptStatesArguments.__post_init__(self)
+        check_at_least(self, 1, "target_size")
+
+    def keywords(self) -> dict[str, Any]:
+        """What the function gets that loads the model."""
+        names = ("retriever", "retriever_revision", "retriever_preset")
+        return {**{name: getattr(self, name) for name in names}, **RetrieverArguments.keywords(self)}
 
 
 class CommandParser(HfArgumentParser):

@@ -25,20 +25,21 @@ from ..feedback.teachers import TeacherFeedback, load_teacher
 from ..jobs.parts import PartFiles
 from ..jobs.processes import on_main_process, start_processes
 from ..models.load import load_srlm, max_positions, srlm_settings
-from .parsing import EmbedderArguments, parse_arguments
+from .parsing import EmbedderArguments, KeptStatesArguments, parse_arguments
 
 Feedback = RowFeedback | DocumentFeedback | TeacherFeedback
 
 
-def load_scorer(arguments: ScoreArguments, loading: EmbedderArguments) -> SelfRetrievalLM:
+def load_scorer(arguments: ScoreArguments, loading: EmbedderArguments, kept: KeptStatesArguments) -> SelfRetrievalLM:
     """The language model in eval mode, its window and batches set for the task."""
     names = ("context_window_size", "chunk_size", "target_size")
     given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
-    # Nothing is retrieved here. In a document a single key's value comes before the window.
+    # Recomputed, nothing is retrieved here: in a document a single key's value comes before the window. Where states
+    # are reused, the document is read as always, with the best key of each chunk.
     method = {"retrieval_method": "bm25" if arguments.task == DOCUMENT else "no", "key_num": 1}
-    # The repo's own target size means nothing for rows, and might not fit a small window.
-    target = {} if arguments.task == DOCUMENT else {"target_size": None}
-    settings = {**method, "chunk_batch_size": arguments.batch_size, **target, **given}
+    # The repo's own target size means nothing for rows, and might not fit a small window; each is read in one pass.
+    of_task = kept.settings() if arguments.task == DOCUMENT else {"target_size": None, "reuse_states": False}
+    settings = {**method, "chunk_batch_size": arguments.batch_size, **of_task, **given}
     for name in ("pooling", "preset"):
         if (value := getattr(loading, name)) is not None:
             raise ValueError(f"--{name}={value!r} is for a bi-encoder as --teacher: leave it out, or name one.")
@@ -82,16 +83,30 @@ def _settings_of_model(feedback: Feedback) -> dict[str, Any]:
     return srlm_settings(feedback.lm)
 
 
-def start_feedback(arguments: ScoreArguments, loading: EmbedderArguments, state: PartialState) -> Feedback:
+def start_feedback(
+    arguments: ScoreArguments, loading: EmbedderArguments, kept: KeptStatesArguments, state: PartialState
+) -> Feedback:
     """The feedback of the arguments, its model on the process's device, its data checked."""
+    check_kept(arguments, kept)
     if arguments.teacher is None:
-        return make_feedback(arguments, load_scorer(arguments, loading).to(state.device), state.is_main_process)
+        lm = load_scorer(arguments, loading, kept).to(state.device)
+        return make_feedback(arguments, lm, state.is_main_process)
     rows = load_faithful_rows(arguments.data)
     teacher = load_teacher(arguments.teacher, arguments.batch_size, state.device, **loading.keywords())
     return TeacherFeedback(teacher, rows, state.is_main_process)
 
 
-ARGUMENTS = (ScoreArguments, EmbedderArguments)
+def check_kept(arguments: ScoreArguments, kept: KeptStatesArguments) -> None:
+    """ValueError for a setting of kept states where no document streams by."""
+    for name, value in kept.settings().items():
+        if arguments.task != DOCUMENT or arguments.teacher is not None:
+            raise ValueError(
+                f"--{name}={value!r} is for --task {DOCUMENT} and the language model's own feedback, as rows are read "
+                "in one pass each: leave it out."
+            )
+
+
+ARGUMENTS = (ScoreArguments, EmbedderArguments, KeptStatesArguments)
 EXAMPLES = r"""
 # query rows with passages and answers
 lookback score --task qa --data rows.jsonl --output scored.jsonl
@@ -104,9 +119,9 @@ torchrun --nproc_per_node 4 -m trainers.cli score --teacher runs/reranker --data
 
 def main(argv: list[str]) -> None:
     """Scores, writes the rows and prints how many there are."""
-    arguments, loading = parse_arguments(argv, ARGUMENTS, "score", __doc__)
+    arguments, loading, kept = parse_arguments(argv, ARGUMENTS, "score", __doc__)
     state = start_processes()
-    feedback = start_feedback(arguments, loading, state)
+    feedback = start_feedback(arguments, loading, kept, state)
     settings = run_settings(arguments, loading.revision, feedback)
     parts = PartFiles(arguments.output)
     done = on_main_process(state, lambda: parts.open(settings, arguments.overwrite))

@@ -5,6 +5,7 @@ may look back at are the candidates (Zhang et al., 2023, arXiv 2310.07554).
 """
 
 import hashlib
+import math
 import random
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -41,7 +42,8 @@ class Cut(NamedTuple):
 
 def least_tokens(plan: Plan) -> int:
     """Tokens that it takes for two keys: a single candidate teaches nothing."""
-    return (plan.chunks_without_keys + 2) * plan.config.chunk_size
+    # Where states are reused the window ends where the target begins, and so one chunk before.
+    return (plan.chunks_without_keys + 2 + int(plan.config.reuse_states)) * plan.config.chunk_size
 
 
 def score_prefix(
@@ -58,11 +60,12 @@ def score_prefix(
         candidates: None tries every key.
         scale: factor on the scores, which are log-likelihoods in nats, summed over the target chunk.
 
-    The best candidate is the positive. Chunks of white space alone are left out.
+    The best candidate is the positive. Chunks of white space alone are left out. With `reuse_states` each target has
+    its own window, and so the first ones have fewer candidates; those with fewer than two are left out.
     """
     plan, config = Plan.of_candidates(lm), lm.config
     chunks = tokens[len(tokens) % config.chunk_size :].view(-1, config.chunk_size)
-    first, num_keys = len(chunks) - plan.target_size // config.chunk_size, len(chunks) - plan.chunks_without_keys
+    first, num_keys = len(chunks) - plan.target_size // config.chunk_size, plan.num_keys(len(chunks) - 1, len(chunks))
     width = 2 if config.add_key_continuation else 1
     queries, keys = chunks[first - 1 : -1], [chunks[key : key + width].flatten() for key in range(num_keys)]
     chosen = _choose(queries, keys, candidates, generator, config)
@@ -78,7 +81,8 @@ def score_prefix(
     query_texts = lm.tokenizer.batch_decode(queries, skip_special_tokens=True)
     candidate_texts = [texts[i] for i in kept]
     pairs = zip(query_texts, scores, strict=True)
-    return [_best_first(query, candidate_texts, row) for query, row in pairs if query.strip()]
+    rows = [_best_first(query, candidate_texts, row) for query, row in pairs if query.strip()]
+    return [row for row in rows if row["neg"]]
 
 
 def _choose(
@@ -97,8 +101,9 @@ def _choose(
 
 
 def _best_first(query: str, texts: list[str], scores: list[float]) -> Row:
-    best = max(range(len(scores)), key=scores.__getitem__)
-    order = [best, *(i for i in range(len(scores)) if i != best)]
+    keys = [i for i, score in enumerate(scores) if score > -math.inf]  # of this target
+    best = max(keys, key=scores.__getitem__, default=0)
+    order = [best, *(i for i in keys if i != best)]
     teacher_scores = [round(scores[i], DECIMALS) for i in order]
     return {
         "query": query,

@@ -9,10 +9,11 @@ from pathlib import Path
 import datasets
 import pytest
 
+from modeling_srlm import SelfRetrievalLM
 from tests.support import ROOT
 from tests.support.feedback import MANY, save_backbone
 from tests.support.files import read_rows, write_rows
-from tests.support.tiny import TEXT, tiny_backbone
+from tests.support.tiny import TEXT, tiny_backbone, tiny_tokenizer
 from trainers.biencoder.rows import load_biencoder_rows
 from trainers.commands import score as command
 from trainers.commands.score import main
@@ -225,3 +226,33 @@ def test_two_processes_name_one_mistake(tmp_path):
     assert failed.returncode != 0
     assert "out.jsonl is there already" in failed.stderr
     assert (tmp_path / "out.jsonl").read_text() == "kept"
+
+
+def test_documents_of_a_model_that_keeps_states(tmp_path, capsys):
+    model = SelfRetrievalLM.from_components(
+        tiny_backbone(), tiny_tokenizer(), context_window_size=64, chunk_size=16, target_size=32, reuse_states=True,
+        retrieval_method="random", key_num=3,
+    )  # fmt: skip
+    model.save_pretrained(tmp_path / "srlm")
+    data = write_rows(tmp_path / "texts.jsonl", [{"text": TEXT * 5}])
+    kept, plain = options(str(tmp_path / "srlm"), data, tmp_path / "kept.jsonl"), save_backbone(tmp_path / "plain")
+    main([*kept, "--task", "document", "--store_dtype", "int8"])
+    asked = ["--context_window_size", "64", "--chunk_size", "16", "--target_size", "32"]
+    main([*options(plain, data, tmp_path / "asked.jsonl"), "--task", "document", *asked, "--reuse_states"])
+    main([*options(plain, data, tmp_path / "exact.jsonl"), "--task", "document", *asked])
+    rows, same, exact = (read_rows(tmp_path / f"{name}.jsonl") for name in ("kept", "asked", "exact"))
+    assert [row["query"] for row in rows] == [row["query"] for row in same] and len(rows) > 5
+    for row, other in zip(rows, same, strict=True):
+        assert sorted(row["teacher_scores"]) == pytest.approx(sorted(other["teacher_scores"]), abs=0.05)
+        assert row["teacher_scores"] != other["teacher_scores"]  # int8
+    assert [row["teacher_scores"] for row in exact] != [row["teacher_scores"] for row in same]
+    data = write_rows(tmp_path / "rows.jsonl", MANY)
+    main(options(str(tmp_path / "srlm"), data, tmp_path / "rows_kept.jsonl"))
+    main(options(plain, data, tmp_path / "rows_plain.jsonl"))
+    assert (tmp_path / "rows_kept.jsonl").read_bytes() == (tmp_path / "rows_plain.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("extra", [["--reuse_states"], ["--task", "qa", "--store_limit", "900"]])
+def test_kept_states_are_for_documents(run, extra):
+    with pytest.raises(ValueError, match=rf"{extra[-2] if len(extra) > 2 else extra[0]}=.* is for --task document"):
+        run("out.jsonl", *extra)

@@ -176,6 +176,24 @@ def test_documents_are_cut_behind_every_target_block_that_has_keys():
         )
 
 
+@pytest.mark.parametrize("settings", [{}, {"integrate_method": "replace", "target_size": 16}])
+def test_with_kept_states_each_target_has_the_keys_before_its_own_window(settings):
+    lm = document_lm(reuse_states=True, key_num=1, **settings)
+    least = least_tokens(Plan.of_candidates(lm))
+    (row,) = score_prefix(lm, random_ids(least + 5), None, random.Random(0))
+    assert len(row["teacher_scores"]) == 2
+    tokens = random_ids(16 * 14 + 5)
+    chunks = tokens[5:].view(14, 16)
+    keys = lm.tokenizer.batch_decode(chunks)
+    wanted = lm.score_candidates(chunks.reshape(1, -1), labels=chunks.reshape(1, -1))[0]
+    rows = score_prefix(lm, tokens, None, random.Random(0), scale=0.5)
+    for row, target in zip(rows[::-1], (13, 12), strict=False):
+        found = dict(zip(row["pos"] + row["neg"], row["teacher_scores"], strict=True))
+        expected = {keys[key]: 0.5 * float(wanted[target, key]) for key in range(target - (3 if settings else 5))}
+        assert found == pytest.approx(expected, abs=1e-4)
+        assert row["teacher_scores"][0] == max(row["teacher_scores"]) and row["query"] == keys[target - 1]
+
+
 def test_replaced_windows_offer_their_oldest_chunks_too():
     lm = document_lm(integrate_method="replace", target_size=16)
     tokens = random_ids(16 * 8)
