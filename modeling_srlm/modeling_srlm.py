@@ -180,8 +180,8 @@ class SelfRetrievalLM(TwoTokenizers, GenerationMixin):
             candidates: (B, c) chunk numbers to try, -1 for none; default: every key. The others: as in `forward`.
 
         Returns (B, n_target, n_candidate) sums over the target's scored tokens, in nats; -inf where a candidate is
-        not a key of the target's window. Without `candidates` the columns are the chunk numbers. With `reuse_states` the
-        text is read as in `forward`, and the target anew behind each candidate's states and those of the window.
+        not a key of the target's window. Without `candidates` the columns are the chunk numbers. With `reuse_states`
+        the text is read as in `forward`, and the target anew behind each candidate's states and the window's.
         """
         check_inputs(input_ids, attention_mask, labels, self.config.get_text_config().vocab_size, self._one_device)
         return score_candidates(Plan.of_candidates(self), input_ids, attention_mask, labels, candidates)

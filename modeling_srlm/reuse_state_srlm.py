@@ -205,6 +205,8 @@ class ReuseState(RetrievalState):
         ended = [number for number in whole if stream.rows[number].length > stream.rows[number].complete * stream.size]
         stream.end(ended)
         for number in ended:
+            if not stream.values:  # nothing is looked back at; to go on from an earlier place so much is enough
+                stream.rows[number].let_go(stream.rows[number].complete - 2 * self.plan.window_chunks)
             selector = self.selectors[number]
             if isinstance(selector, StateSelector):
                 selector.learn(torch.cat(self.hidden[number]))

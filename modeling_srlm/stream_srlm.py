@@ -118,8 +118,6 @@ class Stream:
             if row.store is not None:
                 states = attended.take(place, attended.end - size, attended.end)
                 row.chunks.append(row.store.put(states, attended.positions[place] - size))
-                if not self.values:  # nothing is looked back at; to go on from an earlier place so much is enough
-                    row.let_go(row.complete - 2 * self.plan.window_chunks)
 
     @property
     def head_size(self) -> int:
