@@ -19,8 +19,10 @@ from benchmarks.rows import bm25, load_row, row_names
 from benchmarks.rows.srlm_generate import same_tokens
 from benchmarks.shapes import random_backbone
 from benchmarks.srlm_plain import PlainSide
+from benchmarks.srlm_reuse_task import build_modes, equals_plain_pass
 from benchmarks.srlm_task import OurSide, Scored, build_task, same_scores
-from tests.support import ROOT
+from modeling_srlm.attended_srlm import AttendedStates
+from tests.support import ROOT, quick_first
 
 CPU = torch.device("cpu")
 QUICK = Options(CPU, repeats=2, quick=True)
@@ -28,6 +30,7 @@ QUICK = Options(CPU, repeats=2, quick=True)
 
 def test_every_file_is_a_row():
     assert {"bm25", "srlm-document", "srlm-generate", "srlm-oracle", "srlm-perplexity"} <= set(row_names())
+    assert {f"srlm-reuse{part}" for part in ("", "-feedback", "-generate", "-length", "-million")} <= set(row_names())
     assert all(callable(load_row(name)) for name in row_names())
 
 
@@ -44,6 +47,33 @@ def test_a_row_of_two_sides(name):
     assert outcome.ratio.low <= outcome.ratio.median <= outcome.ratio.high
     assert outcome.verdict == "-" and outcome.throughput > 0
     assert name == "bm25" or outcome.share > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "count"), quick_first([("srlm-reuse", 1), ("srlm-reuse-feedback", 2), ("srlm-reuse-generate", 2)])
+)
+def test_a_row_of_two_modes_is_gated_by_what_both_must_equal(name, count):
+    outcomes = load_row(name)(Options(CPU, repeats=1, quick=True))
+    assert len(outcomes) == count == len({outcome.note for outcome in outcomes})
+    for outcome in outcomes:
+        assert outcome.equal and outcome.ratio.median > 0 and outcome.share > 0, outcome.check.text
+
+
+def test_kept_states_that_stand_elsewhere_are_no_plain_pass(monkeypatch):
+    modes = build_modes("quick", 256, QUICK)
+    assert equals_plain_pass(modes).equal
+    places = AttendedStates.position_ids
+    monkeypatch.setattr(AttendedStates, "position_ids", lambda self, count: places(self, count) + self.end // 32)
+    assert not equals_plain_pass(modes).equal
+    assert modes.kept.config.retrieval_method == "bm25"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["srlm-reuse-length", "srlm-reuse-million"])
+def test_long_documents_are_scored_in_processes_of_their_own(name):
+    outcomes = load_row(name)(Options(CPU, repeats=1, quick=True))
+    assert all(outcome.equal and outcome.ratio.median > 0 and outcome.detail for outcome in outcomes)
+    assert "memory" in outcomes[-1].measure
 
 
 @pytest.mark.slow
