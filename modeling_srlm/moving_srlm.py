@@ -36,7 +36,10 @@ class Rotation:
     interleaved: bool
 
     def move_(self, keys: torch.Tensor, shifts: Sequence[int]) -> torch.Tensor:
-        """Moves keys (m, ..., head size), those of each index by its own number of positions, in place."""
+        """Moves keys (m, ..., head size), those of each index by its own number of positions, in place.
+
+        Of keys with a gradient a clone is moved: it goes through.
+        """
         angles = torch.tensor(list(shifts), dtype=torch.float64)[:, None] * self.frequencies
         shape = len(shifts), *[1] * (keys.ndim - 2), -1
         exact = torch.promote_types(keys.dtype, torch.float32)
@@ -49,16 +52,6 @@ class Rotation:
         first.copy_(moved)
         second.copy_(other)
         return keys
-
-    def moved(self, keys: torch.Tensor, shift: int) -> torch.Tensor:
-        """Keys (..., head size) that are `shift` positions further on; a gradient goes through."""
-        angles = self.frequencies * shift
-        cos, sin = (part.to(keys.device, torch.float32) for part in (angles.cos(), angles.sin()))
-        first, second = (part.float() for part in self._pairs(keys))
-        pair = [first * cos - second * sin, second * cos + first * sin]
-        turned = torch.stack(pair, dim=-1).flatten(-2) if self.interleaved else torch.cat(pair, dim=-1)
-        end = self.start + turned.shape[-1]
-        return torch.cat([keys[..., : self.start], turned.to(keys.dtype), keys[..., end:]], dim=-1)
 
     def _pairs(self, keys: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The two views of the rotated channels whose members at one index are a pair."""
