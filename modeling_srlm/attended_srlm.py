@@ -116,8 +116,8 @@ class AttendedStates(Cache):
         self.block = [[] for _ in self.layers] if takes_gradient else None
 
     def past(self) -> list[list[States]]:
-        """Of each layer what the rows of the pass attend to: constants, in memory that is written later, and the runs of
-        the block."""
+        """Of each layer what the rows of the pass attend to: constants, in memory that is written to later, then the
+        runs of the block."""
         assert self.block is not None
         self.block = [[(keys[: self.rows], values[: self.rows]) for keys, values in runs] for runs in self.block]
         end = self.end - sum(keys.shape[-2] for keys, _ in self.block[0])

@@ -59,11 +59,10 @@ def run_pass(
         past = [[(keys.clone(), values.clone()), *runs] for (keys, values), *runs in past]
 
     def run() -> Any:
-        cache = Cache(layers=[PassLayer(runs) for runs in past])
+        layers: list[Any] = [PassLayer(runs) for runs in past]
         with without_checkpointing(model):
-            output = model(**inputs, past_key_values=cache, use_cache=True, output_hidden_states=states)
-        hidden = output.hidden_states[-1] if states else None
-        return output.logits, hidden, [layer.added for layer in cache.layers]  # type: ignore[attr-defined]
+            output = model(**inputs, past_key_values=Cache(layers=layers), use_cache=True, output_hidden_states=states)
+        return output.logits, output.hidden_states[-1] if states else None, [layer.added for layer in layers]
 
     return checkpoint(run, use_reentrant=False) if recomputes else run()
 

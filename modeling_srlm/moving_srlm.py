@@ -21,6 +21,7 @@ TOLERANCE = 1e-4  # of a key, relative to the largest one, in float32
 ROUGH_TOLERANCE = 0.05  # of keys in half precision, whose layers round differently at each position
 EXACT_POSITIONS = 512  # up to here; in float32 an angle is as exact as its position is small
 PROBE_LENGTH = 6
+NO_ROTATION = "its keys are not rotated by their position"
 
 
 @dataclass(frozen=True)
@@ -88,23 +89,35 @@ def state_groups(language_model: Any, positions: int) -> list[StateGroup]:
 
     Raises ValueError that names the family where keys do not move, and where there are none.
     """
-    family = getattr(language_model.config.get_text_config(), "model_type", type(language_model).__name__)
     try:
+        check_family(language_model)
         starts = [0, 17, max(positions - PROBE_LENGTH, 1)]
         read = _read_at(language_model, starts)
         tried = _rotations(language_model, read[0][0].keys.shape[-1])
         rotations = [_rotation_of(tried, list(layers), starts) for layers in zip(*read, strict=True)]
+        if all(rotation is None for rotation in rotations):
+            raise _Unfit(NO_ROTATION)
     except _Unfit as unfit:
-        raise ValueError(
-            f"reuse_states=True is not possible with a {family!r} backbone: {unfit}. Set reuse_states=False, or take "
-            "one with rotary positions, such as a Llama, Qwen, Mistral, Gemma or Phi."
-        ) from unfit
-    if all(rotation is None for rotation in rotations):
-        raise ValueError(
-            f"reuse_states=True is not possible with a {family!r} backbone: its keys do not say where they stand. Set "
-            "reuse_states=False, or take one with rotary positions, such as a Llama, Qwen, Mistral, Gemma or Phi."
-        )
+        raise _refusal(language_model, unfit) from unfit
     return _grouped(read[0], rotations)
+
+
+def check_family(language_model: Any) -> None:
+    """Raises ValueError for a backbone whose states can certainly not be used again; it may be without weights."""
+    try:
+        _check_kind(language_model.config.get_text_config())
+        if not any(name.endswith("inv_freq") for name, _ in language_model.named_buffers()):
+            raise _Unfit(NO_ROTATION)
+    except _Unfit as unfit:
+        raise _refusal(language_model, unfit) from unfit
+
+
+def _refusal(language_model: Any, why: Exception) -> ValueError:
+    family = getattr(language_model.config.get_text_config(), "model_type", type(language_model).__name__)
+    return ValueError(
+        f"reuse_states=True is not possible with a {family!r} backbone: {why}. Set reuse_states=False, or take one "
+        "with rotary positions, such as a Llama, Qwen, Mistral, Gemma or Phi."
+    )
 
 
 class _Unfit(Exception):
@@ -113,9 +126,7 @@ class _Unfit(Exception):
 
 def _read_at(language_model: Any, starts: list[int]) -> list[list[Any]]:
     """The cache's layers after the same few tokens at each of several positions; what they say has to be the same."""
-    config = language_model.config.get_text_config()
-    _check_kind(config)
-    size = config.vocab_size
+    size = language_model.config.get_text_config().vocab_size
     ids = torch.tensor([[(7 + 31 * place) % size for place in range(PROBE_LENGTH)]], device=language_model.device)
     found: list[list[Any]] = []
     said: list[torch.Tensor] = []

@@ -141,7 +141,8 @@ def proven_states(model: "SelfRetrievalLM") -> list[StateGroup] | None:
     language_model = model.language_model
     name = id(language_model), language_model.dtype, model.device, model.config.stream_positions
     if model._proven is None or model._proven[0] != name:
-        model._proven = name, state_groups(language_model, model.config.stream_positions)
+        with torch.autocast(model.device.type, enabled=False):  # as it would be proven when the model is built
+            model._proven = name, state_groups(language_model, model.config.stream_positions)
     return model._proven[1]
 
 
