@@ -62,6 +62,8 @@ class AttendedStates(Cache):
         rows: so many of the first rows take part in the next pass.
         starts: the first column of each row. positions: of each row that of the next token.
         end: the column of the next token, the same for all rows.
+        block: of the last columns the states with their gradient, by layer, a run of them for each pass; None where no
+            gradient is taken.
     """
 
     def __init__(self, groups: list[StateGroup], rows: int, lead: int, window: int, chunk: int):
@@ -76,6 +78,7 @@ class AttendedStates(Cache):
         self.end = lead
         self.starts = [lead] * rows
         self.positions = [0] * rows
+        self.block: list[list[States]] | None = None
 
     def _view(self) -> None:
         views: dict[int, AttendedLayer] = {}
@@ -108,6 +111,30 @@ class AttendedStates(Cache):
         for row in range(self.rows):
             self.positions[row] += count
 
+    def begin_block(self, takes_gradient: bool) -> None:
+        """What was read is constant from here on, and what will be read is so without `takes_gradient`."""
+        self.block = [[] for _ in self.layers] if takes_gradient else None
+
+    def past(self) -> list[list[States]]:
+        """Of each layer what the rows of the pass attend to: constants, in memory that is written to later, then the
+        runs of the block."""
+        assert self.block is not None
+        self.block = [[(keys[: self.rows], values[: self.rows]) for keys, values in runs] for runs in self.block]
+        end = self.end - sum(keys.shape[-2] for keys, _ in self.block[0])
+        constant = [[part[: self.rows, :, self.left : end] for part in layer.memory] for layer in self._layers]
+        return [[(keys, values), *runs] for (keys, values), runs in zip(constant, self.block, strict=True)]
+
+    def add(self, states: Sequence[States]) -> None:
+        """Of each layer the states with their gradient that a pass has added."""
+        assert self.block is not None
+        for runs, layer, added in zip(self.block, self._layers, states, strict=True):
+            runs.append(added)
+            layer.update(added[0].detach(), added[1].detach())
+
+    @property
+    def _layers(self) -> list[AttendedLayer]:
+        return self.layers  # type: ignore[return-value]
+
     def make_room(self, count: int, keep: Sequence[int], before: Sequence[int]) -> None:
         """Lets `count` more tokens of the rows of the pass in; of each the last `keep` columns stay, and `before` may
         come before them."""
@@ -129,9 +156,18 @@ class AttendedStates(Cache):
                 group.rotation.move_(moved.transpose(0, 1), shifts)
             keys[:, : self.rows, :, target] = moved
             values[:, : self.rows, :, target] = values[:, : self.rows, :, source].clone()
+            self._turn_block(group, shifts)
         self.starts[: self.rows] = [start + end - self.end for start in self.starts[: self.rows]]
         self.positions[: self.rows] = [0] * self.rows
         self.end = end
+
+    def _turn_block(self, group: StateGroup, shifts: Sequence[int]) -> None:
+        """Moves the keys of the block, too; a gradient goes through."""
+        if self.block is None or group.rotation is None:
+            return
+        for layer in group.layers:
+            runs = [(keys[: self.rows], values[: self.rows]) for keys, values in self.block[layer]]
+            self.block[layer] = [(group.rotation.move_(keys.clone(), shifts), values) for keys, values in runs]
 
     def align(self, ends: Sequence[int]) -> None:
         """All rows take part again: what each has up to its column of `ends` goes to one common end.

@@ -1,7 +1,7 @@
 """A pass over documents: each row block by block, with what each block retrieves; and the perplexity of many."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,12 +11,13 @@ from transformers.utils.logging import tqdm
 from .assembly_srlm import ModelInput, group_targets
 from .checks_srlm import check_bool, check_choice
 from .chunking_srlm import split_rows
+from .gradient_srlm import LossSum
 from .inputs_srlm import check_prompt_length, warn_of_padding
 from .output_srlm import LogitsBuffer, Row, SelfRetrievalOutput, pad_rows, retrieval_fields
 from .planning_srlm import Plan
 from .retrieval_srlm import arrange
 from .reuse_srlm import run_reusing, streamed_rows
-from .scoring_srlm import run_inputs, sum_dtype, token_losses
+from .scoring_srlm import run_inputs, token_losses
 from .selection_srlm import KeySelector
 
 if TYPE_CHECKING:
@@ -62,13 +63,14 @@ def _rows(
 
 
 def _score(plan: Plan, rows: list[Row], logits: LogitsBuffer | None, show_progress: bool) -> SelfRetrievalOutput:
-    device = rows[0].document.tokens.device
-    total, count = torch.zeros((), device=device, dtype=sum_dtype(device)), 0
+    takes = plan.settles and logits is None and plan.language_model.training and torch.is_grad_enabled()
+    total, count = LossSum(plan.language_model, rows[0].document.tokens.device, takes), 0
     bar = _progress_bar(plan, rows, show_progress)
-    for item, item_logits in _run(plan, rows):
+    for item, item_logits in _run(plan, rows, total.settle):
         losses = token_losses(item_logits, rows[item.row].document.labels[item.targets])
         rows[item.row].count_losses(item.targets, losses)
-        total, count = total + losses.sum(dtype=total.dtype), count + len(losses)
+        total.add(losses)
+        count += len(losses)
         bar.update(len(losses))
         if logits is not None:
             logits.add(item, item_logits, rows[item.row].shift)
@@ -76,7 +78,7 @@ def _score(plan: Plan, rows: list[Row], logits: LogitsBuffer | None, show_progre
     if not count:
         raise ValueError("the only label stands on a row's first token, which nothing predicts; label a later one.")
     return SelfRetrievalOutput(
-        loss=(total / count).float(),
+        loss=(total.total() / count).float(),
         logits=None if logits is None else logits.build(),
         target_losses=pad_rows([row.loss_sums / row.token_counts for row in rows], float("nan")),
         num_scored_tokens=count,
@@ -90,9 +92,11 @@ def _all_logits(plan: Plan, rows: list[Row], logits: LogitsBuffer) -> SelfRetrie
     return SelfRetrievalOutput(logits=logits.build(), **retrieval_fields(rows))
 
 
-def _run(plan: Plan, rows: list[Row]) -> Iterator[tuple[ModelInput, torch.Tensor]]:
+def _run(
+    plan: Plan, rows: list[Row], settle: Callable[[], None] | None = None
+) -> Iterator[tuple[ModelInput, torch.Tensor]]:
     if plan.config.reuse_states:
-        return run_reusing(plan, rows)  # type: ignore[arg-type]
+        return run_reusing(plan, rows, settle=settle)  # type: ignore[arg-type]
     return run_inputs(plan.language_model, _inputs(plan, rows), plan.config.chunk_batch_size)
 
 

@@ -42,11 +42,15 @@ class SelfRetrievalLM(TwoTokenizers, GenerationMixin):
     Attributes:
         embedding_cache: None, or an [`EmbeddingCache`] that keeps chunk embeddings from one training step to the
             next; evaluation does not look at it.
+        settles_blocks: with `reuse_states`, `forward` takes the gradient of a block's losses before it reads the next
+            block, and `loss.backward()` hands it on. False keeps the graphs of all blocks instead, for weights that
+            are in pieces (FSDP, ZeRO 3) and losses that are scaled up (fp16).
     """
 
     config: SelfRetrievalConfig
     config_class = SelfRetrievalConfig
     base_model_prefix = "language_model"
+    settles_blocks: bool = True
     _proven: Any = None  # of `reuse_states`: how keys move; and what the last text left
     _kept_states: Any = None
     _tied_weights_keys = {}  # noqa: RUF012  (none here; as a dict it sends peft to those of the backbone)

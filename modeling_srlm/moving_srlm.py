@@ -21,6 +21,7 @@ TOLERANCE = 1e-4  # of a key, relative to the largest one, in float32
 ROUGH_TOLERANCE = 0.05  # of keys in half precision, whose layers round differently at each position
 EXACT_POSITIONS = 512  # up to here; in float32 an angle is as exact as its position is small
 PROBE_LENGTH = 6
+NO_ROTATION = "its keys are not rotated by their position"
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,10 @@ class Rotation:
     interleaved: bool
 
     def move_(self, keys: torch.Tensor, shifts: Sequence[int]) -> torch.Tensor:
-        """Moves keys (m, ..., head size), those of each index by its own number of positions, in place."""
+        """Moves keys (m, ..., head size), those of each index by its own number of positions, in place.
+
+        Of keys with a gradient a clone is moved: it goes through.
+        """
         angles = torch.tensor(list(shifts), dtype=torch.float64)[:, None] * self.frequencies
         shape = len(shifts), *[1] * (keys.ndim - 2), -1
         exact = torch.promote_types(keys.dtype, torch.float32)
@@ -49,16 +53,6 @@ class Rotation:
         first.copy_(moved)
         second.copy_(other)
         return keys
-
-    def moved(self, keys: torch.Tensor, shift: int) -> torch.Tensor:
-        """Keys (..., head size) that are `shift` positions further on; a gradient goes through."""
-        angles = self.frequencies * shift
-        cos, sin = (part.to(keys.device, torch.float32) for part in (angles.cos(), angles.sin()))
-        first, second = (part.float() for part in self._pairs(keys))
-        pair = [first * cos - second * sin, second * cos + first * sin]
-        turned = torch.stack(pair, dim=-1).flatten(-2) if self.interleaved else torch.cat(pair, dim=-1)
-        end = self.start + turned.shape[-1]
-        return torch.cat([keys[..., : self.start], turned.to(keys.dtype), keys[..., end:]], dim=-1)
 
     def _pairs(self, keys: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The two views of the rotated channels whose members at one index are a pair."""
@@ -95,23 +89,35 @@ def state_groups(language_model: Any, positions: int) -> list[StateGroup]:
 
     Raises ValueError that names the family where keys do not move, and where there are none.
     """
-    family = getattr(language_model.config.get_text_config(), "model_type", type(language_model).__name__)
     try:
+        check_family(language_model)
         starts = [0, 17, max(positions - PROBE_LENGTH, 1)]
         read = _read_at(language_model, starts)
         tried = _rotations(language_model, read[0][0].keys.shape[-1])
         rotations = [_rotation_of(tried, list(layers), starts) for layers in zip(*read, strict=True)]
+        if all(rotation is None for rotation in rotations):
+            raise _Unfit(NO_ROTATION)
     except _Unfit as unfit:
-        raise ValueError(
-            f"reuse_states=True is not possible with a {family!r} backbone: {unfit}. Set reuse_states=False, or take "
-            "one with rotary positions, such as a Llama, Qwen, Mistral, Gemma or Phi."
-        ) from unfit
-    if all(rotation is None for rotation in rotations):
-        raise ValueError(
-            f"reuse_states=True is not possible with a {family!r} backbone: its keys do not say where they stand. Set "
-            "reuse_states=False, or take one with rotary positions, such as a Llama, Qwen, Mistral, Gemma or Phi."
-        )
+        raise _refusal(language_model, unfit) from unfit
     return _grouped(read[0], rotations)
+
+
+def check_family(language_model: Any) -> None:
+    """Raises ValueError for a backbone whose states can certainly not be used again; it may be without weights."""
+    try:
+        _check_kind(language_model.config.get_text_config())
+        if not any(name.endswith("inv_freq") for name, _ in language_model.named_buffers()):
+            raise _Unfit(NO_ROTATION)
+    except _Unfit as unfit:
+        raise _refusal(language_model, unfit) from unfit
+
+
+def _refusal(language_model: Any, why: Exception) -> ValueError:
+    family = getattr(language_model.config.get_text_config(), "model_type", type(language_model).__name__)
+    return ValueError(
+        f"reuse_states=True is not possible with a {family!r} backbone: {why}. Set reuse_states=False, or take one "
+        "with rotary positions, such as a Llama, Qwen, Mistral, Gemma or Phi."
+    )
 
 
 class _Unfit(Exception):
@@ -120,9 +126,7 @@ class _Unfit(Exception):
 
 def _read_at(language_model: Any, starts: list[int]) -> list[list[Any]]:
     """The cache's layers after the same few tokens at each of several positions; what they say has to be the same."""
-    config = language_model.config.get_text_config()
-    _check_kind(config)
-    size = config.vocab_size
+    size = language_model.config.get_text_config().vocab_size
     ids = torch.tensor([[(7 + 31 * place) % size for place in range(PROBE_LENGTH)]], device=language_model.device)
     found: list[list[Any]] = []
     said: list[torch.Tensor] = []

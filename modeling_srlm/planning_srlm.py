@@ -35,6 +35,7 @@ class Plan:
         encode: embeds chunks for the methods that compare embeddings; None for the others.
         one_role: whether a chunk's embedding is the same as query and as key.
         states: with `reuse_states`, the layers' keys and values, and how keys are moved.
+        settles: whether training takes the gradient of a block before the next one begins; see `SelfRetrievalLM`.
     """
 
     config: SelfRetrievalConfig
@@ -43,13 +44,15 @@ class Plan:
     encode: Encode | None = None
     one_role: bool = True
     states: list[StateGroup] | None = None
+    settles: bool = True
 
     @classmethod
     def of(cls, model: "SelfRetrievalLM") -> "Plan":
         """The plan of a model as it stands; ValueError where settings or components do not fit each other."""
         check_components(model)
         layout = _input_layout(model, replaces(model.config))
-        return cls(model.config, model.language_model, layout, *chunk_encoder(model), states=proven_states(model))
+        parts = model.config, model.language_model, layout, *chunk_encoder(model)
+        return cls(*parts, states=proven_states(model), settles=model.settles_blocks)
 
     @classmethod
     def of_candidates(cls, model: "SelfRetrievalLM") -> "Plan":
@@ -138,7 +141,8 @@ def proven_states(model: "SelfRetrievalLM") -> list[StateGroup] | None:
     language_model = model.language_model
     name = id(language_model), language_model.dtype, model.device, model.config.stream_positions
     if model._proven is None or model._proven[0] != name:
-        model._proven = name, state_groups(language_model, model.config.stream_positions)
+        with torch.autocast(model.device.type, enabled=False):  # as it would be proven when the model is built
+            model._proven = name, state_groups(language_model, model.config.stream_positions)
     return model._proven[1]
 
 

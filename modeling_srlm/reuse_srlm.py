@@ -62,17 +62,19 @@ Watch = Callable[[Stream, int], None]
 
 
 def run_reusing(
-    plan: Plan, rows: list[StreamedRow], watch: Watch | None = None
+    plan: Plan, rows: list[StreamedRow], watch: Watch | None = None, settle: Callable[[], None] | None = None
 ) -> Iterator[tuple[ModelInput, torch.Tensor]]:
     """Each row's scored tokens with their logits (m, V), chunk by chunk; rows of similar length share passes.
 
-    `watch(stream, chunk)` is called before a chunk is read, when all is there that it attends to.
+    Where a gradient can be taken it goes through the block that the tokens lie in.
+
+    Args:
+        watch: called with (stream, chunk) before a chunk is read, when all is there that it attends to.
+        settle: called before a block begins: nothing that comes has a gradient by what was yielded before.
     """
-    if plan.language_model.training and torch.is_grad_enabled():
-        raise ValueError("reuse_states=True cannot train yet: set model.config.reuse_states to False, or call eval().")
     order = sorted((row for row in rows if row.passes), key=lambda row: -row.passes)
     for start in range(0, len(order), plan.config.chunk_batch_size):
-        yield from _run_together(plan, order[start : start + plan.config.chunk_batch_size], watch)
+        yield from _run_together(plan, order[start : start + plan.config.chunk_batch_size], watch, settle)
 
 
 def streamed_rows(
@@ -91,14 +93,19 @@ def streamed_rows(
 
 
 def _run_together(
-    plan: Plan, rows: list[StreamedRow], watch: Watch | None
+    plan: Plan, rows: list[StreamedRow], watch: Watch | None, settle: Callable[[], None] | None
 ) -> Iterator[tuple[ModelInput, torch.Tensor]]:
     """Rows, the longest first, of which each leaves the batch where it ends."""
     keeps = watch is not None or plan.config.retrieval_method != "no"
     stream = Stream(plan, [row.document.tokens for row in rows], keeps)
     selectors = [_selector(plan, row) for row in rows]
     size, states = plan.config.chunk_size, isinstance(selectors[0], StateSelector)
+    block = plan.target_size // size
     for chunk in range(rows[0].passes):
+        if chunk % block == 0:
+            if settle is not None:
+                settle()
+            stream.attended.begin_block(_takes_gradient(plan, rows, chunk, chunk + block))
         active = [row for row in rows if row.passes > chunk]
         stream.attended.rows, places = len(active), range(len(active))
         stream.begin(places, [_select(plan, *pair, chunk) for pair in zip(active, selectors, strict=False)])
@@ -112,11 +119,11 @@ def _run_together(
         targets = [row.predicted(chunk) for row in active]
         columns = [target - chunk * size - 1 + before for target in targets]
         kept = torch.unique(torch.cat(columns))
-        with torch.no_grad():
-            logits, hidden = stream.read(ids, kept if len(kept) else 1, states)
-            if asking:  # by states that had to be read first
-                _ask(plan, stream, asking, active, selectors, hidden)
-                logits, hidden = stream.read(ids, kept if len(kept) else 1, states)
+        if asking:  # by states that have to be read first
+            with torch.no_grad():
+                _, hidden = stream.read(ids, 1, states)
+            _ask(plan, stream, asking, active, selectors, hidden)
+        logits, hidden = stream.read(ids, kept if len(kept) else 1, states)
         for place, (row, scored, column) in enumerate(zip(active, targets, columns, strict=True)):
             if hidden is not None:
                 selectors[place].learn(hidden[place, before:])  # type: ignore[attr-defined]
@@ -124,6 +131,13 @@ def _run_together(
                 own = logits[place] if len(column) == len(kept) else logits[place, torch.searchsorted(kept, column)]
                 yield ModelInput(row.number, ids[place], column, scored), own
         stream.end(places)
+
+
+def _takes_gradient(plan: Plan, rows: list[StreamedRow], start: int, end: int) -> bool:
+    """Whether the chunks start..end-1 predict a scored token of a row, and a gradient is wanted."""
+    if not torch.is_grad_enabled() or not any(weight.requires_grad for weight in plan.language_model.parameters()):
+        return False
+    return any(row.bounds[min(end, row.passes)] > row.bounds[min(start, row.passes)] for row in rows)
 
 
 def _selector(plan: Plan, row: StreamedRow) -> KeySelector:

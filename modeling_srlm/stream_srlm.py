@@ -13,6 +13,7 @@ import torch
 from transformers import DynamicCache
 
 from .attended_srlm import AttendedStates, Part, part_length
+from .gradient_srlm import run_pass, without_checkpointing
 from .limits_srlm import chunk_limit
 from .moving_srlm import StateGroup
 from .placement_srlm import to_inputs
@@ -76,7 +77,7 @@ class Stream:
 
     def read(self, ids: torch.Tensor, keep: torch.Tensor | int, states: bool = False) -> tuple[torch.Tensor, Any]:
         """(logits, last hidden states or None) of the next tokens `ids` (rows, n) of the first rows; logits where
-        `keep` says (as `logits_to_keep` has it, never 0)."""
+        `keep` says (as `logits_to_keep` has it, never 0). With a gradient where the block takes one."""
         assert len(ids) == self.attended.rows
         logits, hidden = read_behind(self.plan, self.attended, ids, keep, states)
         count = ids.shape[1]
@@ -228,11 +229,15 @@ def read_behind(
     places = attended.position_ids(count).to(ids.device)
     inputs = to_inputs(model, ids, places, None if mask is None else mask.to(ids.device))
     names = ("input_ids", "position_ids", "attention_mask")
-    output = model(
-        **dict(zip(names, inputs, strict=True)), past_key_values=attended, use_cache=True, logits_to_keep=keep,
-        output_hidden_states=states,
-    )  # fmt: skip
-    return output.logits.to(ids.device), output.hidden_states[-1] if states else None
+    arguments = {**dict(zip(names, inputs, strict=True)), "logits_to_keep": keep}
+    if attended.block is not None and torch.is_grad_enabled():
+        logits, hidden, added = run_pass(model, arguments, attended.past(), states)
+        attended.add(added)
+    else:
+        with torch.no_grad(), without_checkpointing(model):
+            output = model(**arguments, past_key_values=attended, use_cache=True, output_hidden_states=states)
+        logits, hidden = output.logits, output.hidden_states[-1] if states else None
+    return logits.to(ids.device), hidden
 
 
 def new_store(plan: Plan, groups: list[StateGroup]) -> StateStore:

@@ -55,11 +55,13 @@ def build(family: str = "llama", **settings: object) -> SelfRetrievalLM:
     return SelfRetrievalLM.from_components(backbone(family), **given)  # type: ignore[arg-type]
 
 
-@torch.no_grad()
-def slow_logits(model: SelfRetrievalLM, ids: torch.Tensor, retrieve: Callable[[int, int], list[int]]) -> torch.Tensor:
+def slow_logits(
+    model: SelfRetrievalLM, ids: torch.Tensor, retrieve: Callable[[int, int], list[int]], block: int = 1
+) -> torch.Tensor:
     """(length, V) logits of a text (length,), chunk by chunk, with a new cache for each of them.
 
     `retrieve(target, keys)`: the keys of a target chunk among the first so many chunks, in the order of their values.
+    `block`: chunks whose states carry a gradient for each other; those of former blocks are constant.
     Keys are kept as they came, with their chunk's position; what a chunk attends to is put together anew.
     """
     config, backbone = model.config, model.language_model
@@ -69,6 +71,8 @@ def slow_logits(model: SelfRetrievalLM, ids: torch.Tensor, retrieve: Callable[[i
     logits = []
     for start in range(0, len(ids), size):
         chunk = start // size
+        if chunk % block == 0:
+            kept = [(place, [(keys.detach(), values.detach()) for keys, values in states]) for place, states in kept]
         first = max(start - window, 0)
         keys = retrieve(chunk, max(chunk - window // size - 1, 0)) if first else []
         values = dict.fromkeys(number for key in keys for number in (key, key + 1))

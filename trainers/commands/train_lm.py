@@ -8,7 +8,7 @@ from modeling_srlm.configuration_srlm import INTEGRATE_METHODS, ORDER_METHODS, R
 from ..srlm.arguments import SelfRetrievalTrainingArguments
 from ..srlm.trainer import SelfRetrievalTrainer
 from .lora import LoraArguments
-from .parsing import RetrieverArguments, given, parse_arguments
+from .parsing import KeptStatesArguments, RetrieverArguments, given, parse_arguments
 from .training import DataArguments, RunArguments, run_training
 
 
@@ -35,6 +35,7 @@ class TrainLmModelArguments:
 ARGUMENTS = (
     TrainLmModelArguments,
     RetrieverArguments,
+    KeptStatesArguments,
     DataArguments,
     LoraArguments,
     SelfRetrievalTrainingArguments,
@@ -45,6 +46,9 @@ EXAMPLES = r"""
 lookback train-lm --model folder --retrieval_method bm25 --train_data books --output_dir runs/srlm
 # with a retriever of your own
 lookback train-lm --model folder --retriever runs/finetune --train_data books --output_dir runs/srlm
+# at the price of one pass, on every token of long documents
+lookback train-lm --model folder --reuse_states --document_length 16384 --target_size 16320 --train_data books \
+    --output_dir runs/srlm
 # settings from a file; what stands here wins
 lookback train-lm --config train_lm.yaml --learning_rate 1e-5
 """
@@ -52,6 +56,6 @@ lookback train-lm --config train_lm.yaml --learning_rate 1e-5
 
 def main(argv: list[str]) -> None:
     """Runs the command with the arguments `argv` (without the program's and the command's names)."""
-    model, loading, data, lora, args, run = parse_arguments(argv, ARGUMENTS, "train-lm", __doc__)
-    model_kwargs = {**given(model, "model"), **given(loading)}
+    model, loading, states, data, lora, args, run = parse_arguments(argv, ARGUMENTS, "train-lm", __doc__)
+    model_kwargs = {**given(model, "model"), **given(loading), **states.settings()}
     run_training(SelfRetrievalTrainer, model.model, model_kwargs, data, lora, args, "documents", run.dry_run)

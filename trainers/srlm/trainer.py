@@ -13,10 +13,10 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
-from transformers.trainer_utils import TrainOutput
 
 from modeling_srlm import SelfRetrievalLM, SelfRetrievalOutput
 from modeling_srlm.encoding_srlm import EmbeddingCache
+from modeling_srlm.moving_srlm import check_family
 
 from ..base.options import check_settings
 from ..base.trainer import FamilyTrainer
@@ -38,7 +38,8 @@ class SelfRetrievalTrainer(FamilyTrainer):
     chunk embeddings for so many steps (with "self" those of slightly older weights). Data are documents (text
     files, a folder of them, rows with `text`) or chat rows (`history`, `query`, `answers`). Logged beside `loss`, and
     with `eval_` before it: perplexity, exp of the mean loss over all scored tokens of the logging window or of the
-    evaluation data.
+    evaluation data. With `reuse_states` a document streams through the model, and a gradient goes through the keys and
+    values of its own block (`target_size` of the configuration; by default half of the window).
 
     Example::
 
@@ -55,15 +56,19 @@ class SelfRetrievalTrainer(FamilyTrainer):
         super().__init__(*args, **kwargs)
         if self.args.index_refresh_steps is not None:
             self.add_callback(IndexRefreshCallback(self.model, self.args.index_refresh_steps))
+        self.model.settles_blocks = not (self.is_fsdp_enabled or self.is_deepspeed_enabled or self.args.fp16)
 
-    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
-        """As in transformers. Raises ValueError for a model with `reuse_states`: that mode has no gradient yet."""
-        if self.model.config.reuse_states:
+    def check_sizes(self) -> None:
+        """ValueError with `reuse_states` for a backbone that cannot do it, and an index that there is not."""
+        config = self.model.config
+        if not config.reuse_states:
+            return
+        check_family(self.model.language_model)
+        if self.args.index_refresh_steps is not None and config.retrieval_method == "self":
             raise ValueError(
-                "reuse_states=True cannot train yet: set model.config.reuse_states to False for the training, and to "
-                "True again after it."
+                f"index_refresh_steps={self.args.index_refresh_steps} does nothing with reuse_states=True and "
+                "retrieval_method='self', whose embeddings are the states at hand: leave it out."
             )
-        return super().train(*args, **kwargs)
 
     def build_model(
         self, backbone: ModelSource, tokenizer: PreTrainedTokenizerBase | None, kwargs: dict[str, Any], kind: str

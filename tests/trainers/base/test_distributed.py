@@ -35,12 +35,14 @@ def train(kind: str, folder: Path, batch_size: int) -> dict[str, torch.Tensor]:
         weighting = "fixed" if kind == "llara" else "uncertainty"
         model = LlaraForPreTraining.from_backbone(tiny_backbone("llama"), tiny_tokenizer(), loss_weighting=weighting)
         trainer = LlaraTrainer(model, args, PASSAGES)
-    elif kind in ("documents", "chats"):
+    elif kind in ("documents", "chats", "kept_states"):
         args = arguments(SelfRetrievalTrainingArguments, folder, document_length=96, target_size=16, **settings)
         model = SelfRetrievalLM.from_components(
-            tiny_backbone(), tiny_tokenizer(), retrieval_method="bm25", context_window_size=32, chunk_size=8
-        )
-        trainer = SelfRetrievalTrainer(model, args, DOCUMENTS if kind == "documents" else CHATS)
+            tiny_backbone(), tiny_tokenizer(), retrieval_method="bm25", context_window_size=32, chunk_size=8,
+            reuse_states=kind == "kept_states",
+        )  # fmt: skip
+        # With kept states a row of DOCUMENTS has two blocks that are scored, or one.
+        trainer = SelfRetrievalTrainer(model, args, CHATS if kind == "chats" else DOCUMENTS)
     else:
         settings |= {"train_group_size": 3, "in_batch_negatives": kind != "own_group"}
         if kind == "sub_batches":
@@ -55,7 +57,7 @@ def train(kind: str, folder: Path, batch_size: int) -> dict[str, torch.Tensor]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "kind", ["in_batch", "own_group", "sub_batches", "llara", "llara_learned", "documents", "chats"]
+    "kind", ["in_batch", "own_group", "sub_batches", "llara", "llara_learned", "documents", "chats", "kept_states"]
 )
 def test_two_processes_end_in_the_weights_of_one(tmp_path, kind):
     # Micro-batches of 2 on two processes are micro-batches of 4 on one: the same rows, for two steps of 8.
