@@ -3,11 +3,12 @@
 import os
 from typing import TYPE_CHECKING, Any
 
-from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 from transformers.utils import logging
 
 from .backbones_biencoder import load_backbone_weights, tokenizer_place
+from .halves_biencoder import refuse_halves
 from .loading_biencoder import split_keywords, tokenizer_keywords
 from .published_biencoder import check_tokens, published_parts
 from .sentence_modules_biencoder import SentenceTransformerParts
@@ -16,10 +17,12 @@ from .sentence_transformers_biencoder import (
     is_sentence_transformer,
     longest_input,
     lower_cased,
+    say_two_tokenizers,
     states_of_dense,
     unwrapped,
     within,
 )
+from .vocabulary_biencoder import compare_given, load_tokenizer
 
 if TYPE_CHECKING:
     from .modeling_biencoder import BiEncoderModel
@@ -65,6 +68,9 @@ def from_backbone(
     elif parts is not None:
         dense = dense_weights(backbone, parts, loading)
         loading = within(loading, parts.folder)
+    if isinstance(backbone, str | os.PathLike):  # before weights are read
+        refuse_halves(backbone, loading)
+        tokenizer = _words_of(backbone, tokenizer, parts, loading)
     base = load_backbone(backbone, loading)
     source = backbone if isinstance(backbone, str | os.PathLike) else base.config.name_or_path
     if parts is None and not fields:
@@ -78,12 +84,32 @@ def from_backbone(
     return model
 
 
+def _words_of(source: Any, tokenizer: Any, parts: SentenceTransformerParts | None, loading: dict[str, Any]) -> Any:
+    """The tokenizer for a backbone to load: the one given, or a sentence-transformers model's, which has one always.
+
+    None of a plain backbone: ids alone may be asked of that.
+    """
+    if tokenizer is not None:
+        tokenizer = _loaded(tokenizer, loading)
+        compare_given(tokenizer, *tokenizer_place(source, loading))
+        return tokenizer
+    if parts is None:
+        return None
+    tokenizer = load_tokenizer(*tokenizer_place(source, loading))
+    say_two_tokenizers(tokenizer, source, parts, loading)
+    return tokenizer
+
+
+def _loaded(tokenizer: Any, loading: dict[str, Any]) -> Any:
+    if not isinstance(tokenizer, str | os.PathLike):
+        return tokenizer
+    trust = tokenizer_keywords(loading)["trust_remote_code"]  # the rest says where the backbone is
+    return load_tokenizer(tokenizer, {"trust_remote_code": trust})
+
+
 def _take_tokenizer(model: "BiEncoderModel", tokenizer: Any, source: Any, loading: dict[str, Any]) -> None:
-    if isinstance(tokenizer, str | os.PathLike):
-        trust = tokenizer_keywords(loading)["trust_remote_code"]  # the rest says where the backbone is
-        model.tokenizer = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=trust)
-    elif tokenizer is not None:
-        model.tokenizer = tokenizer
+    if tokenizer is not None:
+        model.tokenizer = _loaded(tokenizer, loading)
     elif source:
         model._remember_source(*tokenizer_place(source, loading))
 

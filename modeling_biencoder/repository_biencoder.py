@@ -5,15 +5,15 @@ import os
 from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 from safetensors import SafetensorError
-from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from .halves_biencoder import damage, refuse_halves
 from .loading_biencoder import (
     commit_of,
-    damaged_files,
     hub_keywords,
     not_shared,
     refuse_adapter_alone,
@@ -23,7 +23,8 @@ from .loading_biencoder import (
     tokenizer_keywords,
 )
 from .placement_biencoder import PlacedModel
-from .saving_biencoder import finish_save, is_full_disk, name_folders_whole, saved_whole
+from .saving_biencoder import finish_save, name_folders_whole, saved_whole
+from .vocabulary_biencoder import check_fit, load_tokenizer
 
 # What is sent without Lookback: files of the model, and no pickle that a training left beside them.
 _SENT = (".safetensors", ".json", ".py", ".jinja", ".txt", ".model", ".md")
@@ -43,10 +44,13 @@ class CompleteRepository(PlacedModel):
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The tokenizer, loaded when first needed from where the model came from; ValueError if there is none."""
+        """The tokenizer, loaded when first needed from where the model came from.
+
+        Raises ValueError if there is none, and for one with ids beyond the embeddings; so does setting it.
+        """
         if self._tokenizer is None:
-            self._tokenizer = self._load_tokenizer()
-        return self._tokenizer
+            self.tokenizer = self._load_tokenizer()
+        return cast(PreTrainedTokenizerBase, self._tokenizer)
 
     @tokenizer.setter
     def tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -55,6 +59,7 @@ class CompleteRepository(PlacedModel):
                 f"tokenizer must be a transformers tokenizer, not {type(tokenizer).__name__}: "
                 "AutoTokenizer.from_pretrained(...) gives one."
             )
+        check_fit(tokenizer, self.get_input_embeddings())
         self._tokenizer = tokenizer
 
     def _load_tokenizer(self) -> PreTrainedTokenizerBase:
@@ -78,25 +83,23 @@ class CompleteRepository(PlacedModel):
     ) -> Any:
         """As in transformers, but from safetensors alone; the tokenizer comes later from the same repo and revision.
 
-        Raises OSError with the file's name where weights are truncated or not what their checksum says.
+        Raises OSError with the file's name where one is missing, and where weights are truncated or not what their
+        checksum says.
         """
         refuse_pickles(kwargs)
         source = pretrained_model_name_or_path
         if source is not None and os.path.isdir(source):
             finish_save(Path(source))
             refuse_foreign_shards(source, kwargs)
+            refuse_halves(source, kwargs)
         keywords = hub_keywords(kwargs)  # transformers takes them out
         try:
             loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         except (SafetensorError, OSError, RuntimeError) as error:
-            damaged = [] if source is None else damaged_files(source, keywords)
-            if not damaged:
-                refuse_adapter_alone(source, keywords, error)
-                raise
-            raise OSError(
-                f"{str(source)!r} cannot be loaded, as {', '.join(damaged)} is truncated, or not what its checksum "
-                "says: fetch it again with force_download=True, or save the model again."
-            ) from error
+            if source is not None and (damaged := damage(source, keywords)) is not None:
+                raise damaged from error
+            refuse_adapter_alone(source, keywords, error)
+            raise
         model = loaded[0] if isinstance(loaded, tuple) else loaded  # a tuple with output_loading_info=True
         if pretrained_model_name_or_path is not None:  # None: the weights were given as a state_dict
             model._remember_source(pretrained_model_name_or_path, kwargs)
@@ -193,18 +196,6 @@ class CompleteRepository(PlacedModel):
         with TemporaryDirectory() as folder:
             self.save_pretrained(folder, repo_id=repo_id, max_shard_size=max_shard_size)
             return _upload(Path(folder), repo_id, commit_message, create_pr, private, revision, token)
-
-
-def load_tokenizer(source: str, keywords: dict[str, Any], folder: str = "") -> PreTrainedTokenizerBase:
-    """The tokenizer in a folder of a repo, found by what found the repo; ValueError if there is none."""
-    subfolder = "/".join(part for part in (keywords.get("subfolder"), folder) if part)
-    try:
-        return AutoTokenizer.from_pretrained(source, **{**keywords, "subfolder": subfolder})
-    except (OSError, ValueError, KeyError) as error:
-        if is_full_disk(error):  # while it was fetched
-            raise
-        where = f"{source!r}, folder {subfolder!r}" if subfolder else repr(source)
-        raise ValueError(f"no tokenizer could be loaded from {where}: set model.tokenizer.") from error
 
 
 def _record_commits(config: PreTrainedConfig) -> None:

@@ -13,9 +13,11 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import nn
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME, logging
 
-from .loading_biencoder import find_file, read_json
+from .loading_biencoder import find_file, read_json, tokenizer_keywords
 from .sentence_modules_biencoder import LAST, SentenceTransformerParts, describe
+from .vocabulary_biencoder import contradiction, load_tokenizer
 
 MODULES, SETTINGS = "modules.json", "config_sentence_transformers.json"
 OUR_MODULE = "sentence_encoder_biencoder.SentenceEncoder"  # of a bi-encoder's own repo, which needs no reading
@@ -34,6 +36,8 @@ _TRANSFORMER = tuple(
     f"sentence_{name}_config.json"
     for name in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 )
+
+logger = logging.get_logger(__name__)
 
 
 def read_sentence_transformer(source: str | os.PathLike, keywords: dict[str, Any]) -> SentenceTransformerParts | None:
@@ -58,6 +62,8 @@ def read_sentence_transformer(source: str | os.PathLike, keywords: dict[str, Any
         return None
     kinds, paths = _kinds_and_paths(source, modules)
     behind = list(zip(kinds, paths, strict=True))[1:]
+    if paths[0] and read(f"{paths[0]}/{ADAPTER_CONFIG_NAME}") is None:
+        _needed(read, f"{paths[0]}/{CONFIG_NAME}", source)
     configs = [_needed(read, f"{path}/config.json", source) for kind, path in behind if kind != LAST]
     prefix = f"{paths[0]}/" if paths[0] else ""
     transformer: dict[str, Any] = next((found for name in _TRANSFORMER if (found := read(prefix + name))), {})
@@ -106,6 +112,26 @@ def longest_input(parts: SentenceTransformerParts, tokenizer: Any, positions: in
     """Where texts are cut: where the parts say, else the tokenizer; no later than at the backbone's last position."""
     longest = tokenizer.model_max_length if parts.max_length is None else parts.max_length
     return longest if positions is None else min(longest, positions)
+
+
+def say_two_tokenizers(
+    tokenizer: PreTrainedTokenizerBase, source: str | os.PathLike, parts: SentenceTransformerParts, loading: dict
+) -> None:
+    """Say once where another tokenizer lies beside that of the backbone's folder, which is the one that is read.
+
+    Args:
+        tokenizer: that of the folder. loading: keywords for the folder, as `within` gives them.
+    """
+    root = {**loading, "subfolder": (loading.get("subfolder") or "").removesuffix(parts.folder).rstrip("/")}
+    if not parts.folder or find_file(source, "tokenizer.json", root) is None:
+        return
+    ids, others = tokenizer.get_vocab(), load_tokenizer(source, tokenizer_keywords(root), compare=False).get_vocab()
+    if (token := contradiction(ids, others)) is not None:
+        logger.warning_once(
+            f"{str(source)!r} has two tokenizers that differ: {token!r} is {ids[token]} in {parts.folder!r}, which is "
+            f"read, as sentence-transformers does, and {others[token]} beside it. Remove the one that is not the "
+            "model's."
+        )
 
 
 def lower_cased(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:

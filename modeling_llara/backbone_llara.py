@@ -8,7 +8,6 @@ import torch
 from torch import nn
 from transformers import (
     AutoModelForCausalLM,
-    AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -28,6 +27,8 @@ from .masking_llara import (
 from .placement_llara import check_at_hand, input_device, is_dispatched
 from .prompts_llara import add_prompts
 from .saving_llara import saved_whole
+from .vocabulary_llara import check_fit, compare_given
+from .vocabulary_llara import load_tokenizer as read_tokenizer
 
 
 def adopt_backbone(
@@ -41,6 +42,8 @@ def adopt_backbone(
     settings = LlaraConfig(**given)  # wrong values raise before anything is loaded
     words = None if own_prompts and tokenizer is None else load_tokenizer(tokenizer, source, loading)
     decoder = load_backbone(source, **loading)
+    if words is not None:
+        check_fit(words, decoder.get_input_embeddings())
     if words is not None and not own_prompts:
         num_known = len(words)
         words, prompts = add_prompts(words, settings.num_summary_tokens, settings.num_predict_tokens)
@@ -85,6 +88,8 @@ def load_tokenizer(
 ) -> PreTrainedTokenizerBase:
     """The tokenizer given, or the one of a repo id or path; by default the backbone's own."""
     if isinstance(tokenizer, PreTrainedTokenizerBase):
+        if isinstance(backbone, str):
+            compare_given(tokenizer, *tokenizer_place(backbone, loading))
         return tokenizer
     source: Any = backbone if tokenizer is None else tokenizer
     if isinstance(source, PreTrainedModel):
@@ -96,7 +101,7 @@ def load_tokenizer(
         source, keywords = tokenizer_place(source, loading)
     else:  # the rest says where the backbone is
         keywords = {"trust_remote_code": tokenizer_keywords(loading)["trust_remote_code"]}
-    return AutoTokenizer.from_pretrained(source, **keywords)
+    return read_tokenizer(source, keywords)
 
 
 @torch.no_grad()

@@ -27,9 +27,10 @@ from .checks_llara import check_keywords, check_layers, shown
 HUB_KEYWORDS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
 # All that the from_pretrained of a model takes; what else is given to build one must be a field of its configuration.
 LOADING_KEYWORDS = (
-    *HUB_KEYWORDS, "attn_implementation", "base", "code_revision", "device_map", "dtype", "experts_implementation",
-    "gguf_file", "key_mapping", "low_cpu_mem_usage", "max_memory", "offload_buffers", "offload_folder",
-    "quantization_config", "torch_dtype", "tp_plan", "trust_remote_code", "use_safetensors", "variant",
+    *HUB_KEYWORDS, "attn_implementation", "base", "base_revision", "code_revision", "device_map", "dtype",
+    "experts_implementation", "gguf_file", "key_mapping", "low_cpu_mem_usage", "max_memory", "offload_buffers",
+    "offload_folder", "quantization_config", "torch_dtype", "tp_plan", "trust_remote_code", "use_safetensors",
+    "variant",
 )  # fmt: skip
 # What transformers itself puts into a configuration, or takes out of its keywords, beside a family's own fields.
 CONFIG_KEYWORDS = (
@@ -160,20 +161,24 @@ def refuse_adapter_alone(source: str | os.PathLike | None, keywords: dict[str, A
     except (OSError, ValueError):  # no such repo: the first error says so
         return
     if alone:
+        base = _named_base(str(source), keywords)
         raise OSError(
-            f"{str(source)!r} holds an adapter alone, without the weights of its base: load the base and then "
-            "base.load_adapter, as its card (README.md) shows, or load_adapted of Lookback (to train it further with "
-            "is_trainable=True, or as --adapter of a command, whose --model is the base)."
+            f"{str(source)!r} holds an adapter alone, without the weights of its base{base}: "
+            "load the base and then base.load_adapter, as its card (README.md) shows, or load_adapted of Lookback (to "
+            "train it further with is_trainable=True, or as --adapter of a command, whose --model is the base)."
         ) from error
+
+
+def _named_base(source: str | os.PathLike, keywords: dict[str, Any]) -> str:
+    named = (read_json(source, ADAPTER_CONFIG_NAME, keywords) or {}).get("base_model_name_or_path")
+    return f" {named!r}" if named else ""
 
 
 def damaged_files(source: str | os.PathLike, keywords: dict[str, Any]) -> list[str]:
     """Names of weights, in a folder or the Hub's cache, that cannot be read or are not what their checksum says."""
     config = cached_config(source, keywords)
     return (
-        [path.name for path in sorted(Path(config).parent.glob("*.safetensors")) if _is_damaged(path)]
-        if config
-        else []
+        [path.name for path in sorted(Path(config).parent.glob("*.safetensors")) if is_damaged(path)] if config else []
     )
 
 
@@ -208,7 +213,8 @@ def _in_cache(source: str | os.PathLike, name: str, keywords: dict[str, Any]) ->
         return None
 
 
-def _is_damaged(path: Path) -> bool:
+def is_damaged(path: Path) -> bool:
+    """Whether a file of weights cannot be read, or in the Hub's cache is not what its checksum says."""
     content = path.resolve()
     if len(content.name) == 64 and content.parent.name == "blobs":  # the Hub's cache: the name is the checksum
         with content.open("rb") as file:

@@ -6,16 +6,18 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import (
     ADAPTER_CONFIG_NAME,
     ADAPTER_SAFE_WEIGHTS_NAME,
     ADAPTER_WEIGHTS_NAME,
+    CONFIG_NAME,
     SAFE_WEIGHTS_INDEX_NAME,
     SAFE_WEIGHTS_NAME,
 )
 
+from .halves_srlm import damage, refuse_halves
 from .loading_srlm import (
     backbone_keywords,
     commit_of,
@@ -29,6 +31,8 @@ from .loading_srlm import (
 )
 from .merging_srlm import merge_layers
 
+OF_BASE = ("base", "base_revision")  # keywords for the base of an adapter
+_OPTIONS = "--base; of a --retriever --retriever_base"
 _OF_PEFT = "base_model.model."  # before every name in an adapter's file
 
 
@@ -38,20 +42,25 @@ def load_backbone_weights(auto_class: Any, source: str | os.PathLike, keywords: 
     An adapter is merged into its base, the one that it names or `base`; the weights of a GGUF file (`gguf_file`) are
     unpacked. Both are models like any other afterwards. An adapter on quantised weights stays beside them.
 
-    Raises ValueError for an adapter that does not fit or whose base cannot be read, and for a GGUF file that cannot.
+    Raises ValueError for an adapter that does not fit or whose base cannot be read, and for a GGUF file that cannot;
+    OSError for half a model.
     """
     loading = backbone_keywords(keywords)
     if loading.get("gguf_file"):
         return _unpacked(auto_class, source, loading)
     if (adapter := adapter_alone(source, loading)) is not None:
         return _on_its_base(auto_class, str(source), adapter, loading)
-    if loading.pop("base", None) is not None:
+    if names := _take_base(loading):
         raise ValueError(
-            f"base is for an adapter, and {str(source)!r} is a model with weights of its own: leave it out."
+            f"{names[0]} is for an adapter, and {str(source)!r} is a model with weights of its own: leave it out."
         )
     if loading["use_safetensors"]:
         refuse_foreign_shards(source, loading)
-    model = auto_class.from_pretrained(source, **loading)
+    refuse_halves(source, loading)
+    try:
+        model = auto_class.from_pretrained(source, **loading)
+    except SafetensorError as error:  # of a repo: a folder was looked at
+        raise damage(source, loading) or error from error
     model.config._commit_hash = commit_of(source, loading)  # for an adapter or a card, which names its base
     return model
 
@@ -62,7 +71,27 @@ def tokenizer_place(source: str | os.PathLike, keywords: dict[str, Any]) -> tupl
     adapter = None if keywords.get("gguf_file") else adapter_alone(source, kept)
     if adapter is None or find_file(source, "tokenizer_config.json", kept) is not None:
         return str(source), kept
-    return tokenizer_place(*base_place(str(source), adapter, keywords))
+    base, loading = base_place(str(source), adapter, keywords)
+    try:
+        refuse_halves(base, loading)
+        if not any(find_file(base, name, loading) for name in (CONFIG_NAME, ADAPTER_CONFIG_NAME)):
+            raise OSError(f"it has no {CONFIG_NAME}, or is not there")
+    except OSError as error:
+        raise base_not_there(str(source), base, error) from error
+    return tokenizer_place(base, loading)
+
+
+def base_keywords(keywords: dict[str, Any]) -> dict[str, Any]:
+    """Those of the keywords that say where an adapter's base is, and are given."""
+    return {name: keywords[name] for name in OF_BASE if keywords.get(name) is not None}
+
+
+def _take_base(loading: dict[str, Any]) -> list[str]:
+    """The names of `base_keywords` in `loading`, which are taken out of it."""
+    names = list(base_keywords(loading))
+    for name in OF_BASE:
+        loading.pop(name, None)
+    return names
 
 
 def adapter_alone(source: str | os.PathLike, keywords: dict[str, Any]) -> dict[str, Any] | None:
@@ -76,13 +105,21 @@ def adapter_alone(source: str | os.PathLike, keywords: dict[str, Any]) -> dict[s
 
 
 def base_place(source: str, adapter: dict[str, Any], keywords: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The base of an adapter, and the keywords to load it: `base`, or what the adapter names, at its commit."""
+    """The base of an adapter, and the keywords to load it: `base`, or what the adapter names, at its commit.
+
+    `base_revision` is another branch, tag or commit of it.
+    """
     named = adapter.get("base_model_name_or_path")
     base = keywords.get("base") or named
     if not base:
-        raise ValueError(f"the adapter {source!r} does not name the model that it was made for: give it as base=...")
-    loading = {name: value for name, value in keywords.items() if name not in ("base", "revision", "subfolder")}
-    if base == named and adapter.get("revision"):
+        raise ValueError(
+            f"the adapter {source!r} does not name the model that it was made for: give it as base=... ({_OPTIONS})."
+        )
+    own = (*OF_BASE, "revision", "subfolder")
+    loading = {name: value for name, value in keywords.items() if name not in own}
+    if keywords.get("base_revision"):
+        loading["revision"] = keywords["base_revision"]
+    elif base == named and adapter.get("revision"):
         loading["revision"] = adapter["revision"]
     if loading.get("use_safetensors") is False:  # the caller's word on the adapter's pickle: its base may have none
         loading["use_safetensors"] = None
@@ -91,10 +128,12 @@ def base_place(source: str, adapter: dict[str, Any], keywords: dict[str, Any]) -
 
 def base_not_there(source: str, base: str, error: Exception) -> ValueError:
     """The error for an adapter whose base cannot be read, with what to do."""
-    said = str(error).strip().partition("\n")[0]
+    lost = os.path.isabs(base) or base.count("/") > 1
+    said = "there is no such folder" if lost and not os.path.exists(base) else str(error).strip().partition("\n")[0]
     return ValueError(
         f"the adapter {source!r} was made for {base!r}, which cannot be read here ({said}): give the folder or Hub id "
-        f"of that model as base=..., or once and for all: lookback merge --model {source} --base ... --output ..."
+        f"of that model as base=... ({_OPTIONS}), or once and for all: lookback merge --model {source} --base ... "
+        "--output ..."
     )
 
 
@@ -121,8 +160,8 @@ def _unpacked(auto_class: Any, source: str | os.PathLike, loading: dict[str, Any
         raise ValueError(
             "gguf_file and quantization_config exclude each other: save the model unpacked, and load that."
         )
-    if loading.pop("base", None) is not None:
-        raise ValueError("base is for an adapter, and gguf_file names a whole model: leave one of them out.")
+    if names := _take_base(loading):
+        raise ValueError(f"{names[0]} is for an adapter, and gguf_file names a whole model: leave one of them out.")
     try:  # on some GPUs the weights would stay packed
         from transformers import GgufConfig
     except ImportError:  # in its older versions they never did

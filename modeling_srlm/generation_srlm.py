@@ -6,6 +6,7 @@ So `forward` gives generated tokens the probabilities that they were drawn with 
 without that it lays the grid from the row's end, which is the same where `target_size` divides their number.
 """
 
+import copy
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -38,8 +39,8 @@ def prepare_generation(
     attention_mask: torch.Tensor | None,
     given: GenerationConfig | None,
     kwargs: dict[str, Any],
-) -> tuple[torch.Tensor, dict[str, Any]]:
-    """The prompts (B, L), padded on the left, and the keywords with which transformers' own `generate` takes them."""
+) -> tuple[torch.Tensor, GenerationConfig | None, dict[str, Any]]:
+    """What transformers' own `generate` takes: prompts (B, L), padded on the left, generation_config and keywords."""
     if inputs is not None and input_ids is not None:
         raise ValueError("generate has inputs and input_ids, two names of the prompts; give one of them.")
     input_ids = input_ids if inputs is None else inputs
@@ -54,9 +55,14 @@ def prepare_generation(
         input_ids, attention_mask = _padded_left(input_ids, attention_mask)
     length = {"max_new_tokens": DEFAULT_NEW_TOKENS} if _length_is_open(given, model.generation_config, kwargs) else {}
     state = _start(model, plan, input_ids.shape, given or model.generation_config, kwargs)
-    # The lookup is not transformers' own, which works on one sequence.
-    ours = {"attention_mask": attention_mask, "past_key_values": state, "prompt_lookup_num_tokens": None}
-    return input_ids, {**kwargs, **length, **ours}
+    ours = {"attention_mask": attention_mask, "past_key_values": state}
+    settled = {**length, "prompt_lookup_num_tokens": None}  # transformers' own lookup works on one sequence
+    if given is None or model.generation_config.prompt_lookup_num_tokens is not None:
+        return input_ids, given, {**kwargs, **settled, **ours}
+    given = copy.deepcopy(given)  # beside which keywords of ours would be warned about
+    given.update(**settled)
+    kwargs.pop("prompt_lookup_num_tokens", None)
+    return input_ids, given, {**kwargs, **ours}
 
 
 def _start(

@@ -224,8 +224,8 @@ class SelfRetrievalLM(TwoTokenizers, GenerationMixin):
         whose `past_key_values.retrievals` says what was retrieved when.
         Raises ValueError for "oracle", which needs the target, and for what works on the backbone's own sequence.
         """
-        ids, arguments = prepare_generation(self, inputs, input_ids, attention_mask, generation_config, kwargs)
-        found = super().generate(ids, generation_config, **arguments)  # type: ignore[misc]  # its self is private
+        ids, given, arguments = prepare_generation(self, inputs, input_ids, attention_mask, generation_config, kwargs)
+        found = super().generate(ids, given, **arguments)  # type: ignore[misc]  # its self is private
         return keep_states(self, arguments["past_key_values"], found)
 
     def prepare_inputs_for_generation(  # type: ignore[override]

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import nn
@@ -12,6 +12,7 @@ from .checks_srlm import check_choice, check_fields, check_keywords, check_posit
 from .placement_srlm import input_device
 from .pooling_srlm import POOLINGS, check_dense, dense_layers, drop_pooler, finish, pool, project
 from .prompting_srlm import PROMPT_KEYS, ROLES, embed_rows, text_list, tokenize_in_prompt
+from .vocabulary_srlm import check_fit
 
 
 class TextEncoder(Protocol):
@@ -69,15 +70,20 @@ class NestedRetriever(nn.Module):
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The retriever's own tokenizer, loaded when first needed; ValueError if there is none."""
+        """The retriever's own tokenizer, loaded when first needed.
+
+        Raises ValueError if there is none, and for one with ids beyond the embeddings; so does setting it.
+        """
         if self._tokenizer is None:
             if self.load_tokenizer is None:
                 raise ValueError("the nested retriever has no tokenizer: set model.retriever.tokenizer to its own.")
-            self._tokenizer = self.load_tokenizer()
-        return self._tokenizer
+            self.tokenizer = self.load_tokenizer()
+        return cast(PreTrainedTokenizerBase, self._tokenizer)
 
     @tokenizer.setter
     def tokenizer(self, tokenizer: PreTrainedTokenizerBase | None) -> None:
+        if tokenizer is not None:
+            check_fit(tokenizer, self.backbone.get_input_embeddings(), "the retriever's embeddings")
         self._tokenizer = tokenizer
 
     def train(self, mode: bool = True) -> "NestedRetriever":

@@ -8,8 +8,9 @@ from typing import Any, cast
 from transformers import PreTrainedTokenizerBase
 
 from .configuration_srlm import SelfRetrievalConfig, hide_positions
-from .repository_srlm import CompleteRepository, load_tokenizer
+from .repository_srlm import CompleteRepository
 from .retriever_srlm import NestedRetriever
+from .vocabulary_srlm import load_tokenizer
 
 RETRIEVER_TOKENIZER_FOLDER = "retriever_tokenizer"
 # `transformers serve` (5.23) loads repos with code of their own by the second alone.

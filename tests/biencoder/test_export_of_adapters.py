@@ -79,7 +79,7 @@ def of_more_tokens(folder):
 
 REFUSED = {
     "made of '.*base', a lookback_llara: merge it": of_llara,
-    "names no base: merge it": of_nothing,
+    "does not name the model that it was made for": of_nothing,
     "3 tokens were added: merge it": of_more_tokens,
 }
 

@@ -3,6 +3,8 @@
 import json
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from hub_cards.travelling.loading import LOADING_KEYWORDS, backbone_keywords, split_keywords, tokenizer_keywords
 from modeling_biencoder import BiEncoderModel
@@ -52,5 +54,7 @@ def test_a_repos_own_code_is_neither_run_nor_asked_about(call, tmp_path, monkeyp
     classes = {"AutoConfig": "code.Config", "AutoModel": "code.Model", "AutoModelForCausalLM": "code.Model"}
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "of_its_own", "auto_map": classes}))
     (tmp_path / "code.py").write_text("raise SystemExit('the code of the repo ran')\n")
+    save_file({"weight": torch.zeros(1)}, tmp_path / "model.safetensors")
+    tiny_tokenizer().save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="trust_remote_code=True"):
         call(str(tmp_path))

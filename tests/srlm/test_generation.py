@@ -3,6 +3,7 @@
 import pytest
 import torch
 from transformers import GenerationConfig, StoppingCriteria, TextStreamer
+from transformers.utils import logging
 
 from modeling_srlm import SelfRetrievalLM
 from modeling_srlm.cache_srlm import BoundedLayer
@@ -157,6 +158,18 @@ def test_guesses_change_nothing_but_the_number_of_passes(family, do_sample):
     assert max(passes["default"], passes["two"]) <= 80
     config = GenerationConfig(max_new_tokens=5, prompt_lookup_num_tokens=0, pad_token_id=2)
     assert torch.equal(model.generate(prompt, config), plain.sequences[:, :155]) or do_sample
+
+
+def test_a_generation_config_is_taken_without_a_warning(monkeypatch):
+    said = []
+    monkeypatch.setattr(logging.logging.Logger, "warning_once", lambda self, text, *args: said.append(text))
+    model, prompt = build(context_window_size=64), random_ids(1, 100)
+    settings = GenerationConfig(max_new_tokens=5, prompt_lookup_num_tokens=2, pad_token_id=2)
+    found = model.generate(prompt, settings)
+    assert not said and settings.prompt_lookup_num_tokens == 2
+    assert torch.equal(found, model.generate(prompt, max_new_tokens=5, pad_token_id=2))
+    model.generation_config.prompt_lookup_num_tokens = 3  # the repo's own, which transformers would take up
+    assert torch.equal(found, model.generate(prompt, GenerationConfig(max_new_tokens=5, pad_token_id=2)))
 
 
 def test_right_guesses_save_passes():

@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from modeling_biencoder import BiEncoderModel
 from modeling_srlm import SelfRetrievalLM
-from modeling_srlm.components_srlm import load_retriever
 from modeling_srlm.retriever_srlm import RetrieverSettings
+from modeling_srlm.retrievers_srlm import load_retriever
 from tests.support.tiny import TEXT, tiny_backbone, tiny_tokenizer
 
 SETTINGS = {"context_window_size": 64, "chunk_size": 16, "key_num": 2, "target_size": 32}

@@ -10,7 +10,7 @@ from peft import LoraConfig
 from modeling_biencoder import BiEncoderModel
 from modeling_llara import LlaraForPreTraining
 from modeling_srlm import SelfRetrievalLM
-from modeling_srlm.components_srlm import load_retriever
+from modeling_srlm.retrievers_srlm import load_retriever
 from tests.support.loopback_hub.fixtures import commit
 from tests.support.tiny import tiny_backbone, tiny_tokenizer
 from trainers import add_adapter

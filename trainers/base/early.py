@@ -22,7 +22,7 @@ from ..jobs.places import check_folder
 from ..models.adapters import add_adapter
 from ..models.bases import added_tokens
 from ..models.kind import LateModel, ModelSource, check_dtype, config_of
-from ..models.weightless import build_weightless
+from ..models.weightless import build_weightless, check_words
 
 _TIMES = ("_runtime", "_per_second")  # of each evaluation
 
@@ -62,6 +62,7 @@ class EarlyChecks(Trainer):
             return None
         config = config_of(model, model_kwargs)
         found = build_weightless(self.model_class, model, config, model_kwargs, tokenizer)
+        check_words(model, config, model_kwargs, tokenizer)
         if found is not None:
             self.model = found
             self.check_sizes()

@@ -33,6 +33,9 @@ class MergeArguments:
     retriever_revision: str | None = field(
         default=None, metadata={"help": "Branch, tag or commit of the retriever's repo."}
     )
+    retriever_base: str | None = field(
+        default=None, metadata={"help": "Of a retriever that is an adapter: what --base is of the model."}
+    )
     preset: str | None = field(default=None, metadata={"help": PRESET_HELP})
     dtype: str | None = field(
         default=None,

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from transformers import HfArgumentParser
 
+from hub_cards.travelling.backbones import base_keywords
 from hub_cards.travelling.checks import check_choice
 from modeling_srlm.limits_srlm import STORE_DTYPES, STORE_PLACES, parse_bytes
 
@@ -48,9 +49,14 @@ class ModelArguments(LoadingArguments):
         metadata={"help": "Of an adapter: folder or Hub id of the model it was made for. Default: the one it names."},
     )
 
+    base_revision: str | None = field(
+        default=None,
+        metadata={"help": "Branch, tag or commit of that base's repo. Default: the one that the adapter names."},
+    )
+
     def places(self) -> dict[str, Any]:
         """Where the model lies, and its base."""
-        return {**({} if self.base is None else {"base": self.base}), **LoadingArguments.keywords(self)}
+        return {**base_keywords(vars(self)), **LoadingArguments.keywords(self)}
 
     def keywords(self) -> dict[str, Any]:
         """What the function gets that loads the model."""
@@ -78,12 +84,20 @@ class RetrieverArguments(ModelArguments):
         default=None, metadata={"help": "Branch, tag or commit of the retriever's repo."}
     )
     retriever_preset: str | None = field(default=None, metadata={"help": PRESET_HELP})
+    retriever_base: str | None = field(
+        default=None, metadata={"help": "Of a retriever that is an adapter: what --base is of the model."}
+    )
     context_window_size: int | None = field(default=None, metadata={"help": "Tokens of the window."})
     chunk_size: int | None = field(default=None, metadata={"help": "Tokens of a chunk, the unit of retrieval."})
     key_num: int | None = field(default=None, metadata={"help": "Chunks retrieved for each target chunk."})
 
     def __post_init__(self) -> None:
         check_model_name("--retriever", self.retriever)
+        for name in ("retriever_revision", "retriever_preset", "retriever_base"):
+            if self.retriever is None and (value := getattr(self, name)) is not None:
+                raise ValueError(
+                    f"--{name}={value!r} has no meaning without a --retriever: name one, or leave it out."
+                )
         check_at_least(self, 1, "context_window_size", "chunk_size", "key_num")
         window, chunk = self.context_window_size, self.chunk_size
         if window is not None and chunk is not None and window % chunk:
@@ -149,7 +163,7 @@ class LookbackArguments(KeptStatesArguments, RetrieverArguments):
 
     def keywords(self) -> dict[str, Any]:
         """What the function gets that loads the model."""
-        names = ("retriever", "retriever_revision", "retriever_preset")
+        names = ("retriever", "retriever_revision", "retriever_preset", "retriever_base")
         return {**{name: getattr(self, name) for name in names}, **RetrieverArguments.keywords(self)}
 
 

@@ -24,7 +24,8 @@ from ..feedback.settings import DOCUMENT, ScoreArguments
 from ..feedback.teachers import TeacherFeedback, load_teacher
 from ..jobs.parts import PartFiles
 from ..jobs.processes import on_main_process, start_processes
-from ..models.load import load_srlm, max_positions, srlm_settings
+from ..models.components import max_positions
+from ..models.load import load_srlm, srlm_settings
 from .parsing import EmbedderArguments, KeptStatesArguments, parse_arguments
 
 Feedback = RowFeedback | DocumentFeedback | TeacherFeedback

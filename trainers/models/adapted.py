@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer
 from transformers.tokenization_utils_base import TOKENIZER_CONFIG_FILE
 
 from hub_cards.travelling.checks import checked
 from hub_cards.travelling.loading import split_keywords
+from hub_cards.travelling.vocabulary import load_tokenizer
 from modeling_biencoder import BiEncoderConfig, BiEncoderModel
 from modeling_biencoder.published_biencoder import NO_PRESET, recognised
 from modeling_llara import LlaraConfig, LlaraForPreTraining
@@ -59,9 +59,9 @@ def load_adapted(
         ValueError: for a folder without an adapter, an adapter that names no base, or another base than its own.
     """
     place = place_of(settings)
-    of_base = {**place, "revision": base_revision}
+    of_base = {name: value for name, value in place.items() if name != "revision"}
     try:
-        found = look(source, base, of_base, revision=revision, **other_repo(place))
+        found = look(source, base, base_revision, of_base, revision=revision, **other_repo(place))
     except NotAnAdapterError as error:
         raise no_adapter(source) from error
     if found.adapter is None:
@@ -88,11 +88,13 @@ def build_found(found: Found, is_trainable: bool = False, **settings: Any) -> An
     refuse_preset(found.source, settings)
     if found.base is None:
         return FAMILIES[found.model_type].from_pretrained(found.source, **{**settings, **found.loading})
+    own = find_file(found.source, TOKENIZER_CONFIG_FILE, found.loading) is not None
+    tokenizer = load_tokenizer(found.source, found.loading) if own else None  # before weights are read
     model = _base_model(found, found.base, settings)
-    if find_file(found.source, TOKENIZER_CONFIG_FILE, found.loading) is not None:
-        model.tokenizer = AutoTokenizer.from_pretrained(found.source, **found.loading)
     grow(model, found.adapter, found.config.text_config.vocab_size)
     _check_base(model.config, found.config, found.source, found.base.source)
+    if tokenizer is not None:
+        model.tokenizer = tokenizer
     put_adapter(model, found, is_trainable)
     return model
 
@@ -111,7 +113,7 @@ def _on_plain(found: Found, base: Found, is_trainable: bool, settings: dict[str,
     fields = {name: value for name, value in settings.items() if name not in ("preset", *base.loading)}
     model = BiEncoderModel.from_backbone(base.source, preset=preset, **base.loading, **fields)
     if find_file(found.source, TOKENIZER_CONFIG_FILE, found.loading) is not None:
-        model.tokenizer = AutoTokenizer.from_pretrained(found.source, **found.loading)
+        model.tokenizer = load_tokenizer(found.source, found.loading)
     put_adapter(model, found, is_trainable)
     return model
 
@@ -147,7 +149,7 @@ def _llara_base(found: Found, base: Found, settings: dict[str, Any]) -> LlaraFor
         decoder = load_backbone(base.source, **loading)
         prompts = [*found.config.summarize_token_ids, *found.config.predict_token_ids]
         if grow(decoder, found.adapter, found.config.text_config.vocab_size, prompts, "backbone."):
-            tokenizer = AutoTokenizer.from_pretrained(found.source, **found.loading)
+            tokenizer = load_tokenizer(found.source, found.loading)
             fields = {name: getattr(found.config, name) for name in LlaraConfig.keywords() if name != "text_config"}
             return LlaraForPreTraining.from_backbone(decoder, tokenizer, **{**fields, **given})
     fields = {name: getattr(found.config, name) for name in _LLARA_SETTINGS}
@@ -161,7 +163,7 @@ def _self_retrieval_base(found: Found, base: Found, settings: dict[str, Any]) ->
     place = place_of(settings)
     components = {
         key: settings[key]
-        for key in ("retriever", "retriever_revision", "retriever_preset", "retriever_kwargs")
+        for key in ("retriever", "retriever_revision", "retriever_preset", "retriever_base", "retriever_kwargs")
         if key in settings
     }
     if found.config.retriever_config is not None and components.get("retriever") is None:

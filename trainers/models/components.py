@@ -6,6 +6,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from hub_cards.travelling.backbones import OF_BASE, base_keywords
 from modeling_biencoder.published_biencoder import check_preset
 from modeling_srlm import SelfRetrievalConfig, SelfRetrievalLM
 from modeling_srlm.configuration_srlm import RETRIEVER_METHODS
@@ -18,6 +19,7 @@ def build_srlm(
     tokenizer: PreTrainedTokenizerBase | None = None,
     retriever_revision: str | None = None,
     retriever_preset: str | None = None,
+    retriever_base: str | None = None,
     model_kwargs: dict[str, Any] | None = None,
     retriever_kwargs: dict[str, Any] | None = None,
     **settings: Any,
@@ -26,25 +28,25 @@ def build_srlm(
 
     Args:
         retriever_preset: how a published retriever is used, by name; default: by its repo.
+        retriever_base: of a retriever that is an adapter, folder or Hub id of the model that it was made for.
         settings: keywords of `SelfRetrievalLM.from_components`; for a backbone to load also where its repo lies
             (`revision`, `token`, ...) and `quantization_config`. What does not belong to one repo holds for that of
             the retriever, too, whose `revision` is `retriever_revision`.
     """
     check_preset("retriever_preset", retriever_preset)
-    if (base := settings.pop("base", None)) is not None:  # of the language model, where that is an adapter
-        model_kwargs = {**(model_kwargs or {}), "base": base}
-    own = {name: value for name, value in settings.items() if name not in (*PLACE, "quantization_config")}
+    model_kwargs = {**(model_kwargs or {}), **base_keywords(settings)}  # of a language model that is an adapter
+    own = {name: value for name, value in settings.items() if name not in (*PLACE, *OF_BASE, "quantization_config")}
     place, quantized = place_of(settings), settings.get("quantization_config")
     loading = place if quantized is None else {"quantization_config": quantized, **place}
     if not isinstance(backbone, str | Path):  # of no use, and some are for the retriever as well
         loading = {name: value for name, value in loading.items() if name not in other_repo(place)}
     beside = other_repo(place) if isinstance(settings.get("retriever"), str | Path) else {}
-    said = {"revision": retriever_revision, "preset": retriever_preset}
+    said = {"revision": retriever_revision, "preset": retriever_preset, "base": retriever_base}
     pin = {name: value for name, value in said.items() if value is not None}
     return SelfRetrievalLM.from_components(
         str(backbone) if isinstance(backbone, Path) else backbone,
         tokenizer,
-        model_kwargs={**(model_kwargs or {}), **loading},
+        model_kwargs={**model_kwargs, **loading},
         retriever_kwargs={**beside, **(retriever_kwargs or {}), **pin},
         **{"retrieval_method": "bm25", **own},
     )
@@ -63,3 +65,17 @@ def check_retriever(method: str, has_retriever: bool) -> None:
     """ValueError for a method that needs a retriever where there is none."""
     if method in RETRIEVER_METHODS and not has_retriever:
         raise ValueError(f"The method {method!r} needs a retriever and the model has none: give one, or leave it out.")
+
+
+def max_positions(config: Any) -> int:
+    """Positions of a causal LM; families without a limit of their own (ALiBi's, such as BLOOM) name none."""
+    return getattr(config, "max_position_embeddings", 8192)
+
+
+def plain_settings(config: Any, given: dict[str, Any]) -> dict[str, Any]:
+    """Settings for a plain LM: a quarter of its positions as the window, half of the window scored at once."""
+    window = given.get("context_window_size", min(2048, max(max_positions(config) // 4, 64)))
+    chunk = given.get("chunk_size", 64 if window >= 1024 else 32 if window >= 256 else 16)
+    target = max(window // 2 // chunk, 1) * chunk
+    sizes = {"context_window_size": window, "chunk_size": chunk, "target_size": target}
+    return {**sizes, "key_num": 4, "chunk_batch_size": 4}

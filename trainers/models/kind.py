@@ -13,7 +13,15 @@ from peft.utils import CONFIG_NAME as ADAPTER_CONFIG_NAME
 from transformers import AutoConfig, PreTrainedModel
 from transformers.utils import cached_file
 
-from hub_cards.travelling.backbones import adapter_alone, base_not_there, base_place, check_gguf
+from hub_cards.travelling.backbones import (
+    OF_BASE,
+    adapter_alone,
+    base_keywords,
+    base_not_there,
+    base_place,
+    check_gguf,
+)
+from hub_cards.travelling.halves import check_config
 from hub_cards.travelling.loading import HUB_KEYWORDS, commit_of
 from modeling_biencoder.sentence_transformers_biencoder import read_sentence_transformer
 
@@ -54,13 +62,18 @@ class NotAnAdapterError(ValueError):
 
 
 def look(
-    source: str | Path, base: str | Path | None = None, base_loading: dict[str, Any] | None = None, **loading: Any
+    source: str | Path,
+    base: str | Path | None = None,
+    base_revision: str | None = None,
+    base_loading: dict[str, Any] | None = None,
+    **loading: Any,
 ) -> Found:
     """What a folder or Hub repo holds.
 
     Args:
         base: of an adapter, the folder or Hub id of its base; default the one that it names, at the commit it names.
-        base_loading: keywords of the base's repo alone, such as `revision`.
+        base_revision: branch, tag or commit of the base's repo.
+        base_loading: other keywords of that repo alone.
         loading: those of `PLACE`.
 
     Raises:
@@ -78,12 +91,16 @@ def look(
     else:
         adapter = None if "gguf_file" in place else find_adapter(source, place)
     if adapter is None:
-        if base is not None:
+        for name, value in zip(OF_BASE, (base, base_revision), strict=True):
+            if value is None:
+                continue
             raise NotAnAdapterError(
-                f"base={str(base)!r} (--base) is for an adapter, and {source!r} is a model of its own: leave it out."
+                f"{name}={str(value)!r} (--{name}) is for an adapter, and {source!r} is a model of its own: "
+                "leave it out."
             )
         return Found(source, config, place)
-    on = _look_at_base(source, adapter, base, {**other_repo(place), **place_of(base_loading or {})})
+    of_base = {**other_repo(place), **place_of(base_loading or {}), **place_of({"revision": base_revision})}
+    on = _look_at_base(source, adapter, base, of_base)
     return Found(source, on.config if config is None else config, place, adapter, on)
 
 
@@ -103,6 +120,8 @@ def _refuse_file(source: str) -> None:
 def _config(source: str, place: dict[str, Any]) -> Any:
     if "gguf_file" in place:
         check_gguf(source, place["gguf_file"])
+    else:
+        check_config(source, place)
     try:
         return AutoConfig.from_pretrained(source, **place)
     except OSError as error:
@@ -190,7 +209,7 @@ def config_of(model: ModelSource, keywords: dict[str, Any]) -> Any:
             if parts is None or not parts.folder:
                 raise
             return _config(source, {**place, "subfolder": parts.folder})
-    base, place = base_place(source, adapter, {**place, "base": keywords.get("base")})
+    base, place = base_place(source, adapter, {**place, **base_keywords(keywords)})
     try:
         return config_of(base, place)
     except OSError as error:

@@ -5,9 +5,9 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from transformers import AutoTokenizer
-
+from hub_cards.travelling.backbones import base_keywords
 from hub_cards.travelling.saving import is_full_disk
+from hub_cards.travelling.vocabulary import load_tokenizer
 from modeling_biencoder import BiEncoderConfig, BiEncoderModel
 from modeling_biencoder.published_biencoder import NO_PRESET, check_preset, recognised
 from modeling_biencoder.sentence_transformers_biencoder import read_sentence_transformer
@@ -17,11 +17,11 @@ from modeling_srlm import SelfRetrievalConfig, SelfRetrievalLM
 
 from ..jobs.parts import weights_digest
 from .adapted import build_found
-from .components import build_srlm, check_methods
+from .components import build_srlm, check_methods, plain_settings
 from .convert import biencoder_from_llara, check_ends_open
 from .kind import PLACE, Found, check_plain, look, place_of
 from .merging import merge_adapter
-from .weightless import biencoder_config
+from .weightless import biencoder_config, check_words
 
 
 def load_biencoder(
@@ -40,7 +40,8 @@ def load_biencoder(
         preset: how a published model is used, by name (`PRESETS`); default: by its repo.
         check: called with the configuration before weights are read, and raises where the model cannot serve.
         loading: where the repo lies (`revision`, `token`, `cache_dir`, ...), and `trust_remote_code` for a backbone
-            with code of its own; our repos need none. `base`: of an adapter, folder or Hub id of what it was made for.
+            with code of its own; our repos need none. `base`: of an adapter, folder or Hub id of what it was made for,
+            `base_revision` a branch, tag or commit of that.
 
     Returns it in eval mode. Raises ValueError for a plain backbone without pooling, and for a pooling where the repo
     has its own.
@@ -70,7 +71,8 @@ def load_biencoder(
                 "finetune` or `lookback convert`."
             )
         fields = {} if pooling is None else {"pooling": pooling}
-        return BiEncoderModel.from_backbone(source, preset=preset, **fields, **_of_backbone(found, loading)).eval()
+        check_words(source, found.config, place := _of_backbone(found, loading))
+        return BiEncoderModel.from_backbone(source, preset=preset, **fields, **place).eval()
     if preset is not None and ours:
         raise ValueError(f"--preset={preset!r} is for a published model, and {source!r} is a {kind}: leave it out.")
     if pooling is not None:
@@ -78,8 +80,9 @@ def load_biencoder(
             f"--pooling={pooling!r} is for a plain backbone, and {source!r} is a "
             f"{'sentence-transformers model' if theirs else kind}, which brings its own: leave it out."
         )
+    words = _words(found)
     model = build_found(found) if kind == BiEncoderConfig.model_type else _biencoder_of_llara(found)
-    return model.eval()
+    return _with_words(model, words).eval()
 
 
 def _check(check: Any, found: Found, keywords: dict[str, Any], fields: dict[str, Any]) -> None:
@@ -102,7 +105,7 @@ def load_as_biencoder(
 
     Raises ValueError for a model that LLaRA did not adapt, and for a LoRA whose backbone is not known.
     """
-    found = look(source, backbone, {"revision": backbone_revision}, **place_of(settings))
+    found = look(source, backbone, backbone_revision, **place_of(settings))
     fields = {name: value for name, value in settings.items() if name not in PLACE}
     if found.model_type == LlaraConfig.model_type:
         biencoder_config(source, found.config, {}, fields)  # what does not fit is said before weights are read
@@ -113,7 +116,7 @@ def load_as_biencoder(
             "converted: merge it into its base with `lookback merge`."
         )
     check_plain(source, found.model_type, LlaraConfig.model_type)
-    tokenizer = AutoTokenizer.from_pretrained(source, **found.loading)
+    tokenizer = load_tokenizer(source, found.loading)
     config = adapted_config(tokenizer)
     if config is None:
         raise ValueError(
@@ -147,7 +150,8 @@ def load_llara(source: str, **loading: Any) -> LlaraForPreTraining:
             f"--model={source!r} is of type {found.model_type!r} and must be a LLaRA model, with the prompts that are "
             f"read here: take one, such as `lookback pretrain --model {source} --train_data ...` makes of a decoder."
         )
-    return build_found(found)
+    words = _words(found)
+    return _with_words(build_found(found), words)
 
 
 def load_srlm(
@@ -156,6 +160,7 @@ def load_srlm(
     retriever: str | None = None,
     retriever_revision: str | None = None,
     retriever_preset: str | None = None,
+    retriever_base: str | None = None,
     methods: Sequence[str] = (),
     **loading: Any,
 ) -> SelfRetrievalLM:
@@ -166,6 +171,7 @@ def load_srlm(
         retriever: Hub id or folder of a bi-encoder, for a plain LM and the method 'dense'.
         retriever_revision: branch, tag or commit of its repo.
         retriever_preset: how a published retriever is used, by name; default: by its repo.
+        retriever_base: of a retriever that is an adapter, folder or Hub id of the model that it was made for.
         methods: retrieval methods, beside that of the settings, that the model shall serve for.
         loading: where the LM's repo lies (`revision`, `token`, `cache_dir`, ...), and `trust_remote_code`; what does
             not belong to one repo holds for the retriever, too.
@@ -174,16 +180,21 @@ def load_srlm(
     not fit the model, and for one of the methods that needs a retriever where there is none.
     """
     found = look(source, **loading)
+    of_retriever: dict[str, Any] = {
+        "retriever_revision": retriever_revision,
+        "retriever_preset": retriever_preset,
+        "retriever_base": retriever_base,
+    }
     if found.model_type != SelfRetrievalConfig.model_type:
         check_plain(source, found.model_type, SelfRetrievalConfig.model_type)
         place = _of_backbone(found, loading)
-        complete = {**_defaults(found.config, settings), **settings}
+        complete = {**plain_settings(found.config, settings), **settings}
         if retriever is not None:
             complete = {"retrieval_method": "dense", "retriever": retriever, **complete}
         fields = {name: value for name, value in complete.items() if name != "retriever"}
         wanted = SelfRetrievalConfig(text_config=found.config, **{"retrieval_method": "bm25", **fields})
         check_methods(wanted, methods, retriever is not None)
-        of_retriever: dict[str, Any] = {"retriever_revision": retriever_revision, "retriever_preset": retriever_preset}
+        check_words(source, found.config, place)
         return build_srlm(source, None, **of_retriever, **place, **complete)
     on_plain_lm = found.base is not None and found.base.model_type != found.model_type
     if retriever is not None and not (on_plain_lm and found.config.retriever_config is not None):
@@ -191,43 +202,33 @@ def load_srlm(
             f"--retriever={retriever!r} is for a plain causal LM, and {source!r} is a SelfRetrievalLM, which brings "
             "its own: leave it out."
         )
-    given: dict[str, Any] = (
-        {}
-        if retriever is None
-        else {
-            "retriever": retriever,
-            "retriever_revision": retriever_revision,
-            "retriever_preset": retriever_preset,
-        }
-    )
+    given: dict[str, Any] = {} if retriever is None else {"retriever": retriever, **of_retriever}
     wanted = copy.deepcopy(found.config)
     for name, value in settings.items():
         setattr(wanted, name, value)
     check_methods(wanted, methods, retriever is not None or wanted.retriever_config is not None)
-    loaded = build_found(found, **given)
+    words = _words(found)
+    loaded = _with_words(build_found(found, **given), words)
     for name, value in settings.items():
         setattr(loaded.config, name, value)
     return loaded
 
 
+def _words(found: Found) -> Any:
+    """The tokenizer of a complete model, looked at before the weights; an adapter's comes with the adapter."""
+    return None if found.adapter is not None else check_words(found.source, found.config, found.loading)
+
+
+def _with_words(model: Any, tokenizer: Any) -> Any:
+    """The model with the tokenizer that was looked at already."""
+    if tokenizer is not None:
+        model.tokenizer = tokenizer
+    return model
+
+
 def _of_backbone(found: Found, loading: dict[str, Any]) -> dict[str, Any]:
     # The base of a plain backbone's adapter has commits of its own.
-    named = {"base": loading["base"]} if loading.get("base") is not None else {}
-    return found.loading if found.adapter is None else {**place_of(loading), **named}
-
-
-def max_positions(config: Any) -> int:
-    """Positions of a causal LM; families without a limit of their own (ALiBi's, such as BLOOM) name none."""
-    return getattr(config, "max_position_embeddings", 8192)
-
-
-def _defaults(config: Any, given: dict[str, Any]) -> dict[str, Any]:
-    """Settings for a plain LM: a quarter of its positions as the window, half of the window scored at once."""
-    window = given.get("context_window_size", min(2048, max(max_positions(config) // 4, 64)))
-    chunk = given.get("chunk_size", 64 if window >= 1024 else 32 if window >= 256 else 16)
-    target = max(window // 2 // chunk, 1) * chunk
-    sizes = {"context_window_size": window, "chunk_size": chunk, "target_size": target}
-    return {**sizes, "key_num": 4, "chunk_batch_size": 4}
+    return found.loading if found.adapter is None else {**place_of(loading), **base_keywords(loading)}
 
 
 def encoding_settings(model: BiEncoderModel) -> dict[str, Any]:

@@ -94,7 +94,7 @@ class MtebEncoder:
         self.name, self.task, self.truncate_dim = name, task, truncate_dim
         base = None if loading.get("base") is None else shared_name(str(loading["base"]))
         chosen = {"task": task, "truncate_dim": truncate_dim, **loading, "base": base}
-        names = ("task", "truncate_dim", "pooling", "preset", "gguf_file", "base")
+        names = ("task", "truncate_dim", "pooling", "preset", "gguf_file", "base", "base_revision")
         self._chosen = {key: chosen[key] for key in names if chosen.get(key)}
 
     def narrowed(self, truncate_dim: int) -> "MtebEncoder":

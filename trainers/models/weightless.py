@@ -7,12 +7,16 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from hub_cards.travelling.backbones import base_keywords, tokenizer_place
+from hub_cards.travelling.vocabulary import check_rows, load_tokenizer
 from modeling_biencoder import BiEncoderConfig, BiEncoderModel
 from modeling_biencoder.published_biencoder import published_parts
+from modeling_biencoder.sentence_transformers_biencoder import read_sentence_transformer
 from modeling_llara import LlaraConfig, LlaraForPreTraining
-from modeling_llara.backbone_llara import load_tokenizer
+from modeling_llara.backbone_llara import load_tokenizer as load_llara_tokenizer
 from modeling_llara.prompts_llara import biencoder_keywords
 from modeling_srlm import SelfRetrievalConfig, SelfRetrievalLM
+from modeling_srlm.tokenizers_srlm import RETRIEVER_TOKENIZER_FOLDER
 
 from .kind import check_plain, look, other_repo, place_of
 
@@ -62,6 +66,31 @@ def _on_meta(build: Any, *args: Any) -> PreTrainedModel | None:
         return None
 
 
+def check_words(source: str | Path, config: Any, keywords: dict[str, Any], tokenizer: Any = None) -> Any:
+    """The tokenizer of a model, None where it is looked at as it is loaded: in a GGUF file, of sentence-transformers.
+
+    Raises ValueError for a model without one, or with one that has ids beyond the embeddings.
+
+    Args:
+        source: folder or Hub id, whose configuration is `config`.
+        keywords: of loading, `base` among them for an adapter.
+        tokenizer: the one that takes the place of the model's own.
+    """
+    loading = {**place_of(keywords), **base_keywords(keywords)}
+    if "gguf_file" in loading:
+        return None
+    if not config.model_type.startswith("lookback_") and read_sentence_transformer(source, loading) is not None:
+        return None
+    place, found = tokenizer_place(source, loading)
+    words = load_tokenizer(place, found) if tokenizer is None else tokenizer
+    check_rows(words, config.get_text_config().vocab_size)
+    nested = getattr(config, "retriever_config", None)
+    if nested is not None and place == str(source):
+        inside = load_tokenizer(place, found, RETRIEVER_TOKENIZER_FOLDER)
+        check_rows(inside, nested.get_text_config().vocab_size, "the retriever's embeddings")
+    return words
+
+
 def biencoder_config(source: Any, config: Any, keywords: dict[str, Any], fields: dict[str, Any]) -> BiEncoderConfig:
     """The configuration of the bi-encoder that `source` is, or is made of; arguments as in `build_weightless`.
 
@@ -97,8 +126,7 @@ def _llara(
     LlaraConfig(**fields)  # wrong values are said before the tokenizer is looked for
     own_prompts = {"summarize_prompt_ids", "predict_prompt_ids"} <= fields.keys()
     if tokenizer is None and not own_prompts:
-        base = {"base": keywords["base"]} if keywords.get("base") is not None else {}
-        tokenizer = load_tokenizer(None, str(source), {**place_of(keywords), **base})
+        tokenizer = load_llara_tokenizer(None, str(source), {**place_of(keywords), **base_keywords(keywords)})
     decoder = _on_meta(AutoModelForCausalLM.from_config, config)
     if decoder is None:
         return None

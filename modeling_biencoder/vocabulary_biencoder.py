@@ -1,0 +1,153 @@
+# Copied from hub_cards/travelling/vocabulary.py by "make copies": edit that one.
+"""The tokenizer of a folder or repo, loaded; refused where half of it lies there, or where it is not the model's."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from .halves_biencoder import check_json
+from .loading_biencoder import find_file
+from .saving_biencoder import is_full_disk
+
+_WHOLE = "tokenizer.json"
+_WORDS = ("vocab.txt", "vocab.json")  # of older files beside it, those that can be read without their class
+_FILES = ("tokenizer_config.json", _WHOLE, "vocab.json", "special_tokens_map.json", "added_tokens.json")
+# Tokens that a tokenizer puts beside a text by itself.
+_PUT = ("bos_token", "eos_token", "cls_token", "sep_token", "pad_token", "unk_token")
+_FEWEST = 8  # tokens beside the special ones; what transformers makes of no file at all has fewer
+logger = logging.get_logger(__name__)
+
+
+def load_tokenizer(
+    source: str | os.PathLike, keywords: dict[str, Any], folder: str = "", compare: bool = True
+) -> PreTrainedTokenizerBase:
+    """The tokenizer in a folder of a repo, found by what found the repo.
+
+    Where its vocabulary is in two files that contradict each other, this is said once (unless not to `compare`).
+
+    Raises ValueError if there is none, or a part of one: of some families transformers makes a tokenizer without
+    words where it finds no file (5.23).
+    """
+    subfolder = "/".join(part for part in (keywords.get("subfolder"), folder) if part)
+    place = {**keywords, "subfolder": subfolder}
+    where = f"{str(source)!r}, folder {subfolder!r}" if subfolder else repr(str(source))
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, **place)
+    except Exception as error:  # that of tokenizers has no class of its own
+        if isinstance(error, ImportError) or is_full_disk(error):  # while it was fetched
+            raise
+        if "trust_remote_code" in str(error) and find_file(source, _FILES[0], place) is not None:  # code of its own
+            raise
+        raise ValueError(f"no tokenizer could be loaded from {where}: {_cause(source, subfolder)}") from error
+    if keywords.get("gguf_file"):  # which holds it
+        return tokenizer
+    if not _has_words(tokenizer) and find_file(source, _WHOLE, place) is None:
+        raise ValueError(f"no tokenizer could be loaded from {where}: {_cause(source, subfolder)}")
+    if compare:
+        _compare_files(tokenizer, source, place, where)
+    return tokenizer
+
+
+def check_rows(tokenizer: PreTrainedTokenizerBase, rows: int, what: str = "the embeddings") -> None:
+    """ValueError for a tokenizer that makes ids for which there are no rows.
+
+    Tokens that a text has only if it names them may lie beyond, as those for images of Gemma 3 do.
+    """
+    ids = tokenizer.get_vocab()
+    if not ids or max(ids.values()) < rows:
+        return
+    put = {str(token) for name, token in tokenizer.special_tokens_map.items() if name in _PUT}
+    named = set(map(str, tokenizer.all_special_tokens)) - put
+    beyond = {index: token for token, index in ids.items() if index >= rows and token not in named}
+    if beyond:
+        last = max(beyond)
+        raise ValueError(
+            f"the tokenizer has tokens up to id {last} ({beyond[last]!r}), and {what} have {rows} rows: take the "
+            f"tokenizer of this model, or first make room with model.resize_token_embeddings({last + 1})."
+        )
+
+
+def check_fit(tokenizer: PreTrainedTokenizerBase, embeddings: Any, what: str = "the embeddings") -> None:
+    """`check_rows` of a layer of embeddings, where its weight is at hand (some quantised and sharded ones are not)."""
+    if embeddings.weight.dim() == 2:
+        check_rows(tokenizer, len(embeddings.weight), what)
+
+
+def contradiction(one: dict[str, int], other: dict[str, int]) -> str | None:
+    """The first token that has another id in the other vocabulary; None where there is none."""
+    differ = (token for token in other if token in one and one[token] != other[token])
+    return min(differ, key=lambda token: other[token], default=None)
+
+
+def compare_given(given: Any, source: str | os.PathLike, keywords: dict[str, Any]) -> None:
+    """Say once where a tokenizer that the caller gave has other ids than that of the model's folder."""
+    if not isinstance(given, PreTrainedTokenizerBase) or not os.path.isdir(source):
+        return
+    try:
+        own = load_tokenizer(source, keywords, compare=False)
+    except (ImportError, OSError, ValueError):  # the caller gave one as there is none
+        return
+    ids, known = given.get_vocab(), own.get_vocab()
+    if (token := contradiction(ids, known)) is not None:
+        logger.warning_once(
+            f"The tokenizer given has {token!r} at id {ids[token]}, and that of {str(source)!r} at {known[token]}: "
+            "give none, to take the model's own, unless the model is to learn another vocabulary."
+        )
+
+
+def _has_words(tokenizer: PreTrainedTokenizerBase) -> bool:
+    words = set(tokenizer.get_vocab()) - set(map(str, tokenizer.all_special_tokens))
+    return len(words) >= _FEWEST
+
+
+def _cause(source: str | os.PathLike, subfolder: str) -> str:
+    """What is the matter, and what to do, where a tokenizer cannot be loaded."""
+    fix = "fetch it again, or set model.tokenizer."
+    if not os.path.isdir(source):
+        return f"does it hold one, with all its files? {fix[0].upper()}{fix[1:]}"
+    folder = Path(source, subfolder)
+    for name in _FILES:
+        if (folder / name).is_file():
+            try:
+                check_json(folder / name)
+            except OSError as error:
+                return str(error)
+    if not any((folder / name).is_file() for name in (_WHOLE, *_WORDS)):
+        return (
+            f"it has no {_WHOLE}, nor the vocabulary of an older one: fetch the model whole, save a tokenizer there "
+            "(AutoTokenizer.from_pretrained(...).save_pretrained), or set model.tokenizer."
+        )
+    return f"its files do not make one that transformers knows: {fix}"
+
+
+def _compare_files(
+    tokenizer: PreTrainedTokenizerBase, source: str | os.PathLike, place: dict[str, Any], where: str
+) -> None:
+    if not os.path.isdir(source) or find_file(source, _WHOLE, place) is None:
+        return
+    for name in _WORDS:
+        file = find_file(source, name, place)
+        if file is None:
+            continue
+        ids, beside = tokenizer.get_vocab(), _words(Path(file))
+        if (token := contradiction(ids, beside)) is not None:
+            logger.warning_once(
+                f"{where} has two tokenizers that differ: {token!r} is {ids[token]} in {_WHOLE}, which is read, and "
+                f"{beside[token]} in {name}. Remove the one that is not the model's."
+            )
+
+
+def _words(file: Path) -> dict[str, int]:
+    """{token: id} of an older file; nothing where it is none."""
+    try:
+        text = file.read_text(encoding="utf-8")
+        if file.suffix == ".txt":
+            return {token: number for number, token in enumerate(text.split("\n")) if token}
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return {str(token): index for token, index in found.items()} if isinstance(found, dict) else {}
