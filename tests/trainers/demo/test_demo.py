@@ -51,6 +51,8 @@ def tiny_models(monkeypatch):
 def test_the_pretrained_loop_goes_on_where_it_was(tmp_path, tiny_models, monkeypatch):
     """Ended within the second round of reading, it reads the rest; what was done is neither read nor trained again."""
     whole = run_demo(tiny_options(tmp_path / "whole"))
+    assert whole.reloaded.keys() == {"biencoder", "srlm"}
+    monkeypatch.setattr(pretrained, "check_reload", lambda *_, **__: {"srlm": (1.0, 1.0)})
     options, read = tiny_options(tmp_path / "ended"), pretrained.read_texts
 
     def ended(srlm, documents, method, place):
