@@ -4,7 +4,7 @@ VENV := .venv
 VENV_MIN := .venv-min
 BIN := $(VENV)/bin
 
-.PHONY: install install-pretrained demo docs test test-slow test-real test-faults test-min copies lint format clean
+.PHONY: install install-pretrained demo demo-pretrained docs test test-slow test-real test-faults test-min copies lint format clean
 .DELETE_ON_ERROR:
 
 install: $(VENV)/.installed
@@ -21,6 +21,9 @@ install-pretrained: install
 
 demo: install
 	$(BIN)/lookback demo
+
+demo-pretrained: install-pretrained
+	$(BIN)/lookback demo --pretrained
 
 # The site of docs/ in site/; `python -m http.server -d site` shows it. A broken link or reference is an error.
 docs: install

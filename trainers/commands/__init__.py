@@ -7,7 +7,7 @@ importing the module: `ARGUMENTS`, a tuple of dataclasses; `EXAMPLES`, three lin
 
 # Name -> where it is, and what it does in a line.
 COMMANDS = {
-    "demo": ("trainers.demo.run", "the whole loop on the embedded corpus, in minutes, with a report"),
+    "demo": ("trainers.demo.run", "the whole loop on a small model, or real ones, in minutes, with a report"),
     "pretrain": ("trainers.commands.pretrain", "adapt a decoder to embedding with LLaRA, without labels"),
     "explain": ("trainers.commands.explain", "print the words that a LLaRA embedding of a text stands for"),
     "finetune": ("trainers.commands.finetune", "train a bi-encoder on queries and passages"),

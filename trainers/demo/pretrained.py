@@ -57,7 +57,7 @@ class Texts(NamedTuple):
 
 def check_installed() -> None:
     """ModuleNotFoundError, in one line, where the models or what reads them are not installed."""
-    for package in (SMOLLM2[0], MINILM[0], "gguf", "sentence_transformers"):
+    for package in (SMOLLM2[0], MINILM[0], "gguf"):
         if find_spec(package) is None:
             raise ModuleNotFoundError(LACKING.format(f"the package {package}"), name=package)
 

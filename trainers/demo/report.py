@@ -24,6 +24,7 @@ LOSSES = {
     "loss": "all", "contrastive_loss": "contrast", "distillation_loss": "the teacher",
     "ar_loss": "next token", "bow_loss": "words",
 }  # fmt: skip
+OPENED = {"no": 0, "dense": 1}  # the part to click compares with its first way, and opens with its second
 Table = list[list[str]]  # rows of cells, the first one the header
 
 
@@ -115,6 +116,7 @@ def looked_at(found: Findings) -> dict[str, Any]:
     mode = "reuse" if any(one.mode == "reuse" for one in found.readings) else "exact"
     most = max(len(rows) for way, rows in found.ways.by_way.items() if way[0] == mode)
     ways = {way: rows for way, rows in found.ways.by_way.items() if way[0] == mode and len(rows) == most}
+    ways = dict(sorted(ways.items(), key=lambda item: OPENED.get(item[0][1], len(OPENED))))
     texts = next(iter(ways.values()))
     documents = [(kind, document) for kind, some in found.documents.items() for document in some
                  if (kind, document.name) in texts]  # fmt: skip

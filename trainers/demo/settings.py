@@ -10,6 +10,7 @@ from hub_cards.travelling.checks import check_number
 
 from ..embedded import BACKBONE_FOLDER
 from ..jobs.places import check_folder
+from .journal import cpu_seconds
 
 Arguments = TypeVar("Arguments", bound=TrainingArguments)
 
@@ -123,7 +124,7 @@ def training_arguments(kind: type[Arguments], options: DemoArguments, folder: Pa
 
 def announce(number: int, step: str) -> None:
     """The line above a step."""
-    print(f"\n== {number}/5 {step}", flush=True)
+    print(f"\n== {number}/5 {step} [{cpu_seconds():.0f} s of CPU so far]", flush=True)
 
 
 class LossProgress(ProgressCallback):

@@ -30,7 +30,7 @@ def _done(found: Findings) -> str:
     config = found.srlm.config
     kinds = " and ".join(f"{len(documents)} of {kind}" for kind, documents in found.documents.items())
     return (
-        f"{found.lm}, a language model of {found.lm_size / 1e6:.0f} million parameters, predicted the last "
+        f"{found.lm}, a language model of {found.lm_size / 1e6:.3g} million parameters, predicted the last "
         f"{found.chunks * config.chunk_size} tokens of held-out texts ({kinds}) through a window of "
         f"{config.context_window_size} tokens, and looked back at up to {config.key_num * config.value_size} tokens "
         "from earlier in the text, which were found in several ways."
@@ -42,16 +42,20 @@ def _looking_back(found: Findings) -> str:
     way = next(way for way in ways.by_way if way[:2] == ("exact", "dense"))
     change, texts = ways.change(way, BASE)
     alone, looking = (ways.perplexity(one, texts) for one in (BASE, way))
-    others = {
-        name: changed(ways.change(("exact", name, "before"), BASE)[0], bounds=False)
-        for name in ("random", "bm25", "oracle")
-    }
+    others = {}
+    for name in ("random", "bm25", "oracle"):
+        other, read = ways.change(("exact", name, "before"), BASE)
+        others[name] = changed(other, bounds=False) + (f" ({_texts(len(read))})" if len(read) < len(texts) else "")
     return (
         f"With what {found.retriever} found for it, its perplexity (among how many equally likely tokens it wavers) "
         f"was {looking:.2f} where it is {alone:.2f} with the window alone, {changed(change)}; with random chunks it "
         f"was {others['random']}, with those that share words {others['bm25']}, and with those that turn out best "
         f"when every one is tried, which takes knowing the answer, {others['oracle']}."
     )
+
+
+def _texts(count: int) -> str:
+    return f"tried on {count} text{'s' if count > 1 else ''}"
 
 
 def _learned(found: Findings) -> str:
@@ -62,13 +66,18 @@ def _learned(found: Findings) -> str:
     said = (
         f"After it had learned from {sum(found.rows.values()):,} examples that the language model scored by how much "
         f"they help it, {found.retriever} found the code that belongs to a docstring with an MRR@{CUTOFF} (1 is "
-        f"perfect) of {mean_after:.3f} where it had {mean_before:.3f} ({with_bounds(one, percent=False)}"
-        f"{_chance(one)}; BM25, which counts words, has {bm25:.3f})"
+        f"perfect) of {mean_after:.3f} where it had {mean_before:.3f}{_bounded(one)} and BM25, which counts words, "
+        f"has {bm25:.3f}"
     )
     if not {("exact", "dense", "before"), ("exact", "dense", "after")} <= found.ways.by_way.keys():
         return f"{said}."
     change, _ = found.ways.change(("exact", "dense", "after"), ("exact", "dense", "before"))
-    return f"{said}, and the perplexity with what it finds was {changed(change)} than before."
+    return f"{said}; the perplexity with what it finds was {changed(change)} than before."
+
+
+def _bounded(one: Interval) -> str:
+    bounds = f"{signed(one.low, percent=False)} to {signed(one.high, percent=False)}"
+    return "" if one.low is None else f" (95 % interval of the difference {bounds}{_chance(one)})"
 
 
 def changed(change: Interval, bounds: bool = True) -> str:

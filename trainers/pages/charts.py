@@ -10,7 +10,7 @@ import markupsafe
 from .page import page_templates
 
 TEMPLATES = page_templates(Path(__file__).parent / "templates")
-ROW, LEFT, MIDDLE, RIGHT = 26, 250, 420, 190  # of points: a row's height, and the widths of its parts, in pixels
+ROW, LEFT, MIDDLE, RIGHT = 26, 290, 420, 200  # of points: a row's height, and the widths of its parts, in pixels
 WIDTH, HEIGHT, MARGIN, LEGEND = 640, 200, 46, 150  # of lines
 LINES = 8  # colours of the page
 Point = tuple[float, float]
