@@ -42,9 +42,8 @@ class SelfRetrievalLM(TwoTokenizers, GenerationMixin):
     Attributes:
         embedding_cache: None, or an [`EmbeddingCache`] that keeps chunk embeddings from one training step to the
             next; evaluation does not look at it.
-        settles_blocks: with `reuse_states`, `forward` takes the gradient of a block's losses before it reads the next
-            block, and `loss.backward()` hands it on. False keeps the graphs of all blocks instead, for weights that
-            are in pieces (FSDP, ZeRO 3) and losses that are scaled up (fp16).
+        settles_blocks: with `reuse_states`, `forward` takes a block's gradient before it reads the next block. False
+            keeps the graphs of all: for weights in pieces (FSDP, ZeRO 3), and losses that are scaled up (fp16).
     """
 
     config: SelfRetrievalConfig
@@ -184,8 +183,7 @@ class SelfRetrievalLM(TwoTokenizers, GenerationMixin):
             candidates: (B, c) chunk numbers to try, -1 for none; default: every key. The others: as in `forward`.
 
         Returns (B, n_target, n_candidate) sums over the target's scored tokens, in nats; -inf where a candidate is
-        not a key of the target's window. Without `candidates` the columns are the chunk numbers. With `reuse_states`
-        the text is read as in `forward`, and the target anew behind each candidate's states and the window's.
+        not a key of the target's window. Without `candidates` the columns are the chunk numbers.
         """
         check_inputs(input_ids, attention_mask, labels, self.config.get_text_config().vocab_size, self._one_device)
         return score_candidates(Plan.of_candidates(self), input_ids, attention_mask, labels, candidates)
@@ -217,8 +215,7 @@ class SelfRetrievalLM(TwoTokenizers, GenerationMixin):
                 the right come back padded on the left.
             generation_config, kwargs: those of transformers' `generate`: sampling, beams, stopping criteria, streamer,
                 `num_return_sequences`, ... `prompt_lookup_num_tokens`: tokens to guess ahead for a single prompt, from
-                what followed the same words in the input before (default 8; 0 for none). It saves time and changes
-                nothing: a guess counts if it is what is then chosen, by whatever way of choosing.
+                what followed the same words before (default 8; 0 for none). It saves time and changes nothing.
 
         Returns what transformers' `generate` returns: (B, L + new) ids, or with `return_dict_in_generate` an output
         whose `past_key_values.retrievals` says what was retrieved when.
@@ -231,14 +228,13 @@ class SelfRetrievalLM(TwoTokenizers, GenerationMixin):
     def prepare_inputs_for_generation(  # type: ignore[override]
         self, input_ids: torch.Tensor, past_key_values: Any = None, attention_mask: Any = None, **_: Any
     ) -> dict[str, Any]:
-        """The whole document so far: retrieval looks back at all of it."""
         return {"input_ids": input_ids, "past_key_values": past_key_values, "attention_mask": attention_mask}
 
     def chat(self, messages: list[Message], **kwargs: Any) -> ChatReply:
         """Answers the last message, through the tokenizer's chat template.
 
-        The last turns that fit the window of `context_window_size` tokens stand there; of the older turns the
-        `key_num` most relevant to the last message are put before them, in `value_size` tokens for each on average.
+        The last turns that fit the window stand there; of the older ones the `key_num` most relevant to the last
+        message are put before them. With `reuse_states` the conversation is one text that goes on.
 
         Args:
             messages: [{"role": "system" | "user" | "assistant" | ..., "content": text}, ...], the last a user's.

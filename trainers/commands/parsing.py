@@ -138,13 +138,11 @@ class KeptStatesArguments:
             parse_bytes(str(self.store_limit))
 
     def settings(self) -> dict[str, Any]:
-        """Fields of `SelfRetrievalConfig` that are given."""
         settings = given(self, *self.keywords())
         limit = str(settings.get("store_limit", ""))
         return {**settings, "store_limit": int(limit)} if limit.isdecimal() else settings
 
     def keywords(self) -> dict[str, Any]:
-        """What the function gets that loads the model, beside its settings."""
         return {}
 
 
