@@ -54,12 +54,14 @@ def build_model() -> SelfRetrievalLM:
     model = SelfRetrievalLM.from_components(
         str(BACKBONE_FOLDER), retrieval_method="bm25", reuse_states=True, store_place="disk", **SETTINGS
     )
-    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    device: Any = "cuda" if torch.cuda.is_available() else "cpu"
+    return model.to(device).eval()
 
 
 def text_of(model: SelfRetrievalLM, length: int) -> torch.Tensor:
     """(length,) token ids of the standard library, file after file, again from the first one if need be."""
-    parts, count = [], 0
+    parts: list[torch.Tensor] = []
+    count = 0
     for document in cycle(standard_library("train")):
         ids = model.tokenizer(document.text, add_special_tokens=False, verbose=False)["input_ids"]
         parts, count = [*parts, torch.tensor(ids, dtype=torch.long)], count + len(ids)

@@ -42,8 +42,6 @@ ARGUMENTS = (
     RunArguments,
 )
 EXAMPLES = r"""
-# with BM25 as retriever
-lookback train-lm --model folder --retrieval_method bm25 --train_data books --output_dir runs/srlm
 # with a retriever of your own
 lookback train-lm --model folder --retriever runs/finetune --train_data books --output_dir runs/srlm
 # at the price of one pass, on every token of long documents

@@ -127,17 +127,15 @@ class Loop:
 
     def train(self, model: BiEncoderModel, rows: dict[str, list[Row]]) -> tuple[BiEncoderModel, list[Row]]:
         """A fine-tuned copy of the retriever, saved, and the losses of its training."""
-        done = self.journal.knows_next()
-        # As the retriever of a language model it is frozen.
-        trained = None if done else copy.deepcopy(model).requires_grad_(True)
 
         def work() -> list[Row]:
+            trained = copy.deepcopy(model).requires_grad_(True)  # as the retriever of a language model it is frozen
             losses = finetune_biencoder(trained, rows, self.options, teacher_temperature=TEACHER_TEMPERATURE)
             save_repos({"biencoder": trained}, self.folder)
             return losses
 
         losses = self.journal.once(work)
-        return (trained or BiEncoderModel.from_pretrained(self.folder / "biencoder")).eval(), losses
+        return BiEncoderModel.from_pretrained(self.folder / "biencoder").eval(), losses
 
     def rank(self, model: BiEncoderModel | None, pairs: Sequence[CodePair]) -> list[int]:
         """The rank of each docstring's code among all of the pairs' code, by a model or by BM25."""
