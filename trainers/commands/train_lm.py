@@ -45,8 +45,8 @@ EXAMPLES = r"""
 # with a retriever of your own
 lookback train-lm --model folder --retriever runs/finetune --train_data books --output_dir runs/srlm
 # at the price of one pass, on every token of long documents
-lookback train-lm --model folder --reuse_states --document_length 16384 --target_size 16320 --train_data books \
-    --output_dir runs/srlm
+lookback train-lm --model folder --reuse_states --document_length 16384 --target_size 16320 \
+    --train_data books --output_dir runs/srlm
 # settings from a file; what stands here wins
 lookback train-lm --config train_lm.yaml --learning_rate 1e-5
 """
