@@ -2,6 +2,7 @@
 """A model that keeps its tokenizer, and whose folder is a complete repo: weights, code, tokenizer, model card."""
 
 import os
+import warnings
 from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -144,7 +145,9 @@ class CompleteRepository(PlacedModel):
         """
         if peft_model_id is not None and kwargs.get("adapter_state_dict") is None:
             refuse_pickled_adapter(peft_model_id, kwargs)
-        result = super().load_adapter(peft_model_id, *args, **kwargs)
+        with warnings.catch_warnings():  # our pattern of what lies outside excludes nothing where there is nothing
+            warnings.filterwarnings("ignore", "You have passed exclude_modules=.* but no modules were excluded")
+            result = super().load_adapter(peft_model_id, *args, **kwargs)
         if strange := sorted({*not_shared(self, result.missing_keys), *result.unexpected_keys}):
             hint = (
                 "transformers cannot load a DoRA; use peft.PeftModel.from_pretrained(model, folder)."

@@ -71,15 +71,21 @@ def load_retriever(repo: str, preset: str | None = None, **kwargs: Any) -> Any:
         return _load_parts(repo, parts, kwargs)
     retriever = _load_adapted(repo, kwargs) or _load_whole(repo, kwargs)
     if not _is_biencoder(retriever):
-        raise ValueError(
-            f"{repo!r} is a {retriever.config.model_type!r} model, which says nothing of pooling and prompts. Give a "
-            f"bi-encoder's repo, that of a sentence-transformers model, or BiEncoderModel.from_backbone({repo!r}, "
-            "pooling=...)."
-        )
+        raise _no_retriever(repo, retriever.config.model_type)
     return retriever
 
 
+def _no_retriever(repo: str, kind: str) -> ValueError:
+    return ValueError(
+        f"{repo!r} is a {kind!r} model, which says nothing of pooling and prompts. Give a bi-encoder's repo, that of "
+        f"a sentence-transformers model, or BiEncoderModel.from_backbone({repo!r}, pooling=...)."
+    )
+
+
 def _load_whole(repo: str, kwargs: dict[str, Any]) -> Any:
+    kind = (read_json(repo, "config.json", kwargs) or {}).get("model_type")
+    if kind is not None and kind != "lookback_biencoder":
+        raise _no_retriever(repo, kind)
     if named := base_keywords(kwargs):
         raise ValueError(
             f"{next(iter(named))} (--retriever_base) is for an adapter, and {repo!r} is none: leave it out."

@@ -22,7 +22,8 @@ from ..data.sources import check_source
 from ..data.texts import IdentifiedTexts
 from ..jobs.parts import PartFiles, check_output
 from ..jobs.processes import on_main_process, start_processes
-from ..models.load import encoding_settings, load_biencoder
+from ..models.identity import encoding_settings
+from ..models.load import load_biencoder
 from ..retrieval.embeddings import EmbeddingFiles
 from ..retrieval.stored import SUFFIXES, files_of, ids_path
 from ..retrieval.storing import write_embeddings

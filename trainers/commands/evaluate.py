@@ -16,6 +16,7 @@ import torch
 from hub_cards.cards.card import add_results
 from hub_cards.transfer.folder_names import shared_name
 from hub_cards.whole_files import written_whole
+from modeling_biencoder import BiEncoderConfig
 
 from ..jobs.parts import check_output
 from ..jobs.places import check_folder
@@ -208,9 +209,12 @@ def main(argv: list[str]) -> None:
             )
         return evaluate_mteb(arguments, loading, state.device)
     evaluators = load_data(arguments)
-    model = cast(Any, load_biencoder(arguments.model, **loading.keywords())).to(state.device)
-    for evaluator in evaluators.values():
-        evaluator.check(model)
+
+    def check(config: BiEncoderConfig) -> None:
+        for evaluator in evaluators.values():
+            evaluator.check_config(config)
+
+    model = cast(Any, load_biencoder(arguments.model, check=check, **loading.keywords())).to(state.device)
     results = with_mean({name: evaluator(model) for name, evaluator in evaluators.items()})
     if not state.is_main_process:
         return

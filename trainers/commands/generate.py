@@ -18,6 +18,8 @@ from ..embedded import BACKBONE_FOLDER
 from ..models.load import load_srlm
 from .parsing import LookbackArguments, check_at_least, parse_arguments
 
+METHODS = tuple(method for method in RETRIEVAL_METHODS if method != "oracle")  # which needs the text to come
+
 
 @dataclass
 class GenerateArguments:
@@ -48,7 +50,7 @@ class GenerateArguments:
         if (self.prompt is None) == (self.prompt_file is None):
             raise ValueError("give one of --prompt and --prompt_file; --prompt_file - reads standard input.")
         if self.retrieval_method is not None:
-            check_choice("--retrieval_method", self.retrieval_method, RETRIEVAL_METHODS)
+            check_choice("--retrieval_method", self.retrieval_method, METHODS)
         check_at_least(self, 1, "max_new_tokens")
         check_at_least(self, 0, "top_k", "seed")
         if not (self.temperature > 0 and self.repetition_penalty > 0 and 0 < self.top_p <= 1):

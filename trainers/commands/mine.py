@@ -5,7 +5,12 @@ given the same command; the rows do not depend on either.
 """
 
 import time
+from functools import partial
 from typing import Any
+
+import torch
+
+from modeling_biencoder import BiEncoderModel
 
 from ..jobs.processes import start_processes
 from ..mining.mine import mine_to_file
@@ -24,14 +29,20 @@ lookback mine --data pairs.jsonl --model runs/finetune --relative_margin 0.05 --
 """
 
 
+def load_retriever(
+    arguments: MineArguments, settings: MiningSettings, loading: EmbedderArguments, device: torch.device
+) -> BiEncoderModel:
+    """The bi-encoder, once the data were read."""
+    model: Any = load_biencoder(str(arguments.model), check=settings.check_task, **loading.keywords())
+    return model.to(device)
+
+
 def main(argv: list[str]) -> None:
     """Mines, writes the rows and prints how many there are, and how many lack negatives."""
     arguments, settings, loading = parse_arguments(argv, ARGUMENTS, "mine", __doc__)
     settings.check_model(arguments.model is not None)
-    state, model = start_processes(), None
-    if arguments.model is not None:
-        loaded: Any = load_biencoder(arguments.model, check=settings.check_task, **loading.keywords())
-        model = loaded.to(state.device)
+    state = start_processes()
+    model = None if arguments.model is None else partial(load_retriever, arguments, settings, loading, state.device)
     began = time.perf_counter()
     mined = mine_to_file(arguments.data, arguments.corpus, model, settings, arguments.output, arguments.overwrite)
     if state.is_main_process:

@@ -7,6 +7,7 @@ interrupted test goes on where it was, and what the output holds is not computed
 """
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from hub_cards.transfer.folder_names import shared_name
 from modeling_srlm import SelfRetrievalLM
@@ -19,9 +20,9 @@ from ..needle.haystack import read_texts
 from ..needle.measure import NeedleTest
 from ..needle.page import write_report
 from ..needle.picture import heat_maps
-from ..needle.results import NeedleResults
+from ..needle.results import NeedleResults, read_results
 from ..needle.run import run_test
-from ..needle.settings import NeedleSettings
+from ..needle.settings import ALONE, NeedleSettings
 from ..pages.page import check_report_file, write_page
 from .parsing import LookbackArguments, check_at_least, parse_arguments
 
@@ -59,10 +60,11 @@ class NeedleArguments:
                 check_report_file(file, f"--{name}", f"{name}.{suffix}")
 
 
-def load_model(arguments: NeedleArguments, loading: LookbackArguments) -> SelfRetrievalLM:
-    """The model; unless it is said, a chunk of the window is kept for the answer, which is short."""
+def load_model(arguments: NeedleArguments, methods: list[str], loading: LookbackArguments) -> SelfRetrievalLM:
+    """The model for these methods; unless it is said, a chunk of the window is kept for the answer, which is short."""
     batch = {} if arguments.chunk_batch_size is None else {"chunk_batch_size": arguments.chunk_batch_size}
-    model = load_srlm(arguments.model, {**batch, **loading.settings()}, **loading.keywords())
+    looking = tuple(method for method in methods if method != ALONE)
+    model = load_srlm(arguments.model, {**batch, **loading.settings()}, methods=looking, **loading.keywords())
     if loading.target_size is None:
         model.config.target_size = model.config.chunk_size
     model.config.check()
@@ -96,7 +98,9 @@ def main(argv: list[str]) -> None:
     """Prints the table, and writes results, page and picture where asked to."""
     arguments, settings, loading = parse_arguments(argv, ARGUMENTS, "needle", __doc__)
     state = start_processes()
-    model = load_model(arguments, loading).to(state.device)
+    if arguments.output is not None and not arguments.overwrite and Path(arguments.output).exists():
+        read_results(arguments.output)  # what holds no needle test is said before the model is loaded
+    model = load_model(arguments, settings.methods, loading).to(state.device)
     test = NeedleTest(model, read_texts(arguments.data, settings.seed), settings)
     about = {"model": shared_name(arguments.model), "data": arguments.data and shared_name(arguments.data)}
     results = run_test(test, arguments.output, arguments.overwrite, about=about)

@@ -11,11 +11,12 @@ from hub_cards.travelling.checks import check_choice
 from modeling_srlm import SelfRetrievalLM
 from modeling_srlm.configuration_srlm import RETRIEVAL_METHODS
 
+from ..data.sources import load_tables
 from ..embedded import BACKBONE_FOLDER
 from ..jobs.processes import place, start_processes
 from ..models.load import load_srlm
 from ..pages.page import check_report_file
-from ..perplexity.data import check_source, read_chats, read_documents
+from ..perplexity.data import check_source, read_chats, read_texts, tokenized
 from ..perplexity.measure import MethodResult, compare_chats, compare_methods, count_scored, format_results
 from ..perplexity.page import write_report
 from ..perplexity.page_data import chat_page, describe, document_page
@@ -92,9 +93,11 @@ def print_results(model: SelfRetrievalLM, summary: str, results: Sequence[Method
     print(format_results(results))
 
 
-def score_documents(model: SelfRetrievalLM, methods: list[str], arguments: PerplexityArguments) -> None:
-    """Prints what the documents' perplexity is under each method, and writes the report."""
-    documents = read_documents(arguments.data, model.tokenizer, arguments.max_documents, arguments.max_length)
+def score_documents(
+    model: SelfRetrievalLM, methods: list[str], arguments: PerplexityArguments, texts: list[tuple[str, str, str]]
+) -> None:
+    """Prints what the documents' perplexity is under each method, and writes the report; `texts` of `read_texts`."""
+    documents = tokenized(texts, model.tokenizer, arguments.max_length)
     results = compare_methods(model, [document.tokens for document in documents], methods, arguments.scored_tokens)
     total = sum(len(document.tokens) for document in documents)
     summary = f"{len(documents)} documents of {total:,} tokens, {count_scored(results):,} of them scored"
@@ -135,9 +138,14 @@ def main(argv: list[str]) -> None:
     state = start_processes()
     settings = {**arguments.settings(), **loading.settings()}
     chosen = tuple(arguments.methods or ())
+    if arguments.task == "chat":
+        load_tables(str(arguments.data))  # what is no data file is said before the model is loaded
+    texts = [] if arguments.task == "chat" else read_texts(arguments.data, arguments.max_documents)
     model = load_srlm(arguments.model, settings, methods=chosen, **loading.keywords()).to(state.device)
     methods = arguments.methods or list(dict.fromkeys(["no", model.config.retrieval_method]))
-    score = score_chats if arguments.task == "chat" else score_documents
-    score(model, methods, arguments)
+    if arguments.task == "chat":
+        score_chats(model, methods, arguments)
+    else:
+        score_documents(model, methods, arguments, texts)
     if arguments.report is not None and state.is_main_process:
         print(f"report: {arguments.report}")

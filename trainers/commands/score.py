@@ -9,6 +9,7 @@ the last digit where every process has as many threads (OMP_NUM_THREADS).
 
 import dataclasses
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from accelerate import PartialState
@@ -17,15 +18,18 @@ from tqdm.auto import tqdm
 from modeling_srlm import SelfRetrievalLM
 
 from ..data.documents import document_table
-from ..data.faithful import ParsedRows, load_faithful_rows
+from ..data.faithful import ParsedRows, load_faithful_rows, placed
+from ..data.sources import Row, text_field
 from ..feedback.documents import Candidates, DocumentFeedback
+from ..feedback.formats import read_question
 from ..feedback.rows import RowFeedback
 from ..feedback.settings import DOCUMENT, ScoreArguments
-from ..feedback.teachers import TeacherFeedback, load_teacher
+from ..feedback.teachers import TeacherFeedback, load_teacher, read_for_teacher
 from ..jobs.parts import PartFiles
 from ..jobs.processes import on_main_process, start_processes
 from ..models.components import max_positions
-from ..models.load import load_srlm, srlm_settings
+from ..models.identity import srlm_settings
+from ..models.load import load_srlm
 from .parsing import EmbedderArguments, KeptStatesArguments, parse_arguments
 
 Feedback = RowFeedback | DocumentFeedback | TeacherFeedback
@@ -54,19 +58,35 @@ def load_scorer(arguments: ScoreArguments, loading: EmbedderArguments, kept: Kep
     return lm.eval()
 
 
+def read_data(arguments: ScoreArguments) -> Sequence[Row]:
+    """The rows or documents; ValueError, with the row, for one that no model could score."""
+    if arguments.task == DOCUMENT:
+        documents = ParsedRows(document_table(arguments.data))
+        for number in range(len(documents)):
+            with placed(documents):
+                text_field(documents[number], "text", number)
+        return documents
+    rows = load_faithful_rows(arguments.data)
+    for number in range(len(rows)):
+        with placed(rows):
+            if arguments.teacher is None:
+                read_question(rows[number], number, arguments.task, arguments.target, arguments.seed)
+            else:
+                read_for_teacher(rows[number], number)
+    return rows
+
+
 def make_feedback(
-    arguments: ScoreArguments, lm: SelfRetrievalLM, show_progress: bool
+    arguments: ScoreArguments, rows: Sequence[Row], lm: SelfRetrievalLM, show_progress: bool
 ) -> RowFeedback | DocumentFeedback:
-    """The task of the arguments, its data read and checked."""
+    """The task of the arguments, its data checked."""
     mean, seed = arguments.score == "mean", arguments.seed
     if arguments.task == DOCUMENT:
         every = arguments.candidates == "all"
         candidates = None if every else Candidates(arguments.bm25_candidates, arguments.random_candidates)
-        documents = ParsedRows(document_table(arguments.data))
         return DocumentFeedback(
-            lm, documents, arguments.cuts, arguments.document_length, candidates, mean, seed, show_progress
+            lm, rows, arguments.cuts, arguments.document_length, candidates, mean, seed, show_progress
         )
-    rows = load_faithful_rows(arguments.data)
     return RowFeedback(lm, rows, arguments.task, arguments.target, mean, seed, show_progress)
 
 
@@ -89,10 +109,10 @@ def start_feedback(
 ) -> Feedback:
     """The feedback of the arguments, its model on the process's device, its data checked."""
     check_kept(arguments, kept)
+    rows = read_data(arguments)
     if arguments.teacher is None:
         lm = load_scorer(arguments, loading, kept).to(state.device)
-        return make_feedback(arguments, lm, state.is_main_process)
-    rows = load_faithful_rows(arguments.data)
+        return make_feedback(arguments, rows, lm, state.is_main_process)
     teacher = load_teacher(arguments.teacher, arguments.batch_size, state.device, **loading.keywords())
     return TeacherFeedback(teacher, rows, state.is_main_process)
 

@@ -6,17 +6,21 @@ line: its id, its score and the text, tabs between.
 
 import json
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
 
 from hub_cards.whole_files import written_whole
+from modeling_biencoder import BiEncoderConfig
+from modeling_biencoder.encoding_biencoder import prompt_affixes
 
 from ..data.sources import check_source
 from ..data.texts import IdentifiedTexts
-from ..jobs.parts import check_output
-from ..models.load import encoding_settings, load_biencoder
+from ..jobs.parts import check_output, weights_digest
+from ..models.identity import WEIGHTS_DIGEST, configured
+from ..models.load import load_biencoder
 from ..retrieval.index import EmbeddingIndex, Hit, load_index
 from ..retrieval.search import check_index
 from ..retrieval.stored import files_of
@@ -68,6 +72,10 @@ class SearchArguments:
             raise ValueError(f"--query={blank[0]!r} must be a text: say what to look for.")
         for source in (self.queries, self.data):
             check_source(source)
+        if self.data is None and self.text_field != "text":
+            raise ValueError(
+                f"--text_field={self.text_field!r} is of the rows of --data: give these, or leave it out."
+            )
         if self.output is not None:
             check_output(self.output, index=self.index, queries=self.queries, data=self.data)
 
@@ -95,18 +103,24 @@ def model_of(index: EmbeddingIndex, arguments: SearchArguments) -> str:
     raise ValueError(f"--index={arguments.index!r} is {told}: give the folder or Hub id of that model as --model.")
 
 
-def check_model(index: EmbeddingIndex, model: Any, name: str) -> None:
-    """ValueError for a model that makes other embeddings than those of the index."""
-    before, now = json.loads(index.about.get("encoding", "{}")), json.loads(json.dumps(encoding_settings(model)))
-    weights = "sha256 of the weights"
-    if before.get(weights, now[weights]) != now[weights]:
+def check_settings(config: BiEncoderConfig, index: EmbeddingIndex, name: str, task: str | None) -> None:
+    """ValueError for a model that is set to make other embeddings than those of the index, or lacks the task."""
+    before, now = json.loads(index.about.get("encoding", "{}")), json.loads(json.dumps(configured(config)))
+    before.pop(WEIGHTS_DIGEST, None)
+    differ = [f"{key} was {before[key]!r} and is {now.get(key)!r}" for key in before if before[key] != now.get(key)]
+    if differ:
+        raise ValueError(f"--model={name!r} is not set as it was when it made the index: {'; '.join(differ)}.")
+    prompt_affixes(config.prompts, "query", task or index.about.get("task") or None, None)
+
+
+def check_weights(model: Any, index: EmbeddingIndex, name: str) -> None:
+    """ValueError for another model than the one that made the index."""
+    before = json.loads(index.about.get("encoding", "{}")).get(WEIGHTS_DIGEST)
+    if before is not None and before != weights_digest(model):
         raise ValueError(
             f"--model={name!r} has other weights than the model {index.about.get('model')!r} that made the index: "
             "give that one, at its revision, or encode anew."
         )
-    differ = [f"{key} was {before[key]!r} and is {now.get(key)!r}" for key in before if before[key] != now.get(key)]
-    if differ:
-        raise ValueError(f"--model={name!r} is not set as it was when it made the index: {'; '.join(differ)}.")
 
 
 def texts_of(index: EmbeddingIndex, arguments: SearchArguments) -> Any:
@@ -159,8 +173,9 @@ def main(argv: list[str]) -> None:
     name, keywords = model_of(index, arguments), loading.keywords()
     if arguments.model is None and keywords["revision"] is None:
         keywords["revision"] = index.about.get("revision")
-    model = cast(Any, load_biencoder(name, **keywords)).to(device)
-    check_model(index, model, name)
+    fits = partial(check_settings, index=index, name=name, task=arguments.task)
+    model = cast(Any, load_biencoder(name, check=fits, **keywords)).to(device)
+    check_weights(model, index, name)
     found = index.find(model, queries, arguments.top_k, arguments.task, arguments.batch_size)
     for query, hits in zip(queries, found, strict=True):
         print_hits(query if len(queries) > 1 else None, hits)

@@ -19,8 +19,9 @@ from modeling_biencoder.sentence_transformers_biencoder import SETTINGS, read_se
 
 from ..data.sources import Row, RowError, text_field
 from ..jobs.parts import weights_digest
+from ..models.identity import encoding_settings
 from ..models.kind import Found, find_file, look, place_of
-from ..models.load import encoding_settings, load_biencoder
+from ..models.load import load_biencoder
 from .formats import read_candidates
 from .rows import BATCHES_A_GROUP, DECIMALS, GroupedRows
 
@@ -34,6 +35,13 @@ class Candidates(NamedTuple):
     query: str
     texts: list[str]
     task: str | None
+
+
+def read_for_teacher(row: Row, number: int) -> Candidates:
+    """What a teacher is asked of a row, the row `number` of its data; RowError for one that it cannot be asked of."""
+    task = row.get("task")
+    texts = read_candidates(row, number)
+    return Candidates(text_field(row, "query", number), texts, task if isinstance(task, str) else None)
 
 
 class Teacher(ABC):
@@ -102,17 +110,11 @@ class TeacherFeedback(GroupedRows):
         self.teacher = teacher
         super().__init__(rows, BATCHES_A_GROUP * teacher.batch_size, show_progress)
 
-    def _read(self, number: int) -> Candidates:
-        row = self.rows[number]
-        task = row.get("task")
-        texts = read_candidates(row, number)
-        return Candidates(text_field(row, "query", number), texts, task if isinstance(task, str) else None)
-
     def _count(self, number: int) -> int:
-        return len(self._read(number).texts)
+        return len(read_for_teacher(self.rows[number], number).texts)
 
     def _scores(self, numbers: Sequence[int]) -> list[list[float]]:
-        found = self.teacher.score([self._read(number) for number in numbers])
+        found = self.teacher.score([read_for_teacher(self.rows[number], number) for number in numbers])
         for number, scores in zip(numbers, found, strict=True):
             if not all(map(math.isfinite, scores)):
                 raise RowError(number, f"the teacher's scores are {scores}, and must be finite: take another teacher.")

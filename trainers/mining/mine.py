@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +18,9 @@ from ..data.faithful import faithful_rows, load_faithful_rows
 from ..data.sources import Row, RowSource
 from ..jobs.parts import PartFiles
 from ..jobs.processes import on_main_process, start_processes
-from ..models.load import encoding_settings, load_biencoder
+from ..models.identity import encoding_settings
+from ..models.kind import LateModel
+from ..models.load import load_biencoder
 from ..retrieval.embeddings import EmbeddingFiles, check_embeddings, check_encoder
 from .corpus import Corpus, CorpusSource, corpus_of_rows, load_corpus
 from .retrievers import BM25Retriever, DenseRetriever, FusedRetriever, Retriever
@@ -72,22 +75,26 @@ def mine_hard_negatives(
     typed("output", output, str | Path | None)
     if model is not None and not isinstance(model, str | Path):
         check_encoder(model)
-    loaded: Any = load_biencoder(str(model), check=checked.check_task) if isinstance(model, str | Path) else model
-    if loaded is not model:
-        loaded = loaded.to(start_processes().device)
+    late: Any = partial(_load, str(model), checked) if isinstance(model, str | Path) else model
     if output is not None:
-        written = mine_to_file(rows, corpus, loaded, checked, output, overwrite, show_progress)
+        written = mine_to_file(rows, corpus, late, checked, output, overwrite, show_progress)
         return load_faithful_rows(str(output)) if written.rows else []
     table, passages = _read(faithful_rows(rows), corpus, checked, show_progress)
+    loaded = late() if isinstance(late, LateModel) else late
     miner = RowMiner(table, passages, build_retriever(checked, passages, loaded, None, show_progress), checked)
     groups = tqdm(range(_num_groups(table, checked)), desc="Mining", unit="group", disable=not show_progress)
     return [row for group in groups for row in miner.mine(group)]
 
 
+def _load(source: str, settings: MiningSettings) -> BiEncoderModel:
+    loaded: Any = load_biencoder(source, check=settings.check_task)
+    return loaded.to(start_processes().device)
+
+
 def mine_to_file(
     rows: RowSource,
     corpus: CorpusSource | None,
-    model: BiEncoderModel | None,
+    model: BiEncoderModel | LateModel | None,
     settings: MiningSettings,
     output: str | Path,
     overwrite: bool = False,
@@ -97,18 +104,22 @@ def mine_to_file(
     where it was.
 
     The file does not depend on either, to the last digit where every process has as many threads.
+
+    Args:
+        model: or a function that gives it, called when all data were read.
     """
     settings.check_model(model is not None)
-    if model is not None:
+    if model is not None and not isinstance(model, LateModel):
         model.encode([], task=settings.task)  # an unknown task is an error now
     state = start_processes()
     show = show_progress and state.is_main_process
     table, passages = _read(faithful_rows(rows), corpus, settings, show)
+    loaded: Any = model() if isinstance(model, LateModel) else model
     parts, groups = PartFiles(output), _num_groups(table, settings)
-    run = _run_settings(settings, table, passages, model)
+    run = _run_settings(settings, table, passages, loaded)
     done = on_main_process(state, lambda: parts.open(run, overwrite))
     if left := [group for group in range(groups) if group not in done]:
-        retriever = build_retriever(settings, passages, model, parts.folder, show, state)
+        retriever = build_retriever(settings, passages, loaded, parts.folder, show, state)
         miner = RowMiner(table, passages, retriever, settings)
         share = left[state.process_index :: state.num_processes]
         for group in tqdm(share, desc=f"Mining, process 1 of {state.num_processes}", unit="group", disable=not show):

@@ -3,6 +3,7 @@
 import copy
 import itertools
 import re
+import warnings
 from typing import Any
 
 from peft import (
@@ -161,13 +162,20 @@ def add_adapter(
             peft_config.modules_to_save = [*(peft_config.modules_to_save or ()), *trained_modules]
     prepare_quantized(model)
     try:
-        model.add_adapter(peft_config, ADAPTER_NAME)
+        put(model, peft_config)
     except (IndexError, TypeError) as error:
         raise ValueError(
             f"peft cannot put this {type(peft_config).__name__} on the model: {error}. Give trainable_token_indices "
             "within the vocabulary, and leave embeddings whose rows train (LLaRA's do) out of target_modules."
         ) from error
     record_base(model, model.peft_config[ADAPTER_NAME])
+
+
+def put(model: PreTrainedModel, peft_config: PeftConfig) -> None:
+    """`model.add_adapter`, without peft's warning that our pattern, of what lies outside, excludes nothing here."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "You have passed exclude_modules=.* but no modules were excluded")
+        model.add_adapter(peft_config, ADAPTER_NAME)
 
 
 def _task_type(model: PreTrainedModel) -> str:

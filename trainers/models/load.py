@@ -15,11 +15,10 @@ from modeling_llara import LlaraConfig, LlaraForPreTraining
 from modeling_llara.prompts_llara import adapted_config, biencoder_keywords
 from modeling_srlm import SelfRetrievalConfig, SelfRetrievalLM
 
-from ..jobs.parts import weights_digest
 from .adapted import build_found
 from .components import build_srlm, check_methods, plain_settings
 from .convert import biencoder_from_llara, check_ends_open
-from .kind import PLACE, Found, check_plain, look, place_of
+from .kind import PLACE, Found, check_plain, config_of, look, place_of
 from .merging import merge_adapter
 from .weightless import biencoder_config, check_words
 
@@ -53,6 +52,8 @@ def load_biencoder(
         there = os.path.isdir(source) or "does not appear to have a file named" in str(error)
         if pooling is not None or not there or read_sentence_transformer(source, place_of(loading)) is None:
             raise
+        if check is not None:
+            check(biencoder_config(source, config_of(source, loading), {**loading, "preset": preset}, {}))
         return BiEncoderModel.from_backbone(source, preset=preset, **loading).eval()
     if check is not None:
         _check(check, found, {**loading, "preset": preset}, {} if pooling is None else {"pooling": pooling})
@@ -229,20 +230,3 @@ def _with_words(model: Any, tokenizer: Any) -> Any:
 def _of_backbone(found: Found, loading: dict[str, Any]) -> dict[str, Any]:
     # The base of a plain backbone's adapter has commits of its own.
     return found.loading if found.adapter is None else {**place_of(loading), **base_keywords(loading)}
-
-
-def encoding_settings(model: BiEncoderModel) -> dict[str, Any]:
-    """Whatever the embeddings of a text depend on."""
-    names = ("pooling", "pooling_k", "normalize", "bidirectional", "similarity", "prompts", "max_length")
-    settings = {name: getattr(model.config, name) for name in (*names, "append_eos", "separate_prompts")}
-    if model.config.dense:  # left out where there are none, as in the files of former versions
-        settings["dense"] = model.config.dense
-    return {**settings, "sha256 of the weights": weights_digest(model)}
-
-
-def srlm_settings(model: SelfRetrievalLM) -> dict[str, Any]:
-    """The settings of a model that looks back, and whose weights it has: whatever its scores depend on."""
-    nested = {"sub_configs", *SelfRetrievalConfig.sub_configs}
-    names = (name for name in SelfRetrievalConfig.__annotations__ if name not in nested)
-    configured = {name: getattr(model.config, name) for name in names}
-    return {**configured, "sha256 of the weights": weights_digest(model.language_model)}

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,13 @@ from torch.nn import functional as F
 from hub_cards.transfer.folder_names import shared_name
 from hub_cards.travelling.checks import checked
 from hub_cards.travelling.loading import commit_of
-from modeling_biencoder import BiEncoderModel
+from modeling_biencoder import BiEncoderConfig, BiEncoderModel
 from modeling_biencoder.encoding_biencoder import prompt_affixes
 from modeling_biencoder.inputs_biencoder import check_truncate_dim
 
+from .identity import encoding_settings
 from .kind import place_of
-from .load import encoding_settings, load_biencoder
+from .load import load_biencoder
 
 Array = np.ndarray | torch.Tensor
 
@@ -35,6 +36,11 @@ def require_mteb() -> Any:
         return import_module("mteb")
     except ModuleNotFoundError as error:
         raise ImportError('mteb is not installed: pip install "lookback[mteb]".') from error
+
+
+def _check_fit(config: BiEncoderConfig, task: str | None, truncate_dim: int | None) -> None:
+    prompt_affixes(config.prompts, None, task)
+    check_truncate_dim(truncate_dim, config.embedding_dims, config.hidden_size)
 
 
 class MtebEncoder:
@@ -84,13 +90,13 @@ class MtebEncoder:
             self.model = model
         else:
             place: dict[str, Any] = {} if revision is None else {"revision": revision}
-            self.model = load_biencoder(self._source, **place, **loading)
+            fits = partial(_check_fit, task=task, truncate_dim=truncate_dim)
+            self.model = load_biencoder(self._source, check=fits, **place, **loading)
             device = device or ("cuda" if torch.cuda.is_available() else None)
             self._revision = commit_of(self._source, place_of({**place, **loading}))
         if device is not None:
             self.model.to(device)  # type: ignore[arg-type]
-        prompt_affixes(self.model.config.prompts, None, task)
-        check_truncate_dim(truncate_dim, self.model.config.embedding_dims, self.model.config.hidden_size)
+        _check_fit(self.model.config, task, truncate_dim)
         self.name, self.task, self.truncate_dim = name, task, truncate_dim
         base = None if loading.get("base") is None else shared_name(str(loading["base"]))
         chosen = {"task": task, "truncate_dim": truncate_dim, **loading, "base": base}

@@ -13,7 +13,7 @@ from transformers.utils import ADAPTER_SAFE_WEIGHTS_NAME
 from hub_cards.travelling.checks import check_bool
 from hub_cards.travelling.saving import is_full_disk
 
-from .adapters import ADAPTER_NAME, adapter_name, check_kind, check_model, has_adapters
+from .adapters import ADAPTER_NAME, adapter_name, check_kind, check_model, has_adapters, put
 from .bases import fit_names, own_name, record_base
 from .kind import Found, find_adapter, find_file, place_of
 from .quantization import prepare_quantized
@@ -54,7 +54,7 @@ def put_adapter(model: PreTrainedModel, found: Found, is_trainable: bool = False
     config.inference_mode = not is_trainable
     prepare_quantized(model, train=is_trainable)
     # transformers' own load_adapter loses a DoRA's magnitudes.
-    model.add_adapter(config, ADAPTER_NAME)
+    put(model, config)
     record_base(model, model.peft_config[ADAPTER_NAME])
     load_adapter_weights(model, found.source, found.loading)
     if not is_trainable:

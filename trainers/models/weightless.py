@@ -11,7 +11,7 @@ from hub_cards.travelling.backbones import base_keywords, tokenizer_place
 from hub_cards.travelling.vocabulary import check_rows, load_tokenizer
 from modeling_biencoder import BiEncoderConfig, BiEncoderModel
 from modeling_biencoder.published_biencoder import published_parts
-from modeling_biencoder.sentence_transformers_biencoder import read_sentence_transformer
+from modeling_biencoder.sentence_transformers_biencoder import longest_input, read_sentence_transformer, within
 from modeling_llara import LlaraConfig, LlaraForPreTraining
 from modeling_llara.backbone_llara import load_tokenizer as load_llara_tokenizer
 from modeling_llara.prompts_llara import biencoder_keywords
@@ -103,7 +103,11 @@ def biencoder_config(source: Any, config: Any, keywords: dict[str, Any], fields:
         return BiEncoderConfig(text_config=config.text_config, **{**biencoder_keywords(config), **fields})
     place = {name: value for name, value in keywords.items() if name not in (*fields, "preset")}
     parts = published_parts(source, place, keywords.get("preset"), tuple(fields))
-    return BiEncoderConfig(text_config=config, **{**(parts.fields if parts else {}), **fields})
+    whole = BiEncoderConfig(text_config=config, **{**(parts.fields if parts else {}), **fields})
+    if parts is not None and "max_length" not in fields:
+        inside = tokenizer_place(source, within(place, parts.folder)) if parts.max_length is None else None
+        whole.max_length = longest_input(parts, inside and load_tokenizer(*inside), whole.max_positions)
+    return whole
 
 
 def _srlm_config(source: Any, config: Any, keywords: dict[str, Any], fields: dict[str, Any]) -> Any:

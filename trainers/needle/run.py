@@ -13,7 +13,7 @@ from modeling_srlm import SelfRetrievalLM
 from ..data.sources import Row
 from ..jobs.parts import PartFiles, check_output, differing, weights_digest
 from ..jobs.processes import on_main_process, place, shared
-from ..models.load import srlm_settings
+from ..models.identity import srlm_settings
 from .haystack import read_texts
 from .measure import NeedleTest, digest_of
 from .results import NeedleResults, cell_of, read_results

@@ -27,22 +27,29 @@ class TokenizedDocument(NamedTuple):
     tokens: torch.Tensor
 
 
-def read_documents(
-    source: str | None, tokenizer: PreTrainedTokenizerBase, max_documents: int | None, max_length: int | None
-) -> list[TokenizedDocument]:
-    """The first `max_documents` documents of a text file, a folder of them or rows with `text`.
+def read_texts(source: str | None, max_documents: int | None) -> list[tuple[str, str, str]]:
+    """(name, where it stands, text) of the first `max_documents` of a text file, a folder of them or rows with `text`.
 
-    Without a source they are the embedded hold-out. Each is cut to its first `max_length` tokens; those of a single
-    token are left out. Raises ValueError for a row without text, naming its number.
+    Without a source they are the embedded hold-out. Raises ValueError for a row without text, naming its number.
     """
     if source is None:
         named = [(document.name, document.name, document.text) for document in standard_library("holdout")]
-        named = named[:max_documents]
-    else:
-        rows = enumerate(document_table(source).first(max_documents))
-        named = [
-            (row.get("name") or f"row {number}", where, document_text(row, where)) for number, (where, row) in rows
-        ]
+        return named[:max_documents]
+    rows = enumerate(document_table(source).first(max_documents))
+    return [(row.get("name") or f"row {number}", where, document_text(row, where)) for number, (where, row) in rows]
+
+
+def read_documents(
+    source: str | None, tokenizer: PreTrainedTokenizerBase, max_documents: int | None, max_length: int | None
+) -> list[TokenizedDocument]:
+    """`read_texts`, as tokens: see `tokenized`."""
+    return tokenized(read_texts(source, max_documents), tokenizer, max_length)
+
+
+def tokenized(
+    named: list[tuple[str, str, str]], tokenizer: PreTrainedTokenizerBase, max_length: int | None
+) -> list[TokenizedDocument]:
+    """What `read_texts` gave, each cut to its first `max_length` tokens; those of a single token are left out."""
     documents: list[TokenizedDocument] = []
     too_short: list[str] = []
     for name, where, text in named:

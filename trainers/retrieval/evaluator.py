@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from hub_cards.travelling.checks import check_positive_int, typed
-from modeling_biencoder import BiEncoderModel
+from modeling_biencoder import BiEncoderConfig, BiEncoderModel
+from modeling_biencoder.encoding_biencoder import prompt_affixes
 from modeling_biencoder.gather_biencoder import gather_rows, gather_sizes, is_distributed
 from modeling_biencoder.inputs_biencoder import check_max_length, check_truncate_dim
 from modeling_biencoder.pooling_biencoder import finish
@@ -89,12 +90,20 @@ class RetrievalEvaluator:
     def check(self, model: BiEncoderModel) -> None:
         """Raises ValueError for a task, a width or a length that the model does not have."""
         check_encoder(model)
+        self._check_sizes(model.config)
+        model.encode([], task=self.task)
+
+    def check_config(self, config: BiEncoderConfig) -> None:
+        """`check` of a bi-encoder whose weights need not be there."""
+        self._check_sizes(config)
+        prompt_affixes(config.prompts, "query", self.task, None)
+
+    def _check_sizes(self, config: Any) -> None:
         for role, length in self.max_lengths.items():
             if length is not None:
-                check_max_length(f"{role}_max_length", length, model.config.max_positions)
+                check_max_length(f"{role}_max_length", length, config.max_positions)
         for dim in self.truncate_dims:
-            check_truncate_dim(dim, model.config.embedding_dims, model.config.hidden_size)
-        model.encode([], task=self.task)
+            check_truncate_dim(dim, config.embedding_dims, config.hidden_size)
 
     def __call__(
         self, model: BiEncoderModel, batch_size: int | None = None, show_progress: bool | None = None

@@ -49,6 +49,12 @@ def load_index(path: str | Path, rescore: str | Path | None = None, **settings: 
         raise ValueError(
             f"rescore={str(rescore)!r} has other ids than {str(path)!r}: give embeddings of the same texts."
         )
+    widths = [int(one.about.get("width", one.embeddings.shape[1])) for one in (stored, other)]
+    if widths[0] != widths[1]:
+        raise ValueError(
+            f"rescore={str(rescore)!r} holds embeddings of {widths[1]} numbers, and {str(path)!r} of {widths[0]}: "
+            "give those of the same width."
+        )
     return EmbeddingIndex(stored, other, **settings)
 
 

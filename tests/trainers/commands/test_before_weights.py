@@ -4,9 +4,10 @@ import json
 
 import pytest
 
+from tests.support.beir import write_beir
 from tests.support.families import build
 from tests.support.tiny import tiny_backbone, tiny_tokenizer
-from trainers.commands import convert, encode, explain, generate, mine, perplexity
+from trainers.commands import convert, encode, evaluate, explain, generate, mine, needle, perplexity, score, search
 
 NO_WEIGHTS = "no file named model.safetensors"
 
@@ -19,10 +20,20 @@ def folders(tmp_path_factory):
         build(name).save_pretrained(folder / name)
     tiny_backbone().save_pretrained(folder / "lm")
     tiny_tokenizer().save_pretrained(folder / "lm")
+    (folder / "texts.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in ("one two", "three")))
+    model, texts = str(folder / "biencoder"), str(folder / "texts.jsonl")
+    encode.main(["--model", model, "--data", texts, "--output", str(folder / "index.npy")])
+    encode.main(["--model", model, "--data", texts, "--output", str(folder / "bits.npy"), "--precision", "binary"])
+    narrow = ["--truncate_dim", "16"]
+    encode.main(["--model", model, "--data", texts, "--output", str(folder / "narrow.npy"), *narrow])
+    write_beir(folder / "beir")
     for weights in folder.rglob("*.safetensors"):
         weights.unlink()
-    (folder / "texts.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in ("one two", "three")))
-    (folder / "pairs.jsonl").write_text(json.dumps({"query": "a", "pos": ["b"], "neg": ["c"]}))
+    pair = {"query": "a", "pos": ["b"], "neg": ["c"], "answers": ["d"]}
+    (folder / "pairs.jsonl").write_text(json.dumps(pair))
+    (folder / "bad.jsonl").write_text(json.dumps(pair) + "\n" + json.dumps({"query": "a"}))
+    (folder / "bad_texts.jsonl").write_text('{"text": "a"}\n{"text": null}')
+    (folder / "other.json").write_text("{}")
     return folder
 
 
@@ -32,18 +43,27 @@ RUNS = {
     "encode a backbone": (
         encode, "lm", ["--pooling", "mean", "--data", "FOLDER/texts.jsonl", "--output", "OUT/e.npy"],
     ),
-    "mine": (mine, "biencoder", ["--retriever", "dense", "--data", "FOLDER/pairs.jsonl", "--output", "OUT/m.jsonl"]),
+    "mine": (mine, "biencoder", ["--rank_from", "0", "--data", "FOLDER/pairs.jsonl", "--output", "OUT/m.jsonl"]),
     "perplexity": (perplexity, "lm", ["--data", "FOLDER/texts.jsonl"]),
     "perplexity of a repo": (perplexity, "srlm", ["--data", "FOLDER/texts.jsonl"]),
     "generate": (generate, "lm", ["--prompt", "one two"]),
     "convert": (convert, "llara", ["--output", "OUT/c"]),
+    "evaluate": (evaluate, "biencoder", ["--data", "FOLDER/beir"]),
+    "search": (search, "biencoder", ["--index", "FOLDER/index.npy", "--query", "one"]),
+    "score": (score, "lm", ["--task", "qa", "--data", "FOLDER/pairs.jsonl", "--output", "OUT/s.jsonl"]),
+    "score documents": (
+        score, "lm", ["--task", "document", "--data", "FOLDER/texts.jsonl", "--output", "OUT/s.jsonl"],
+    ),
+    "teacher": (score, "biencoder", ["--data", "FOLDER/pairs.jsonl", "--output", "OUT/s.jsonl"]),
+    "needle": (needle, "lm", ["--lengths", "512"]),
 }  # fmt: skip
 
 
 def run(name, folders, out, *options):
     command, model, given = RUNS[name]
     given = [word.replace("FOLDER", str(folders)).replace("OUT", str(out)) for word in given]
-    command.main(["--model", str(folders / model), *given, *options])
+    options = [word.replace("FOLDER", str(folders)) for word in options]
+    command.main(["--teacher" if name == "teacher" else "--model", str(folders / model), *given, *options])
 
 
 @pytest.mark.parametrize(
@@ -63,6 +83,21 @@ def run(name, folders, out, *options):
         ("generate", ["--key_num", "4096"], "the backbone has 2048|does not fit"),
         ("convert", ["--max_length", "9999"], "max_length=9999 is longer than the backbone's 2048 positions"),
         ("convert", ["--temperature", "0"], "temperature=0"),
+        ("evaluate", ["--task", "nonsense"], "nonsense"),
+        ("evaluate", ["--truncate_dims", "16", "33"], "truncate_dim=33 is wider than the embeddings"),
+        ("evaluate", ["--query_max_length", "9999"], "query_max_length=9999 is longer than the backbone's 2048"),
+        ("search", ["--task", "nonsense"], "nonsense"),
+        ("search", ["--text_field", "body"], "--text_field='body' is of the rows of --data"),
+        ("search", ["--index", "FOLDER/bits.npy", "--rescore", "FOLDER/narrow.npy"], "16 numbers.*of the same width"),
+        ("mine", ["--data", "FOLDER/bad.jsonl"], "bad.jsonl, line 2: field 'pos'"),
+        ("mine", ["--corpus", "FOLDER/bad_texts.jsonl"], "bad_texts.jsonl, line 2"),
+        ("score", ["--data", "FOLDER/bad.jsonl"], "bad.jsonl, line 2"),
+        ("score documents", ["--data", "FOLDER/bad_texts.jsonl"], "bad_texts.jsonl, line 2"),
+        ("teacher", ["--data", "FOLDER/bad.jsonl"], "bad.jsonl, line 2"),
+        ("perplexity", ["--data", "FOLDER/bad_texts.jsonl"], "bad_texts.jsonl, line 2"),
+        ("generate", ["--retrieval_method", "oracle"], "--retrieval_method='oracle' must be one of|oracle"),
+        ("needle", ["--methods", "dense"], "'dense' needs a retriever and the model has none"),
+        ("needle", ["--output", "FOLDER/other.json"], "holds no needle test"),
     ],
 )
 def test_what_does_not_fit_is_said(folders, tmp_path, name, options, message):

@@ -64,7 +64,7 @@ def test_sampling_follows_the_seed_and_standard_input_is_read(folder, capsys, mo
         (["--prompt_file", "missing.txt"], "must be a file and is none"),
         (["--prompt", "a", "--max_new_tokens", "0"], "max_new_tokens"),
         (["--prompt", "a", "--retrieval_method", "bm52"], "bm25"),
-        (["--prompt", "a", "--retrieval_method", "oracle"], "needs the target"),
+        (["--prompt", "a", "--retrieval_method", "oracle"], "'oracle' is not known: it must be one of"),
     ],
 )
 def test_bad_input_is_named(arguments, text):

@@ -51,7 +51,7 @@ def test_it_prints_the_table_and_writes_what_it_is_asked_for(folder, tmp_path, m
 
 def test_what_is_wrong_is_one_line(folder, monkeypatch, capsys):
     cases = {
-        ("--methods", "hybrid"): "there is no retriever",
+        ("--methods", "hybrid"): "needs a retriever and the model has none",
         ("--lengths", "1M", "--methods", "no"): "must fill 1,048,576: give more of them, or shorter --lengths",
         ("--lengths", "3k", "--methods", "alone"): "--lengths 3k is longer than the 2,048 positions",
         ("--lengths", "100"): "--lengths 100 must be at least",

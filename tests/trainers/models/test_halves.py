@@ -181,6 +181,12 @@ def test_a_retriever_that_is_an_adapter_finds_its_base(work):
         SelfRetrievalLM.from_components("lm", retriever="moved", retriever_kwargs={"base": "model"})
 
 
+def test_a_plain_backbone_is_no_retriever(work, monkeypatch):
+    no_weights(monkeypatch)
+    with pytest.raises(ValueError, match="'lm' is a 'llama' model, which says nothing of pooling"):
+        SelfRetrievalLM.from_components("lm", retriever="lm")
+
+
 def test_an_adapter_of_a_plain_backbone(work):
     lm = AutoModelForCausalLM.from_pretrained(Path("lm").absolute())
     get_peft_model(lm, LoraConfig(r=2, task_type="CAUSAL_LM")).save_pretrained("plain-lora")
