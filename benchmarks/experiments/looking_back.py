@@ -3,8 +3,9 @@
 Run it with `python -m benchmarks.experiments.looking_back --output runs/looking_back.jsonl`. SmolLM2-135M with
 all-MiniLM-L6-v2 as its retriever scores the last tokens of long texts of two kinds: modules of the standard library
 (code), and Python's language reference (prose). Each result is a line of the output, so the same command goes on where
-it was interrupted. The table gives each method's perplexity and its change from `no` of the exact mode, with a 95 %
-interval by paired bootstrap over the texts. Settings are chosen with `--split development`, on other texts.
+it was interrupted. The mode `tuned` is `reuse` with the LoRA adapter that `looking_back_tuning` makes. The table gives
+each method's perplexity and its change from `no` of the exact mode, with a 95 % interval by paired bootstrap over the
+texts. Settings are chosen with `--split development`, on other texts.
 """
 
 import argparse
@@ -43,9 +44,12 @@ def build(options: argparse.Namespace) -> SelfRetrievalLM:
     model_kwargs = {} if keywords is None else {"gguf_file": keywords}
     names = ("context_window_size", "chunk_size", "key_num", "num_sink_tokens")
     settings = {name: getattr(options, name) for name in names}
-    return SelfRetrievalLM.from_components(
+    model = SelfRetrievalLM.from_components(
         source, retriever=minilm(), model_kwargs=model_kwargs, target_size=options.scored, dtype="float32", **settings
     )
+    if getattr(options, "adapter", None) is not None:
+        model.load_adapter(str(options.adapter))
+    return model
 
 
 def measure(options: argparse.Namespace, known: list[Result]) -> Iterator[Result]:
@@ -59,13 +63,18 @@ def measure(options: argparse.Namespace, known: list[Result]) -> Iterator[Result
                 continue
             tokens = tokenize_texts([texts[number].text], model.tokenizer)[0][: options.length]
             for mode, method in ((mode, method) for mode in options.modes for method in options.methods):
-                row = {"kind": kind, "text": texts[number].name, "mode": mode, "method": method, **settings}
+                shown = f"tuned ({options.adapter.name})" if mode == "tuned" else mode
+                row = {"kind": kind, "text": texts[number].name, "mode": shown, "method": method, **settings}
                 if not any(row.items() <= result.items() for result in known):
                     yield {**row, **_score(model, mode, method, tokens, options.scored)}
 
 
 def _score(model: SelfRetrievalLM, mode: str, method: str, tokens: Any, scored: int) -> Result:
-    model.config.reuse_states = mode == "reuse"
+    model.config.reuse_states = mode != "exact"
+    if mode == "tuned":
+        model.enable_adapters()
+    elif model._hf_peft_config_loaded:
+        model.disable_adapters()
     began = time.perf_counter()
     (result,) = compare_methods(model, [tokens], [method], scored)
     seconds = time.perf_counter() - began
@@ -100,6 +109,14 @@ def change(pairs: Sequence[tuple[float, float]]) -> str:
     return f"{math.expm1(differences.mean()):+.1%} ({math.expm1(low):+.1%} to {math.expm1(high):+.1%})"
 
 
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """The options that a model is made by, and how long its texts are."""
+    for name, value in (("length", 6144), ("scored", 512), ("context_window_size", 1024), ("chunk_size", 64)):
+        parser.add_argument(f"--{name}", type=int, default=value)
+    for name, value in (("key_num", 8), ("num_sink_tokens", 4)):
+        parser.add_argument(f"--{name}", type=int, default=value)
+
+
 def main() -> None:
     """Measures what is missing, a line a result, and prints the table of all that is known at these settings."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -107,14 +124,14 @@ def main() -> None:
     parser.add_argument("--model", help="another language model than SmolLM2-135M: a folder or Hub id")
     parser.add_argument("--split", choices=("test", "development"), default="test")
     parser.add_argument("--kinds", nargs="+", choices=("code", "prose"), default=["code", "prose"])
-    parser.add_argument("--modes", nargs="+", choices=("exact", "reuse"), default=["exact", "reuse"])
+    parser.add_argument("--modes", nargs="+", choices=("exact", "reuse", "tuned"), default=["exact", "reuse"])
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--adapter", type=Path, help="for the mode `tuned`: what `looking_back_tuning` has made")
     parser.add_argument("--texts", type=int, default=12, help="texts of each kind, at most")
-    for name, value in (("length", 6144), ("scored", 512), ("context_window_size", 1024), ("chunk_size", 64)):
-        parser.add_argument(f"--{name}", type=int, default=value)
-    for name, value in (("key_num", 8), ("num_sink_tokens", 4)):
-        parser.add_argument(f"--{name}", type=int, default=value)
+    add_settings(parser)
     options = parser.parse_args()
+    if "tuned" in options.modes and options.adapter is None:
+        parser.error("the mode tuned needs --adapter: make one with looking_back_tuning.")
     logging.set_verbosity_error()
     known = [json.loads(line) for line in options.output.read_text().splitlines()] if options.output.exists() else []
     options.output.parent.mkdir(parents=True, exist_ok=True)
