@@ -83,8 +83,9 @@ def _no_retriever(repo: str, kind: str) -> ValueError:
 
 
 def _load_whole(repo: str, kwargs: dict[str, Any]) -> Any:
-    kind = (read_json(repo, "config.json", kwargs) or {}).get("model_type")
-    if kind is not None and kind != "lookback_biencoder":
+    config = read_json(repo, "config.json", kwargs) or {}
+    kind = config.get("model_type", "lookback_biencoder")
+    if kind != "lookback_biencoder" and "auto_map" not in config:  # of code of its own there is another word first
         raise _no_retriever(repo, kind)
     if named := base_keywords(kwargs):
         raise ValueError(
