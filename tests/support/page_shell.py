@@ -29,7 +29,7 @@ from trainers.cli import run, switched
 from trainers.embedded.corpus import CodePair
 
 # Programs that the pages call. `python -c ...` is run as it is: a shell variable is made of what it prints.
-PROGRAMS = ("lookback", "python", "torchrun", "accelerate", "make", "pip", "lm_eval")
+PROGRAMS = ("lookback", "python", "torchrun", "accelerate", "make", "pip", "lm_eval", "transformers")
 _NOTE = """#!/bin/sh
 [ "$(basename "$0") $1" = "python -c" ] && exec "{python}" "$@"
 {{ printf '%s\\n' "$(basename "$0")"; for one in "$@"; do printf '%s\\n' "$one"; done; echo; }} >> "{calls}"
