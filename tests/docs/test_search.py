@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import ROOT
+from tests.support import ROOT, quick_first
 from tests.support.pretrained import minilm
 from trainers.cli import COMMANDS
 
@@ -55,7 +55,7 @@ def test_every_index_finds_the_same(folder, monkeypatch, capsys):
             assert printed[2].startswith("tarfile.open\t")
 
 
-@pytest.mark.parametrize("tool", [None, *TOOLS])
+@pytest.mark.parametrize("tool", quick_first([None, *TOOLS]))
 def test_the_recipes_find_it_too(folder, tmp_path, monkeypatch, capsys, tool):
     if tool is not None:
         pytest.importorskip(TOOLS[tool])

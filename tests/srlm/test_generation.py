@@ -30,7 +30,9 @@ def build(family: str = "llama", **settings: object) -> SelfRetrievalLM:
 @pytest.mark.parametrize("family", DECODERS)
 @pytest.mark.parametrize(
     "arguments",
-    [{}, {"do_sample": True, "top_k": 20, "temperature": 1.5}, {"num_beams": 3}, {"repetition_penalty": 1.3}],
+    quick_first(
+        [{"num_beams": 3}, {}, {"do_sample": True, "top_k": 20, "temperature": 1.5}, {"repetition_penalty": 1.3}]
+    ),
 )
 def test_inside_the_window_it_is_the_backbones_generate(family, arguments):
     model = build(family, retrieval_method="no")
@@ -132,7 +134,7 @@ def test_memory_is_bounded():
     assert all(layer.memory[0].shape[2] == 64 + 2 * 2 * 8 + 1 for layer in layers)
 
 
-@pytest.mark.parametrize("family", DECODERS)
+@pytest.mark.parametrize("family", quick_first(DECODERS))
 @pytest.mark.parametrize("do_sample", quick_first([True, False]))
 def test_guesses_change_nothing_but_the_number_of_passes(family, do_sample):
     model, passes = build(family, retrieval_method="bm25", chunk_size=16), {}
@@ -256,7 +258,9 @@ def test_forward_gives_any_number_of_new_tokens_their_probabilities():
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 @pytest.mark.parametrize("method", quick_first(["self", "no", "bm25", "dense", "random"]))
-@pytest.mark.parametrize("settings", [{"target_size": None}, {"integrate_method": "replace", "key_num": 1}])
+@pytest.mark.parametrize(
+    "settings", quick_first([{"target_size": None}, {"integrate_method": "replace", "key_num": 1}])
+)
 @pytest.mark.parametrize("arguments", quick_first([{"do_sample": True, "num_return_sequences": 2}, {}]))
 def test_padded_batches_of_any_length_get_their_probabilities(family, method, settings, arguments):
     model = build(family, retrieval_method=method, add_bos=True, **settings)

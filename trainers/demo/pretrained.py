@@ -103,7 +103,8 @@ class Loop:
 
     def __init__(self, options: PretrainedArguments):
         self.options, self.folder = options, Path(options.output_dir)
-        given = {name: value for name, value in vars(options).items() if name not in ("output_dir", "overwrite")}
+        left_out = ("output_dir", "overwrite", "backbone")  # the last is the other demo's, and a path
+        given = {name: value for name, value in vars(options).items() if name not in left_out}
         self.journal = Journal(self.folder, {**given, **PRETRAINED_SETTINGS}, options.overwrite)
 
     def read(self, srlm: SelfRetrievalLM, texts: Texts, stage: str, ways: Ways) -> list[Reading]:

@@ -14,6 +14,7 @@ from transformers import AutoModel, BitsAndBytesConfig
 
 from modeling_biencoder import BiEncoderModel
 from modeling_llara import LlaraForPreTraining
+from tests.support import quick_first
 from tests.support.decoders import backbone as other_backbone
 from tests.support.loopback_hub.fixtures import read
 from tests.support.tiny import tiny_backbone, tiny_tokenizer
@@ -130,7 +131,7 @@ def test_trained_token_rows_merge_exactly() -> None:
     assert torch.equal(after[others], before[others])
 
 
-@pytest.mark.parametrize("form", ["repo", "backbone", "llara"])
+@pytest.mark.parametrize("form", quick_first(["repo", "backbone", "llara"]))
 def test_an_adapter_names_its_base_and_loads_by_its_folder_alone(tmp_path: Path, base: Path, form: str) -> None:
     if form == "repo":
         BiEncoderModel.from_backbone(base).save_pretrained(tmp_path / form)
@@ -188,6 +189,7 @@ torch.save([plain, model.encode(texts), wrapped.encode(texts), by_name.encode(te
 """
 
 
+@pytest.mark.slow
 def test_a_fresh_process_without_lookback_puts_the_adapter_on_its_base(tmp_path: Path, base: Path) -> None:
     BiEncoderModel.from_backbone(base, bidirectional=True, pooling="cls").save_pretrained(tmp_path / "repo")
     adapted = BiEncoderModel.from_pretrained(tmp_path / "repo")

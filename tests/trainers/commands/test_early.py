@@ -15,7 +15,7 @@ BASES = {
     "finetune": ("finetune", *NOWHERE, "--train_data", "IN/pairs.jsonl"),
     "pretrain": ("pretrain", *NOWHERE, "--train_data", "IN/triples.jsonl"),
     "train-lm": ("train-lm", *NOWHERE, "--train_data", "IN/text.txt"),
-    "score": ("score", *NOWHERE, "--data", "IN/pairs.jsonl", "--output"),
+    "score": ("score", *NOWHERE, "--task", "qa", "--target", "query", "--data", "IN/pairs.jsonl", "--output"),
     "mine": ("mine", *NOWHERE, "--data", "IN/pairs.jsonl", "--output"),
     "encode": ("encode", *NOWHERE, "--data", "IN/text.txt", "--output"),
     "evaluate": ("evaluate", *NOWHERE, "--data", "IN/beir", "--output"),

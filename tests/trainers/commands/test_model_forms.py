@@ -9,6 +9,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from modeling_biencoder import BiEncoderModel
+from tests.support import quick_first
 from tests.support.beir import write_beir
 from tests.support.files import write_rows
 from tests.support.gguf_file import NAME, write_gguf
@@ -70,7 +71,7 @@ def result(command: str, out: str, options: list[str], capsys) -> object:
     return json.loads((Path(out) / "train_results.json").read_text())["train_loss"]
 
 
-@pytest.mark.parametrize("command", LINES)
+@pytest.mark.parametrize("command", quick_first(LINES))
 def test_a_gguf_file_is_a_model_of_every_command(command, forms, capsys):
     found, wanted = (result(command, name, options, capsys) for name, options in forms.items())
     if isinstance(wanted, float) or command in ("encode", "evaluate"):
@@ -97,7 +98,7 @@ def moved(forms) -> str:
     return "lora"
 
 
-@pytest.mark.parametrize("command", LINES)
+@pytest.mark.parametrize("command", quick_first(LINES))
 def test_a_base_that_has_moved_is_named_to_every_command(command, moved, capsys):
     preset = ["--preset", "repllama"] if "--pooling mean" in LINES[command] else []
     options = LINES[command].format(out="out").replace("--pooling mean", "").split()

@@ -77,7 +77,7 @@ def test_added_tokens_that_would_be_lost_are_refused_before_the_training(tmp_pat
         trainer(family, tmp_path, model, tokenizer, config)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", quick_first(FAMILIES))
 def test_tokens_of_a_saved_base_need_no_rows(tmp_path, family):
     model, _ = grown(family, tmp_path, "new")
     model.save_pretrained(tmp_path / "grown")

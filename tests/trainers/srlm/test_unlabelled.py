@@ -43,7 +43,7 @@ def warnings(caplog):
 
 
 @pytest.mark.parametrize("batch_size", quick_first([2, 1, 8]))
-@pytest.mark.parametrize("make_rows", [list, datasets.Dataset.from_list, stream])
+@pytest.mark.parametrize("make_rows", quick_first([list, datasets.Dataset.from_list, stream]))
 def test_training_and_evaluation_are_those_without_such_rows(tmp_path, warnings, batch_size, make_rows):
     settings = {"per_device_train_batch_size": batch_size, "per_device_eval_batch_size": batch_size}
     clean = make_trainer(tmp_path, make_rows(GOOD), GOOD, **settings)
