@@ -15,7 +15,7 @@ from trainers.models.adapters import add_adapter
 from trainers.planning.shapes import Rows, Shapes, biencoder_shapes, srlm_shapes
 
 
-def made(system: str, family: str, lora: bool = False) -> Any:
+def made(system: str, family: str, lora: bool = False, dtype: torch.dtype = torch.float32) -> Any:
     """A tiny model of the system on a backbone of the family, in training."""
     if system == "biencoder":
         backbone = tiny_backbone(family, lm_head=False)
@@ -27,6 +27,7 @@ def made(system: str, family: str, lora: bool = False) -> Any:
         model = SelfRetrievalLM.from_components(
             tiny_backbone(family), tiny_tokenizer(), retrieval_method="bm25", **settings
         )
+    model.to(dtype)
     if lora:
         add_adapter(model, LoraConfig(r=4))
     return model.train()

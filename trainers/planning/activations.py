@@ -6,6 +6,7 @@ alone, and a and b are solved for; so a family's own activations, norms and adap
 """
 
 import copy
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,8 +55,8 @@ def kept_of(model: Any, bf16: bool, checkpointing: bool) -> Kept:
     return Kept(found[1] - found[0], 2 * found[0] - found[1], layers)
 
 
-def head_bytes(model: Any, shapes: Shapes, plain: bool) -> float:
-    """What losses over the vocabulary keep; a bi-encoder's scores, of all queries and passages of one device.
+def head_bytes(model: Any, shapes: Shapes, plain: bool, gpus: int = 1) -> float:
+    """What losses over the vocabulary keep; a bi-encoder's embeddings of all devices, and its queries' scores of them.
 
     Args:
         plain: see `has_plain_head`.
@@ -71,17 +72,24 @@ def head_bytes(model: Any, shapes: Shapes, plain: bool) -> float:
         )  # logits, their largest, log-softmax, set
         return scored * size * width + words + (4 * vocabulary * width if plain else 0)
     queries, passages = (one.count for one in shapes.rows)
-    return 4 * (2 * queries * passages + 3 * (queries + passages) * width)
+    return 4 * (2 * queries * passages * gpus + (2 + gpus) * (queries + passages) * width)
 
 
-def activation_bytes(model: Any, shapes: Shapes, bf16: bool, checkpointing: bool) -> int:
-    """The most that is kept at one time; with checkpointing one layer's are there beside the layers' inputs."""
+def activation_bytes(
+    model: Any, shapes: Shapes, bf16: bool, checkpointing: bool, gpus: int = 1, copies: bool = True
+) -> int:
+    """The most that is kept at one time; with checkpointing one layer's are there beside the layers' inputs.
+
+    Args:
+        gpus: devices whose passages serve a bi-encoder's queries as negatives.
+        copies: with bf16, of the weights, as autocast makes and keeps them; `fsdp` casts the shares instead.
+    """
     kept = kept_of(model, bf16, checkpointing)
-    most = kept.of(shapes.at_once)
+    most = kept.of(shapes.at_once) - (0 if copies else kept.of(()))
     if checkpointing:
         whole = kept_of(model, bf16, False)
         most += max(whole.of((one,), layers=1) for one in shapes.at_once)
-    return round(most + head_bytes(model, shapes, has_plain_head(model, bf16)))
+    return round(most + head_bytes(model, shapes, has_plain_head(model, bf16), gpus))
 
 
 def _layers_name(body: nn.Module, layers: int) -> str | None:
@@ -112,10 +120,17 @@ def _fit(body: Any, lengths: tuple[int, ...], mask: bool, bf16: bool, checkpoint
     with FakeTensorMode():
         there = _with_shapes(body)
         there.train()
+        there.config.use_cache = False
         if checkpointing:
-            there.gradient_checkpointing_enable({"use_reentrant": False})
+            _enable_checkpointing(there)
         sizes = [_kept_of_row(there, length, mask, bf16) for length in lengths]
     return np.linalg.solve([[1.0, length, length**2] for length in lengths], sizes)
+
+
+def _enable_checkpointing(model: Any) -> None:
+    with warnings.catch_warnings():  # of its new name, which transformers 5.20 does not have
+        warnings.simplefilter("ignore", FutureWarning)
+        model.gradient_checkpointing_enable({"use_reentrant": False})
 
 
 def _kept_of_row(there: Any, length: int, mask: bool, bf16: bool) -> int:

@@ -50,6 +50,7 @@ def build_planned(asked: PlannedModel, texts: PlannedTexts, place: dict[str, Any
         with torch.device("meta"), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they come when it is put on the model with weights
             add_adapter(model, LoraConfig(r=asked.lora_rank), _new_tokens(model))
+        model.to(getattr(torch, asked.dtype))  # as peft does it where there are weights
     elif isinstance(model, SelfRetrievalLM) and model.retriever is not None:
         model.retriever.requires_grad_(False)
     return model

@@ -14,7 +14,7 @@ from .activations import activation_bytes
 from .build import body_of, build_planned, has_plain_head, text_config_of
 from .flops import Operations, head_size, kv_heads, operations_of
 from .memory import Memory, bytes_of_tensors, optimizer_bytes, trained, weight_bytes
-from .settings import PlannedMachines, PlannedModel, PlannedTexts, PlannedTraining
+from .settings import PEAK_TFLOPS, PlannedMachines, PlannedModel, PlannedTexts, PlannedTraining
 from .shapes import SHAPES, Rows, Shapes
 
 RESERVE = 0.1  # of a device's memory, for kernels' own, the allocator's gaps and what other processes hold
@@ -56,7 +56,13 @@ class Plan:
     @property
     def speed(self) -> float:
         """Operations a second of one device."""
-        return self.machines.peak_tflops * 1e12 * self.machines.utilization
+        return self.peak_tflops * 1e12 * self.machines.utilization
+
+    @property
+    def peak_tflops(self) -> float:
+        """Of one device, in the type that it computes in."""
+        kind = "bfloat16" if self.training.bf16 else self.model.dtype
+        return self.machines.peak_tflops or PEAK_TFLOPS[kind]
 
     @property
     def seconds_a_step(self) -> float:
@@ -99,7 +105,11 @@ def make_plan(
         weights=weight_bytes(model),
         gradients=bytes_of_tensors(parameters),
         optimizer=_optimizer(training.optim, model, parameters),
-        activations=activation_bytes(model, shapes, training.bf16, training.gradient_checkpointing),
+        activations=None
+        if texts.reuse_states
+        else activation_bytes(
+            model, shapes, training.bf16, training.gradient_checkpointing, machines.gpus, machines.sharding != "fsdp"
+        ),
     )
     again = asked.system == "llara" and not has_plain_head(model, training.bf16)
     return Plan(

@@ -9,6 +9,7 @@ from modeling_srlm.limits_srlm import STORE_DTYPES
 from .units import bytes_of, count_of
 
 SYSTEMS = ("biencoder", "llara", "srlm")
+PEAK_TFLOPS = {"float32": 67.0, "bfloat16": 989.0, "float16": 989.0}  # of an H100 SXM, without sparsity
 PRECISIONS = ("float32", "bfloat16", "float16")
 # Settings that one system alone has.
 ONLY = {
@@ -45,9 +46,12 @@ class PlannedMachines:
 
     gpus: int = field(default=1, metadata={"help": "Devices that share the work."})
     gpu_memory: str = field(default="80GB", metadata={"help": "Memory of each, such as 80GB or 24GiB."})
-    peak_tflops: float = field(
-        default=989.0,
-        metadata={"help": "Operations of each, in 10^12 a second, in the type that it computes in. 989: H100, bf16."},
+    peak_tflops: float | None = field(
+        default=None,
+        metadata={
+            "help": "Operations of each, in 10^12 a second, in the type that it computes in. Default: an H100's, 989 "
+            "in bfloat16 and float16, 67 in float32."
+        },
     )
     utilization: float = field(default=0.4, metadata={"help": "Share of these that is reached; measure yours."})
     sharding: Literal["none", "zero2", "fsdp"] = field(
@@ -57,7 +61,7 @@ class PlannedMachines:
 
     def __post_init__(self) -> None:
         check_counts(self, "gpus")
-        if not 0 < self.peak_tflops < float("inf"):
+        if self.peak_tflops is not None and not 0 < self.peak_tflops < float("inf"):
             raise ValueError(f"--peak_tflops={self.peak_tflops} must be above 0: 989 is an H100's in bfloat16.")
         if not 0 < self.utilization <= 1:
             raise ValueError(f"--utilization={self.utilization} must be above 0 and at most 1: 0.4 is common.")

@@ -43,7 +43,7 @@ def memory_lines(plan: Plan) -> Iterator[str]:
     for name, value in known.items():
         yield _line(name, "unknown" if value is None else in_units(value) + _share_of(plan, name))
     if plan.machines.sharding == "fsdp":
-        yield _line("two layers brought together", in_units(2 * plan.layer_bytes))
+        yield _line("two layers, whole", in_units(2 * plan.layer_bytes))
     yield _line("together", in_units(plan.total))
     yield _line("fits" if plan.total <= plan.room else "does not fit", verdict(plan))
 
@@ -152,4 +152,4 @@ def _devices(plan: Plan) -> str:
 
 
 def _speed(plan: Plan) -> str:
-    return f"{plan.machines.utilization:.0%} of {plan.machines.peak_tflops:g} TFLOP/s"
+    return f"{plan.machines.utilization:.0%} of {plan.peak_tflops:g} TFLOP/s"

@@ -39,12 +39,14 @@ def planned(backbone, system="biencoder", texts=None, training=None, machines=No
 
 
 @pytest.mark.parametrize(
-    ("system", "lora"), [("biencoder", False), ("biencoder", True), ("llara", False), ("srlm", False), ("srlm", True)]
-)
-def test_parameters_gradients_and_optimizer_are_those_of_a_training(backbone, system, lora):
-    model = made(system, "llama", lora)
+    ("system", "lora", "dtype"),
+    [("biencoder", False, "float32"), ("biencoder", True, "bfloat16"), ("llara", False, "bfloat16"),
+     ("srlm", False, "float32"), ("srlm", True, "float32")],
+)  # fmt: skip
+def test_parameters_gradients_and_optimizer_are_those_of_a_training(backbone, system, lora, dtype):
+    model = made(system, "llama", lora, getattr(torch, dtype))
     tiny_tokenizer().save_pretrained(backbone)
-    plan = planned(backbone, system, lora_rank=4 if lora else None)
+    plan = planned(backbone, system, lora_rank=4 if lora else None, dtype=dtype)
     trained = [one for one in model.parameters() if one.requires_grad]
     assert plan.parameters["total"] == sum(one.numel() for one in model.parameters())
     assert plan.parameters["trained"] == sum(one.numel() for one in trained)
@@ -133,7 +135,7 @@ def test_states_that_are_kept(backbone, capsys):
     command.main([*asked, "--context_window_size", "64", "--chunk_size", "16", "--document_length", "1000"])
     printed = capsys.readouterr().out
     assert "training" not in printed and "of 1,000 tokens" in printed
-    assert "256 B (bfloat16)" in printed  # 2 layers, 2 heads of 8 numbers, keys and values, 2 bytes
+    assert "128 B (bfloat16)" in printed  # 2 layers, 2 heads of 8 numbers, keys and values, 2 bytes
 
 
 @pytest.mark.parametrize(
