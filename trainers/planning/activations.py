@@ -102,7 +102,7 @@ def _first_layers(body: nn.Module, name: str | None, depth: int) -> Any:
     """A copy of the backbone with so many of its layers, which shares its parameters."""
     if name is None:
         return body
-    part = copy.copy(body)
+    part: Any = copy.copy(body)
     parent, _, last = name.rpartition(".")
     holder = part
     holder._modules = dict(holder._modules)
@@ -111,7 +111,7 @@ def _first_layers(body: nn.Module, name: str | None, depth: int) -> Any:
         holder._modules[step], holder = inner, inner
         holder._modules = dict(holder._modules)
     holder._modules[last] = nn.ModuleList(list(holder._modules[last])[:depth])
-    part.config = copy.copy(body.config)
+    part.config = copy.copy(part.config)
     part.config.num_hidden_layers = depth
     return part
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from peft import LoraConfig
 from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from modeling_biencoder import BiEncoderModel
 from modeling_llara import LlaraConfig, LlaraForPreTraining
@@ -34,6 +35,7 @@ def build_planned(asked: PlannedModel, texts: PlannedTexts, place: dict[str, Any
     """
     with _folder(asked.model) as source:
         config = config_of(source, place)
+        _check_decoder(asked, config)
         keywords = {**place, **_settings(asked.system, texts, config)}
         if asked.system == "llara" and config.model_type != LlaraConfig.model_type:
             check_plain(source, config.model_type, LlaraConfig.model_type)
@@ -54,6 +56,16 @@ def build_planned(asked: PlannedModel, texts: PlannedTexts, place: dict[str, Any
     elif isinstance(model, SelfRetrievalLM) and model.retriever is not None:
         model.retriever.requires_grad_(False)
     return model
+
+
+def _check_decoder(asked: PlannedModel, config: Any) -> None:
+    kind = config.get_text_config().model_type
+    encodes = kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not config.is_decoder
+    if asked.system != "biencoder" and (encodes or config.is_encoder_decoder):
+        raise ValueError(
+            f"--model={asked.model!r} is an encoder ({kind}), and --system {asked.system} needs a decoder: give one, "
+            "or plan a biencoder."
+        )
 
 
 def _settings(system: str, texts: PlannedTexts, config: Any) -> dict[str, Any]:

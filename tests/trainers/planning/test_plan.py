@@ -161,6 +161,13 @@ def test_bad_settings_are_refused(backbone, options, message):
         command.main(["--model", str(backbone), "--system", "biencoder", *options])
 
 
+def test_an_encoder_is_refused_where_a_decoder_is_needed(tmp_path):
+    tiny_backbone("bert", lm_head=False).config.save_pretrained(tmp_path)
+    for system in ("llara", "srlm"):
+        with pytest.raises(ValueError, match=f"is an encoder .bert., and --system {system} needs a decoder"):
+            command.main(["--model", str(tmp_path), "--system", system])
+
+
 def test_an_unknown_family_is_refused(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "nothing_known"}')
     with pytest.raises(ValueError, match="nothing_known"):
