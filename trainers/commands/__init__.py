@@ -22,6 +22,7 @@ COMMANDS = {
     "mine": ("trainers.commands.mine", "find hard negatives for the bi-encoder's rows"),
     "perplexity": ("trainers.commands.perplexity", "score documents with and without looking back"),
     "generate": ("trainers.commands.generate", "continue a text of any length, looking back"),
+    "plan": ("trainers.commands.plan", "reckon memory, operations and hours of a training or an index"),
     "push": ("trainers.commands.push", "send a saved model to the Hub"),
     "pull": ("trainers.commands.pull", "fetch a model from the Hub"),
     "env": ("trainers.commands.env", "print versions, platform and accelerators, for a report"),

@@ -19,6 +19,7 @@ HEADINGS = {
     "FinetuneModelArguments": "Model",
     "PretrainModelArguments": "Model",
     "TrainLmModelArguments": "Model",
+    "PlannedModel": "Model",
     "LoadingArguments": "Model",
     "ModelArguments": "Model",
     "EmbedderArguments": "Model",

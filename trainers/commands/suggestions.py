@@ -7,6 +7,7 @@ from difflib import get_close_matches
 ALSO_CALLED = {
     "alpha": ("lora_alpha",),
     "base_model": ("model", "base"),
+    "batch": ("per_device_train_batch_size", "batch_size"),
     "batch_size": ("per_device_train_batch_size",),
     "checkpoint": ("resume_from_checkpoint",),
     "corpus": ("data", "train_data"),
@@ -14,6 +15,7 @@ ALSO_CALLED = {
     "data_path": ("data", "train_data"),
     "dataset": ("data", "train_data"),
     "dim": ("truncate_dim", "embedding_dims"),
+    "documents": ("rows",),
     "epochs": ("num_train_epochs",),
     "file": ("data", "train_data"),
     "hub_id": ("repo_id", "hub_model_id"),
@@ -32,6 +34,8 @@ ALSO_CALLED = {
     "output": ("output_dir", "local_dir"),
     "output_dir": ("output", "local_dir"),
     "output_file": ("output",),
+    "num_gpus": ("gpus",),
+    "pairs": ("rows",),
     "passages": ("corpus",),
     "peft": ("lora_rank",),
     "per_device_train_batch_size": ("batch_size",),
@@ -39,6 +43,7 @@ ALSO_CALLED = {
     "resume": ("resume_from_checkpoint",),
     "steps": ("max_steps",),
     "teacher": ("model",),
+    "tflops": ("peak_tflops",),
     "train_data": ("data",),
     "train_file": ("train_data", "data"),
 }

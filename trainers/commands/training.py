@@ -20,8 +20,8 @@ from ..jobs.places import check_folder
 from ..jobs.processes import count_processes, on_main_process
 from ..models.adapted import load_adapted
 from ..models.kind import LateModel, ModelSource
+from .dry_run import describe, given_settings, own_settings
 from .lora import LoraArguments
-from .plan import describe, given_settings, own_settings
 
 
 @dataclass

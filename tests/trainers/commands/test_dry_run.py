@@ -11,7 +11,8 @@ from tests.support import quick_first
 from tests.support.commands import QUIET, run
 from trainers import BiEncoderTrainer, BiEncoderTrainingArguments
 from trainers.base.trainer import FamilyTrainer
-from trainers.commands import finetune, plan, pretrain, train_lm
+from trainers.commands import dry_run, finetune, pretrain, train_lm
+from trainers.planning.memory import Memory, optimizer_bytes
 
 SETTINGS = {
     finetune: ("pairs.jsonl", {"train_group_size": 2, "pooling": "mean", "prompts": {"default": {"query": "ask: "}}}),
@@ -63,7 +64,7 @@ def made(folder, **settings) -> BiEncoderTrainer:
 def test_the_optimizer_keeps_what_was_said(folder, settings):
     trainer = made(folder, max_steps=1, **settings)
     trained = [one for one in trainer.model.parameters() if one.requires_grad]
-    said = plan.optimizer_bytes(trainer, trained)
+    said = optimizer_bytes(trainer.args, trainer.model, trained)
     trainer.train()
     kept = [one for state in trainer.optimizer.state.values() for one in state.values()]
     there = sum(one.numel() * one.element_size() for one in kept if isinstance(one, torch.Tensor))
@@ -75,9 +76,9 @@ def test_the_optimizer_keeps_what_was_said(folder, settings):
 def test_activations_are_those_of_the_whole_batch(folder, settings):
     """Two rows, scaled, against all of them."""
     trainer = made(folder, max_steps=1, **settings)
-    batch, tokens = plan.first_batch(trainer)
+    batch, tokens = dry_run.first_batch(trainer)
     assert find_batch_size(batch) == 4 and tokens > 0
-    said = plan.activation_bytes(trainer, batch)
+    said = dry_run.activation_bytes(trainer, batch)
     saved = {}
 
     def keep(tensor):
@@ -95,24 +96,32 @@ def test_activations_are_those_of_the_whole_batch(folder, settings):
 def test_memory_of_settings(folder):
     """Checkpointing keeps less, a LoRA has gradients for itself alone, and what a CPU cannot try is no number."""
     whole, saving = (made(folder, gradient_checkpointing=saves) for saves in (False, True))
-    batch, _ = plan.first_batch(whole)
+    batch, _ = dry_run.first_batch(whole)
     assert batch["query"]["input_ids"].shape[0] + batch["passage"]["input_ids"].shape[0] == 12
-    in_parts = plan.activation_bytes(made(folder, sub_batch_size=3), batch)
-    assert in_parts == pytest.approx(plan.activation_bytes(whole, batch) / 4, rel=0.01)
-    assert plan.activation_bytes(saving, batch) < plan.activation_bytes(whole, batch) / 2
-    found = plan.memory(whole, batch)
+    in_parts = dry_run.activation_bytes(made(folder, sub_batch_size=3), batch)
+    assert in_parts == pytest.approx(dry_run.activation_bytes(whole, batch) / 4, rel=0.01)
+    assert dry_run.activation_bytes(saving, batch) < dry_run.activation_bytes(whole, batch) / 2
+    found = dry_run.memory(whole, batch)
     assert found.weights >= found.gradients == sum(one.numel() * 4 for one in whole.model.parameters())
     assert dict(found.lines())["together"].startswith("about ")
-    assert dict(plan.Memory(1, 1, 1, None).lines()) == {
+    assert dict(Memory(1, 1, 1, None).lines()) == {
         "weights": "1 B", "gradients": "1 B", "optimizer": "1 B", "activations": "unknown", "together": "at least 3 B",
     }  # fmt: skip
 
 
-def test_a_pass_that_takes_too_long_on_a_cpu_is_not_tried(folder, monkeypatch):
-    monkeypatch.setattr(plan, "MOST_OPERATIONS", 1.0)
-    trainer = made(folder)
+@pytest.mark.parametrize("settings", [{}, {"sub_batch_size": 3}, {"gradient_checkpointing": True}])
+def test_a_pass_that_takes_too_long_on_a_cpu_is_reckoned(folder, monkeypatch, settings):
+    """By the formulas of `lookback plan`, of rows as long as they may be: here no longer than they are."""
+    trainer = made(folder, query_max_length=15, passage_max_length=15, **settings)
+    batch, _ = dry_run.first_batch(trainer)
+    assert batch["query"]["input_ids"].shape[1] == batch["passage"]["input_ids"].shape[1] == 15
+    measured = dry_run.activation_bytes(trainer, batch)
+    monkeypatch.setattr(dry_run, "MOST_OPERATIONS", 1.0)
     monkeypatch.setattr(trainer, "compute_loss", lambda *_: pytest.fail("it is tried"))
-    assert plan.activation_bytes(trainer, plan.first_batch(trainer)[0]) is None
+    # A layer is computed again beside what is kept of all, which the measurement of a forward pass does not see.
+    assert dry_run.activation_bytes(trainer, batch) >= measured if "gradient_checkpointing" in settings else True
+    if "gradient_checkpointing" not in settings:
+        assert dry_run.activation_bytes(trainer, batch) == pytest.approx(measured, rel=0.15)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,99 @@
+"""The formulas of a plan against what is measured: operations counted, activations by what a graph keeps."""
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from tests.support.planning import batch_of, made
+from trainers.planning.activations import activation_bytes, kept_of
+from trainers.planning.flops import operations_of
+from trainers.planning.memory import kept_bytes
+
+CASES = [
+    (system, family)
+    for system in ("biencoder", "llara", "srlm")
+    for family in ("llama", "qwen", "gpt2", "bert")
+    if family != "bert" or system == "biencoder"
+]
+QUICK = [case if case[1] in ("llama", "bert") else pytest.param(*case, marks=pytest.mark.slow) for case in CASES]
+WITHIN = 0.15
+
+
+def counted(model, batch: dict) -> tuple[int, int]:
+    """Operations of the forward pass, and of both; attention as plain products, as the counter knows no CPU's own."""
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        loss = model(**batch).loss
+        forward = counter.get_total_flops()
+        loss.backward()
+    return forward, counter.get_total_flops()
+
+
+@pytest.mark.parametrize(("system", "family"), CASES)
+@pytest.mark.parametrize("lora", [False, True], ids=["whole", "lora"])
+@pytest.mark.parametrize("checkpointing", [False, True], ids=["kept", "again"])
+def test_operations_of_a_step_are_counted(system, family, lora, checkpointing, monkeypatch):
+    """LLaRA's logits made once more: the counter does not see into torch's `linear_cross_entropy`."""
+    monkeypatch.setattr("modeling_llara.loss_llara.is_plain", lambda *_: False)
+    model = made(system, family, lora)
+    batch, shapes = batch_of(system, model)
+    if checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    forward, both = counted(model, batch)
+    operations = operations_of(model)
+    assert operations.step(shapes, checkpointing, head_again=system == "llara") == pytest.approx(both, rel=WITHIN)
+    if system == "biencoder":  # the others' heads come to it
+        assert operations.forward(shapes.rows) == pytest.approx(forward, rel=0.01)
+
+
+@pytest.mark.parametrize("size", [3, 8])
+def test_operations_of_texts_embedded_in_parts(size):
+    model = made("biencoder", "llama")
+    batch, shapes = batch_of("biencoder", model, sub_batch_size=size)
+    whole = operations_of(model).step(batch_of("biencoder", model)[1], False)
+    said, (_, both) = operations_of(model).step(shapes, False), counted(model, batch)
+    assert said == pytest.approx(both, rel=WITHIN)
+    assert said > 1.03 * whole
+
+
+@pytest.mark.parametrize(("system", "family"), QUICK)
+@pytest.mark.parametrize("lora", [False, True], ids=["whole", "lora"])
+def test_activations_are_what_the_graph_keeps(system, family, lora):
+    model = made(system, family, lora)
+    batch, shapes = batch_of(system, model)
+    said = activation_bytes(model, shapes, bf16=False, checkpointing=False)
+    assert said == pytest.approx(kept_bytes(model, lambda: model(**batch)), rel=WITHIN)
+
+
+@pytest.mark.parametrize("system", ["biencoder", "srlm"])
+def test_activations_in_bfloat16(system):
+    """Weights and computing in bfloat16; and weights in float32 under autocast, whose copies of them are kept, too."""
+    for dtype, bf16 in ((torch.bfloat16, False), (torch.float32, True)):
+        model = made(system, "llama").to(dtype)
+        batch, shapes = batch_of(system, model)
+        said = activation_bytes(model, shapes, bf16=bf16, checkpointing=False)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            measured = kept_bytes(model, lambda model=model, batch=batch: model(**batch))
+        assert said == pytest.approx(measured, rel=WITHIN)
+
+
+@pytest.mark.parametrize("family", ["bert", pytest.param("gpt2", marks=pytest.mark.slow)])
+def test_checkpointing_keeps_the_layers_inputs_and_one_layer(family):
+    model = made("biencoder", family)
+    batch, shapes = batch_of("biencoder", model)
+    plain, saving = kept_of(model, False, False), kept_of(model, False, True)
+    hidden = 4 * model.config.text_config.hidden_size
+    assert saving.layer[1] == pytest.approx(hidden, rel=0.5) and plain.layer[1] > 5 * hidden
+    said = activation_bytes(model, shapes, bf16=False, checkpointing=True)
+    assert said < activation_bytes(model, shapes, bf16=False, checkpointing=False)
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    kept = kept_bytes(model, lambda: model(**batch))
+    one_layer = max(plain.of((rows,), layers=1) for rows in shapes.at_once)
+    assert said - one_layer == pytest.approx(kept, rel=WITHIN)
+
+
+def test_activations_of_texts_embedded_in_parts():
+    model = made("biencoder", "llama")
+    batch, shapes = batch_of("biencoder", model, sub_batch_size=4)
+    kept = kept_bytes(model, lambda: model(**batch))  # of the last part, the others' come one at a time
+    assert activation_bytes(model, shapes, bf16=False, checkpointing=False) == pytest.approx(kept, rel=WITHIN)

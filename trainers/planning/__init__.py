@@ -1,0 +1,1 @@
+"""What a training, an encoding or a reading takes before it runs: parameters, memory, operations, hours."""
