@@ -37,6 +37,10 @@ HEADINGS = {
     "EvaluationArguments": "Evaluation of retrieval",
     "LoraArguments": "LoRA and quantisation",
     "RunArguments": "Trying first",
+    "PlannedTexts": "Texts",
+    "PlannedTraining": "Training",
+    "PlannedMachines": "Machines",
+    "PlanOutput": "What is printed",
 }
 _ORDER = list(dict.fromkeys(HEADINGS.values()))
 HIDDEN = ("FamilyArguments",)  # fields of transformers' that have to stay as they are

@@ -93,7 +93,7 @@ class PlannedTraining:
 
 @dataclass
 class PlannedTexts:
-    """Lengths, in tokens. Those that a system does not have are refused."""
+    """Texts: their lengths in tokens, and how many. What a system does not have is refused."""
 
     query_max_length: int | None = field(
         default=None, metadata={"help": "biencoder: of a query (default: the model's max_length)."}

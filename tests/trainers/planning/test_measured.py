@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tests.support.planning import batch_of, made
 from trainers.planning.activations import activation_bytes, kept_of
-from trainers.planning.flops import operations_of
+from trainers.planning.flops import Operations, operations_of
 from trainers.planning.memory import kept_bytes
 
 CASES = [
@@ -44,6 +44,13 @@ def test_operations_of_a_step_are_counted(system, family, lora, checkpointing, m
     assert operations.step(shapes, checkpointing, head_again=system == "llara") == pytest.approx(both, rel=WITHIN)
     if system == "biencoder":  # the others' heads come to it
         assert operations.forward(shapes.rows) == pytest.approx(forward, rel=0.01)
+
+
+def test_scores_are_those_of_the_passages_of_all_devices():
+    """Queries by passages by width, 2 operations each, forward and twice backward."""
+    shapes = batch_of("biencoder", made("biencoder", "llama"))[1]
+    nothing = Operations(0, 0, 0, 0, layers=1, attention=0, width=32)
+    assert nothing.step(shapes, True, gpus=5) == 3 * 2 * 4 * (8 * 5) * 32
 
 
 @pytest.mark.parametrize("size", [3, 8])
