@@ -7,7 +7,6 @@ import torch
 from huggingface_hub import ModelCard
 
 from hub_cards import push
-from tests.support import quick_first
 from tests.support.families import build
 from tests.support.loopback_hub import environment
 from tests.support.loopback_hub.fixtures import read
@@ -30,7 +29,8 @@ def compare(texts):
 """
 
 
-@pytest.mark.parametrize("family", quick_first(PRINTED))
+@pytest.mark.slow
+@pytest.mark.parametrize("family", PRINTED)
 def test_the_code_of_the_card_runs_without_lookback(family, tmp_path):
     folder = tmp_path / "repo"
     build(family).save_pretrained(folder)

@@ -7,7 +7,6 @@ import pytest
 import torch
 from transformers import TrainingArguments
 
-from tests.support import quick_first
 from tests.support.trainers import make_trainer
 from tests.support.training import CHATS, PASSAGES, logged, weights
 from trainers import (
@@ -84,7 +83,8 @@ def test_a_search_and_predictions_say_what_to_do_instead(tmp_path, family):
         trainer.predict(PASSAGES)
 
 
-@pytest.mark.parametrize("family", quick_first(FAMILIES))
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
 def test_the_fields_that_change_a_run_do_so(tmp_path, family):
     def losses(**settings):
         trainer = make_trainer(family, tmp_path, save_strategy="no", **settings)

@@ -133,7 +133,10 @@ LOADS: dict[tuple[str, str], Callable[..., Any]] = {
 KINDS_OF_FOLDER = ("backbone", "biencoder", "llara", "adapted_plain", "adapted_llara")
 
 
-@pytest.mark.parametrize(("way", "kind"), LOADS)
+CELLS = [pytest.param(*one, marks=pytest.mark.slow) if place % 3 else one for place, one in enumerate(LOADS)]
+
+
+@pytest.mark.parametrize(("way", "kind"), CELLS)
 def test_where_a_repo_lies_reaches_every_step(hub, firsts, folders, tmp_path, monkeypatch, way, kind):
     home, cache = tmp_path / "home", tmp_path / "cache"
     in_process(hub, monkeypatch, home)  # not logged in

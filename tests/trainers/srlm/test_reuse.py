@@ -46,6 +46,7 @@ def test_loss_falls_every_parameter_moves_and_the_repo_evaluates_the_same(tmp_pa
     assert again.evaluate()["eval_loss"] == pytest.approx(trainer.evaluate()["eval_loss"], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_accumulation_and_checkpoints_give_the_weights_of_the_big_batch(tmp_path):
     settings = {"optim": "sgd", "max_grad_norm": 0.0, "max_steps": 2, "learning_rate": 0.5}
     whole = make_trainer(tmp_path / "whole", **settings)
@@ -58,6 +59,7 @@ def test_accumulation_and_checkpoints_give_the_weights_of_the_big_batch(tmp_path
     assert max((one - start[name]).abs().max() for name, one in weights(whole.model).items()) > 1e-2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lora", quick_first([True, False]))
 def test_a_resumed_run_ends_in_the_same_weights(tmp_path, lora):
     adapter = LoraConfig(r=4, target_modules=["q_proj", "k_proj", "v_proj"]) if lora else None
