@@ -6,18 +6,14 @@ import torch
 from modeling_srlm import SelfRetrievalLM
 from modeling_srlm.chat_srlm import first_recent, split_turns
 from tests.support import quick_first
-from tests.support.srlm import ByteCounter
+from tests.support.srlm import CHAT_TEMPLATE, ByteCounter
 from tests.support.tiny import tiny_backbone, tiny_tokenizer
 
-TEMPLATE = (
-    "{% for message in messages %}<s>{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}"
-    "{% if add_generation_prompt %}<s>assistant: {% endif %}"
-)
 PLACES = ("island", "library", "harbour", "garden", "tower", "cellar")
 METHODS = ("no", "recent", "random", "bm25", "dense", "self", "hybrid")
 
 
-def build(family: str = "llama", template: str | None = TEMPLATE, **settings: object) -> SelfRetrievalLM:
+def build(family: str = "llama", template: str | None = CHAT_TEMPLATE, **settings: object) -> SelfRetrievalLM:
     tokenizer = tiny_tokenizer()
     tokenizer.chat_template = template
     defaults = {"context_window_size": 128, "chunk_size": 16, "key_num": 2, "retrieval_method": "bm25"}

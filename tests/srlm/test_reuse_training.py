@@ -218,3 +218,24 @@ def test_a_model_in_training_with_checkpoints_generates():
     model.train().gradient_checkpointing_enable()
     assert torch.equal(model.generate(random_ids(1, 150), max_new_tokens=20), wanted)
     assert model.language_model.model.layers[0].gradient_checkpointing
+
+
+@pytest.mark.parametrize("method", ["self", "bm25"])
+def test_where_a_prompt_ended_has_its_gradient_too(method):
+    """Of the chunk that is read again behind what the prompt asks for, only the second reading counts."""
+    model, ids = build(retrieval_method=method), random_ids(2, 230, seed=3)
+    mask = torch.ones_like(ids)
+    mask[0, :37] = 0
+    labels = ids.masked_fill(mask == 0, -100)
+    with torch.no_grad():
+        wanted = model(ids, mask, labels, prompt_length=180).loss
+    found = []
+    for settles in (True, False):
+        model.zero_grad()
+        model.train().settles_blocks = settles
+        loss = model(ids, mask, labels, prompt_length=180).loss
+        loss.backward()
+        torch.testing.assert_close(loss.detach(), wanted, atol=1e-5, rtol=1e-5)
+        found.append([weight.grad.clone() for weight in model.language_model.parameters()])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)

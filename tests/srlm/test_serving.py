@@ -9,23 +9,20 @@ from pathlib import Path
 import pytest
 
 from modeling_srlm import SelfRetrievalLM
+from tests.support.srlm import CHAT_TEMPLATE
 from tests.support.tiny import tiny_backbone, tiny_tokenizer
 from trainers.demo.fresh_process import process_without_lookback
 
 openai = pytest.importorskip("openai", reason='needs the extra "serving"')
 pytest.importorskip("uvicorn", reason='needs the extra "serving"')
 
-TEMPLATE = (
-    "{% for message in messages %}<s>{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}"
-    "{% if add_generation_prompt %}<s>assistant: {% endif %}"
-)
 SERVE = "from transformers.cli.transformers import main; main()"
 
 
 @pytest.fixture
 def model() -> SelfRetrievalLM:
     tokenizer = tiny_tokenizer()
-    tokenizer.chat_template = TEMPLATE
+    tokenizer.chat_template = CHAT_TEMPLATE
     return SelfRetrievalLM.from_components(
         tiny_backbone("llama", eos_token_id=None), tokenizer, retrieval_method="bm25", reuse_states=True,
         context_window_size=64, chunk_size=16, key_num=2,

@@ -6,6 +6,10 @@ from modeling_biencoder import BiEncoderModel
 from modeling_srlm import SelfRetrievalLM
 from tests.support.tiny import tiny_backbone, tiny_tokenizer
 
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<s>{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}"
+    "{% if add_generation_prompt %}<s>assistant: {% endif %}"
+)
 SETTINGS = {"context_window_size": 64, "chunk_size": 16, "key_num": 2, "target_size": 32}
 PROMPTS = {"default": {"query": "ask: ", "passage": "text: ", "passage_suffix": " end", "query_suffix": "?"}}
 
