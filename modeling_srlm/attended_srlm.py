@@ -9,8 +9,8 @@ over tokens that have left the window. When the memory ends, the window is moved
 chunks, so that the cost of a token is the same however long the text is.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from transformers import Cache
@@ -19,15 +19,17 @@ from transformers.cache_utils import DynamicLayer
 from .moving_srlm import StateGroup
 from .store_srlm import States
 
-# Of each group states (chunks, layers, heads, n, size); the positions at which the chunks were read; and how many
-# tokens of the first chunk are left out.
-Part = tuple[Sequence[States], Sequence[int], int]
 
+class Part(NamedTuple):
+    """States to be put before a row's, which are asked for when they are written.
 
-def part_length(part: Part) -> int:
-    """Tokens of a part."""
-    keys = part[0][0][0]
-    return keys.shape[0] * keys.shape[-2] - part[2]
+    `chunks`: of each chunk the position of its first token and the states of each group. `length`: tokens of all,
+    without the first `skip` ones of the first chunk, which are left out.
+    """
+
+    chunks: Iterator[tuple[int, Sequence[States]]]
+    length: int
+    skip: int = 0
 
 
 class AttendedLayer(DynamicLayer):
@@ -190,20 +192,26 @@ class AttendedStates(Cache):
 
     def put_before(self, row: int, parts: Sequence[Part]) -> None:
         """Writes states before those of a row."""
-        lengths = [part_length(part) for part in parts]
-        start = self.starts[row] - sum(lengths)
-        position = self.positions[row] - (self.end - start)
-        self.starts[row] = column = start
-        for (states, bases, skip), length in zip(parts, lengths, strict=True):
-            size = states[0][0].shape[-2]
-            shifts = [position - skip + size * number - base for number, base in enumerate(bases)]
-            for group, memory, (keys, values) in zip(self.groups, self.memory, states, strict=True):
-                if group.rotation is not None:
-                    keys = group.rotation.move_(keys, shifts)
-                for place, part in zip(memory, (keys, values), strict=True):
-                    part = part.permute(1, 2, 0, 3, 4).flatten(2, 3)[:, :, skip:]
-                    place[:, row, :, column : column + length] = part
-            column, position = column + length, position + length
+        column = self.starts[row] - sum(part.length for part in parts)
+        position = self.positions[row] - (self.end - column)
+        self.starts[row] = column
+        for part in parts:
+            skip = part.skip
+            for base, states in part.chunks:
+                length = states[0][0].shape[-2] - skip
+                self._write(row, column, [(keys[:, :, skip:], values[:, :, skip:]) for keys, values in states],
+                            position - skip - base)  # fmt: skip
+                column, position, skip = column + length, position + length, 0
+
+    def _write(self, row: int, column: int, states: Sequence[States], shift: int) -> None:
+        """Writes a chunk's states from a column on; its keys move by `shift` positions."""
+        for group, memory, (keys, values) in zip(self.groups, self.memory, states, strict=True):
+            key_place, value_place = (part[:, row, :, column : column + keys.shape[-2]] for part in memory)
+            value_place.copy_(values)
+            if group.rotation is None:
+                key_place.copy_(keys)
+            else:
+                group.rotation.write(keys, shift, key_place)
 
     def take(self, row: int, start: int, end: int) -> list[States]:
         """Of each group views of a row's states in the columns start..end-1."""

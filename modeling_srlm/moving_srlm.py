@@ -54,6 +54,19 @@ class Rotation:
         second.copy_(other)
         return keys
 
+    def write(self, keys: torch.Tensor, shift: int, out: torch.Tensor) -> None:
+        """Writes keys (..., head size), moved by `shift` positions, into other memory of their shape."""
+        if not (keys.dtype == out.dtype == torch.float32 and keys.device == out.device):
+            self.move_(out.copy_(keys)[None], [shift])
+            return
+        cos, sin = (part.to(out) for part in ((shift * self.frequencies).cos(), (shift * self.frequencies).sin()))
+        (first, second), (new_first, new_second) = self._pairs(keys), self._pairs(out)
+        torch.mul(first, cos, out=new_first).addcmul_(second, sin, value=-1)
+        torch.mul(second, cos, out=new_second).addcmul_(first, sin)
+        end = self.start + 2 * len(self.frequencies)
+        out[..., : self.start] = keys[..., : self.start]
+        out[..., end:] = keys[..., end:]
+
     def _pairs(self, keys: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The two views of the rotated channels whose members at one index are a pair."""
         half = len(self.frequencies)

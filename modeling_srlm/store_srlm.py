@@ -2,7 +2,7 @@
 
 import weakref
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -82,20 +82,14 @@ class StateStore:
             if chunk.slot is not None:
                 self.used.move_to_end(chunk.slot)
 
-    def get(self, chunks: Sequence[StoredChunk]) -> list[States]:
-        """Of each group the keys and values (chunks, layers, heads, chunk_size, size) of chunks that have a slot."""
-        self.touch(chunks)
-        slots = [chunk.slot for chunk in chunks]
-        memories = [self.slabs.slot(slot) for slot in slots]  # type: ignore[arg-type]
-        found = []
-        for group, parts in zip(self.groups, self.parts, strict=True):
-            stacks = [torch.stack([_view(memory, part) for memory in memories]).to(group.device) for part in parts]
-            if parts[0].dtype == torch.int8:
-                stacks = [stacks[0] * stacks[2], stacks[1] * stacks[3]]
-            found.append((stacks[0].to(group.dtype), stacks[1].to(group.dtype)))
-        for slot in slots:
-            self.slabs.let_go(slot)  # type: ignore[arg-type]
-        return found
+    def get(self, chunks: Sequence[StoredChunk]) -> Iterator[tuple[int, list[States]]]:
+        """Of each chunk, which has a slot, its base and the keys and values (layers, heads, chunk_size, size) of each
+        group, good until the next one is asked for."""
+        for chunk in chunks:
+            assert chunk.slot is not None
+            memory = self.slabs.slot(chunk.slot)
+            yield chunk.base, [_states([_view(memory, part) for part in parts]) for parts in self.parts]
+            self.slabs.let_go(chunk.slot)
 
     def release(self, slot: int) -> None:
         """Takes back the slot of a chunk that nobody refers to."""
@@ -118,6 +112,12 @@ def quantize(states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """(numbers in int8, float32 scales) of states (..., tokens, size): one scale for all tokens of a channel."""
     scale = states.abs().amax(dim=-2, keepdim=True).float().clamp(min=1e-20) / 127
     return (states.float() / scale).round_().to(torch.int8), scale
+
+
+def _states(views: list[torch.Tensor]) -> States:
+    if len(views) == 2:
+        return views[0], views[1]
+    return views[0] * views[2], views[1] * views[3]
 
 
 def _view(memory: torch.Tensor, part: Any) -> torch.Tensor:

@@ -6,13 +6,13 @@ store has a limit: what was evicted is computed again from its text when it is r
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from transformers import DynamicCache
 
-from .attended_srlm import AttendedStates, Part, part_length
+from .attended_srlm import AttendedStates, Part
 from .gradient_srlm import run_pass, without_checkpointing
 from .limits_srlm import chunk_limit
 from .moving_srlm import StateGroup
@@ -100,7 +100,7 @@ class Stream:
             if row.length > self.window_beside(len(keys)):
                 row.window = min(row.window, self.window_beside(len(keys)))
         keep = [row.lead + row.window for row in self.rows[: attended.rows]]
-        before = [sum(map(part_length, leads.get(number, ()))) for number in range(attended.rows)]
+        before = [sum(part.length for part in leads.get(number, ())) for number in range(attended.rows)]
         attended.make_room(self.size + (0 if self.rows[0].length else self.head_size), keep, before)
         for number, lead in leads.items():
             attended.put_before(number, lead)
@@ -143,10 +143,10 @@ class Stream:
             return False
         parts = self._stored(row, list(range(chunks - shown, chunks)), skips=False)
         if shown == chunks and self.head_size:
-            head = [(keys[None, :, :, :1].clone(), values[None, :, :, :1]) for keys, values in row.sinks]
-            parts.insert(0, (head, [0], 0))
+            head = [(keys[:, :, :1], values[:, :, :1]) for keys, values in row.sinks]
+            parts.insert(0, Part(iter([(0, head)]), 1))
         row.chunks, row.complete, row.length = row.chunks[:chunks], chunks, chunks * self.size
-        row.lead, row.window = 0, sum(map(part_length, parts))
+        row.lead, row.window = 0, sum(part.length for part in parts)
         self.attended.restart(row.window)
         self.attended.put_before(0, parts)
         return True
@@ -165,8 +165,7 @@ class Stream:
             return []
         parts: list[Part] = []
         if self.sinks:
-            states = [(keys_[None], values[None]) for keys_, values in row.sinks]
-            parts.append(([(one.clone(), two) for one, two in states], [0], 0))
+            parts.append(Part(iter([(0, row.sinks)]), self.sinks))
         numbers = list(dict.fromkeys(number for key in keys for number in (key, key + 1)))
         if numbers:
             parts += self._stored(row, numbers)
@@ -179,22 +178,23 @@ class Stream:
             if number == 0 and runs[-1]:
                 runs.append([])
             runs[-1].append(number)
-        found: list[Part] = []
-        for run in runs:
-            chunks = [row.chunks[number] for number in run]
-            self._compute_missing(row, run)
-            assert row.store is not None
-            skip = self.sinks - self.head_size if skips and run[0] == 0 else 0
-            found.append((row.store.get(chunks), [chunk.base for chunk in chunks], max(skip, 0)))
-        return found
+        skip = max(self.sinks - self.head_size, 0) if skips else 0
+        skipped = [skip if run[0] == 0 else 0 for run in runs]
+        return [
+            Part(self._states_of(row, run), len(run) * self.size - left_out, left_out)
+            for run, left_out in zip(runs, skipped, strict=True)
+        ]
 
-    def _compute_missing(self, row: StreamRow, numbers: Sequence[int]) -> None:
-        """Computes evicted chunks again from their text, behind the sinks and the chunk before them."""
+    def _states_of(self, row: StreamRow, numbers: Sequence[int]) -> Iterator[tuple[int, list[States]]]:
+        """What `StateStore.get` gives of a row's chunks; evicted ones are computed again from their text, behind the
+        sinks and the chunk before them."""
         assert row.store is not None
-        row.store.touch([row.chunks[number] for number in numbers])
-        for number in numbers:
-            if row.chunks[number].slot is None:
+        chunks = [row.chunks[number] for number in numbers]
+        row.store.touch(chunks)
+        for number, chunk in zip(numbers, chunks, strict=True):
+            if chunk.slot is None:
                 self._compute(row, number)
+        yield from row.store.get(chunks)
 
     @torch.no_grad()
     def _compute(self, row: StreamRow, number: int) -> None:
