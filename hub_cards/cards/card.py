@@ -10,8 +10,8 @@ from transformers import PreTrainedModel
 
 from ..whole_files import written_whole
 from .facts import FAMILIES, PLACEHOLDER, CardFacts, Family
-from .merge import merge_cards, merge_results, stamp
-from .origin import Origin, find_origin, license_beside, license_on_hub
+from .merge import merge_cards, merge_results, own_metadata, stamp, stamp_metadata
+from .origin import LICENSE_KEYS, Origin, find_origin, license_beside, license_on_hub
 from .pictures import LOSS_PICTURE, draw_losses
 
 
@@ -61,7 +61,8 @@ def _render(model: PreTrainedModel, facts: CardFacts, picture: str | None) -> Mo
         config=model.config, facts=facts, origin=origin, picture=picture, num_parameters=model.num_parameters(),
         repo=facts.repo_id or PLACEHOLDER,
     )  # fmt: skip
-    return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{stamp(text)}")
+    card = ModelCard(f"---\n{data.to_yaml()}\n---\n\n{stamp(text)}")
+    return stamp_metadata(card, own=set(LICENSE_KEYS) if facts.license else set())  # no one but a person gives one
 
 
 def write_card(model: PreTrainedModel, folder: str | Path, **facts: Any) -> Path:
@@ -151,9 +152,10 @@ def complete_license(path: Path, token: str | bool | None = None) -> None:
     card = read_card(path)
     data = cast(ModelCardData, card.data)
     if data.license is None and (found := license_on_hub(data.base_model, token)):
+        own = own_metadata(card)
         for name, value in found.items():
             data[name] = value
-        _save(card, path)
+        _save(stamp_metadata(card, own), path)
 
 
 def read_card(path: Path) -> ModelCard:

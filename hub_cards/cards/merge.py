@@ -2,7 +2,8 @@
 
 A generated section stands between `<!-- lookback:begin NAME DIGEST -->` and `<!-- lookback:end NAME -->`, comments
 that a reader of the rendered card does not see. One whose text no longer has that digest was edited, and stays as it
-is; whoever wants it generated again deletes it.
+is; whoever wants it generated again deletes it. A comment at the end has the digests of the metadata that were
+generated: a value that differs from its digest, or has none, is a person's.
 """
 
 import hashlib
@@ -17,6 +18,9 @@ _SECTION = re.compile(
     re.DOTALL,
 )
 _LISTS = ("datasets", "language", "tags")
+_RESULTS = "model-index"
+_PLAIN = re.compile(r"[\w.-]+")  # a name that a generated one may have
+_METADATA = re.compile(r"<!-- lookback:metadata (?P<digests>[^>]*) -->")
 
 
 def stamp(text: str) -> str:
@@ -50,25 +54,58 @@ def _is_edited(section: re.Match[str]) -> bool:
     return section["digest"] is not None and section["digest"] != _digest(section["text"])
 
 
+def own_metadata(card: ModelCard) -> set[str]:
+    """Names of the metadata, lists and results aside, that a person wrote.
+
+    Of a card of an earlier Lookback, which has no digests, nobody knows: none.
+    """
+    if (found := _METADATA.search(card.text)) is None:
+        return set() if _SECTION.search(card.text) else set(_single_values(card))
+    digests = dict(entry.partition("=")[::2] for entry in found["digests"].split())
+    return {name for name, value in _single_values(card).items() if digests.get(name) != _digest(repr(value))}
+
+
+def stamp_metadata(card: ModelCard, own: set[str]) -> ModelCard:
+    """The card with the digests of its metadata, but for those of the names in `own`, which a person wrote."""
+    values = {
+        name: value for name, value in _single_values(card).items() if name not in own and _PLAIN.fullmatch(name)
+    }
+    digests = [f"{name}={_digest(repr(value))}" for name, value in values.items()]
+    comment = f"<!-- lookback:metadata {' '.join(digests)} -->"
+    if _METADATA.search(card.text):  # where it stands, also if a person writes behind it
+        card.text = _METADATA.sub(comment, card.text, count=1)
+    else:
+        card.text = f"{card.text.rstrip()}\n\n{comment}\n"
+    return card
+
+
+def _single_values(card: ModelCard) -> dict[str, object]:
+    return {name: value for name, value in card.data.to_dict().items() if name not in (*_LISTS, _RESULTS)}
+
+
 def merge_cards(old: ModelCard, new: ModelCard, given: set[str]) -> ModelCard:
     """`old` with the generated sections and the metadata of `new`.
 
     Args:
         old: the card as it stands, with or without generated sections.
-        new: the freshly rendered card.
-        given: names of metadata that somebody asked for; of the others, a value of `old` stays.
+        new: the freshly rendered card, or one in a folder whose metadata a person may have changed.
+        given: names of metadata that somebody asked for, beside those that a person wrote in `new`; of the others, a
+            value of `old` stays.
 
     Returns: `old`, changed. A section that it lacks is put behind the one that precedes it in `new`, or at the end;
         one that `new` lacks stays as it is.
     """
+    own = own_metadata(new)
+    persons = own | own_metadata(old)
     old.text = _merge_text(old.text, new.text)
-    _merge_metadata(cast(ModelCardData, old.data), cast(ModelCardData, new.data), given)
-    return old
+    _merge_metadata(cast(ModelCardData, old.data), cast(ModelCardData, new.data), given | own)
+    return stamp_metadata(old, persons)
 
 
 def is_generated(card: ModelCard) -> bool:
     """Whether nobody wrote anything outside the generated sections, or in one of them."""
-    return not _SECTION.sub("", card.text).strip() and not any(map(_is_edited, _SECTION.finditer(card.text)))
+    text = _METADATA.sub("", _SECTION.sub("", card.text))
+    return not text.strip() and not any(map(_is_edited, _SECTION.finditer(card.text)))
 
 
 def _merge_text(old: str, new: str) -> str:
@@ -96,7 +133,7 @@ def _merge_metadata(old: ModelCardData, new: ModelCardData, given: set[str]) -> 
     for name, value in new.to_dict().items():
         if name in _LISTS:
             old[name] = _union(old.get(name), value)
-        elif name != "model-index" and (name in given or old.get(name) is None):
+        elif name != _RESULTS and (name in given or old.get(name) is None):
             old[name] = value
 
 

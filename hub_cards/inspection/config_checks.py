@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
+from ..travelling.saving import is_folder
 from .file_checks import leaves_folder
 from .findings import REFUSED, WARNING, Finding
 from .safetensors_headers import Shapes
@@ -63,11 +64,15 @@ def _check_adapter(name: str, config: dict[str, Any]) -> Iterator[Finding]:
     if library is not None and str(library).split(".")[0] not in _ADAPTED:
         yield Finding(REFUSED, name, f"auto_mapping.parent_library is {library!r}, a module that peft would import.")
     base, revision = config.get("base_model_name_or_path"), config.get("revision")
-    if isinstance(base, str) and base.count("/") == 1 and not leaves_folder(base):
+    if not isinstance(base, str) or not base:
+        return
+    if is_folder(base):
+        message = f"loads on {base!r}, a folder of the machine that it is loaded on: look at what lies there, too."
+    else:
         pinned = f" --revision {revision}" if revision else ""
         how = "at the commit that it names" if revision else "at no commit that it names, so as its main branch stands"
         message = f"loads on {base!r}, {how}: look at that one, too, with lookback pull --inspect {base}{pinned}"
-        yield Finding(WARNING, name, message)
+    yield Finding(WARNING, name, message)
 
 
 def _check_modules(name: str, modules: list[Any]) -> Iterator[Finding]:

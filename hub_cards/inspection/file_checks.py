@@ -15,7 +15,8 @@ PROGRAMS = (
 )  # fmt: skip
 # What a training leaves beside the model: not part of it, and not sent or fetched.
 BYPRODUCTS = (
-    "_*", "checkpoint-*/*", "last-checkpoint/*", "runs/*", "training_args.*", "trainer_state.json", ".*", "*/.*"
+    "_*", "checkpoint-*/*", "last-checkpoint/*", "runs/*", "training_args.*", "trainer_state.json", ".*", "*/.*",
+    "optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state*.pth",
 )  # fmt: skip
 HEAD = 512  # bytes at a file's start that say what it is
 # A pickle is refused whatever it names. (picklescan looks for dangerous names instead: of the first bytes it finds

@@ -11,7 +11,7 @@ from transformers.utils import logging
 
 TRIES = 5
 LONGEST_WAIT = 300.0  # seconds; a Hub that asks for more is not waited for
-_BUSY = (408, 429, 500, 502, 503, 504)
+_BUSY = (408, 429, *range(500, 600))  # 520 to 530 are of the network before the Hub
 Result = TypeVar("Result")
 logger = logging.get_logger(__name__)
 

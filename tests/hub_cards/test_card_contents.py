@@ -82,6 +82,55 @@ def test_pushing_again_keeps_what_a_person_wrote_on_the_hub(hub, tmp_path):
     assert [result.metric_type for result in again.data.eval_results] == ["ndcg@10"]
 
 
+def set_metadata(path, **values):
+    card = ModelCard.load(path)
+    for name, value in values.items():
+        card.data[name] = value
+    card.save(path)
+
+
+def pushed(hub, folder):
+    push(folder, "user/repo")
+    return ModelCard(read(hub, "README.md")).data
+
+
+def test_metadata_that_were_changed_in_the_folder_replace_those_of_an_earlier_push(hub, saved):
+    path = saved / "README.md"
+    set_metadata(path, license="apache-2.0", thumbnail="a.png")
+    assert pushed(hub, saved).license == "apache-2.0"
+    set_metadata(path, license="mit", thumbnail="b.png")
+    write_card(fake_model(), saved)  # a later save keeps them, and knows whose they are
+    data = pushed(hub, saved)
+    assert (data.license, data["thumbnail"], data.library_name) == ("mit", "b.png", "transformers")
+    write_card(fake_model(), saved, license="bsd-3-clause")
+    assert pushed(hub, saved).license == "bsd-3-clause"
+    set_metadata(path, pipeline_tag="feature-extraction")
+    assert pushed(hub, saved).pipeline_tag == "feature-extraction"
+
+
+def test_metadata_that_were_changed_on_the_hub_stay_where_the_folders_are_generated(hub, saved):
+    assert pushed(hub, saved).license is None
+    card = ModelCard(read(hub, "README.md"))
+    card.data.license, card.data.pipeline_tag = "mit", "feature-extraction"
+    commit(hub, "user/repo", README__md=str(card))
+    for facts in ({}, {"training": {"steps": 1}}):
+        write_card(fake_model(), saved, **facts)
+        data = pushed(hub, saved)
+        assert (data.license, data.pipeline_tag) == ("mit", "feature-extraction")
+    set_metadata(saved / "README.md", pipeline_tag="fill-mask")  # on both sides: the folder's
+    assert pushed(hub, saved).pipeline_tag == "fill-mask"
+
+
+def test_the_metadata_of_a_card_that_a_person_wrote_are_theirs(hub, tmp_path, saved):
+    path = saved / "README.md"
+    path.write_text("---\nlicense: mit\n? 'a name --> of its own'\n: kept\n---\n# Mine\n")
+    write_card(fake_model(), saved)
+    path.write_text(path.read_text().replace("# Mine", ""))  # generated text alone is left
+    commit(hub, "user/repo", README__md=write_card(fake_model(), tmp_path / "hub", license="other").read_text())
+    data = pushed(hub, saved)
+    assert data.license == "mit" and data["a name --> of its own"] == "kept"
+
+
 @pytest.mark.skipif(huggingface_hub.__version__.startswith("1."), reason="this client asks huggingface.co alone")
 @pytest.mark.parametrize("family", ["biencoder", "llara", "srlm"])
 def test_the_client_finds_every_card_valid(hub, family):

@@ -49,6 +49,18 @@ def test_waits_grow_or_are_as_long_as_the_hub_asks(hub, saved, monkeypatch, capl
     assert waits == [1.0, 2.0, 7.0]
 
 
+@pytest.mark.parametrize("status", [429, 500, 501, 507, 522, 529])
+def test_a_push_is_tried_five_times(hub, saved, monkeypatch, status):
+    waits = quicken(monkeypatch)
+    hub.faults = [Fault("/commit/", times=4, status=status)]
+    push(saved, REPO)
+    assert waits == [1.0, 2.0, 4.0, 8.0]
+    hub.faults = [Fault("/commit/", times=5, status=status)]
+    (saved / "new.txt").write_text("")
+    with pytest.raises(TransferError):
+        push(saved, REPO)
+
+
 @pytest.mark.parametrize(
     "path", ["/repos/create", "^/api/models/user/name$", "/validate-yaml", "/preupload/", "/lfs/", "/commit/"]
 )

@@ -265,6 +265,16 @@ def test_an_adapter_names_its_base_and_loads_nothing_else(tmp_path):
     assert "pull --inspect user/base --revision abc" in second.message
 
 
+@pytest.mark.parametrize(
+    ("base", "said"),
+    [("gpt2", "--inspect gpt2"), ("../outside", "a folder"), ("/etc/models", "a folder"), ("C:\\models", "a folder")],
+)
+def test_every_base_that_an_adapter_would_load_is_said(tmp_path, base, said):
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": base}))
+    [finding] = inspect(tmp_path).findings
+    assert finding.level == "warning" and said in finding.message
+
+
 def test_pull_refuses_what_inspect_refuses_unless_told_otherwise(folder, hub, tmp_path):
     publish(hub, folder)
     clean = hub.repos["user/repo"].at().oid

@@ -27,6 +27,24 @@ def test_push_sends_the_model_without_what_a_training_left(hub, saved):
     }  # fmt: skip
 
 
+def test_a_checkpoint_is_sent_and_pulled_without_what_resumes_it(hub, saved):
+    model = {path.relative_to(saved).as_posix() for path in saved.rglob("*") if path.is_file()}
+    for name in (
+        "optimizer.pt",
+        "scheduler.pt",
+        "scaler.pt",
+        "rng_state.pth",
+        "rng_state_1.pth",
+        "trainer_state.json",
+    ):
+        (saved / name).write_text("{}")
+    push(saved, "user/name")
+    assert set(hub.repos["user/name"].files()) == model
+    commit(hub, "user/name", saved)
+    folder = pull("user/name")
+    assert {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} == model
+
+
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "weights.PT", "deep/er/index.pkl", "a.pth", "b.ckpt"])
 def test_a_pickle_is_refused_both_ways_before_anything_moves(hub, saved, name):
     (saved / name).parent.mkdir(parents=True, exist_ok=True)
