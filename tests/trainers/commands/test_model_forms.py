@@ -13,6 +13,7 @@ from tests.support import quick_first
 from tests.support.beir import write_beir
 from tests.support.files import write_rows
 from tests.support.gguf_file import NAME, write_gguf
+from tests.support.sentence_folders import saved
 from tests.support.tiny import TEXT, tiny_tokenizer
 from tests.support.training import PAIRS, PASSAGES
 from trainers import add_adapter, cli, load_embeddings
@@ -86,6 +87,46 @@ def test_search_reads_its_queries_with_it(forms, capsys):
         ["search", "--index", "index.safetensors", "--query", "a copper lantern", "--pooling", "mean", *forms["gguf"]]
     )
     assert capsys.readouterr().out.splitlines()[-3].split("\t")[:2] == ["0", "1.0000"]
+
+
+RETRIEVING = ("perplexity", "generate", "train-lm")
+EMBEDDING = ("encode", "evaluate", "mine", "finetune")
+
+
+def line_of(command: str, model: str) -> list[str]:
+    """A command line with `model` in the place of a retriever, which writes to `{model}-out`."""
+    line = LINES.get(command, "--query lantern --index index.safetensors").format(out=f"{model}-out")
+    line = line.replace("--pooling mean", "").replace("--methods no bm25", "--methods dense")
+    if command == "score":
+        return [command, *line.replace("--task qa", "").split(), "--teacher", model]
+    return [
+        command,
+        *line.split(),
+        *(["--model", "plain", "--retriever", model] if command in RETRIEVING else ["--model", model]),
+    ]
+
+
+@pytest.mark.parametrize("command", quick_first((*RETRIEVING, *EMBEDDING, "score", "search")))
+def test_a_sentence_transformers_folder_is_a_retriever_of_every_command(command, forms, tmp_path, capsys):
+    saved(tmp_path / "st", prompts={"query": "find: ", "document": "text: "})
+    BiEncoderModel.from_backbone("st").save_pretrained("bi")
+    found = []
+    for model in ("st", "bi"):
+        if command == "search":
+            cli.run(f"encode --model {model} --data texts.jsonl --output index.safetensors --overwrite".split())
+        capsys.readouterr()
+        cli.run(line_of(command, model))
+        if command in ("finetune", "train-lm"):
+            found.append(json.loads((Path(f"{model}-out") / "train_results.json").read_text())["train_loss"])
+        elif command == "encode":
+            found.append(load_embeddings(f"{model}-out.safetensors")[0].tolist())
+        elif command in ("mine", "score"):
+            found.append(Path(f"{model}-out.jsonl").read_text())
+        elif command == "evaluate":
+            found.append(json.loads(Path(f"{model}-out.json").read_text())["metrics"])
+        else:
+            found.append(capsys.readouterr().out)
+    assert found[0] == found[1] and found[0]
 
 
 @pytest.fixture
