@@ -12,6 +12,8 @@ from modeling_biencoder.loss_biencoder import (
     pair_ranking_loss,
     ranked_distillation_loss,
 )
+from modeling_biencoder.objectives_biencoder import LOSSES
+from tests.support.pages import table_of
 from tests.support.tiny import tiny_backbone
 
 QUERIES = torch.nn.functional.normalize(torch.randn(3, 8, generator=torch.Generator().manual_seed(0)), dim=1)
@@ -176,3 +178,11 @@ def test_a_batch_without_any_objective() -> None:
         model().compute_loss(QUERIES, PASSAGES, objectives=Objectives(matryoshka_weights=[1.0]))
     with pytest.raises(ValueError, match=re.escape("it must hold query (3,), passage (6,)")):
         model().compute_loss(QUERIES, PASSAGES, identity=identity([1, 2], [1] * 6, [[1]] * 3))
+
+
+def test_the_page_has_every_loss_and_its_weights_default():
+    rows = table_of("docs/biencoder.md", "logged as")
+    weights = [row["argument, default"].split() for row in rows]
+    assert [row["logged as"].strip("`") for row in rows] == list(LOSSES)
+    assert [name.strip("`") for name, _ in weights] == [f"{loss.removesuffix('loss')}weight" for loss in LOSSES]
+    assert [float(value) for _, value in weights] == [Objectives().weight(loss) for loss in LOSSES]

@@ -89,6 +89,16 @@ def test_parts_hold_rows_of_like_length_without_their_padding() -> None:
     assert parts[0]["attention_mask"].tolist() == [[1, 0], [1, 1]]
 
 
+@pytest.mark.parametrize("size", [4, 100])
+def test_every_part_but_the_last_runs_twice(size: int) -> None:
+    model = BiEncoderModel.from_backbone(tiny_backbone(lm_head=False))
+    rows = []
+    model.backbone.register_forward_hook(lambda _, args, output: rows.append(len(output.last_hidden_state)))
+    gradients(model, **batch(queries=5, group_size=3), sub_batch_size=size)
+    parts = {4: [4, 1, 4, 4, 4, 3], 100: [5, 15]}[size]
+    assert rows[: len(parts)] == parts and sorted(rows[len(parts) :]) == sorted(parts[:-1])
+
+
 def test_activations_of_one_part_alone_are_kept() -> None:
     weight = torch.nn.Parameter(torch.ones(()))
     tokens = {"input_ids": torch.ones(64, 10), "attention_mask": torch.ones(64, 10)}

@@ -27,6 +27,7 @@ from trainers.commands import (
     finetune,
     merge,
     mine,
+    needle,
     perplexity,
     pretrain,
     score,
@@ -164,6 +165,7 @@ def build_anew(family, lm):
 
 
 MARK = "the-authors-own-folder"
+NEEDLE = "--lengths 320 --depths 50 --samples 1 --methods no bm25 --max_new_tokens 4"
 COMMANDS = {
     "biencoder": (finetune, "pairs.jsonl", {"train_group_size": 2, "pooling": "mean"}),
     "llara": (pretrain, "passages.jsonl", {}),
@@ -202,6 +204,7 @@ def home(tmp_path):
     write_rows(folder / "pairs.jsonl", PAIRS)
     write_rows(folder / "passages.jsonl", PASSAGES)
     (folder / "text.txt").write_text(TEXT * 4)
+    (folder / "long.txt").write_text(TEXT * 12)
     write_beir(folder / "beir")
     for family in COMMANDS:
         plain_backbone(family, folder / family)
@@ -241,6 +244,22 @@ def test_nothing_that_is_made_of_models_and_data_names_their_folder(hub, home, t
         ),
         (score, [*of["srlm"], "--data", text, "--output", out / "scores.jsonl", "--task", "document", *cuts]),
         (perplexity, [*of["srlm"], "--data", text, "--report", out / "report.html"]),
+        (
+            needle,
+            [
+                *of["srlm"],
+                "--data",
+                home / "long.txt",
+                "--output",
+                out / "needle.json",
+                "--report",
+                out / "needle.html",
+                "--picture",
+                out / "needle.svg",
+                *NEEDLE.split(),
+            ],
+        ),
+        (score, ["--teacher", runs["biencoder"], "--data", pairs, "--output", out / "taught.jsonl"]),
         (convert, [*of["llara"], "--output", out / "converted"]),
         (convert, ["--model", adapters["llara"], "--output", out / "converted adapter"]),
         *((merge, ["--model", adapters[family], "--output", out / f"merged {family}"]) for family in COMMANDS),

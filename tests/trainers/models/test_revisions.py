@@ -11,7 +11,8 @@ from modeling_llara import LlaraForPreTraining
 from tests.support.loopback_hub.fixtures import commit
 from tests.support.tiny import tiny_backbone, tiny_tokenizer
 from trainers import add_adapter, load_adapted
-from trainers.commands import finetune, pretrain, train_lm
+from trainers.commands import COMMANDS, finetune, pretrain, train_lm
+from trainers.commands.declared import declared
 from trainers.commands.training import run_training
 from trainers.data import sources
 from trainers.data.sources import load_tables
@@ -115,6 +116,21 @@ def test_an_adapter_stays_on_the_commit_of_its_base(pins, hub, tmp_path, monkeyp
          "--train_data", "x", "--output_dir", str(tmp_path / "run")]
     )  # fmt: skip
     assert (seen["base_revision"], seen["revision"]) == ("a", "b")
+
+
+# An option that names a repo -> the one that names its revision.
+PINS = {
+    name: "revision" if name == "model" else f"{name}_revision"
+    for name in ("model", "retriever", "adapter", "base", "backbone", "eval_retrieval")
+}
+UNPINNED = {("mine", "retriever"), ("demo", "backbone")}  # a method, and what a demonstration begins with
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_that_names_a_repo_has_one_that_pins_it(command):
+    names = declared(command).names()
+    unpinned = [name for name, pin in PINS.items() if name in names and pin not in names]
+    assert not [name for name in unpinned if (command, name) not in UNPINNED]
 
 
 def test_data_of_the_hub_take_their_revision_behind_the_name(monkeypatch, tmp_path):
