@@ -15,6 +15,9 @@ OUR_MODULE = "sentence_encoder_biencoder.SentenceEncoder"  # its file is looked 
 MAX_CONFIG = 32_000_000  # bytes
 _CODE_KEYS = ("auto_map", "custom_pipelines")
 _KERNEL_KEYS = ("attn_implementation", "experts_implementation")  # transformers loads one that is named as a repo
+# What is imported by its name where it has a dot: sentence-transformers' activations, and a part of Megatron by peft.
+_IMPORTED_KEYS = ("activation", "activation_fn", "activation_function", "megatron_core")
+_IMPORTABLE = ("torch.nn.", "sentence_transformers.", "megatron.")
 # Modules that an adapter's configuration may have peft import.
 _ADAPTED = ("transformers", "transformers_modules", "modeling_biencoder", "modeling_llara", "modeling_srlm")
 
@@ -34,6 +37,8 @@ def check_config(name: str, config: Any) -> Iterator[Finding]:
             kernel = value.split("|")[-1].split(":")[0]
             message = f"{'.'.join(keys)} is {value!r}: the code of another repo, {kernel!r}, would run as a kernel."
             yield Finding(REFUSED, name, message)
+        elif keys and keys[-1] in _IMPORTED_KEYS and isinstance(value, str) and _is_imported(keys[-1], value):
+            yield Finding(REFUSED, name, f"{'.'.join(keys)} is {value!r}, a module that would be imported.")
         elif keys and isinstance(value, str) and _is_path(name, keys) and leaves_folder(value):
             yield Finding(REFUSED, name, f"{'.'.join(keys)} is {value!r}, which leaves the repo's folder.")
     last = PurePosixPath(name).name
@@ -51,6 +56,11 @@ def _check_reference(name: str, key: str, value: str) -> Iterator[Finding]:
         )
     elif not re.fullmatch(r"\w+(\.\w+)?", value):
         yield Finding(REFUSED, name, f"{key} is {value!r}; it must be a module of this repo and a class in it.")
+
+
+def _is_imported(key: str, value: str) -> bool:
+    """Whether a module of no library that models need would be imported; a name without a dot is a function's."""
+    return (key == "megatron_core" or "." in value) and not value.startswith(_IMPORTABLE)
 
 
 def _is_path(name: str, keys: list[str]) -> bool:

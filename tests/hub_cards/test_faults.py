@@ -76,6 +76,24 @@ def test_a_push_that_keeps_breaking_off_changes_nothing(hub, saved, path, fault)
     assert "model.safetensors" in hub.repos[REPO].files()
 
 
+def test_what_has_arrived_is_not_sent_twice(hub, saved):
+    sizes = {"a": 70_000, "b": 80_000}
+    for name, size in sizes.items():
+        content = b'{"__metadata__": {"x": "%s"}}' % (name.encode() * size)
+        (saved / f"{name}.safetensors").write_bytes(struct.pack("<Q", len(content)) + content)
+
+    def sent() -> int:
+        return sum(seen.method == "PUT" for seen in hub.seen)
+
+    hub.faults = [Fault("/commit/", times=10**6, status=503)]
+    with pytest.raises(TransferError, match="is not sent twice"):
+        push(saved, REPO)
+    assert sent() == 3  # with the model's own weights
+    hub.faults = []
+    push(saved, REPO)
+    assert sent() == 3 and "b.safetensors" in hub.repos[REPO].files()
+
+
 def test_many_files_are_one_commit(hub, saved):
     """The client's own upload_folder makes several where there are many or Xet is in use."""
     for number in range(300):

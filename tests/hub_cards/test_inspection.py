@@ -266,6 +266,24 @@ def test_an_adapter_names_its_base_and_loads_nothing_else(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("file", "settings", "refused"),
+    [
+        ("adapter_config.json", {"megatron_core": "antigravity", "megatron_config": {"a": 1}}, True),
+        ("adapter_config.json", {"megatron_core": "megatron.core"}, False),
+        ("2_Dense/config.json", {"activation_function": "evil.module.Function"}, True),
+        ("2_Dense/config.json", {"activation_function": "torch.nn.modules.activation.Tanh"}, False),
+        ("settings.json", {"sentence_transformers": {"activation_fn": "torch.hub.load"}}, True),
+        ("settings.json", {"activation_function": "gelu_new"}, False),
+    ],
+)
+def test_settings_that_would_import_another_module(tmp_path, file, settings, refused):
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text(json.dumps(settings))
+    findings = inspect(tmp_path).refusals
+    assert ["imported" in finding.message for finding in findings] == [True] * refused
+
+
+@pytest.mark.parametrize(
     ("base", "said"),
     [("gpt2", "--inspect gpt2"), ("../outside", "a folder"), ("/etc/models", "a folder"), ("C:\\models", "a folder")],
 )
