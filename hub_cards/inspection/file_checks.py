@@ -17,6 +17,7 @@ PROGRAMS = (
 BYPRODUCTS = (
     "_*", "checkpoint-*/*", "last-checkpoint/*", "runs/*", "training_args.*", "trainer_state.json", ".*", "*/.*",
     "optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state*.pth",
+    "wandb/*", "mlruns/*", "swanlog/*", "dvclive/*", "emissions.csv",  # of trackers, with what they tell of a machine
 )  # fmt: skip
 HEAD = 512  # bytes at a file's start that say what it is
 # A pickle is refused whatever it names. (picklescan looks for dangerous names instead: of the first bytes it finds

@@ -13,8 +13,11 @@ from tests.support.loopback_hub.fixtures import commit, read
 
 
 def test_push_sends_the_model_without_what_a_training_left(hub, saved):
-    for name in ("training_args.bin", "checkpoint-8/optimizer.pt", "checkpoint-8/config.json", "runs/events"):
-        (saved / name).parent.mkdir(exist_ok=True)
+    for name in (
+        "training_args.bin", "checkpoint-8/optimizer.pt", "checkpoint-8/config.json", "runs/events", "emissions.csv",
+        "wandb/run-1/files/code/train.py", "mlruns/0/meta.yaml", "swanlog/run/a.log", "dvclive/metrics.json",
+    ):  # fmt: skip
+        (saved / name).parent.mkdir(parents=True, exist_ok=True)
         (saved / name).write_text("x")
     made = push(saved, "user/name", private=True, revision="next", token="hf_write", commit_message="first")
     repo = hub.repos["user/name"]
