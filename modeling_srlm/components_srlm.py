@@ -12,6 +12,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from .backbones_srlm import load_backbone_weights, tokenizer_place
 from .checks_srlm import shown
@@ -106,7 +107,10 @@ def _with_dtype(
 
 
 def check_language_model(model: object, tokenizer: object) -> None:
-    """Raise TypeError unless these are a transformers model (adapters may be around it) and a tokenizer or None."""
+    """Raise TypeError unless these are a transformers model (adapters may be around it) and a tokenizer or None.
+
+    And ValueError for one without a head, and for an encoder.
+    """
     if not isinstance(model, nn.Module) or not isinstance(getattr(model, "config", None), PreTrainedConfig):
         raise TypeError(f"model={shown(model)} must be a causal LM of transformers, or the Hub id or folder of one.")
     head = getattr(model, "get_output_embeddings", None)
@@ -114,6 +118,12 @@ def check_language_model(model: object, tokenizer: object) -> None:
         raise ValueError(
             f"model is a {type(model).__name__}, without the head of a language model: load it with "
             "AutoModelForCausalLM."
+        )
+    kind = model.config.get_text_config().model_type
+    if kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(model.config, "is_decoder", False):
+        raise ValueError(  # transformers puts a random head on one that has none
+            f"model is an encoder ({kind}), whose tokens see those behind them: give a causal LM, and this one as "
+            "retriever=."
         )
     if not isinstance(tokenizer, PreTrainedTokenizerBase | None):
         raise TypeError(

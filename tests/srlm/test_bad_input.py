@@ -238,6 +238,11 @@ def test_arguments_of_chat(model, arguments, error, message):
         ({"retriever": 3}, TypeError, "retriever is a int without encode"),
         ({"model": 5}, TypeError, "model=5 must be a causal LM"),
         ({"model": tiny_backbone(lm_head=False)}, ValueError, "LlamaModel, without the head of a language model"),
+        (
+            {"model": tiny_backbone("bert")},
+            ValueError,
+            "model is an encoder (bert), whose tokens see those behind them",
+        ),
         ({"tokenizer": "gpt2"}, TypeError, "tokenizer='gpt2' must be a transformers tokenizer"),
     ],
 )
