@@ -119,8 +119,9 @@ def check_language_model(model: object, tokenizer: object) -> None:
             f"model is a {type(model).__name__}, without the head of a language model: load it with "
             "AutoModelForCausalLM."
         )
-    kind = model.config.get_text_config().model_type
-    if kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(model.config, "is_decoder", False):
+    config: Any = model.config
+    kind = config.get_text_config().model_type
+    if kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False):
         raise ValueError(  # transformers puts a random head on one that has none
             f"model is an encoder ({kind}), whose tokens see those behind them: give a causal LM, and this one as "
             "retriever=."
