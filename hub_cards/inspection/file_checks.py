@@ -22,8 +22,10 @@ BYPRODUCTS = (
 HEAD = 512  # bytes at a file's start that say what it is
 # A pickle is refused whatever it names. (picklescan looks for dangerous names instead: of the first bytes it finds
 # neither torch's archives nor what a pickle names further on, and it takes lists of words for pickles.)
-# Protocols 2 to 5 begin with an opcode and their number; the older ones are text, and name what they call.
-_PICKLE = re.compile(rb"\x80[\x02-\x05]|\(?[ic][\w.]+\n[\w.]+\n(?:p\d+\n|q|\(|\))|\([dlt]p\d+\n")
+# Protocols 2 to 5 begin with an opcode and their number; the older ones name what they call, or are a container first.
+_PICKLE = re.compile(rb"\x80[\x02-\x05]|\(?[ic][\w.]+\n[\w.]+\n(?:p\d+\n|q|\(|\))|\([dlt]p\d+\n|[\])}]q\x00")
+_OBJECTS = re.compile(rb"\x93NUMPY[^{]{0,16}\{[^}]*'descr':[^}]*\|?O[^}]*fortran_order")  # in a .npz as well
+_PROGRAM = (b"\x7fELF", b"MZ\x90", b"\xcf\xfa\xed\xfe", b"\xce\xfa\xed\xfe", b"\xca\xfe\xba\xbe")
 
 
 def matches(name: str, patterns: tuple[str, ...]) -> bool:
@@ -54,6 +56,8 @@ def check_content(name: str, head: bytes, fetched: bool) -> Iterator[Finding]:
         yield Finding(level, name, f"a pickle can run any code when it is loaded; weights are safetensors.{left}")
     elif matches(name, PROGRAMS):
         yield Finding(level, name, f"a program, which no model needs.{left}")
+    elif head.startswith((b"#!/", b"#! /")) and not name.endswith(".py"):  # what is code is read elsewhere
+        yield Finding(level, name, f"a program by its first line, which no model needs.{left}")
     elif not name.endswith(".safetensors") and (what := hidden_pickle(head)):
         yield Finding(level, name, f"in truth {what}, which can run any code when it is loaded.{left}")
 
@@ -64,8 +68,8 @@ def hidden_pickle(head: bytes) -> str | None:
         return "a pickle"
     if head.startswith(b"PK\x03\x04") and b".pkl" in head:
         return "torch's archive of a pickle"
-    if head.startswith(b"\x93NUMPY") and re.search(rb"'descr':[^}]*\|?O", head.split(b"fortran_order")[0]):
+    if head.startswith((b"\x93NUMPY", b"PK\x03\x04")) and _OBJECTS.search(head):
         return "an array of Python objects"
-    if head.startswith((b"\x7fELF", b"MZ\x90")):
+    if head.startswith(_PROGRAM):
         return "a program"
     return None

@@ -95,7 +95,12 @@ PICKLES = {
     "extra.txt": lambda file: file.write_bytes(pickle.dumps(Evil())),
     "late.txt": lambda file: file.write_bytes(pickle.dumps([list(range(2000)), Evil()])),  # named far behind the start
     "old.txt": lambda file: file.write_bytes(pickle.dumps(Evil(), protocol=0)),
+    "old list.txt": lambda file: file.write_bytes(pickle.dumps([1, Evil()], protocol=1)),
+    "old dictionary.txt": lambda file: file.write_bytes(pickle.dumps({"a": Evil()}, protocol=1)),
     "vocab.json": as_torch_archive,
+    "arrays.npz": lambda file: np.savez(file, a=np.array([Evil()], dtype=object)),
+    "script": lambda file: file.write_text("#!/bin/sh\ntrue\n"),
+    "mach": lambda file: file.write_bytes(b"\xcf\xfa\xed\xfe" + bytes(64)),
     "array.npy": lambda file: np.save(file, np.array([{}], dtype=object), allow_pickle=True),
     "model.so": lambda file: file.write_bytes(b"x"),
 }
@@ -112,6 +117,8 @@ def test_pickles_and_programs_are_refused_by_name_and_by_content(folder, name):
 def test_plain_files_are_no_pickles_and_what_a_training_leaves_is_a_warning(folder):
     assert not hidden_pickle(b"cat\ndog\nmouse\n") and not hidden_pickle(b"(see below)\n") and not hidden_pickle(b"")
     np.save(folder / "numbers.npy", np.ones(3))
+    np.savez(folder / "numbers.npz", Order=np.ones(3), other=np.array(["O"]))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
     torch.save({}, folder / "training_args.bin")
     (folder / "_hidden.py").write_text("print('mine')\n")
     found = inspect(folder)
