@@ -15,7 +15,7 @@ from typing import Any, ClassVar, NamedTuple, get_origin
 
 from . import COMMANDS
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).resolve().parents[2]  # where our packages are, also behind a link
 PACKAGES = ("trainers", "hub_cards", "modeling_biencoder", "modeling_llara", "modeling_srlm")
 _WITH_FIELDS = ("dataclass", "NamedTuple")
 TRAINING_ARGUMENTS = "TrainingArguments"  # transformers'
