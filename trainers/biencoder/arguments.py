@@ -7,6 +7,7 @@ from modeling_biencoder import Objectives
 
 from ..base.arguments import FamilyArguments, check_least
 from ..base.options import check_settings
+from ..jobs.idle import refuse_idle, refuse_without
 from ..retrieval.evaluator import DEFAULT_KS
 from ..retrieval.metrics import check_metrics
 from .entries import check_group_size
@@ -62,8 +63,12 @@ class MixtureArguments:
             )
         check_least(self, 1, "symmetric_group_size", "symmetric_batch_size", "examples_max_length")
         check_least(self, 0, "shuffle_buffer", "max_examples")
-        if self.fixed_examples and not self.max_examples:
-            raise ValueError("fixed_examples=True needs max_examples, how many: raise that from 0, or leave this out.")
+        if not self.max_examples:
+            refuse_without(self, "max_examples", ("fixed_examples", "examples_max_length"), mark="")
+        if self.mixture != "temperature":
+            refuse_idle(self, ["mixture_temperature"], f"with mixture={self.mixture!r}", mark="")
+        if not self.streaming:
+            refuse_without(self, "streaming", ["shuffle_buffer"], mark="")
 
 
 @dataclass
@@ -95,11 +100,9 @@ class EvaluationArguments:
         check_metrics(("mrr",), self.eval_ks)
         for width in self.eval_truncate_dims or ():
             check_positive_int("eval_truncate_dims", width, "give widths to cut the embeddings to")
-        if self.eval_retrieval_revision is not None and self.eval_retrieval is None:
-            raise ValueError(
-                f"eval_retrieval_revision={self.eval_retrieval_revision!r} needs eval_retrieval: name the Hub id, or "
-                "leave the revision out."
-            )
+        if self.eval_retrieval is None:
+            names = ("eval_retrieval_revision", "eval_ks", "eval_truncate_dims", "eval_task")
+            refuse_without(self, "eval_retrieval", names, mark="")
 
 
 @dataclass

@@ -8,8 +8,9 @@ from ..biencoder.arguments import BiEncoderTrainingArguments
 from ..biencoder.trainer import BiEncoderTrainer
 from ..data.readers import without_surrogates
 from ..models.kind import check_dtype
+from .loading import PRESET_HELP, ModelArguments
 from .lora import LoraArguments
-from .parsing import PRESET_HELP, ModelArguments, given, parse_arguments
+from .parsing import given, parse_arguments
 from .training import MixtureDataArguments, RunArguments, run_training
 
 

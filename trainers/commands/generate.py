@@ -15,8 +15,10 @@ from modeling_srlm.configuration_srlm import RETRIEVAL_METHODS
 from ..data.plain_text import read_text
 from ..data.readers import refuse_loose_link
 from ..embedded import BACKBONE_FOLDER
+from ..jobs.idle import refuse_without
 from ..models.load import load_srlm
-from .parsing import LookbackArguments, check_at_least, parse_arguments
+from .loading import LookbackArguments
+from .parsing import check_at_least, parse_arguments
 
 METHODS = tuple(method for method in RETRIEVAL_METHODS if method != "oracle")  # which needs the text to come
 
@@ -59,6 +61,8 @@ class GenerateArguments:
                 f"{sampling} and --repetition_penalty={self.repetition_penalty} must be above 0, and top_p at most 1: "
                 "change the one that is not."
             )
+        if not self.do_sample:
+            refuse_without(self, "do_sample", ("temperature", "top_k", "top_p", "seed"))
 
 
 def read_prompt(arguments: GenerateArguments) -> str:

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from ..llara.arguments import LlaraTrainingArguments
 from ..llara.trainer import LlaraTrainer
 from ..models.kind import check_dtype
+from .loading import ModelArguments
 from .lora import LoraArguments
-from .parsing import ModelArguments, given, parse_arguments
+from .parsing import given, parse_arguments
 from .training import DataArguments, RunArguments, run_training
 
 

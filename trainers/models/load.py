@@ -16,7 +16,7 @@ from modeling_llara.prompts_llara import adapted_config, biencoder_keywords
 from modeling_srlm import SelfRetrievalConfig, SelfRetrievalLM
 
 from .adapted import build_found
-from .components import build_srlm, check_methods, plain_settings
+from .components import build_srlm, check_kept, check_methods, plain_settings, refuse_idle_retriever
 from .convert import biencoder_from_llara, check_ends_open
 from .kind import PLACE, Found, check_plain, config_of, look, place_of
 from .merging import merge_adapter
@@ -163,6 +163,7 @@ def load_srlm(
     retriever_preset: str | None = None,
     retriever_base: str | None = None,
     methods: Sequence[str] = (),
+    check: Callable[[SelfRetrievalConfig, Any], None] | None = None,
     **loading: Any,
 ) -> SelfRetrievalLM:
     """The SelfRetrievalLM of a Hub id or folder, of its adapter, too; a plain causal LM is wrapped into one.
@@ -174,6 +175,8 @@ def load_srlm(
         retriever_preset: how a published retriever is used, by name; default: by its repo.
         retriever_base: of a retriever that is an adapter, folder or Hub id of the model that it was made for.
         methods: retrieval methods, beside that of the settings, that the model shall serve for.
+        check: called before weights are read with the configuration and the tokenizer (None where that comes with the
+            weights: of an adapter, in a GGUF file), and raises where the model cannot serve.
         loading: where the LM's repo lies (`revision`, `token`, `cache_dir`, ...), and `trust_remote_code`; what does
             not belong to one repo holds for the retriever, too.
 
@@ -194,8 +197,12 @@ def load_srlm(
             complete = {"retrieval_method": "dense", "retriever": retriever, **complete}
         fields = {name: value for name, value in complete.items() if name != "retriever"}
         wanted = SelfRetrievalConfig(text_config=found.config, **{"retrieval_method": "bm25", **fields})
+        check_kept(wanted, settings)
         check_methods(wanted, methods, retriever is not None)
-        check_words(source, found.config, place)
+        refuse_idle_retriever(retriever, methods)
+        words = check_words(source, found.config, place)
+        if check is not None:
+            check(wanted, words)
         return build_srlm(source, None, **of_retriever, **place, **complete)
     on_plain_lm = found.base is not None and found.base.model_type != found.model_type
     if retriever is not None and not (on_plain_lm and found.config.retriever_config is not None):
@@ -207,8 +214,11 @@ def load_srlm(
     wanted = copy.deepcopy(found.config)
     for name, value in settings.items():
         setattr(wanted, name, value)
+    check_kept(wanted, settings)
     check_methods(wanted, methods, retriever is not None or wanted.retriever_config is not None)
     words = _words(found)
+    if check is not None:
+        check(wanted, words)
     loaded = _with_words(build_found(found, **given), words)
     for name, value in settings.items():
         setattr(loaded.config, name, value)

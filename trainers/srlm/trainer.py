@@ -73,7 +73,7 @@ class SelfRetrievalTrainer(FamilyTrainer):
     def build_model(
         self, backbone: ModelSource, tokenizer: PreTrainedTokenizerBase | None, kwargs: dict[str, Any], kind: str
     ) -> PreTrainedModel:
-        """A self-retrieval LM with BM25 unless `kwargs` say otherwise; `revision` is the backbone's."""
+        """A self-retrieval LM, by its retriever or BM25 unless `kwargs` say else; `revision` is the backbone's."""
         return build_srlm(backbone, tokenizer, **kwargs)
 
     def load_rows(self, source: RowSource) -> datasets.Dataset | datasets.IterableDataset:

@@ -52,7 +52,7 @@ def test_settings_of_one_family(tmp_path):
             {"train_sampling_strategy": "group_by_length"},
             "train_sampling_strategy='group_by_length' needs the lengths",
         ),
-        ({"fixed_examples": True}, "fixed_examples=True needs max_examples"),
+        ({"fixed_examples": True}, "fixed_examples=True has no meaning without max_examples"),
     ]:
         with pytest.raises(ValueError, match=message):
             BiEncoderTrainingArguments(str(tmp_path), **settings)
