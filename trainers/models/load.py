@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from hub_cards.travelling.backbones import base_keywords
+from hub_cards.travelling.halves import HalfModelError
 from hub_cards.travelling.saving import is_full_disk
 from hub_cards.travelling.vocabulary import load_tokenizer
 from modeling_biencoder import BiEncoderConfig, BiEncoderModel
@@ -49,7 +50,7 @@ def load_biencoder(
     try:
         found = look(source, **loading)
     except (OSError, ValueError) as error:  # sentence-transformers may have the backbone in a folder of its own
-        there = os.path.isdir(source) or "does not appear to have a file named" in str(error)
+        there = os.path.isdir(source) or isinstance(error, HalfModelError)
         if pooling is not None or not there or read_sentence_transformer(source, place_of(loading)) is None:
             raise
         if check is not None:
