@@ -59,8 +59,8 @@ def load_backbone_weights(auto_class: Any, source: str | os.PathLike, keywords: 
     refuse_halves(source, loading)
     try:
         model = auto_class.from_pretrained(source, **loading)
-    except SafetensorError as error:  # of a repo: a folder was looked at
-        raise damage(source, loading) or error from error
+    except (SafetensorError, OSError) as error:  # of a repo: a folder was looked at
+        raise damage(source, loading, error) or error from error
     model.config._commit_hash = commit_of(source, loading)  # for an adapter or a card, which names its base
     return model
 

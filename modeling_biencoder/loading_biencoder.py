@@ -1,7 +1,6 @@
 # Copied from hub_cards/travelling/loading.py by "make copies": edit that one.
 """Loading: which keyword is whose, safetensors alone, the commit that was loaded, damaged files."""
 
-import hashlib
 import json
 import os
 import re
@@ -10,7 +9,6 @@ from dataclasses import fields
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.utils import (
     ADAPTER_CONFIG_NAME,
@@ -174,14 +172,6 @@ def _named_base(source: str | os.PathLike, keywords: dict[str, Any]) -> str:
     return f" {named!r}" if named else ""
 
 
-def damaged_files(source: str | os.PathLike, keywords: dict[str, Any]) -> list[str]:
-    """Names of weights, in a folder or the Hub's cache, that cannot be read or are not what their checksum says."""
-    config = cached_config(source, keywords)
-    return (
-        [path.name for path in sorted(Path(config).parent.glob("*.safetensors")) if is_damaged(path)] if config else []
-    )
-
-
 def find_file(source: str | os.PathLike, name: str, keywords: dict[str, Any]) -> str | None:
     """Where a file of a folder or repo lies here, None where there is none; a repo's is fetched.
 
@@ -211,19 +201,6 @@ def _in_cache(source: str | os.PathLike, name: str, keywords: dict[str, Any]) ->
         return find_file(source, name, {**keywords, "local_files_only": True, "force_download": False})
     except (OSError, ValueError):  # not in the cache, or no name of a repo
         return None
-
-
-def is_damaged(path: Path) -> bool:
-    """Whether a file of weights cannot be read, or in the Hub's cache is not what its checksum says."""
-    content = path.resolve()
-    if len(content.name) == 64 and content.parent.name == "blobs":  # the Hub's cache: the name is the checksum
-        with content.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() != content.name
-    try:
-        with safe_open(path, "pt"):
-            return False
-    except (SafetensorError, OSError):
-        return True
 
 
 def commit_of(source: str | os.PathLike, keywords: dict[str, Any]) -> str | None:

@@ -42,11 +42,11 @@ def load_tokenizer(
             raise
         if "trust_remote_code" in str(error) and find_file(source, _FILES[0], place) is not None:  # code of its own
             raise
-        raise ValueError(f"no tokenizer could be loaded from {where}: {_cause(source, subfolder)}") from error
+        raise ValueError(f"no tokenizer could be loaded from {where}: {_cause(source, place)}") from error
     if keywords.get("gguf_file"):  # which holds it
         return tokenizer
     if not _has_words(tokenizer) and find_file(source, _WHOLE, place) is None:
-        raise ValueError(f"no tokenizer could be loaded from {where}: {_cause(source, subfolder)}")
+        raise ValueError(f"no tokenizer could be loaded from {where}: {_cause(source, place)}")
     if compare:
         _compare_files(tokenizer, source, place, where)
     return tokenizer
@@ -104,19 +104,21 @@ def _has_words(tokenizer: PreTrainedTokenizerBase) -> bool:
     return len(words) >= _FEWEST
 
 
-def _cause(source: str | os.PathLike, subfolder: str) -> str:
+def _cause(source: str | os.PathLike, place: dict[str, Any]) -> str:
     """What is the matter, and what to do, where a tokenizer cannot be loaded."""
     fix = "fetch it again, or set model.tokenizer."
-    if not os.path.isdir(source):
+    repo = None if os.path.isdir(source) else str(source)
+    try:
+        files = {name: find_file(source, name, place) for name in dict.fromkeys((*_FILES, *_WORDS))}
+    except OSError:  # no such repo, or no way to it
         return f"does it hold one, with all its files? {fix[0].upper()}{fix[1:]}"
-    folder = Path(source, subfolder)
     for name in _FILES:
-        if (folder / name).is_file():
+        if (file := files[name]) is not None:
             try:
-                check_json(folder / name)
+                check_json(Path(file), repo)
             except OSError as error:
                 return str(error)
-    if not any((folder / name).is_file() for name in (_WHOLE, *_WORDS)):
+    if not any(files[name] for name in (_WHOLE, *_WORDS)):
         return (
             f"it has no {_WHOLE}, nor the vocabulary of an older one: fetch the model whole, save a tokenizer there "
             "(AutoTokenizer.from_pretrained(...).save_pretrained), or set model.tokenizer."

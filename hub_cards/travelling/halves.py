@@ -1,25 +1,45 @@
 """Half a model: what a folder lacks, or holds in pieces, is named with the fix before anything of it is read."""
 
+import hashlib
 import json
 import os
 from pathlib import Path
 from typing import Any
 
-from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+from safetensors import SafetensorError, safe_open
+from transformers.utils import (
+    ADAPTER_CONFIG_NAME,
+    CONFIG_NAME,
+    SAFE_WEIGHTS_INDEX_NAME,
+    SAFE_WEIGHTS_NAME,
+    WEIGHTS_NAME,
+    has_file,
+)
 
-from .loading import damaged_files, is_damaged
+from .loading import cached_config, find_file, read_json
 
 _POINTER = b"version https://git-lfs"  # the first line of what Git LFS puts in a file's place
 _ANEW = "fetch the model whole, or save it there again."
+_OF_OWNER = "ask its owner to save it there whole, or name another revision."
+_LACKS = "does not appear to have a file named"  # transformers', of a repo
+_PICKLE = (
+    "is a pickle, which can run any code when it is loaded, and is not read: ask its owner to save it as safetensors, "
+    "or, of a backbone that you trust, give use_safetensors=False in Python and save it anew."
+)
+
+
+class HalfModelError(OSError):
+    """Of a model of which a part lacks, or is in pieces."""
 
 
 def refuse_halves(source: str | os.PathLike, keywords: dict[str, Any]) -> None:
     """`check_config` and `check_weights` of what `from_pretrained(source, **keywords)` will read.
 
-    Of an adapter alone, which is no model, there is another word (`refuse_adapter_alone`).
+    Of an adapter alone, which is no model, there is another word (`refuse_adapter_alone`); of the weights of a repo
+    when they have come (`damage`).
     """
     folder = _folder(source, keywords)
-    if folder is None or keywords.get("gguf_file") or (folder / ADAPTER_CONFIG_NAME).is_file():
+    if keywords.get("gguf_file") or (folder is not None and (folder / ADAPTER_CONFIG_NAME).is_file()):
         return
     if keywords.get("config") is None:
         check_config(source, keywords)
@@ -27,14 +47,24 @@ def refuse_halves(source: str | os.PathLike, keywords: dict[str, Any]) -> None:
 
 
 def check_config(source: str | os.PathLike, keywords: dict[str, Any]) -> None:
-    """Raise OSError where a folder has no config.json, or one that is no JSON; a repo of the Hub is not looked at."""
+    """Raise OSError where a folder or repo has no config.json, or one that is no JSON.
+
+    Without one transformers would make a model of a family's defaults, with as many weights as a large one has.
+    """
     folder = _folder(source, keywords)
     if folder is None:
+        file = find_file(source, CONFIG_NAME, keywords)
+        if file is not None:
+            check_json(Path(file), str(source))
+        elif find_file(source, ADAPTER_CONFIG_NAME, keywords) is None:
+            raise HalfModelError(
+                f"{str(source)!r} has no {CONFIG_NAME}, which says what kind of model it is: {_OF_OWNER}"
+            )
         return
     if not (folder / CONFIG_NAME).is_file():
         inside = sorted(place.parent for place in folder.glob(f"*/{CONFIG_NAME}") if _holds_weights(place.parent))
         fix = f"did you mean {str(inside[-1])!r}?" if inside else _ANEW
-        raise OSError(f"{str(folder)!r} has no {CONFIG_NAME}, which says what kind of model it is: {fix}")
+        raise HalfModelError(f"{str(folder)!r} has no {CONFIG_NAME}, which says what kind of model it is: {fix}")
     check_json(folder / CONFIG_NAME)
 
 
@@ -53,27 +83,81 @@ def check_weights(source: str | os.PathLike, keywords: dict[str, Any]) -> None:
         names, asked = sorted(set(check_json(index).get("weight_map", {}).values())), f", which its {index.name} names"
     for name in names:
         if not (folder / name).is_file():
-            raise OSError(f"{str(folder)!r} has no file named {name}{asked}: {_instead(folder)}")
+            raise HalfModelError(f"{str(folder)!r} has no file named {name}{asked}: {_instead(folder)}")
         if is_damaged(folder / name):
-            raise OSError(f"{name} of {str(folder)!r} {_what(folder / name)}")
+            raise HalfModelError(f"{name} of {str(folder)!r} {_what(folder / name)}")
 
 
-def check_json(file: Path) -> Any:
-    """What a file holds; OSError where it is no JSON."""
+def check_json(file: Path, repo: str | None = None) -> Any:
+    """What a file holds; OSError where it is no JSON, which names its folder, or the repo that it is of."""
     try:
         return json.loads(file.read_text(encoding="utf-8-sig"))
     except ValueError as error:
-        said = _what(file) if _is_pointer(file) else f"is no JSON ({error}): fetch it again."
-        raise OSError(f"{file.name} of {str(file.parent)!r} {said}") from error
+        fix = "fetch it again." if repo is None else _OF_OWNER
+        said = _what(file) if _is_pointer(file) else f"is no JSON ({error}): {fix}"
+        raise HalfModelError(f"{file.name} of {repo or str(file.parent)!r} {said}") from error
 
 
-def damage(source: str | os.PathLike, keywords: dict[str, Any]) -> OSError | None:
-    """The error for weights, in a folder or the Hub's cache, that are damaged; None where none are."""
-    if not (damaged := damaged_files(source, keywords)):
+def damage(source: str | os.PathLike, keywords: dict[str, Any], error: Exception) -> OSError | None:
+    """The error for weights, in a folder or the Hub's cache, that are damaged or not there; None where none are.
+
+    Args:
+        error: what came of loading them.
+    """
+    config = cached_config(source, keywords)
+    weights = sorted(Path(config).parent.glob("*.safetensors")) if config else []
+    if not (damaged := [path for path in weights if is_damaged(path)]):
+        return _lacking(source, keywords, error)
+    if not os.path.isdir(source) and all(_is_as_sent(path) for path in damaged):
+        said = (
+            "is a pointer of Git LFS and not the file"
+            if _is_pointer(damaged[0])
+            else "is truncated, or no safetensors"
+        )
+        return HalfModelError(f"{damaged[0].name} of {str(source)!r} {said}, in the repo itself: {_OF_OWNER}")
+    return HalfModelError(
+        f"{str(source)!r} cannot be loaded, as {', '.join(path.name for path in damaged)} is truncated, or not what "
+        "its checksum says: fetch it again with force_download=True, or save the model again."
+    )
+
+
+def is_damaged(path: Path) -> bool:
+    """Whether a file of weights cannot be read, or in the Hub's cache is not what its checksum says."""
+    if _is_as_sent(path) is False:
+        return True
+    try:
+        with safe_open(path, "pt"):
+            return False
+    except (SafetensorError, OSError):
+        return True
+
+
+def _is_as_sent(path: Path) -> bool | None:
+    """Whether a file in the Hub's cache is what its checksum says; None for any other file."""
+    content = path.resolve()
+    if len(content.name) != 64 or content.parent.name != "blobs":  # the Hub's cache: the name is the checksum
         return None
-    return OSError(
-        f"{str(source)!r} cannot be loaded, as {', '.join(damaged)} is truncated, or not what its checksum says: "
-        "fetch it again with force_download=True, or save the model again."
+    with content.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() == content.name
+
+
+def _lacking(source: str | os.PathLike, keywords: dict[str, Any], error: Exception) -> OSError | None:
+    """The error for a repo without safetensors, or without one that its index names; None for other troubles."""
+    if os.path.isdir(source) or keywords.get("variant") or find_file(source, ADAPTER_CONFIG_NAME, keywords):
+        return None
+    index = read_json(source, SAFE_WEIGHTS_INDEX_NAME, keywords)
+    if index:
+        names = sorted(set(index.get("weight_map", {}).values()))
+        lost = next((name for name in names if f"{_LACKS} {name}" in str(error)), None)
+    else:
+        lost = SAFE_WEIGHTS_NAME if find_file(source, SAFE_WEIGHTS_NAME, keywords) is None else None
+    if lost is None:
+        return None
+    asked = f", which its {SAFE_WEIGHTS_INDEX_NAME} names" if index else ""
+    hub: dict[str, Any] = {name: keywords.get(name) for name in ("revision", "token", "cache_dir")}
+    pickled = index is None and has_file(str(source), WEIGHTS_NAME, **hub)
+    return HalfModelError(
+        f"{str(source)!r} has no file named {lost}{asked}: {f'{WEIGHTS_NAME} {_PICKLE}' if pickled else _OF_OWNER}"
     )
 
 
@@ -90,10 +174,7 @@ def _instead(folder: Path) -> str:
     pickles = sorted(path.name for path in folder.glob("*.bin"))
     if not pickles:
         return _ANEW
-    return (
-        f"{pickles[0]} is a pickle, which can run any code when it is loaded, and is not read: ask its owner to save "
-        "it as safetensors, or, of a backbone that you trust, give use_safetensors=False in Python and save it anew."
-    )
+    return f"{pickles[0]} {_PICKLE}"
 
 
 def _is_pointer(file: Path) -> bool:

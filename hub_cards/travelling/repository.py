@@ -91,12 +91,13 @@ class CompleteRepository(PlacedModel):
         if source is not None and os.path.isdir(source):
             finish_save(Path(source))
             refuse_foreign_shards(source, kwargs)
+        if source is not None:
             refuse_halves(source, kwargs)
         keywords = hub_keywords(kwargs)  # transformers takes them out
         try:
             loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         except (SafetensorError, OSError, RuntimeError) as error:
-            if source is not None and (damaged := damage(source, keywords)) is not None:
+            if source is not None and (damaged := damage(source, keywords, error)) is not None:
                 raise damaged from error
             refuse_adapter_alone(source, keywords, error)
             raise

@@ -1,11 +1,15 @@
-"""A training command, run as from the command line with a settings file."""
+"""A training command, run as from the command line with a settings file; and commands that are refused."""
 
 import json
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import pytest
 import yaml
+
+from trainers import cli
 
 QUIET = {
     "max_steps": 2,
@@ -26,3 +30,16 @@ def run(command: ModuleType, folder: Path, data: str, extra_arguments: list[str]
     metrics = json.loads((folder / "run" / "all_results.json").read_text())
     assert metrics["eval_loss"] > 0
     return folder / "run"
+
+
+def refused(folder: Path, monkeypatch: Any, capsys: Any, *arguments: Any) -> str:
+    """The one line that a command ends with, exit status 2; `IN/` is the folder, in which nothing has changed."""
+    before = sorted(folder.rglob("*"))
+    placed = [str(argument).replace("IN/", f"{folder}/") for argument in arguments]
+    monkeypatch.setattr(sys, "argv", ["lookback", *placed])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    assert sorted(folder.rglob("*")) == before
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("lookback ")]
+    return line

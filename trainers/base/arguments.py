@@ -33,6 +33,8 @@ class FamilyArguments(TrainingArguments):
         if several_on_cpu():
             self.use_cpu = True  # or transformers starts them as one process each, which know nothing of each other
         super().__post_init__()
+        if self.device.type == "cpu":
+            self.dataloader_pin_memory = False  # nothing can be pinned, and torch would say so
         check_settings(self, SETTINGS)
         check_least(self, 1, "per_device_train_batch_size", "per_device_eval_batch_size")
         check_least(self, 1, "gradient_accumulation_steps")

@@ -7,6 +7,7 @@ from modeling_biencoder import Objectives
 
 from ..base.arguments import FamilyArguments, check_least
 from ..base.options import check_settings
+from ..jobs.idle import refuse_idle, refuse_without
 from ..retrieval.evaluator import DEFAULT_KS
 from ..retrieval.metrics import check_metrics
 from .entries import check_group_size
@@ -62,8 +63,12 @@ class MixtureArguments:
             )
         check_least(self, 1, "symmetric_group_size", "symmetric_batch_size", "examples_max_length")
         check_least(self, 0, "shuffle_buffer", "max_examples")
-        if self.fixed_examples and not self.max_examples:
-            raise ValueError("fixed_examples=True needs max_examples, how many: raise that from 0, or leave this out.")
+        if not self.max_examples:
+            refuse_without(self, "max_examples", ("fixed_examples", "examples_max_length"), mark="")
+        if self.mixture != "temperature":
+            refuse_idle(self, ["mixture_temperature"], f"with mixture={self.mixture!r}", mark="")
+        if not self.streaming:
+            refuse_without(self, "streaming", ["shuffle_buffer"], mark="")
 
 
 @dataclass
@@ -95,11 +100,8 @@ class EvaluationArguments:
         check_metrics(("mrr",), self.eval_ks)
         for width in self.eval_truncate_dims or ():
             check_positive_int("eval_truncate_dims", width, "give widths to cut the embeddings to")
-        if self.eval_retrieval_revision is not None and self.eval_retrieval is None:
-            raise ValueError(
-                f"eval_retrieval_revision={self.eval_retrieval_revision!r} needs eval_retrieval: name the Hub id, or "
-                "leave the revision out."
-            )
+        if self.eval_retrieval is None:  # what else is set holds for folders among the evaluation data, too
+            refuse_without(self, "eval_retrieval", ["eval_retrieval_revision"], mark="")
 
 
 @dataclass
@@ -142,10 +144,23 @@ class BiEncoderTrainingArguments(Objectives, MixtureArguments, EvaluationArgumen
         check_least(self, 1, "train_group_size", "query_max_length", "passage_max_length", "sub_batch_size")
         for name in ("train_group_size", "symmetric_group_size"):
             check_group_size(name, getattr(self, name))
+        self._refuse_idle()
         if not self.in_batch_negatives and self.train_group_size < 2:
             raise ValueError(
                 "train_group_size=1 with in_batch_negatives=False leaves no negatives: raise it or use the batch's."
             )
+
+    def _refuse_idle(self) -> None:
+        """ValueError for the settings of an objective that is left out."""
+        of_scores = ("distillation", "student_temperature", "teacher_temperature")
+        if self.distillation_weight == 0:
+            refuse_idle(self, of_scores, "with distillation_weight=0", mark="")
+        if not self.use_teacher_scores:
+            refuse_idle(self, (*of_scores, "margin_mse_weight"), "with use_teacher_scores=False", mark="")
+        if not self.in_batch_negatives:
+            refuse_idle(self, ["symmetric_weight"], "with in_batch_negatives=False", mark="")
+        if self.false_negative_margin is None:
+            refuse_without(self, "false_negative_margin", ["false_negative_margin_kind"], mark="")
 
     def objectives(self) -> Objectives:
         """The terms of the loss alone, as a model's forward takes them."""

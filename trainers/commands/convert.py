@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 
 from ..jobs.places import check_folder
 from ..models.load import load_as_biencoder
-from .parsing import LoadingArguments, given, parse_arguments
+from .loading import LoadingArguments
+from .parsing import given, parse_arguments
 
 
 @dataclass

@@ -19,7 +19,8 @@ from modeling_biencoder.encoding_biencoder import prompt_affixes
 from modeling_biencoder.inputs_biencoder import check_truncate_dim
 
 from ..data.sources import check_source
-from ..data.texts import IdentifiedTexts
+from ..data.texts import IdentifiedTexts, is_text_file
+from ..jobs.idle import refuse_idle
 from ..jobs.parts import PartFiles, check_output
 from ..jobs.processes import on_main_process, start_processes
 from ..models.identity import encoding_settings
@@ -27,7 +28,8 @@ from ..models.load import load_biencoder
 from ..retrieval.embeddings import EmbeddingFiles
 from ..retrieval.stored import SUFFIXES, files_of, ids_path
 from ..retrieval.storing import write_embeddings
-from .parsing import EmbedderArguments, check_at_least, parse_arguments
+from .loading import EmbedderArguments
+from .parsing import check_at_least, parse_arguments
 
 
 @dataclass
@@ -117,6 +119,7 @@ def main(argv: list[str]) -> None:
     """Embeds, writes the files and prints what is in them."""
     arguments, loading = parse_arguments(argv, ARGUMENTS, "encode", __doc__)
     state = start_processes()
+    check_field(arguments)
     texts = IdentifiedTexts(arguments.data, arguments.text_field, state.is_main_process)
     if arguments.precision == "int8" and len(texts) < 2:
         raise ValueError("--precision='int8' needs two texts or more to know their range: take float16.")
@@ -137,6 +140,12 @@ def main(argv: list[str]) -> None:
         )  # fmt: skip
         shutil.rmtree(parts.folder)
         print(f"{_summary(shape, arguments.precision, written)}, {time.perf_counter() - began:.1f} s")
+
+
+def check_field(arguments: EncodeArguments) -> None:
+    """ValueError for the field of rows where there are none."""
+    if is_text_file(arguments.data):
+        refuse_idle(arguments, ["text_field"], f"for --data={arguments.data!r}, whose lines are the texts")
 
 
 def check_fit(config: BiEncoderConfig, arguments: EncodeArguments) -> None:

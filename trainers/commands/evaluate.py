@@ -5,7 +5,6 @@ instead, in one process; each finished one is kept, so that the same command goe
 --needle` is another test, of language models on long texts: `lookback evaluate --needle --help`.
 """
 
-import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from hub_cards.transfer.folder_names import shared_name
 from hub_cards.whole_files import written_whole
 from modeling_biencoder import BiEncoderConfig
 
+from ..jobs.idle import refuse_idle
 from ..jobs.parts import check_output
 from ..jobs.places import check_folder
 from ..jobs.processes import start_processes
@@ -26,8 +26,9 @@ from ..models.mteb_encoder import MtebEncoder, require_mteb
 from ..retrieval.evaluator import DEFAULT_KS, RetrievalEvaluator
 from ..retrieval.metrics import DEFAULT_METRICS, check_metrics
 from ..retrieval.sets import MEAN, load_evaluators, means
+from .loading import EmbedderArguments
 from .mteb_tasks import SCORE, card_results, check_card, find_tasks, main_scores, run_tasks, write_scores
-from .parsing import EmbedderArguments, parse_arguments
+from .parsing import parse_arguments
 
 Results = dict[str, dict[str, float]]  # by data set, and the mean
 # Options that go with --data alone, and with --mteb alone.
@@ -93,12 +94,9 @@ class EvaluateArguments:
         """ValueError unless there is one thing to evaluate on, and all else that is given goes with it."""
         if not self.mteb and self.data is None:
             raise ValueError("--data or --mteb must be given: name a folder or Hub id of data, or tasks of mteb.")
-        for one in dataclasses.fields(self):
-            fault = one.name in (OF_DATA if self.mteb else OF_MTEB)
-            standard = one.default if one.default_factory is dataclasses.MISSING else one.default_factory()
-            if fault and getattr(self, one.name) != standard:
-                which, other = ("--data", "--mteb") if self.mteb else ("--mteb", "--data")
-                raise ValueError(f"--{one.name} has no meaning for {other}: leave it out, or give {which} alone.")
+        which, other = ("--data", "--mteb") if self.mteb else ("--mteb", "--data")
+        fix = f"leave it out, or give {which} alone"
+        refuse_idle(self, OF_DATA if self.mteb else OF_MTEB, f"for {other}", fix)
         if self.mteb_folder is not None:
             check_folder("--mteb_folder", self.mteb_folder)
 
@@ -179,9 +177,10 @@ def evaluate_mteb(arguments: EvaluateArguments, loading: EmbedderArguments, devi
     """Runs mteb's tasks, prints the table, and writes scores and card where asked to."""
     tasks = find_tasks(arguments.mteb)
     card = check_card(arguments.model) if arguments.card else None
-    encoder = MtebEncoder(arguments.model, device=device, task=arguments.task, **loading.keywords())
+    dims = arguments.truncate_dims or []
+    encoder = MtebEncoder(arguments.model, device=device, task=arguments.task, widths=dims, **loading.keywords())
     encoders = {"model": encoder}
-    for dim in arguments.truncate_dims or []:
+    for dim in dims:
         encoders[f"model, {dim} numbers"] = encoder.narrowed(dim)
     results = {
         name: run_tasks(one, tasks, arguments.mteb_folder, arguments.batch_size) for name, one in encoders.items()

@@ -8,7 +8,8 @@ import torch
 from ..llara.explain import Explanation, explain
 from ..llara.stop_words import load_stop_words
 from ..models.load import load_llara
-from .parsing import ModelArguments, check_at_least, parse_arguments
+from .loading import ModelArguments
+from .parsing import check_at_least, parse_arguments
 
 
 @dataclass

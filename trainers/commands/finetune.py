@@ -7,9 +7,11 @@ from typing import Any
 from ..biencoder.arguments import BiEncoderTrainingArguments
 from ..biencoder.trainer import BiEncoderTrainer
 from ..data.readers import without_surrogates
+from ..jobs.idle import refuse_idle
 from ..models.kind import check_dtype
+from .loading import PRESET_HELP, ModelArguments
 from .lora import LoraArguments
-from .parsing import PRESET_HELP, ModelArguments, given, parse_arguments
+from .parsing import given, parse_arguments
 from .training import MixtureDataArguments, RunArguments, run_training
 
 
@@ -39,6 +41,8 @@ class FinetuneModelArguments:
 
     def __post_init__(self) -> None:
         check_dtype(self.dtype)
+        if self.pooling not in (None, "mean_last_k"):  # the repo's own may be it
+            refuse_idle(self, ["pooling_k"], f"with --pooling {self.pooling}")
 
 
 ARGUMENTS = (

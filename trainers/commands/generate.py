@@ -15,8 +15,10 @@ from modeling_srlm.configuration_srlm import RETRIEVAL_METHODS
 from ..data.plain_text import read_text
 from ..data.readers import refuse_loose_link
 from ..embedded import BACKBONE_FOLDER
+from ..jobs.idle import refuse_idle, refuse_without
 from ..models.load import load_srlm
-from .parsing import LookbackArguments, check_at_least, parse_arguments
+from .loading import LookbackArguments
+from .parsing import check_at_least, parse_arguments
 
 METHODS = tuple(method for method in RETRIEVAL_METHODS if method != "oracle")  # which needs the text to come
 
@@ -51,6 +53,8 @@ class GenerateArguments:
             raise ValueError("give one of --prompt and --prompt_file; --prompt_file - reads standard input.")
         if self.retrieval_method is not None:
             check_choice("--retrieval_method", self.retrieval_method, METHODS)
+        if self.retrieval_method == "no":
+            refuse_idle(self, ["show_retrieval"], "with --retrieval_method no")
         check_at_least(self, 1, "max_new_tokens")
         check_at_least(self, 0, "top_k", "seed")
         if not (self.temperature > 0 and self.repetition_penalty > 0 and 0 < self.top_p <= 1):
@@ -59,6 +63,8 @@ class GenerateArguments:
                 f"{sampling} and --repetition_penalty={self.repetition_penalty} must be above 0, and top_p at most 1: "
                 "change the one that is not."
             )
+        if not self.do_sample:
+            refuse_without(self, "do_sample", ("temperature", "top_k", "top_p", "seed"))
 
 
 def read_prompt(arguments: GenerateArguments) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 from peft import LoraConfig
 from transformers import BitsAndBytesConfig
 
+from ..jobs.idle import refuse_without
 from ..models.quantization import check_quantization
 
 COMPUTE_DTYPES = ("bfloat16", "float16", "float32")
@@ -56,11 +57,18 @@ class LoraArguments:
                 f"adapter={self.adapter!r} brings its own configuration: leave out lora_rank, use_dora and use_rslora "
                 "or merge the adapter first (lookback merge) and train a new one."
             )
+        if self.adapter is None:
+            refuse_without(self, "adapter", ["adapter_revision"], mark="")
         if self.lora_rank is None and (self.use_dora or self.use_rslora or self.lora_modules_to_save):
             raise ValueError(
                 "lora_rank=None must be a rank where use_dora, use_rslora or lora_modules_to_save is given: give a "
                 "lora_rank too, or leave them out."
             )
+        if self.lora_rank is None:
+            refuse_without(self, "lora_rank", ("lora_alpha", "lora_dropout", "lora_target_modules"), mark="")
+        if not self.load_in_4bit:
+            names = ("bnb_4bit_compute_dtype", "bnb_4bit_quant_type", "bnb_4bit_use_double_quant")
+            refuse_without(self, "load_in_4bit", names, mark="")
         self._check_quantization()
 
     def _check_quantization(self) -> None:

@@ -5,11 +5,13 @@ from pathlib import Path
 
 from peft.utils import CONFIG_NAME as ADAPTER_CONFIG_NAME
 
+from ..jobs.idle import refuse_without
 from ..jobs.places import check_folder
 from ..models.adapted import load_adapted
 from ..models.kind import check_dtype
 from ..models.merging import merge_adapter
-from .parsing import PRESET_HELP, LoadingArguments, given, parse_arguments
+from .loading import PRESET_HELP, LoadingArguments
+from .parsing import given, parse_arguments
 
 
 @dataclass
@@ -45,6 +47,8 @@ class MergeArguments:
     def __post_init__(self) -> None:
         check_folder("--output", self.output)
         check_dtype(self.dtype)
+        if self.retriever is None:
+            refuse_without(self, "retriever", ("retriever_revision", "retriever_base"))
         if (Path(self.output) / ADAPTER_CONFIG_NAME).exists():
             raise ValueError(
                 f"--output={self.output!r} holds an adapter, which would be applied to the merged weights again: "

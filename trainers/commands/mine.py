@@ -12,11 +12,13 @@ import torch
 
 from modeling_biencoder import BiEncoderModel
 
+from ..jobs.idle import refuse_idle
 from ..jobs.processes import start_processes
 from ..mining.mine import mine_to_file
 from ..mining.settings import MineArguments, MiningSettings
 from ..models.load import load_biencoder
-from .parsing import EmbedderArguments, parse_arguments
+from .loading import EmbedderArguments
+from .parsing import parse_arguments
 
 ARGUMENTS = (MineArguments, MiningSettings, EmbedderArguments)
 EXAMPLES = r"""
@@ -40,6 +42,8 @@ def load_retriever(
 def main(argv: list[str]) -> None:
     """Mines, writes the rows and prints how many there are, and how many lack negatives."""
     arguments, settings, loading = parse_arguments(argv, ARGUMENTS, "mine", __doc__)
+    if settings.retriever == "bm25":
+        refuse_idle(loading, vars(loading), "with --retriever bm25, which loads no model")
     settings.check_model(arguments.model is not None)
     state = start_processes()
     model = None if arguments.model is None else partial(load_retriever, arguments, settings, loading, state.device)

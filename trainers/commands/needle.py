@@ -6,25 +6,28 @@ a window, and looking back. Several processes share the work under `torchrun` or
 interrupted test goes on where it was, and what the output holds is not computed again.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from hub_cards.transfer.folder_names import shared_name
 from modeling_srlm import SelfRetrievalLM
 
 from ..data.sources import check_source
+from ..jobs.idle import refuse_idle, refuse_without
 from ..jobs.parts import check_output
 from ..jobs.processes import start_processes
 from ..models.load import load_srlm
 from ..needle.haystack import read_texts
-from ..needle.measure import NeedleTest
+from ..needle.measure import NeedleTest, NeedleTexts
 from ..needle.page import write_report
 from ..needle.picture import heat_maps
 from ..needle.results import NeedleResults, read_results
 from ..needle.run import run_test
 from ..needle.settings import ALONE, NeedleSettings
 from ..pages.page import check_report_file, write_page
-from .parsing import LookbackArguments, check_at_least, parse_arguments
+from .loading import LookbackArguments, ModelArguments
+from .parsing import check_at_least, parse_arguments
 
 
 @dataclass
@@ -55,16 +58,46 @@ class NeedleArguments:
             check_source(self.data)
         if self.output is not None:
             check_output(self.output, ".json", data=self.data)
-        for name, suffix in (("report", "html"), ("picture", "svg")):
-            if (file := getattr(self, name)) is not None:
-                check_report_file(file, f"--{name}", f"{name}.{suffix}")
+        else:
+            refuse_without(self, "output", ["overwrite"])
+        if self.report is not None:
+            check_report_file(self.report)
+        if self.picture is not None:
+            check_report_file(self.picture, "--picture", "picture.svg", (".svg",))
 
 
-def load_model(arguments: NeedleArguments, methods: list[str], loading: LookbackArguments) -> SelfRetrievalLM:
+def check_alone(arguments: NeedleArguments, methods: list[str], loading: LookbackArguments) -> None:
+    """ValueError for options of looking back, where the language model alone is asked."""
+    if methods != [ALONE]:
+        return
+    why = f"with --methods {ALONE}, which looks back at nothing"
+    refuse_idle(arguments, ["chunk_batch_size"], why)
+    of_model = {one.name for one in fields(ModelArguments)}
+    names = [one.name for one in fields(loading) if one.name not in of_model]
+    refuse_idle(loading, names, why)
+
+
+def load_test(arguments: NeedleArguments, settings: NeedleSettings, loading: LookbackArguments) -> NeedleTest:
+    """The test; its texts are made before weights are read, where the tokenizer does not come with these."""
+    texts: list[NeedleTexts] = []
+
+    def make(config: Any, tokenizer: Any) -> None:
+        if tokenizer is not None:
+            texts.append(NeedleTexts(config, tokenizer, read_texts(arguments.data, settings.seed), settings))
+
+    model = load_model(arguments, settings.methods, loading, make)
+    return NeedleTest(model, texts[0] if texts else read_texts(arguments.data, settings.seed), settings)
+
+
+def load_model(
+    arguments: NeedleArguments, methods: list[str], loading: LookbackArguments, check: Any = None
+) -> SelfRetrievalLM:
     """The model for these methods; unless it is said, a chunk of the window is kept for the answer, which is short."""
     batch = {} if arguments.chunk_batch_size is None else {"chunk_batch_size": arguments.chunk_batch_size}
     looking = tuple(method for method in methods if method != ALONE)
-    model = load_srlm(arguments.model, {**batch, **loading.settings()}, methods=looking, **loading.keywords())
+    model = load_srlm(
+        arguments.model, {**batch, **loading.settings()}, methods=looking, check=check, **loading.keywords()
+    )
     if loading.target_size is None:
         model.config.target_size = model.config.chunk_size
     model.config.check()
@@ -97,11 +130,12 @@ lookback needle --model runs/srlm --data folder --methods no bm25 self --samples
 def main(argv: list[str]) -> None:
     """Prints the table, and writes results, page and picture where asked to."""
     arguments, settings, loading = parse_arguments(argv, ARGUMENTS, "needle", __doc__)
+    check_alone(arguments, settings.methods, loading)
     state = start_processes()
     if arguments.output is not None and not arguments.overwrite and Path(arguments.output).exists():
         read_results(arguments.output)  # what holds no needle test is said before the model is loaded
-    model = load_model(arguments, settings.methods, loading).to(state.device)
-    test = NeedleTest(model, read_texts(arguments.data, settings.seed), settings)
+    test = load_test(arguments, settings, loading)
+    model = test.model.to(state.device)
     about = {"model": shared_name(arguments.model), "data": arguments.data and shared_name(arguments.data)}
     results = run_test(test, arguments.output, arguments.overwrite, about=about)
     if not state.is_main_process:

@@ -3,24 +3,30 @@
 Several processes share the work under `torchrun` or `accelerate launch`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
+
+import datasets
 
 from hub_cards.travelling.checks import check_choice
-from modeling_srlm import SelfRetrievalLM
+from modeling_srlm import SelfRetrievalConfig, SelfRetrievalLM
 from modeling_srlm.configuration_srlm import RETRIEVAL_METHODS
 
 from ..data.sources import load_tables
 from ..embedded import BACKBONE_FOLDER
+from ..jobs.idle import refuse_idle, refuse_without
 from ..jobs.processes import place, start_processes
+from ..models.components import OF_KEPT_STATES
 from ..models.load import load_srlm
 from ..pages.page import check_report_file
-from ..perplexity.data import check_source, read_chats, read_texts, tokenized
+from ..perplexity.data import TokenizedDocument, check_source, read_chats, read_texts, tokenized
 from ..perplexity.measure import MethodResult, compare_chats, compare_methods, count_scored, format_results
 from ..perplexity.page import write_report
 from ..perplexity.page_data import chat_page, describe, document_page
-from .parsing import LookbackArguments, check_at_least, parse_arguments
+from .loading import LookbackArguments
+from .parsing import check_at_least, parse_arguments
 
 
 @dataclass
@@ -72,17 +78,34 @@ class PerplexityArguments:
             check_source(self.data)
         elif self.task == "chat":
             raise ValueError("--task='chat' needs --data: give rows with 'history', 'query' and 'answers'.")
-        if self.task == "chat" and (self.scored_tokens, self.max_length) != (None, None):
-            raise ValueError(
-                "--scored_tokens and --max_length are for documents, and of a chat the whole answer is scored: leave "
-                "them out."
-            )
+        if self.task == "chat":
+            refuse_idle(self, ("scored_tokens", "max_length"), "of a chat, whose whole answer is scored")
+        else:
+            refuse_without(self, "task chat", ["batch_size"])
         if self.report is not None:
             check_report_file(self.report)
 
     def settings(self) -> dict[str, int]:
         """Fields of `SelfRetrievalConfig` beside those of `LookbackArguments`."""
         return {} if self.chunk_batch_size is None else {"chunk_batch_size": self.chunk_batch_size}
+
+
+def check_chat(loading: LookbackArguments) -> None:
+    """ValueError for options of reading a document, which a chat is not: its turns and answer go through as one."""
+    names = ("reuse_states", *OF_KEPT_STATES, "target_size")
+    refuse_idle(loading, names, "of a chat, whose turns and answer are one input")
+
+
+def reader(arguments: PerplexityArguments) -> Callable[[Any], Any]:
+    """What gives, by the tokenizer, the chat rows or documents to score: as far as it goes without, they are read now.
+
+    Raises ValueError, with the row, for one that cannot be scored.
+    """
+    if arguments.task == "chat":
+        load_tables(str(arguments.data))
+        return partial(read_chats, str(arguments.data), max_rows=arguments.max_documents)
+    texts = read_texts(arguments.data, arguments.max_documents)
+    return partial(tokenized, texts, max_length=arguments.max_length)
 
 
 def print_results(model: SelfRetrievalLM, summary: str, results: Sequence[MethodResult]) -> None:
@@ -94,10 +117,9 @@ def print_results(model: SelfRetrievalLM, summary: str, results: Sequence[Method
 
 
 def score_documents(
-    model: SelfRetrievalLM, methods: list[str], arguments: PerplexityArguments, texts: list[tuple[str, str, str]]
+    model: SelfRetrievalLM, methods: list[str], arguments: PerplexityArguments, documents: list[TokenizedDocument]
 ) -> None:
-    """Prints what the documents' perplexity is under each method, and writes the report; `texts` of `read_texts`."""
-    documents = tokenized(texts, model.tokenizer, arguments.max_length)
+    """Prints what the documents' perplexity is under each method, and writes the report."""
     results = compare_methods(model, [document.tokens for document in documents], methods, arguments.scored_tokens)
     total = sum(len(document.tokens) for document in documents)
     summary = f"{len(documents)} documents of {total:,} tokens, {count_scored(results):,} of them scored"
@@ -109,9 +131,10 @@ def score_documents(
         write_report(arguments.report, document_page(model, documents, results, settings))
 
 
-def score_chats(model: SelfRetrievalLM, methods: list[str], arguments: PerplexityArguments) -> None:
+def score_chats(
+    model: SelfRetrievalLM, methods: list[str], arguments: PerplexityArguments, chats: datasets.Dataset
+) -> None:
     """Prints what the perplexity of the chats' answers is under each method, and writes the report."""
-    chats = read_chats(str(arguments.data), model.tokenizer, arguments.max_documents)
     results = compare_chats(model, chats, methods, arguments.batch_size)
     summary = f"{len(chats)} chat rows, {count_scored(results):,} tokens of answers scored"
     if place()[0] > 0:
@@ -135,17 +158,20 @@ lookback perplexity --task chat --model runs/srlm --data chats.jsonl
 def main(argv: list[str]) -> None:
     """Prints the perplexity of each method, the first one's as the base of the comparison, and writes the report."""
     arguments, loading = parse_arguments(argv, ARGUMENTS, "perplexity", __doc__)
+    if arguments.task == "chat":
+        check_chat(loading)
     state = start_processes()
-    settings = {**arguments.settings(), **loading.settings()}
-    chosen = tuple(arguments.methods or ())
-    if arguments.task == "chat":
-        load_tables(str(arguments.data))  # what is no data file is said before the model is loaded
-    texts = [] if arguments.task == "chat" else read_texts(arguments.data, arguments.max_documents)
-    model = load_srlm(arguments.model, settings, methods=chosen, **loading.keywords()).to(state.device)
+    settings, chosen = {**arguments.settings(), **loading.settings()}, tuple(arguments.methods or ())
+    read = reader(arguments)
+    found: list[Any] = []
+
+    def check(config: SelfRetrievalConfig, tokenizer: Any) -> None:
+        if tokenizer is not None:
+            found.append(read(tokenizer))
+
+    model = load_srlm(arguments.model, settings, methods=chosen, check=check, **loading.keywords()).to(state.device)
     methods = arguments.methods or list(dict.fromkeys(["no", model.config.retrieval_method]))
-    if arguments.task == "chat":
-        score_chats(model, methods, arguments)
-    else:
-        score_documents(model, methods, arguments, texts)
+    score = score_chats if arguments.task == "chat" else score_documents
+    score(model, methods, arguments, found[0] if found else read(model.tokenizer))
     if arguments.report is not None and state.is_main_process:
         print(f"report: {arguments.report}")

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from ..planning.plan import as_json, make_plan
 from ..planning.settings import PlannedMachines, PlannedModel, PlannedTexts, PlannedTraining
 from ..planning.table import table
-from .parsing import LoadingArguments, parse_arguments
+from .loading import LoadingArguments
+from .parsing import parse_arguments
 
 
 @dataclass

@@ -5,11 +5,13 @@
 
 from dataclasses import dataclass, field
 
+from ..jobs.idle import refuse_without
 from ..llara.arguments import LlaraTrainingArguments
 from ..llara.trainer import LlaraTrainer
 from ..models.kind import check_dtype
+from .loading import ModelArguments
 from .lora import LoraArguments
-from .parsing import ModelArguments, given, parse_arguments
+from .parsing import given, parse_arguments
 from .training import DataArguments, RunArguments, run_training
 
 
@@ -59,5 +61,7 @@ lookback pretrain \
 def main(argv: list[str]) -> None:
     """Runs the command with the arguments `argv` (without the program's and the command's names)."""
     model, loading, data, lora, args, run = parse_arguments(argv, ARGUMENTS, "pretrain", __doc__)
+    if data.eval_data is None:
+        refuse_without(args, "eval_data", ["precision_k"], mark="")
     model_kwargs = {**given(model, "model"), **loading.keywords()}
     run_training(LlaraTrainer, model.model, model_kwargs, data, lora, args, "passages", run.dry_run)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from hub_cards import inspect, pull
 
+from ..jobs.idle import refuse_idle
 from ..jobs.places import check_folder, check_repo_id
 from .parsing import parse_arguments
 
@@ -30,6 +31,8 @@ class PullArguments:
     def __post_init__(self) -> None:
         if (self.repo_id is None) == (self.inspect is None):
             raise ValueError("give one of --repo_id (to fetch) and --inspect (to look alone).")
+        if self.inspect is not None:
+            refuse_idle(self, ("local_dir", "allow_unsafe"), "with --inspect, which fetches nothing")
         if self.repo_id is not None:
             check_repo_id("--repo_id", self.repo_id)
         if self.local_dir is not None:

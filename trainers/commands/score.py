@@ -10,19 +10,20 @@ the last digit where every process has as many threads (OMP_NUM_THREADS).
 import dataclasses
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from accelerate import PartialState
 from tqdm.auto import tqdm
 
-from modeling_srlm import SelfRetrievalLM
+from modeling_srlm import SelfRetrievalConfig, SelfRetrievalLM
 
 from ..data.documents import document_table
 from ..data.faithful import ParsedRows, load_faithful_rows, placed
 from ..data.sources import Row, text_field
-from ..feedback.documents import Candidates, DocumentFeedback
-from ..feedback.formats import read_question
-from ..feedback.rows import RowFeedback
+from ..feedback.documents import Candidates, DocumentFeedback, check_lengths, count_document, least_tokens
+from ..feedback.formats import place_space, read_question
+from ..feedback.rows import RowFeedback, check_length
 from ..feedback.settings import DOCUMENT, ScoreArguments
 from ..feedback.teachers import TeacherFeedback, load_teacher, read_for_teacher
 from ..jobs.parts import PartFiles
@@ -30,13 +31,16 @@ from ..jobs.processes import on_main_process, start_processes
 from ..models.components import max_positions
 from ..models.identity import srlm_settings
 from ..models.load import load_srlm
-from .parsing import EmbedderArguments, KeptStatesArguments, parse_arguments
+from .loading import EmbedderArguments, KeptStatesArguments
+from .parsing import parse_arguments
 
 Feedback = RowFeedback | DocumentFeedback | TeacherFeedback
 
 
-def load_scorer(arguments: ScoreArguments, loading: EmbedderArguments, kept: KeptStatesArguments) -> SelfRetrievalLM:
-    """The language model in eval mode, its window and batches set for the task."""
+def load_scorer(
+    arguments: ScoreArguments, loading: EmbedderArguments, kept: KeptStatesArguments, rows: Sequence[Row]
+) -> SelfRetrievalLM:
+    """The language model in eval mode, its window and batches set for the task; the rows fit it."""
     names = ("context_window_size", "chunk_size", "target_size")
     given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
     # Recomputed, nothing is retrieved here: in a document a single key's value comes before the window. Where states
@@ -48,14 +52,34 @@ def load_scorer(arguments: ScoreArguments, loading: EmbedderArguments, kept: Kep
     for name in ("pooling", "preset"):
         if (value := getattr(loading, name)) is not None:
             raise ValueError(f"--{name}={value!r} is for a bi-encoder as --teacher: leave it out, or name one.")
-    lm = load_srlm(arguments.model, settings, **loading.places())
-    config: Any = lm.config
+    lm = load_srlm(arguments.model, settings, check=partial(check_fit, arguments, rows), **loading.places())
+    set_window(arguments, lm.config)
+    return lm.eval()
+
+
+def set_window(arguments: ScoreArguments, config: SelfRetrievalConfig) -> None:
+    """Of rows, the window that is not given, as large as the positions allow."""
     if arguments.task != DOCUMENT and arguments.context_window_size is None:
         # A chunk less than there are positions leaves room for a token put before the input.
         room = min(2048, max_positions(config.text_config) - config.chunk_size)
         config.context_window_size = room // config.chunk_size * config.chunk_size
     config.check()
-    return lm.eval()
+
+
+def check_fit(arguments: ScoreArguments, rows: Sequence[Row], config: SelfRetrievalConfig, tokenizer: Any) -> None:
+    """ValueError, before weights are read, for a row that the window cannot hold, and for documents too short.
+
+    Without a tokenizer, as that comes with the weights, for a `document_length` alone.
+    """
+    set_window(arguments, config)
+    if arguments.task == DOCUMENT:
+        counts = (count_document(row, number, tokenizer) for number, row in enumerate(rows))
+        check_lengths(config, arguments.document_length, counts if tokenizer else [least_tokens(config)])
+        return
+    for number in range(len(rows)) if tokenizer else ():
+        with placed(rows):
+            question = read_question(rows[number], number, arguments.task, arguments.target, arguments.seed)
+            check_length(place_space(question, tokenizer), number, tokenizer, config.context_window_size)
 
 
 def read_data(arguments: ScoreArguments) -> Sequence[Row]:
@@ -111,7 +135,7 @@ def start_feedback(
     check_kept(arguments, kept)
     rows = read_data(arguments)
     if arguments.teacher is None:
-        lm = load_scorer(arguments, loading, kept).to(state.device)
+        lm = load_scorer(arguments, loading, kept, rows).to(state.device)
         return make_feedback(arguments, rows, lm, state.is_main_process)
     teacher = load_teacher(arguments.teacher, arguments.batch_size, state.device, **loading.keywords())
     return TeacherFeedback(teacher, rows, state.is_main_process)

@@ -24,7 +24,8 @@ from ..models.load import load_biencoder
 from ..retrieval.index import EmbeddingIndex, Hit, load_index
 from ..retrieval.search import check_index
 from ..retrieval.stored import files_of
-from .parsing import EmbedderArguments, check_at_least, parse_arguments
+from .loading import EmbedderArguments
+from .parsing import check_at_least, parse_arguments
 
 SHOWN = 200  # characters of a text in a line
 

@@ -7,8 +7,9 @@ from modeling_srlm.configuration_srlm import INTEGRATE_METHODS, ORDER_METHODS, R
 
 from ..srlm.arguments import SelfRetrievalTrainingArguments
 from ..srlm.trainer import SelfRetrievalTrainer
+from .loading import KeptStatesArguments, RetrieverArguments
 from .lora import LoraArguments
-from .parsing import KeptStatesArguments, RetrieverArguments, given, parse_arguments
+from .parsing import given, parse_arguments
 from .training import DataArguments, RunArguments, run_training
 
 

@@ -25,7 +25,7 @@ class IdentifiedTexts(Sequence[str]):
     def __init__(self, source: str, field: str = "text", show_progress: bool = False):
         path = Path(source)
         self.source, self.field = source, field
-        self.is_text = path.is_file() and not is_data_file(path)
+        self.is_text = is_text_file(path)
         self.rows = ParsedRows(lines_table(path)) if self.is_text else load_faithful_rows(source)
         digest = hashlib.sha256()
         for number in tqdm(range(len(self)), desc="Reading texts", unit="text", disable=not show_progress):
@@ -57,6 +57,11 @@ class IdentifiedTexts(Sequence[str]):
         if value is not None and (not isinstance(value, str | int) or isinstance(value, bool)):
             raise ValueError(f"{self.rows.where(number)}: the id is {value!r}; it must be a text or a whole number.")
         return str(number if value is None else value)
+
+
+def is_text_file(path: str | Path) -> bool:
+    """Whether a file's lines are texts, and not rows."""
+    return Path(path).is_file() and not is_data_file(Path(path))
 
 
 def passage_text(row: Mapping[str, Any], where: str) -> str:

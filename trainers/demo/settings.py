@@ -117,7 +117,6 @@ def training_arguments(kind: type[Arguments], options: DemoArguments, folder: Pa
         "report_to": "none",
         "disable_tqdm": False,
         "seed": options.seed,
-        "dataloader_pin_memory": False,
     }
     return kind(output_dir=str(folder), **shared, **settings)
 

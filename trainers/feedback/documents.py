@@ -7,15 +7,16 @@ may look back at are the candidates (Zhang et al., 2023, arXiv 2310.07554).
 import hashlib
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import datasets
 import torch
 from tqdm.auto import tqdm
 
-from modeling_srlm import SelfRetrievalLM
+from modeling_srlm import SelfRetrievalConfig, SelfRetrievalLM
 from modeling_srlm.bm25_srlm import Bm25Index
+from modeling_srlm.chunking_srlm import chunks_without_keys
 from modeling_srlm.planning_srlm import Plan
 
 from ..data.faithful import placed
@@ -40,10 +41,37 @@ class Cut(NamedTuple):
     end: int
 
 
-def least_tokens(plan: Plan) -> int:
+def least_tokens(config: SelfRetrievalConfig) -> int:
     """Tokens that it takes for two keys: a single candidate teaches nothing."""
+    window = config.context_window_size // config.chunk_size
     # Where states are reused the window ends where the target begins, and so one chunk before.
-    return (plan.chunks_without_keys + 2 + int(plan.config.reuse_states)) * plan.config.chunk_size
+    chunks = chunks_without_keys(window, config.integrate_method == "replace") + 2 + int(config.reuse_states)
+    return chunks * config.chunk_size
+
+
+def check_lengths(config: SelfRetrievalConfig, document_length: int | None, lengths: Iterable[int]) -> None:
+    """ValueError where nothing is long enough to look back: the length that counts, or all documents' lengths."""
+    least = least_tokens(config)
+    window = f"a window of {config.context_window_size} with chunks of {config.chunk_size}"
+    if document_length is not None and document_length < least:
+        raise ValueError(
+            f"document_length is {document_length} tokens; {window} has two keys from {least} tokens on. Give more "
+            "tokens, or a smaller window."
+        )
+    longest = 0
+    for length in lengths:  # of many documents not all have to be read, as a rule
+        longest = max(longest, length)
+        if longest >= least:
+            return
+    raise ValueError(
+        f"the longest document has {longest} tokens; {window} has two keys from {least} tokens on. Give longer "
+        "documents, or a smaller window."
+    )
+
+
+def count_document(row: Row, number: int, tokenizer: Any) -> int:
+    """The tokens of a document, the row `number` of its data."""
+    return len(tokenizer(text_field(row, "text", number), add_special_tokens=False, verbose=False)["input_ids"])
 
 
 def score_prefix(
@@ -142,24 +170,17 @@ class DocumentFeedback:
         self.plan = Plan.of_candidates(lm)
         self.scale = 1 / lm.config.chunk_size if mean else 1.0
         self._tokens: tuple[int, torch.Tensor] = (-1, torch.empty(0))
-        self._check_length(document_length, "document_length is", "Give more tokens, or a smaller window.")
+        check_lengths(lm.config, document_length, [least_tokens(lm.config)])
         digest, lengths = hashlib.sha256(), []
         for number in tqdm(
             range(len(documents)), desc="Reading documents", unit="document", disable=not show_progress
         ):
             digest.update(self._text(number).encode() + b"\0")
             lengths.append(len(self._ids(number)))
-        self._check_length(max(lengths), "the longest document has", "Give longer documents, or a smaller window.")
+        check_lengths(lm.config, document_length, lengths)
         self.digest = digest.hexdigest()
         self.groups = [Cut(i, end) for i, length in enumerate(lengths) for end in self._ends(i, length, cuts)]
         self.num_groups = len(self.groups)
-
-    def _check_length(self, length: int | None, what: str, fix: str) -> None:
-        if length is not None and length < least_tokens(self.plan):
-            raise ValueError(
-                f"{what} {length} tokens; a window of {self.lm.config.context_window_size} with chunks of "
-                f"{self.lm.config.chunk_size} has two keys from {least_tokens(self.plan)} tokens on. {fix}"
-            )
 
     def _text(self, number: int) -> str:
         with placed(self.documents):
@@ -172,7 +193,7 @@ class DocumentFeedback:
         return self._tokens[1]
 
     def _ends(self, document: int, length: int, cuts: int | None) -> list[int]:
-        shortest = least_tokens(self.plan)
+        shortest = least_tokens(self.lm.config)
         if cuts is None:
             return list(range(length, shortest - 1, -self.plan.target_size))[::-1]
         places = range(shortest, length + 1)

@@ -62,6 +62,17 @@ def _cut(candidate: str, excess: int, question: Question, window: int, tokenizer
     return candidate
 
 
+def check_length(question: Question, number: int, tokenizer: PreTrainedTokenizerBase, window: int) -> None:
+    """RowError for a question of which the window cannot hold what is never cut."""
+    (length,) = _lengths([question.prompt("") + question.scored], tokenizer)
+    if length > window:
+        raise RowError(
+            number,
+            f"query and scored text take {length} tokens without any candidate; the window has {window}, and only "
+            "candidates are cut. Enlarge --context_window_size, or leave the row out.",
+        )
+
+
 def group_rows(sizes: Sequence[int], least: int) -> list[range]:
     """Consecutive rows, as few as make up `least` candidates.
 
@@ -141,18 +152,8 @@ class RowFeedback(GroupedRows):
 
     def _count(self, number: int) -> int:
         question = self._question(number)
-        self._check_length(question, number)
+        check_length(question, number, self.lm.tokenizer, self.lm.config.context_window_size)
         return len(question.candidates)
-
-    def _check_length(self, question: Question, number: int) -> None:
-        (length,) = _lengths([question.prompt("") + question.scored], self.lm.tokenizer)
-        if length > self.lm.config.context_window_size:
-            raise RowError(
-                number,
-                f"query and scored text take {length} tokens without any candidate; "
-                f"the window has {self.lm.config.context_window_size}, and only candidates are cut. Enlarge "
-                f"--context_window_size, or leave the row out.",
-            )
 
     def _scores(self, numbers: Sequence[int]) -> list[list[float]]:
         return score_questions(self.lm, [self._question(number) for number in numbers], self.mean)

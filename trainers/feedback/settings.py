@@ -7,6 +7,7 @@ from hub_cards.travelling.checks import check_fields, shown
 from ..base.arguments import MOST
 from ..data.sources import check_source
 from ..embedded import BACKBONE_FOLDER
+from ..jobs.idle import refuse_idle, refuse_without
 from ..jobs.parts import check_new, check_output
 from ..jobs.places import check_model_name
 from .formats import PROMPTS, TARGETS
@@ -14,6 +15,7 @@ from .formats import PROMPTS, TARGETS
 DOCUMENT = "document"
 # What another teacher than a language model takes.
 OF_TEACHERS = ("data", "output", "teacher", "batch_size", "overwrite")
+OF_DOCUMENTS = ("target_size", "cuts", "document_length", "candidates", "bm25_candidates", "random_candidates")
 
 
 @dataclass
@@ -87,6 +89,12 @@ class ScoreArguments:
             pair = f"--bm25_candidates={self.bm25_candidates} and --random_candidates={self.random_candidates}"
             raise ValueError(f"{pair} must be at least 2 together, as one key teaches nothing: raise one of them.")
         self._check_teacher()
+        if self.task == DOCUMENT:
+            refuse_idle(self, ["target"], f"with --task {DOCUMENT}, whose targets are chunks")
+        elif self.teacher is None:
+            refuse_without(self, f"task {DOCUMENT}", OF_DOCUMENTS)
+        if self.candidates == "all":
+            refuse_idle(self, ("bm25_candidates", "random_candidates"), "with --candidates all")
         check_output(self.output, data=self.data)
         if not self.overwrite:
             check_new(self.output)
@@ -94,9 +102,7 @@ class ScoreArguments:
 
     def _check_teacher(self) -> None:
         check_model_name("--teacher", self.teacher)
-        for one in fields(self) if self.teacher is not None else ():
-            if one.name not in OF_TEACHERS and (value := getattr(self, one.name)) != one.default:
-                raise ValueError(
-                    f"--{one.name}={value!r} is for a language model's feedback, and --teacher={self.teacher!r} "
-                    "scores query and candidates as they are: leave it out."
-                )
+        if self.teacher is not None:
+            names = [one.name for one in fields(self) if one.name not in OF_TEACHERS]
+            why = f"with --teacher={self.teacher!r}, which scores query and candidates as they are"
+            refuse_idle(self, names, why)

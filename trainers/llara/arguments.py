@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from ..base.arguments import FamilyArguments, check_least
+from ..jobs.idle import refuse_idle
 from .stop_words import LANGUAGES, load_stop_words
 
 
@@ -39,6 +40,8 @@ class LlaraTrainingArguments(FamilyArguments):
         super().__post_init__()
         check_least(self, 1, "max_length", "precision_k")
         check_least(self, 0, "learning_rate", "loss_weighting_learning_rate")
+        if not self.remove_stop_words:
+            refuse_idle(self, ["stop_words"], "with remove_stop_words=False", mark="")
         self.loaded_stop_words()  # an unknown list is an error now, not after the model has loaded
 
     def loaded_stop_words(self) -> frozenset[str]:

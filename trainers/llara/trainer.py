@@ -15,6 +15,7 @@ from ..base.trainer import FamilyTrainer
 from ..data.padding import pad_id
 from ..data.sources import Row, RowSource
 from ..data.transforms import Transform
+from ..jobs.idle import refuse_idle
 from .arguments import LlaraTrainingArguments
 from .collator import LlaraCollator
 from .explain import PROMPTS, WordPrecision
@@ -64,6 +65,9 @@ class LlaraTrainer(FamilyTrainer):
     def check_sizes(self) -> None:
         """Room for a passage beside the prompts, within the backbone's positions; no more words than there are."""
         passage_room(self.model.config, self.args.max_length)
+        if self.model.config.loss_weighting != "uncertainty":
+            why = f"with loss_weighting={self.model.config.loss_weighting!r} of the model"
+            refuse_idle(self.args, ["loss_weighting_learning_rate"], why, mark="")
         words = self.model.get_output_embeddings().weight.shape[0]
         if self.eval_dataset is not None and self.args.precision_k > words:
             raise ValueError(

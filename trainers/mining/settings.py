@@ -8,6 +8,7 @@ from modeling_biencoder.encoding_biencoder import prompt_affixes
 
 from ..base.arguments import check_least
 from ..data.sources import check_source
+from ..jobs.idle import refuse_idle
 from ..jobs.parts import check_new, check_output
 from ..retrieval.search import check_index
 
@@ -95,6 +96,10 @@ class MiningSettings:
                 f"rank_to={self.rank_to} must be above rank_from={self.rank_from}: raise it, or lower that."
             )
         self._check_scores()
+        if self.retriever == "bm25":
+            refuse_idle(self, ("index", "task", "batch_size"), "with retriever='bm25', which embeds nothing", mark="")
+        if self.sampling == "top":
+            refuse_idle(self, ["seed"], "with sampling='top', which draws nothing", mark="")
         check_index(self.index)
 
     def _check_scores(self) -> None:

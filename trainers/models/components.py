@@ -1,6 +1,6 @@
 """A self-retrieval LM put together from a language model, in whatever form it comes, and its retriever."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,9 @@ from modeling_srlm.configuration_srlm import RETRIEVER_METHODS
 
 from .kind import PLACE, ModelSource, other_repo, place_of
 
+# Settings that count with `reuse_states` alone.
+OF_KEPT_STATES = ("num_sink_tokens", "store_place", "store_dtype", "store_limit")
+
 
 def build_srlm(
     backbone: ModelSource,
@@ -24,7 +27,7 @@ def build_srlm(
     retriever_kwargs: dict[str, Any] | None = None,
     **settings: Any,
 ) -> SelfRetrievalLM:
-    """A new SelfRetrievalLM on a causal LM, with BM25 unless the settings say otherwise.
+    """A new SelfRetrievalLM on a causal LM, by its retriever or by BM25 unless the settings say otherwise.
 
     Args:
         retriever_preset: how a published retriever is used, by name; default: by its repo.
@@ -48,8 +51,23 @@ def build_srlm(
         tokenizer,
         model_kwargs={**model_kwargs, **loading},
         retriever_kwargs={**beside, **(retriever_kwargs or {}), **pin},
-        **{"retrieval_method": "bm25", **own},
+        **{"retrieval_method": default_method(own), **own},
     )
+
+
+def default_method(settings: dict[str, Any]) -> str:
+    """The retrieval method of a new model where none is said: by its retriever, if it has one."""
+    return "bm25" if settings.get("retriever") is None else "dense"
+
+
+def check_kept(config: SelfRetrievalConfig, given: Collection[str]) -> None:
+    """ValueError for a setting of `reuse_states` among the names of those that are given, where nothing is reused."""
+    for name in OF_KEPT_STATES if not config.reuse_states else ():
+        if name in given:
+            raise ValueError(
+                f"--{name} has no meaning without --reuse_states, as no keys and values are kept: "
+                "give that too, or leave it out."
+            )
 
 
 def check_methods(config: SelfRetrievalConfig, methods: Sequence[str], has_retriever: bool) -> None:
@@ -65,6 +83,15 @@ def check_retriever(method: str, has_retriever: bool) -> None:
     """ValueError for a method that needs a retriever where there is none."""
     if method in RETRIEVER_METHODS and not has_retriever:
         raise ValueError(f"The method {method!r} needs a retriever and the model has none: give one, or leave it out.")
+
+
+def refuse_idle_retriever(retriever: str | None, methods: Sequence[str]) -> None:
+    """ValueError for the retriever of a plain LM that none of the methods asks."""
+    if retriever is not None and methods and not set(methods) & set(RETRIEVER_METHODS):
+        raise ValueError(
+            f"--retriever={retriever!r} has no meaning for the methods {', '.join(methods)}: name "
+            f"{' or '.join(RETRIEVER_METHODS)} among them, or leave it out."
+        )
 
 
 def max_positions(config: Any) -> int:

@@ -21,7 +21,7 @@ from hub_cards.travelling.backbones import (
     base_place,
     check_gguf,
 )
-from hub_cards.travelling.halves import check_config
+from hub_cards.travelling.halves import HalfModelError, check_config
 from hub_cards.travelling.loading import HUB_KEYWORDS, commit_of
 from modeling_biencoder.sentence_transformers_biencoder import read_sentence_transformer
 
@@ -120,10 +120,12 @@ def _refuse_file(source: str) -> None:
 def _config(source: str, place: dict[str, Any]) -> Any:
     if "gguf_file" in place:
         check_gguf(source, place["gguf_file"])
-    else:
-        check_config(source, place)
     try:
+        if "gguf_file" not in place:
+            check_config(source, place)
         return AutoConfig.from_pretrained(source, **place)
+    except HalfModelError:
+        raise
     except OSError as error:
         error.add_note(f"No model could be read from {source!r}: give a folder that is there, or user/name.")
         raise

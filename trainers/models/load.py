@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from hub_cards.travelling.backbones import base_keywords
+from hub_cards.travelling.halves import HalfModelError
 from hub_cards.travelling.saving import is_full_disk
 from hub_cards.travelling.vocabulary import load_tokenizer
 from modeling_biencoder import BiEncoderConfig, BiEncoderModel
@@ -16,7 +17,7 @@ from modeling_llara.prompts_llara import adapted_config, biencoder_keywords
 from modeling_srlm import SelfRetrievalConfig, SelfRetrievalLM
 
 from .adapted import build_found
-from .components import build_srlm, check_methods, plain_settings
+from .components import build_srlm, check_kept, check_methods, plain_settings, refuse_idle_retriever
 from .convert import biencoder_from_llara, check_ends_open
 from .kind import PLACE, Found, check_plain, config_of, look, place_of
 from .merging import merge_adapter
@@ -49,7 +50,7 @@ def load_biencoder(
     try:
         found = look(source, **loading)
     except (OSError, ValueError) as error:  # sentence-transformers may have the backbone in a folder of its own
-        there = os.path.isdir(source) or "does not appear to have a file named" in str(error)
+        there = os.path.isdir(source) or isinstance(error, HalfModelError)
         if pooling is not None or not there or read_sentence_transformer(source, place_of(loading)) is None:
             raise
         if check is not None:
@@ -163,6 +164,7 @@ def load_srlm(
     retriever_preset: str | None = None,
     retriever_base: str | None = None,
     methods: Sequence[str] = (),
+    check: Callable[[SelfRetrievalConfig, Any], None] | None = None,
     **loading: Any,
 ) -> SelfRetrievalLM:
     """The SelfRetrievalLM of a Hub id or folder, of its adapter, too; a plain causal LM is wrapped into one.
@@ -174,6 +176,8 @@ def load_srlm(
         retriever_preset: how a published retriever is used, by name; default: by its repo.
         retriever_base: of a retriever that is an adapter, folder or Hub id of the model that it was made for.
         methods: retrieval methods, beside that of the settings, that the model shall serve for.
+        check: called before weights are read with the configuration and the tokenizer (None where that comes with the
+            weights: of an adapter, in a GGUF file), and raises where the model cannot serve.
         loading: where the LM's repo lies (`revision`, `token`, `cache_dir`, ...), and `trust_remote_code`; what does
             not belong to one repo holds for the retriever, too.
 
@@ -194,8 +198,12 @@ def load_srlm(
             complete = {"retrieval_method": "dense", "retriever": retriever, **complete}
         fields = {name: value for name, value in complete.items() if name != "retriever"}
         wanted = SelfRetrievalConfig(text_config=found.config, **{"retrieval_method": "bm25", **fields})
+        check_kept(wanted, settings)
         check_methods(wanted, methods, retriever is not None)
-        check_words(source, found.config, place)
+        refuse_idle_retriever(retriever, methods)
+        words = check_words(source, found.config, place)
+        if check is not None:
+            check(wanted, words)
         return build_srlm(source, None, **of_retriever, **place, **complete)
     on_plain_lm = found.base is not None and found.base.model_type != found.model_type
     if retriever is not None and not (on_plain_lm and found.config.retriever_config is not None):
@@ -207,8 +215,11 @@ def load_srlm(
     wanted = copy.deepcopy(found.config)
     for name, value in settings.items():
         setattr(wanted, name, value)
+    check_kept(wanted, settings)
     check_methods(wanted, methods, retriever is not None or wanted.retriever_config is not None)
     words = _words(found)
+    if check is not None:
+        check(wanted, words)
     loaded = _with_words(build_found(found, **given), words)
     for name, value in settings.items():
         setattr(loaded.config, name, value)

@@ -6,7 +6,7 @@ mteb is imported when it asks who the model is, which it does first.
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property, partial
 from importlib import import_module
 from pathlib import Path
@@ -38,9 +38,10 @@ def require_mteb() -> Any:
         raise ImportError('mteb is not installed: pip install "lookback[mteb]".') from error
 
 
-def _check_fit(config: BiEncoderConfig, task: str | None, truncate_dim: int | None) -> None:
+def _check_fit(config: BiEncoderConfig, task: str | None, widths: Iterable[int | None]) -> None:
     prompt_affixes(config.prompts, None, task)
-    check_truncate_dim(truncate_dim, config.embedding_dims, config.hidden_size)
+    for width in widths:
+        check_truncate_dim(width, config.embedding_dims, config.hidden_size)
 
 
 class MtebEncoder:
@@ -62,6 +63,7 @@ class MtebEncoder:
         name: `owner/name` that results are filed under; default the Hub id, or `local/` and the folder's name.
         task: a task of the model's prompts that holds for all of mteb's.
         truncate_dim: keep the first numbers of the embeddings only (Matryoshka).
+        widths: those that `narrowed` will be asked for, to be checked before the weights of a folder or repo are read.
         loading: keywords of loading from a folder or Hub id: `pooling`, `preset`, `trust_remote_code`, `token`, ...
 
     Raises ValueError for a task that the model does not have, and for a width that it cannot have.
@@ -77,6 +79,7 @@ class MtebEncoder:
         name: str | None = None,
         task: str | None = None,
         truncate_dim: int | None = None,
+        widths: Sequence[int] = (),
         **loading: Any,
     ) -> None:
         given = isinstance(model, BiEncoderModel)
@@ -90,13 +93,13 @@ class MtebEncoder:
             self.model = model
         else:
             place: dict[str, Any] = {} if revision is None else {"revision": revision}
-            fits = partial(_check_fit, task=task, truncate_dim=truncate_dim)
+            fits = partial(_check_fit, task=task, widths=(truncate_dim, *widths))
             self.model = load_biencoder(self._source, check=fits, **place, **loading)
             device = device or ("cuda" if torch.cuda.is_available() else None)
             self._revision = commit_of(self._source, place_of({**place, **loading}))
         if device is not None:
             self.model.to(device)  # type: ignore[arg-type]
-        _check_fit(self.model.config, task, truncate_dim)
+        _check_fit(self.model.config, task, (truncate_dim, *widths))
         self.name, self.task, self.truncate_dim = name, task, truncate_dim
         base = None if loading.get("base") is None else shared_name(str(loading["base"]))
         chosen = {"task": task, "truncate_dim": truncate_dim, **loading, "base": base}

@@ -18,6 +18,7 @@ from modeling_llara.prompts_llara import biencoder_keywords
 from modeling_srlm import SelfRetrievalConfig, SelfRetrievalLM
 from modeling_srlm.tokenizers_srlm import RETRIEVER_TOKENIZER_FOLDER
 
+from .components import check_kept, default_method
 from .kind import check_plain, look, other_repo, place_of
 
 logger = logging.get_logger(__name__)
@@ -43,6 +44,8 @@ def build_weightless(
     fields = {name: value for name, value in keywords.items() if name in _names(family)}
     if config.model_type == family.config_class.model_type:
         whole = family.config_class.from_pretrained(source, **place_of(keywords), **fields)
+        if family is SelfRetrievalLM:
+            check_kept(whole, fields)
         return _on_meta(family, whole)
     check_plain(source, config.model_type, family.config_class.model_type)
     if family is LlaraForPreTraining:
@@ -111,7 +114,7 @@ def biencoder_config(source: Any, config: Any, keywords: dict[str, Any], fields:
 
 
 def _srlm_config(source: Any, config: Any, keywords: dict[str, Any], fields: dict[str, Any]) -> Any:
-    fields = {"retrieval_method": "bm25", **fields}
+    fields = {"retrieval_method": default_method(keywords), **fields}
     if isinstance(retriever := keywords.get("retriever"), str | Path):
         place = {"revision": keywords.get("retriever_revision"), **other_repo(place_of(keywords))}
         try:
@@ -121,7 +124,9 @@ def _srlm_config(source: Any, config: Any, keywords: dict[str, Any], fields: dic
         if nested.model_type == BiEncoderConfig.model_type:
             nested = nested.text_config
         fields["retriever_config"] = nested
-    return SelfRetrievalConfig(text_config=config, **fields)
+    whole = SelfRetrievalConfig(text_config=config, **fields)
+    check_kept(whole, fields)
+    return whole
 
 
 def _llara(

@@ -24,21 +24,20 @@ _LIKELIEST: dict[str, Any] = {
 }  # fmt: skip
 
 
-class NeedleTest:
-    """A model before texts of the settings' lengths.
+class NeedleTexts:
+    """The texts of a test and their questions: what there is of it before the model's weights.
 
     Attributes:
         cells: those of the settings that the model can do.
         impossible: {cell: why it cannot be done}.
+        tasks: makes the task of a cell.
 
-    Raises ValueError, before a text is read, for a method whose retriever is missing, and where nothing can be done;
-    for texts that are too short; and for a length without room for the needles.
+    Raises ValueError, before a text is read, where nothing can be done; for texts that are too short; and for a length
+    without room for the needles.
     """
 
-    def __init__(self, model: SelfRetrievalLM, texts: Iterable[str], settings: NeedleSettings):
-        self.model, self.settings = typed("model", model, SelfRetrievalLM).eval(), settings
-        _check_methods(model, settings.methods)
-        reasons = {cell: self._why_not(cell) for cell in settings.cells()}
+    def __init__(self, config: Any, tokenizer: Any, texts: Iterable[str], settings: NeedleSettings):
+        reasons = {cell: _why_not(cell, config.text_config) for cell in settings.cells()}
         self.impossible = {cell: reason for cell, reason in reasons.items() if reason is not None}
         self.cells = [cell for cell, reason in reasons.items() if reason is None]
         if not self.cells:
@@ -46,19 +45,37 @@ class NeedleTest:
             raise ValueError(
                 f"--lengths {shown_length(cell.length)} is {reason}: give a shorter one, or --methods with a window."
             )
-        tokenizer = model.tokenizer
         chat = tokenizer.chat_template is not None and not settings.plain_prompt
         haystack = Haystack.of(texts, tokenizer, max(cell.length for cell in self.cells))
         self.tasks = TaskMaker(haystack, tokenizer, chat, settings.max_new_tokens, settings.seed)
         for length in settings.sizes:
             self.tasks.make(Cell("", length, 0, max(settings.keys)), 0)  # says what has no room
 
-    def _why_not(self, cell: Cell) -> str | None:
-        config: Any = self.model.config.text_config
-        positions = getattr(config, "max_position_embeddings", None)  # families without a limit name none
-        if cell.method == ALONE and positions is not None and cell.length > positions:
-            return f"longer than the {positions:,} positions of the model alone"
-        return None
+
+def _why_not(cell: Cell, config: Any) -> str | None:
+    positions = getattr(config, "max_position_embeddings", None)  # families without a limit name none
+    if cell.method == ALONE and positions is not None and cell.length > positions:
+        return f"longer than the {positions:,} positions of the model alone"
+    return None
+
+
+class NeedleTest:
+    """A model before texts of the settings' lengths.
+
+    Args:
+        texts: what the long texts are made of, or these as they are made already.
+
+    Attributes:
+        cells, impossible, tasks: as [`NeedleTexts`] has them.
+
+    Raises ValueError, before a text is read, for a method whose retriever is missing; and as `NeedleTexts` does.
+    """
+
+    def __init__(self, model: SelfRetrievalLM, texts: Iterable[str] | NeedleTexts, settings: NeedleSettings):
+        self.model, self.settings = typed("model", model, SelfRetrievalLM).eval(), settings
+        _check_methods(model, settings.methods)
+        made = texts if isinstance(texts, NeedleTexts) else NeedleTexts(model.config, model.tokenizer, texts, settings)
+        self.cells, self.impossible, self.tasks = made.cells, made.impossible, made.tasks
 
     def tokens_read(self, cell: Cell) -> int:
         """About how many tokens the language model reads for an answer, which is what takes time."""

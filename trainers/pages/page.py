@@ -1,6 +1,7 @@
 """What the pages of reports share: the environment of their templates, and how they reach their file whole."""
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import jinja2
@@ -23,11 +24,24 @@ def page_templates(*folders: Path) -> jinja2.Environment:
     return templates
 
 
-def check_report_file(file: str | Path, option: str = "--report", example: str = "report.html") -> None:
-    """Raises ValueError where no report can be written to: a folder that is missing or not writable, or a folder."""
+def check_report_file(
+    file: str | Path,
+    option: str = "--report",
+    example: str = "report.html",
+    endings: Sequence[str] = (".html", ".htm"),
+) -> None:
+    """Raises ValueError where no report can be written to: a folder, or in one that is missing or not writable.
+
+    And for a name that does not end as what is written does.
+    """
     file = Path(file)
     if file.is_dir():
         raise ValueError(f"{option}={str(file)!r} is a folder: name a file in it, such as {str(file / example)!r}.")
+    if file.suffix.lower() not in endings:
+        raise ValueError(
+            f"{option}={str(file)!r} must end in {' or '.join(endings)}, as that is what is written: give it such a "
+            f"name, like {example!r}."
+        )
     if not file.parent.is_dir():
         raise ValueError(f"{option}={str(file)!r}: there is no folder {str(file.parent)!r}: make it first.")
     try:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from hub_cards.travelling.checks import check_positive_int
 from modeling_srlm.limits_srlm import STORE_DTYPES
 
+from ..jobs.idle import refuse_without
 from .units import bytes_of, count_of
 
 SYSTEMS = ("biencoder", "llara", "srlm")
@@ -88,6 +89,8 @@ class PlannedTraining:
         check_counts(self, "per_device_train_batch_size", "gradient_accumulation_steps")
         if not 0 < self.num_train_epochs < float("inf"):
             raise ValueError(f"--num_train_epochs={self.num_train_epochs} must be above 0: raise it.")
+        if self.rows is None:
+            refuse_without(self, "rows", ["num_train_epochs"])
         self.num_rows = None if self.rows is None else count_of("rows", self.rows)
 
 
@@ -127,6 +130,8 @@ class PlannedTexts:
     def __post_init__(self) -> None:
         whole = [one.name for one in fields(PlannedTexts) if "int" in str(one.type)]
         check_counts(self, *whole)
+        if self.passages is None:
+            refuse_without(self, "passages", ["truncate_dim"])
         self.num_passages = None if self.passages is None else count_of("passages", self.passages)
         if self.store_dtype is not None and (not self.reuse_states or self.store_dtype not in STORE_DTYPES):
             raise ValueError(

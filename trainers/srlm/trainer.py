@@ -15,6 +15,7 @@ from transformers import (
 )
 
 from modeling_srlm import SelfRetrievalLM, SelfRetrievalOutput
+from modeling_srlm.configuration_srlm import RETRIEVER_METHODS
 from modeling_srlm.encoding_srlm import EmbeddingCache
 from modeling_srlm.moving_srlm import check_family
 
@@ -29,6 +30,8 @@ from ..models.load import build_srlm
 from .arguments import SelfRetrievalTrainingArguments
 from .collator import SelfRetrievalCollator
 from .rows import load_chats, load_token_rows, tokenize_documents
+
+EMBEDDING_METHODS = (*RETRIEVER_METHODS, "self")
 
 
 class SelfRetrievalTrainer(FamilyTrainer):
@@ -61,6 +64,12 @@ class SelfRetrievalTrainer(FamilyTrainer):
     def check_sizes(self) -> None:
         """ValueError with `reuse_states` for a backbone that cannot do it, and an index that there is not."""
         config = self.model.config
+        if self.args.index_refresh_steps is not None and config.retrieval_method not in EMBEDDING_METHODS:
+            raise ValueError(
+                f"index_refresh_steps={self.args.index_refresh_steps} has no meaning with retrieval_method="
+                f"{config.retrieval_method!r}, which embeds nothing: leave it out, or take one of "
+                f"{', '.join(EMBEDDING_METHODS)}."
+            )
         if not config.reuse_states:
             return
         check_family(self.model.language_model)
@@ -73,7 +82,7 @@ class SelfRetrievalTrainer(FamilyTrainer):
     def build_model(
         self, backbone: ModelSource, tokenizer: PreTrainedTokenizerBase | None, kwargs: dict[str, Any], kind: str
     ) -> PreTrainedModel:
-        """A self-retrieval LM with BM25 unless `kwargs` say otherwise; `revision` is the backbone's."""
+        """A self-retrieval LM, by its retriever or BM25 unless `kwargs` say else; `revision` is the backbone's."""
         return build_srlm(backbone, tokenizer, **kwargs)
 
     def load_rows(self, source: RowSource) -> datasets.Dataset | datasets.IterableDataset:

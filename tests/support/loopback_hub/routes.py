@@ -164,6 +164,12 @@ def commit(hub: "LoopbackHub", request: Request, repo_id: str, revision: str) ->
     return json_answer({**answer, "commitOid": made.oid, "commitUrl": f"{hub.endpoint}/{repo.page}/commit/{made.oid}"})
 
 
+def discussions(hub: "LoopbackHub", request: Request, repo_id: str) -> Answer:
+    """None: transformers looks among them for weights that a bot has made of pickles."""
+    authorized(hub, request, repo_id)
+    return json_answer({"discussions": [], "count": 0, "start": 0})
+
+
 _ID = r"([^/]+/[^/]+)"
 _KINDS = "(?:datasets/|spaces/)?"
 _MODEL = rf"/api/(?:models|datasets|spaces)/{_ID}"
@@ -174,6 +180,7 @@ _ROUTES += [
     ("POST", "/api/validate-yaml", validate_yaml),
     ("GET", rf"{_MODEL}(?:/revision/([^/]+))?", info),
     ("PUT", rf"{_MODEL}/settings", settings),
+    ("GET", rf"{_MODEL}/discussions", discussions),
     ("GET", rf"{_MODEL}/refs", refs),
     ("GET", rf"{_MODEL}/commits/([^/]+)", commits),
     ("GET", rf"{_MODEL}/tree/([^/]+)(?:/(.+))?", tree),

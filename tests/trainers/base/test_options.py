@@ -52,7 +52,7 @@ def test_settings_of_one_family(tmp_path):
             {"train_sampling_strategy": "group_by_length"},
             "train_sampling_strategy='group_by_length' needs the lengths",
         ),
-        ({"fixed_examples": True}, "fixed_examples=True needs max_examples"),
+        ({"fixed_examples": True}, "fixed_examples=True has no meaning without max_examples"),
     ]:
         with pytest.raises(ValueError, match=message):
             BiEncoderTrainingArguments(str(tmp_path), **settings)
@@ -109,3 +109,11 @@ def test_an_optimizer_class_is_taken_as_in_transformers(tmp_path, family):
     given.train()
     assert isinstance(given.optimizer.optimizer, torch.optim.SGD)
     assert all(torch.equal(before[name], value) for name, value in weights(given.model).items())
+
+
+@pytest.mark.parametrize("pinned", [{}, {"dataloader_pin_memory": True}])
+def test_on_a_cpu_nothing_is_pinned_and_no_warning_says_so(tmp_path, recwarn, pinned):
+    trainer = make_trainer("biencoder", tmp_path, max_steps=1, **pinned)
+    assert not trainer.args.dataloader_pin_memory
+    trainer.train()
+    assert not [str(one.message) for one in recwarn if "pin" in str(one.message)]

@@ -33,6 +33,14 @@ def folders(tmp_path_factory):
     (folder / "pairs.jsonl").write_text(json.dumps(pair))
     (folder / "bad.jsonl").write_text(json.dumps(pair) + "\n" + json.dumps({"query": "a"}))
     (folder / "bad_texts.jsonl").write_text('{"text": "a"}\n{"text": null}')
+    long = {**pair, "query": "a long query " * 20}
+    (folder / "long.jsonl").write_text(f"{json.dumps(pair)}\n{json.dumps(long)}")
+    (folder / "blank.txt").write_text("x")
+    (folder / "bad_late.jsonl").write_text('{"text": "a"}\n' * 3000 + '{"text": 5}')
+    (folder / "long.txt").write_text("one two three four five six\n" * 999)
+    chat = {"history": ["one", "two"], "query": "three", "answers": ["four"]}
+    (folder / "chats.jsonl").write_text(json.dumps(chat))
+    (folder / "bad_chats.jsonl").write_text(f"{json.dumps(chat)}\n{json.dumps({**chat, 'history': 'one'})}")
     (folder / "other.json").write_text("{}")
     return folder
 
@@ -52,9 +60,10 @@ RUNS = {
     "search": (search, "biencoder", ["--index", "FOLDER/index.npy", "--query", "one"]),
     "score": (score, "lm", ["--task", "qa", "--data", "FOLDER/pairs.jsonl", "--output", "OUT/s.jsonl"]),
     "score documents": (
-        score, "lm", ["--task", "document", "--data", "FOLDER/texts.jsonl", "--output", "OUT/s.jsonl"],
+        score, "lm", ["--task", "document", "--data", "FOLDER/long.txt", "--output", "OUT/s.jsonl"],
     ),
     "teacher": (score, "biencoder", ["--data", "FOLDER/pairs.jsonl", "--output", "OUT/s.jsonl"]),
+    "chat": (perplexity, "lm", ["--task", "chat", "--data", "FOLDER/chats.jsonl"]),
     "needle": (needle, "lm", ["--lengths", "512"]),
 }  # fmt: skip
 
@@ -98,6 +107,20 @@ def run(name, folders, out, *options):
         ("generate", ["--retrieval_method", "oracle"], "--retrieval_method='oracle' must be one of|oracle"),
         ("needle", ["--methods", "dense"], "'dense' needs a retriever and the model has none"),
         ("needle", ["--output", "FOLDER/other.json"], "holds no needle test"),
+        ("needle", ["--lengths", "100"], "--lengths 100 must be at least"),
+        ("needle", ["--lengths", "3k", "--methods", "alone"], "--lengths 3k is longer than the 2,048 positions"),
+        ("needle", ["--data", "FOLDER/texts.jsonl"], "must fill 512: give more of them, or shorter --lengths"),
+        ("needle", ["--data", "FOLDER/bad_texts.jsonl"], "bad_texts.jsonl, line 2: field 'text' is None"),
+        ("chat", ["--data", "FOLDER/bad_chats.jsonl"], "bad_chats.jsonl, line 2: field 'history' is 'one'"),
+        ("perplexity", ["--max_length", "2", "--data", "FOLDER/blank.txt"], "nothing can be scored"),
+        ("score documents", ["--document_length", "10"], "document_length is 10 tokens; a window of .* has two keys"),
+        ("score documents", ["--data", "FOLDER/texts.jsonl"], "the longest document has .* Give longer documents"),
+        ("score documents", ["--data", "FOLDER/bad_late.jsonl"], "bad_late.jsonl, line 3001"),
+        (
+            "score",
+            ["--context_window_size", "32", "--chunk_size", "16", "--data", "FOLDER/long.jsonl"],
+            "line 2: query and scored text take .* the window has 32",
+        ),
     ],
 )
 def test_what_does_not_fit_is_said(folders, tmp_path, name, options, message):

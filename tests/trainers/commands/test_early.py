@@ -1,13 +1,11 @@
 """Options that cannot work are one line before the model is looked for, which here is nowhere; nothing is left."""
 
-import sys
-
 import pytest
 
 from tests.support.beir import write_beir
+from tests.support.commands import refused
 from tests.support.files import write_rows
 from tests.support.training import PAIRS, PASSAGES
-from trainers import cli
 
 NOWHERE = ("--model", "user/none")
 RUN = ("--output_dir", "IN/new/run", "--report_to", "none", "--use_cpu")
@@ -48,22 +46,10 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def said(folder, monkeypatch, capsys, *arguments) -> str:
-    before = sorted(folder.rglob("*"))
-    placed = [str(argument).replace("IN/", f"{folder}/") for argument in arguments]
-    monkeypatch.setattr(sys, "argv", ["lookback", *placed])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert ended.value.code == 2
-    assert sorted(folder.rglob("*")) == before
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("lookback ")]
-    return line
-
-
 def test_a_model_that_is_nowhere_is_named_last(folder, monkeypatch, capsys):
     for name, base in BASES.items():
         output = RUN if name in TRAINING else (f"IN/new/out{SUFFIXES[name]}" if name != "perplexity" else "IN/o.html",)
-        assert "user/none" in said(folder, monkeypatch, capsys, *base, *output), name
+        assert "user/none" in refused(folder, monkeypatch, capsys, *base, *output), name
 
 
 @pytest.mark.parametrize("name", SUFFIXES)
@@ -77,14 +63,14 @@ def test_outputs_that_cannot_be(folder, monkeypatch, capsys, name):
         places["text.txt"] = "is no folder"
     for place, words in places.items():
         output = f"IN/{place}{suffix}" if place else ""
-        message = said(folder, monkeypatch, capsys, *BASES[name], output)
+        message = refused(folder, monkeypatch, capsys, *BASES[name], output)
         assert any(word in message for word in words.split("|")) and "user/none" not in message, (place, message)
 
 
 @pytest.mark.parametrize("name", ["score", "mine", "encode"])
 def test_an_output_that_is_there(folder, monkeypatch, capsys, name):
     (folder / f"old{SUFFIXES[name]}").write_text("x")
-    message = said(folder, monkeypatch, capsys, *BASES[name], f"IN/old{SUFFIXES[name]}")
+    message = refused(folder, monkeypatch, capsys, *BASES[name], f"IN/old{SUFFIXES[name]}")
     assert "is there already: name another output, or give --overwrite" in message
 
 
@@ -112,7 +98,7 @@ def test_an_output_that_is_there(folder, monkeypatch, capsys, name):
     ],
 )
 def test_trainings_that_cannot_be(folder, monkeypatch, capsys, name, options, message):
-    assert message.replace("{}", str(folder)) in said(folder, monkeypatch, capsys, *BASES[name], *RUN, *options)
+    assert message.replace("{}", str(folder)) in refused(folder, monkeypatch, capsys, *BASES[name], *RUN, *options)
 
 
 @pytest.mark.parametrize(
@@ -145,6 +131,10 @@ def test_trainings_that_cannot_be(folder, monkeypatch, capsys, name, options, me
         ((*BASES["needle"], "IN/o.json", "--report", "IN/no/o.html"), "there is no folder"),
         ((*BASES["needle"], "IN/o.json", "--picture", "IN/checkpoint"), "--picture='{}/checkpoint' is a folder"),
         ((*BASES["needle"], "IN/o.json", "--data", "no.txt"), "There is no file or folder 'no.txt'"),
+        ((*BASES["needle"], "IN/o.json", "--report", "IN/o.txt"), "o.txt' must end in .html or .htm"),
+        ((*BASES["needle"], "IN/o.json", "--picture", "IN/o.png"), "o.png' must end in .svg, as that is what is"),
+        ((*BASES["needle"], "IN/o.json", "--picture", "IN/picture"), "a name, like 'picture.svg'"),
+        ((*BASES["perplexity"], "IN/o.txt"), "--report='{}/o.txt' must end in .html or .htm"),
         ((*BASES["perplexity"], "IN/o.html", "--methods", "bm52"), "Did you mean 'bm25'?"),
         ((*BASES["perplexity"], "IN/o.html", "--scored_tokens", 0), "--scored_tokens=0 must be at least 1"),
         (("generate", *NOWHERE, "--prompt", "a", "--retrieval_method", "x"), "--retrieval_method='x' is not known"),
@@ -157,4 +147,4 @@ def test_trainings_that_cannot_be(folder, monkeypatch, capsys, name, options, me
     ],
 )
 def test_options_that_cannot_be(folder, monkeypatch, capsys, arguments, message):
-    assert message.replace("{}", str(folder)) in said(folder, monkeypatch, capsys, *arguments)
+    assert message.replace("{}", str(folder)) in refused(folder, monkeypatch, capsys, *arguments)

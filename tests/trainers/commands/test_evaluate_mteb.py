@@ -1,6 +1,7 @@
 """`lookback evaluate --mteb`: tasks by name, resumed from mteb's own files, into table, JSON and card."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -99,10 +100,13 @@ def test_a_benchmark_stands_for_its_tasks(evaluate, monkeypatch, capsys):
         (["STS1"], r"--mteb='STS1' is no task or benchmark of mteb [\d.]+: did you mean 'STS1\d'"),
         (["NanoBEER"], r"did you mean 'NanoBEIR'"),
         (["CIFAR10"], "the task 'CIFAR10' is of image, and a bi-encoder reads texts"),
-        (["LocalSTS", "--data", "beir"], "--data has no meaning for --mteb: leave it out, or give --data alone"),
-        (["LocalSTS", "--baseline", "bm25"], "--baseline has no meaning for --mteb"),
-        (["LocalSTS", "--ks", "7"], "--ks has no meaning for --mteb"),
-        (["LocalSTS", "--query_max_length", "7"], "--query_max_length has no meaning for --mteb"),
+        (
+            ["LocalSTS", "--data", "beir"],
+            "--data='beir' has no meaning for --mteb: leave it out, or give --data alone",
+        ),
+        (["LocalSTS", "--baseline", "bm25"], "--baseline='bm25' has no meaning for --mteb"),
+        (["LocalSTS", "--ks", "7"], "--ks=.7. has no meaning for --mteb"),
+        (["LocalSTS", "--query_max_length", "7"], "--query_max_length=7 has no meaning for --mteb"),
         (["LocalSTS", "--task", "sts"], "task='sts' has no prompt"),
         (["LocalSTS", "--truncate_dims", "64"], "truncate_dim=64 is wider"),
         (["LocalSTS", "--batch_size", "0"], "--batch_size=0 must be at least 1"),
@@ -116,9 +120,21 @@ def test_what_is_wrong_is_named(evaluate, tmp_path, options, message):
     assert not list(tmp_path.rglob("Local*.json"))
 
 
+def test_widths_and_tasks_are_checked_before_the_weights(model, tmp_path, monkeypatch):
+    local.register(monkeypatch)
+    folder = shutil.copytree(model, tmp_path / "model", ignore=shutil.ignore_patterns("*.safetensors"))
+    place = ["--model", str(folder), "--mteb", "LocalSTS"]
+    with pytest.raises(ValueError, match="truncate_dim=64 is wider"):
+        command.main([*place, "--truncate_dims", "8", "64"])
+    with pytest.raises(ValueError, match="task='sts' has no prompt"):
+        command.main([*place, "--task", "sts"])
+    with pytest.raises(OSError, match=r"no file named model\.safetensors"):
+        command.main([*place, "--truncate_dims", "8"])
+
+
 def test_options_of_mteb_alone_and_nothing_to_evaluate_on(model):
     for options, message in (
-        (["--data", "beir", "--card"], "--card has no meaning for --data"),
+        (["--data", "beir", "--card"], "--card=True has no meaning for --data"),
         ([], "--data or --mteb"),
     ):
         with pytest.raises(ValueError, match=message):

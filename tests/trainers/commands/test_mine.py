@@ -13,7 +13,7 @@ from trainers.commands.mine import main
 from trainers.jobs.parts import PartFiles
 from trainers.mining import mine
 
-SETTINGS = ["--rank_from", "1", "--num_negatives", "3", "--block_size", "1", "--batch_size", "1", "--scores"]
+SETTINGS = ["--rank_from", "1", "--num_negatives", "3", "--block_size", "1", "--scores"]
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def run(tmp_path, monkeypatch):
 
 def command(folder: Path, name: str, *extra: str) -> list[str]:
     data = ["--data", str(folder / "rows.jsonl"), "--corpus", str(folder / "corpus.jsonl")]
-    model = [] if "bm25" in extra else ["--model", str(folder / "model")]
+    model = [] if "bm25" in extra else ["--model", str(folder / "model"), "--batch_size", "1"]
     return [*data, *model, "--output", str(folder / name), *SETTINGS, *extra]
 
 

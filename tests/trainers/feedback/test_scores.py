@@ -11,7 +11,6 @@ from transformers import PreTrainedTokenizerFast
 
 from modeling_biencoder import BiEncoderModel
 from modeling_srlm import SelfRetrievalLM
-from modeling_srlm.planning_srlm import Plan
 from tests.support import quick_first
 from tests.support.feedback import ROWS, TEXTS, candidates, plain_score, scorer
 from tests.support.tiny import TEXT, random_ids, tiny_backbone, tiny_tokenizer
@@ -159,7 +158,7 @@ def test_some_candidates_are_bm25_s_best_and_random_ones():
 
 def test_documents_are_cut_behind_every_target_block_that_has_keys():
     lm, tokenizer = document_lm(), tiny_tokenizer()
-    least, length = least_tokens(Plan.of_candidates(lm)), count_tokens(TEXT * 5, tokenizer)
+    least, length = least_tokens(lm.config), count_tokens(TEXT * 5, tokenizer)
     assert least == 64 + 16 + 32
     documents = datasets.Dataset.from_list([{"text": TEXT * 5}, {"text": "short"}])
     every = DocumentFeedback(lm, documents)
@@ -179,7 +178,7 @@ def test_documents_are_cut_behind_every_target_block_that_has_keys():
 @pytest.mark.parametrize("settings", [{}, {"integrate_method": "replace", "target_size": 16}])
 def test_with_kept_states_each_target_has_the_keys_before_its_own_window(settings):
     lm = document_lm(reuse_states=True, key_num=1, **settings)
-    least = least_tokens(Plan.of_candidates(lm))
+    least = least_tokens(lm.config)
     (row,) = score_prefix(lm, random_ids(least + 5), None, random.Random(0))
     assert len(row["teacher_scores"]) == 2
     tokens = random_ids(16 * 14 + 5)

@@ -118,12 +118,12 @@ def test_another_teacher_in_the_same_folder_does_not_go_on(tmp_path, monkeypatch
 @pytest.mark.parametrize(
     "extra, message",
     [
-        (["--task", "document"], "--task='document' is for a language model's feedback"),
-        (["--task", "qa"], "--task='qa' is for"),
-        (["--model", "gpt2"], "--model='gpt2' is for"),
-        (["--chunk_size", "64"], "--chunk_size=64 is for"),
-        (["--target", "query"], "--target='query' is for"),
-        (["--score", "sum"], "--score='sum' is for"),
+        (["--task", "document"], "--task='document' has no meaning with --teacher="),
+        (["--task", "qa"], "--task='qa' has no meaning"),
+        (["--model", "gpt2"], "--model='gpt2' has no meaning"),
+        (["--chunk_size", "64"], "--chunk_size=64 has no meaning"),
+        (["--target", "query"], "--target='query' has no meaning"),
+        (["--score", "sum"], "--score='sum' has no meaning"),
         (["--gguf_file", "x.gguf"], "gguf"),
     ],
 )

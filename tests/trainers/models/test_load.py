@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-import transformers.dynamic_module_utils
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig
 
@@ -137,10 +136,9 @@ CELLS = [pytest.param(*one, marks=pytest.mark.slow) if place % 3 else one for pl
 
 
 @pytest.mark.parametrize(("way", "kind"), CELLS)
-def test_where_a_repo_lies_reaches_every_step(hub, firsts, folders, tmp_path, monkeypatch, way, kind):
+def test_where_a_repo_lies_reaches_every_step(fresh_code, hub, firsts, folders, tmp_path, monkeypatch, way, kind):
     home, cache = tmp_path / "home", tmp_path / "cache"
     in_process(hub, monkeypatch, home)  # not logged in
-    monkeypatch.setattr(transformers.dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
     hub.seen.clear()
     more = {"retriever_revision": firsts["retriever"]} if way in ("wrap", "train-lm") else {}
     loading = {"revision": firsts[kind], "token": "hf_read", "cache_dir": str(cache), "trust_remote_code": True}
@@ -172,8 +170,7 @@ def test_an_adapter_for_a_model_that_is_there_is_found_where_it_lies(hub, firsts
 
 
 @pytest.mark.parametrize("kind", quick_first(["adapted", *KINDS_OF_FOLDER]))
-def test_mine_asks_nothing_twice(hub, firsts, tmp_path, monkeypatch, kind):
-    monkeypatch.setattr(transformers.dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+def test_mine_asks_nothing_twice(fresh_code, hub, firsts, tmp_path, monkeypatch, kind):
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in PAIRS))
     options = ["--data", str(tmp_path / "rows.jsonl"), "--rank_from", "0", "--num_negatives", "1", "--overwrite"]
     options += ["--output", str(tmp_path / "mined.jsonl"), "--model", f"user/{kind}", "--trust_remote_code"]
@@ -188,8 +185,7 @@ def test_mine_asks_nothing_twice(hub, firsts, tmp_path, monkeypatch, kind):
             assert not [path for _, path in asked if path.endswith(("config.json", ".safetensors"))]
 
 
-def test_a_trainer_asks_once_what_kind_of_model_it_is_given(hub, firsts, tmp_path, monkeypatch):
-    monkeypatch.setattr(transformers.dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+def test_a_trainer_asks_once_what_kind_of_model_it_is_given(fresh_code, hub, firsts, tmp_path, monkeypatch):
     asked = []
 
     class Counting:
@@ -203,9 +199,8 @@ def test_a_trainer_asks_once_what_kind_of_model_it_is_given(hub, firsts, tmp_pat
     assert asked == ["user/llara"]
 
 
-def test_what_was_looked_at_is_what_is_built(hub, firsts, folders, monkeypatch, tmp_path):
+def test_what_was_looked_at_is_what_is_built(fresh_code, hub, firsts, folders, monkeypatch, tmp_path):
     """A branch that moves on in between does not mix two commits."""
-    monkeypatch.setattr(transformers.dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
     commit(hub, "user/biencoder", folders / "biencoder0")
 
     def look_then_move(*args: Any, **loading: Any) -> Any:

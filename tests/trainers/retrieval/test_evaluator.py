@@ -201,7 +201,7 @@ def test_finetune_from_a_file_with_a_folder_to_evaluate_on(tmp_path):
     ("settings", "message"),
     [
         ({"eval_ks": [0]}, "k is 0"),
-        ({"eval_retrieval_revision": "main"}, "needs eval_retrieval"),
+        ({"eval_retrieval_revision": "main"}, "without eval_retrieval: give that too"),
         ({"eval_retrieval": "nano", "eval_truncate_dims": [33]}, "truncate_dim=33 is wider"),
         ({"passage_max_length": 4096}, "passage_max_length=4096 is longer than the backbone's 2048 positions"),
         ({"eval_retrieval": "nano", "eval_task": "facts"}, "task='facts' has no prompt"),

@@ -145,7 +145,7 @@ def test_the_index_is_refreshed_every_n_steps(tmp_path):
     assert passes[0] == 8 * passes[1]
     assert passes[2] == 2 * passes[1]
     assert first.model.embedding_cache is None
-    frozen = [make_trainer(tmp_path / str(n), method="bm25", max_steps=3, index_refresh_steps=n) for n in (None, 2)]
+    frozen = [make_trainer(tmp_path / str(n), method="hybrid", max_steps=3, index_refresh_steps=n) for n in (None, 2)]
     for trainer in frozen:
         trainer.train()
     assert_same_weights(weights(frozen[0].model), weights(frozen[1].model), 0.0)
