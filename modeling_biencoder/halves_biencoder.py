@@ -54,6 +54,8 @@ def check_config(source: str | os.PathLike, keywords: dict[str, Any]) -> None:
     """
     folder = _folder(source, keywords)
     if folder is None:
+        if _is_whole(cached_config(source, keywords)):  # what transformers looks at first; the Hub is not asked twice
+            return
         file = find_file(source, CONFIG_NAME, keywords)
         if file is not None:
             check_json(Path(file), str(source))
@@ -97,6 +99,13 @@ def check_json(file: Path, repo: str | None = None) -> Any:
         fix = "fetch it again." if repo is None else _OF_OWNER
         said = _what(file) if _is_pointer(file) else f"is no JSON ({error}): {fix}"
         raise HalfModelError(f"{file.name} of {repo or str(file.parent)!r} {said}") from error
+
+
+def _is_whole(config: str | None) -> bool:
+    try:
+        return config is not None and check_json(Path(config)) is not None
+    except HalfModelError:
+        return False
 
 
 def damage(source: str | os.PathLike, keywords: dict[str, Any], error: Exception) -> OSError | None:

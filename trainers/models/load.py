@@ -73,8 +73,8 @@ def load_biencoder(
                 "finetune` or `lookback convert`."
             )
         fields = {} if pooling is None else {"pooling": pooling}
-        check_words(source, found.config, place := _of_backbone(found, loading))
-        return BiEncoderModel.from_backbone(source, preset=preset, **fields, **place).eval()
+        words = check_words(source, found.config, place := _of_backbone(found, loading))
+        return BiEncoderModel.from_backbone(source, tokenizer=words, preset=preset, **fields, **place).eval()
     if preset is not None and ours:
         raise ValueError(f"--preset={preset!r} is for a published model, and {source!r} is a {kind}: leave it out.")
     if pooling is not None:
@@ -83,8 +83,9 @@ def load_biencoder(
             f"{'sentence-transformers model' if theirs else kind}, which brings its own: leave it out."
         )
     words = _words(found)
-    model = build_found(found) if kind == BiEncoderConfig.model_type else _biencoder_of_llara(found)
-    return _with_words(model, words).eval()
+    if kind == BiEncoderConfig.model_type:
+        return _with_words(build_found(found), words).eval()
+    return _biencoder_of_llara(found, words).eval()
 
 
 def _check(check: Any, found: Found, keywords: dict[str, Any], fields: dict[str, Any]) -> None:
@@ -111,7 +112,7 @@ def load_as_biencoder(
     fields = {name: value for name, value in settings.items() if name not in PLACE}
     if found.model_type == LlaraConfig.model_type:
         biencoder_config(source, found.config, {}, fields)  # what does not fit is said before weights are read
-        return _biencoder_of_llara(found, **fields)
+        return _biencoder_of_llara(found, None, **fields)
     if found.adapter is not None:
         raise ValueError(
             f"{source!r} is an adapter of a {found.model_type!r} model and must be one of a LLaRA model to be "
@@ -131,8 +132,8 @@ def load_as_biencoder(
     return BiEncoderModel.from_backbone(source, tokenizer=tokenizer, **found.loading, **fields)
 
 
-def _biencoder_of_llara(found: Found, **fields: Any) -> BiEncoderModel:
-    llara = build_found(found)
+def _biencoder_of_llara(found: Found, tokenizer: Any, **fields: Any) -> BiEncoderModel:
+    llara = _with_words(build_found(found), tokenizer)
     return biencoder_from_llara(llara if found.adapter is None else merge_adapter(llara), **fields)
 
 
