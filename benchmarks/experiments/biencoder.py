@@ -127,7 +127,7 @@ def finetune(start: Candidate, variant: Variant, rows: dict[str, list[Row]], opt
         query_max_length=QUERY_TOKENS + start.prompt_tokens,
         passage_max_length=PASSAGE_TOKENS + start.prompt_tokens,
         use_teacher_scores=variant.teacher,
-        teacher_temperature=TEACHER_TEMPERATURE,
+        **({"teacher_temperature": TEACHER_TEMPERATURE} if variant.teacher else {}),
     )
     set_seed(options.seed)
     peft_config = LoraConfig(**LORA) if variant.lora else None  # type: ignore[arg-type]
