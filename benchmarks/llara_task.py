@@ -87,12 +87,19 @@ def plain_loss(task: Task) -> Loss:
         logits = head(states).float()
         total = functional.cross_entropy(logits[:, :-1].flatten(0, 1), task.labels[:, 1:].flatten())
         for rows, targets in zip(special_states(logits), (task.summarize_ids, task.predict_ids), strict=True):
-            for row, ids in zip(rows.amax(1).log_softmax(-1), targets, strict=True):
-                words = ids[ids >= FIRST_WORD].unique()
-                total = total - row[words].mean() * BOW_WEIGHT / (2 * len(rows))
+            total = total + _plain_words_loss(rows.amax(1), targets)
         return total
 
     return loss
+
+
+def _plain_words_loss(highest: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """One prompt's part of the loss; (B, V) highest logits, (B, T) target ids."""
+    total = highest.new_zeros(())
+    for row, ids in zip(highest.log_softmax(-1), targets, strict=True):
+        words = ids[ids >= FIRST_WORD].unique()
+        total = total - row[words].mean() * BOW_WEIGHT / (2 * len(highest))
+    return total
 
 
 def reference_loss(task: Task, checkout: Path) -> Loss:
@@ -121,10 +128,64 @@ def other_loss(task: Task, checkout: Path | None) -> tuple[str, Loss]:
     return "FlagEmbedding", reference_loss(task, checkout)
 
 
-def same_gradients(ours: dict[str, Any], theirs: dict[str, Any]) -> Check:
-    """Loss and gradients within 1e-5: the loss of its value, a gradient of its largest entry."""
-    apart = {name: ((ours[name] - value).abs().max() / value.abs().max()).item() for name, value in theirs.items()}
+@dataclass(frozen=True)
+class Ties:
+    """Words whose highest logits are so near that float32 cannot tell whose they are, and what hangs on it.
+
+    Which special token's state a word's gradient goes to is then left to the order of the additions, and no order is
+    the right one: the maximum has no derivative at a tie. (Of 512,000 maxima of a random batch some are always so
+    near.) What may lie between two sides is what such words can move, and nothing else.
+
+    Args:
+        count: of words, over all rows.
+        moved: for "states" (B, L, d) and "head" (V, d) the most by which a number of their gradients may differ.
+    """
+
+    count: int
+    moved: dict[str, torch.Tensor]
+
+
+def find_ties(task: Task, states: torch.Tensor) -> Ties:
+    """The ties of (B, L, d) states, in float64."""
+    states, weight = states.detach().double(), task.head.get_parameter("weight").detach().double()
+    moved, count = {"states": torch.zeros_like(states), "head": torch.zeros_like(weight)}, 0
+    parts = (special_states(states), special_states(moved["states"]), (task.summarize_ids, task.predict_ids))
+    for rows, moved_rows, targets in zip(*parts, strict=True):
+        logits = rows @ weight.T  # (B, 8, V)
+        with torch.enable_grad():
+            highest = logits.amax(1).requires_grad_()
+            (slopes,) = torch.autograd.grad(_plain_words_loss(highest, targets), highest)  # (B, V)
+        near = highest.detach()[:, None] - logits <= 2 * _rounding(rows, weight)
+        for row, word in (near.sum(1) > 1).nonzero().tolist():
+            tied, slope = near[row, :, word], slopes[row, word].abs()
+            moved_rows[row, tied] += slope * weight[word].abs()
+            moved["head"][word] += slope * (rows[row, tied].amax(0) - rows[row, tied].amin(0))
+            count += 1
+    return Ties(count, moved)
+
+
+def _rounding(rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """(B, 8, V) by how much a float32 logit may be off: sqrt(d) u |s| |w| for d products, u half of float32's eps.
+
+    That errors of random sign add up like the root of their number: Higham and Mary, doi:10.1137/18M1226312.
+    """
+    unit = torch.finfo(torch.float32).eps / 2
+    return unit * rows.shape[-1] ** 0.5 * rows.norm(dim=-1, keepdim=True) * weight.norm(dim=-1)
+
+
+def same_gradients(ours: dict[str, Any], theirs: dict[str, Any], ties: Ties | None = None) -> Check:
+    """Within 1e-5: the loss of its value, gradients of their largest entry, beside what ties move."""
+    moved = ties.moved if ties else {}
+    apart = {name: _apart(ours[name], value, moved.get(name)) for name, value in theirs.items()}
     wrong = [name for name, value in apart.items() if not value <= TOLERANCE]  # written so that a NaN is not equal
     if wrong:
         return Check(False, f"{wrong[0]} {apart[wrong[0]]:.1e} apart")
-    return Check(True, f"loss {apart.pop('loss'):.0e} apart, gradients at most {max(apart.values()):.0e}")
+    beside = f", beside {ties.count} words whose maximum is tied" if ties and ties.count else ""
+    return Check(True, f"loss {apart.pop('loss'):.0e} apart, gradients at most {max(apart.values()):.0e}{beside}")
+
+
+def _apart(ours: torch.Tensor, theirs: torch.Tensor, moved: torch.Tensor | None) -> float:
+    difference = (ours - theirs).abs()
+    if moved is not None:
+        difference = (difference - moved).clamp(min=0)
+    return (difference.max() / theirs.abs().max()).item()

@@ -1,7 +1,6 @@
 """Texts as a bi-encoder reads them: prompts by task and role, in-context examples, batches of any size."""
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -11,7 +10,8 @@ from transformers.utils.logging import tqdm
 from .checks_biencoder import check_choice, check_positive_int, nearest, shown, typed
 from .configuration_biencoder import BiEncoderConfig
 from .inputs_biencoder import check_truncate_dim
-from .prompting_biencoder import ROLES, embed_rows, text_list, tokenize_in_prompt
+from .prefix_biencoder import RowReader, shares_prefixes
+from .prompting_biencoder import ROLES, text_list, tokenize_in_prompt
 
 _SHORT_JOB_SECONDS = 2.0  # no progress bar before that
 
@@ -105,13 +105,17 @@ def encode(
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]), reverse=True)
     starts = range(0, len(order), batch_size)
     delay = _SHORT_JOB_SECONDS if show_progress is None else 0.0
-    embed, was_training, parts = partial(model.embed, truncate_dim=truncate_dim), model.training, []
+    was_training, parts = model.training, []
     model.eval()
     try:
+        # what stands before an empty text stands before all of them, or nearly so
+        several = len(texts) > 1 and shares_prefixes(model)
+        shared = tokenize([""], model.tokenizer, model.config, role, task, examples)[0] if several else []
+        reader = RowReader(model, shared, truncate_dim)
         for start in tqdm(starts, desc="encode", disable=show_progress is False, delay=delay):
             batch = [texts[i] for i in order[start : start + batch_size]]
             rows = tokenize(batch, model.tokenizer, model.config, role, task, examples)
-            parts.append(embed_rows(rows, embed, model.tokenizer, model.device))
+            parts.append(reader.embed(rows))
     finally:
         model.train(was_training)
     return torch.cat(parts)[torch.tensor(order).argsort()]
