@@ -59,7 +59,8 @@ class Rotation:
         if not (keys.dtype == out.dtype == torch.float32 and keys.device == out.device):
             self.move_(out.copy_(keys)[None], [shift])
             return
-        cos, sin = (part.to(out) for part in ((shift * self.frequencies).cos(), (shift * self.frequencies).sin()))
+        angles = shift * self.frequencies
+        cos, sin = angles.cos().to(out), angles.sin().to(out)
         (first, second), (new_first, new_second) = self._pairs(keys), self._pairs(out)
         torch.mul(first, cos, out=new_first).addcmul_(second, sin, value=-1)
         torch.mul(second, cos, out=new_second).addcmul_(first, sin)

@@ -40,7 +40,9 @@ def test_the_benchmarks_are_not_installed_but_checked():
     assert "benchmarks" in tools["mypy"]["files"]
 
 
-@pytest.mark.parametrize("name", quick_first(["srlm-perplexity", "srlm-oracle", "srlm-generate", "bm25"]))
+@pytest.mark.parametrize(
+    "name", quick_first(["srlm-perplexity", "srlm-oracle", "srlm-generate", "encode-examples", "bm25"])
+)
 def test_a_row_of_two_sides(name):
     (outcome,) = load_row(name)(QUICK)
     assert outcome.row == name and outcome.equal, outcome.check.text
