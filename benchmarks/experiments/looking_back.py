@@ -9,27 +9,28 @@ texts. Settings are chosen with `--split development`, on other texts.
 """
 
 import argparse
-import json
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import bootstrap
 from transformers import logging
 
 from modeling_srlm import SelfRetrievalLM
+from trainers.demo.figures import paired
 from trainers.embedded.corpus import Document, language_reference, standard_library
 from trainers.embedded.pretrained import minilm, smollm2
 from trainers.perplexity.measure import compare_methods, tokenize_texts
+
+from .records import Records, Result
 
 METHODS = ("no", "random", "bm25", "dense", "hybrid", "self")
 DEVELOPMENT = ("argparse.py", "tarfile.py", "assert", "attribute-references")  # the settings were tried on these
 PROSE_CHARS = 27_000
 SETTINGS = ("model", "length", "scored", "context_window_size", "chunk_size", "key_num", "num_sink_tokens")
-Result = dict[str, Any]
 
 
 def texts_of(kind: str, split: str) -> list[Document]:
@@ -52,8 +53,8 @@ def build(options: argparse.Namespace) -> SelfRetrievalLM:
     return model
 
 
-def measure(options: argparse.Namespace, known: list[Result]) -> Iterator[Result]:
-    """A result for each text, mode and method that is not known; a text is done before the next is begun."""
+def measure(options: argparse.Namespace, records: Records) -> None:
+    """Scores each text in each mode by each method; a text is done before the next is begun."""
     settings = {name: getattr(options, name) for name in SETTINGS}
     model = build(options)
     chosen = [texts_of(kind, options.split)[: options.texts] for kind in options.kinds]
@@ -64,9 +65,8 @@ def measure(options: argparse.Namespace, known: list[Result]) -> Iterator[Result
             tokens = tokenize_texts([texts[number].text], model.tokenizer)[0][: options.length]
             for mode, method in ((mode, method) for mode in options.modes for method in options.methods):
                 shown = f"tuned ({options.adapter.name})" if mode == "tuned" else mode
-                row = {"kind": kind, "text": texts[number].name, "mode": shown, "method": method, **settings}
-                if not any(row.items() <= result.items() for result in known):
-                    yield {**row, **_score(model, mode, method, tokens, options.scored)}
+                key = {"kind": kind, "text": texts[number].name, "mode": shown, "method": method, **settings}
+                records.once(key, partial(_score, model, mode, method, tokens, options.scored))
 
 
 def _score(model: SelfRetrievalLM, mode: str, method: str, tokens: Any, scored: int) -> Result:
@@ -102,11 +102,10 @@ def table(results: Sequence[Result]) -> list[str]:
 
 def change(pairs: Sequence[tuple[float, float]]) -> str:
     """Relative change of the perplexity, from (loss, loss before) of each text."""
-    differences = np.array([after - before for after, before in pairs])
-    if len(differences) < 2 or not differences.any():
+    if not any(after != before for after, before in pairs):
         return ""
-    low, high = bootstrap((differences,), np.mean, n_resamples=9999, rng=0, method="percentile").confidence_interval
-    return f"{math.expm1(differences.mean()):+.1%} ({math.expm1(low):+.1%} to {math.expm1(high):+.1%})"
+    mean, low, high = paired(*zip(*pairs, strict=True)).relative()  # type: ignore[arg-type]
+    return f"{mean:+.1%}" if low is None else f"{mean:+.1%} ({low:+.1%} to {high:+.1%})"
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
@@ -133,15 +132,11 @@ def main() -> None:
     if "tuned" in options.modes and options.adapter is None:
         parser.error("the mode tuned needs --adapter: make one with looking_back_tuning.")
     logging.set_verbosity_error()
-    known = [json.loads(line) for line in options.output.read_text().splitlines()] if options.output.exists() else []
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    for result in measure(options, known):
-        with options.output.open("a") as file:
-            file.write(json.dumps(result) + "\n")
-        known.append(result)
+    records = Records(options.output)
+    measure(options, records)
     settings = {name: getattr(options, name) for name in SETTINGS}
     names = {document.name for kind in options.kinds for document in texts_of(kind, options.split)}
-    print("\n".join(table([row for row in known if settings.items() <= row.items() and row["text"] in names])))
+    print("\n".join(table([row for row in records.rows if settings.items() <= row.items() and row["text"] in names])))
 
 
 if __name__ == "__main__":

@@ -132,14 +132,15 @@ def code_pairs(split: str, max_pairs: int | None = None, seed: int = 0) -> list[
     for document in standard_library(split):
         if split == "train" and ("test" in document.name or "idlelib" in document.name):
             continue
-        for pair in _document_pairs(document):
+        for pair in pairs_of(document):
             pairs.setdefault(pair.query, pair)
     unique = list({pair.passage: pair for pair in pairs.values()}.values())
     random.Random(seed).shuffle(unique)
     return unique[:max_pairs]
 
 
-def _document_pairs(document: Document) -> Iterator[CodePair]:
+def pairs_of(document: Document) -> Iterator[CodePair]:
+    """The pairs of one source file; none where it is not Python of this version."""
     try:
         tree = ast.parse(document.text)
     except SyntaxError:

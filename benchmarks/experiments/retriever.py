@@ -1,0 +1,211 @@
+"""What fine-tuning gives a real retriever: all-MiniLM-L6-v2 on docstring -> code, whole packages held out.
+
+Run it with `python -m benchmarks.experiments.retriever --output runs/retriever`. First contrast: many pairs with the
+batch's other passages as negatives, at one width or at three nested ones (Matryoshka). Then, each from the contrast of
+the first seed, on the same queries: passages drawn at random, negatives that the model mined, and the same distilled
+from SmolLM2-135M's feedback. Each finds the code of the first docstrings of three held-out packages. Every result is a
+line of `results.jsonl` and every model a folder, so the same command goes on where it was interrupted. Settings are
+chosen with `--split development`.
+"""
+
+import argparse
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from transformers import set_seed
+from transformers.utils import logging
+
+from modeling_biencoder import BiEncoderModel
+from trainers import BiEncoderTrainer, BiEncoderTrainingArguments, mine_hard_negatives
+from trainers.data.sources import Row
+from trainers.demo.feedback import add_teacher_scores
+from trainers.demo.pretrained import load_lm
+from trainers.demo.retrieval import own_ranks
+from trainers.demo.settings import show_loss
+from trainers.embedded.corpus import CodePair
+from trainers.embedded.pretrained import minilm
+from trainers.models.load import load_biencoder
+from trainers.retrieval.bm25 import bm25_matrix
+
+from .packages import package_pairs
+from .records import Records, Result, ranking_table
+
+QUERY_TOKENS, PASSAGE_TOKENS = 64, 112
+NEGATIVES = 3
+# A passage nearly as close as the positive is too often right.
+MINING: dict[str, Any] = {"rank_from": 2, "rank_to": 50, "relative_margin": 0.05, "num_negatives": NEGATIVES}
+TEACHER_TEMPERATURE = 2.0
+WIDTHS = {"": None, ", half width": 2, ", quarter width": 4}
+STAGES = ("contrast", "second", "nested")
+AGAINST = {
+    "all-MiniLM-L6-v2": "BM25",
+    "contrast": "BM25",
+    "contrast, nested widths": "contrast",
+    "contrast, nested widths, half width": "contrast, half width",
+    "contrast, nested widths, quarter width": "contrast, quarter width",
+    "then random negatives": "contrast",
+    "then mined negatives": "then random negatives",
+    "then mined negatives, distilled": "then mined negatives",
+}
+
+
+class Corpus(NamedTuple):
+    """Pairs to measure on, of which the first `queries` are asked, and pairs to learn from."""
+
+    measured: Sequence[CodePair]
+    queries: int
+    learned: Sequence[CodePair]
+
+
+def measure(model: BiEncoderModel | None, corpus: Corpus) -> dict[str, list[int]]:
+    """By width the rank of each query's code; without a model BM25's."""
+    queries = [pair.query for pair in corpus.measured[: corpus.queries]]
+    passages = [pair.passage for pair in corpus.measured]
+    if model is None:
+        return {"": own_ranks(bm25_matrix(queries, passages))}
+    found = {}
+    embedded = [model.encode(texts, role=role) for texts, role in ((queries, "query"), (passages, "passage"))]
+    for name, part in WIDTHS.items():
+        width = embedded[0].shape[1] // (part or 1)
+        found[name] = own_ranks(model.similarity(*(cut(one, width) for one in embedded)))
+    return found
+
+
+def cut(embeddings: torch.Tensor, width: int) -> torch.Tensor:
+    """The first `width` numbers of each embedding, of length 1."""
+    return torch.nn.functional.normalize(embeddings[:, :width], dim=-1)
+
+
+def finetune(
+    model: BiEncoderModel, rows: Sequence[Row], options: argparse.Namespace, seed: int, **settings: Any
+) -> None:
+    """Trains in place, one pass over the rows."""
+    arguments = BiEncoderTrainingArguments(
+        output_dir=str(options.output / "logs"), num_train_epochs=1, lr_scheduler_type="cosine", warmup_steps=0.1,
+        query_max_length=QUERY_TOKENS, passage_max_length=PASSAGE_TOKENS, save_strategy="no", report_to="none",
+        logging_steps=8, seed=seed, dataloader_drop_last=True, dataloader_pin_memory=False, **settings,
+    )  # fmt: skip
+    set_seed(seed)
+    trainer = BiEncoderTrainer(model, arguments, train_dataset=list(rows))
+    show_loss(trainer)
+    trainer.train()
+
+
+class Experiment:
+    """The trainings and their records."""
+
+    def __init__(self, options: argparse.Namespace, corpus: Corpus):
+        self.options, self.corpus = options, corpus
+        self.records = Records(options.output / "results.jsonl")
+        names = ("split", "pairs", "rows", "queries", "passages", "learning_rate", "second_learning_rate")
+        self.settings: Result = {name: getattr(options, name) for name in names}
+
+    def trained(self, name: str, seed: int, train: Callable[[], BiEncoderModel]) -> BiEncoderModel | None:
+        """Measures what `train` gives, unless it was measured; the model, if it was trained now."""
+        keys = [{"retriever": name + width, "seed": seed, **self.settings} for width in WIDTHS]
+        if all(self.records.known(key) for key in keys):
+            return None
+        model = train().eval()
+        found = measure(model, self.corpus)
+        for key, width in zip(keys, WIDTHS, strict=True):
+            self.records.once(key, lambda width=width: {"ranks": found[width]})  # type: ignore[misc]
+        print(table(self.records, self.settings), flush=True)
+        return model
+
+    def before(self) -> None:
+        """BM25 and the model as it is."""
+        self.records.once({"retriever": "BM25", **self.settings}, lambda: {"ranks": measure(None, self.corpus)[""]})
+        self.trained("all-MiniLM-L6-v2", 0, lambda: load_biencoder(minilm()))
+
+    def contrast(self, seed: int, nested: bool) -> None:
+        """Many pairs, and the batch's other passages as negatives."""
+
+        def train() -> BiEncoderModel:
+            model, options = load_biencoder(minilm()), self.options
+            width = model.config.hidden_size
+            model.config.embedding_dims = [width // part for part in WIDTHS.values() if part] if nested else None
+            rows = [{"query": p.query, "pos": [p.passage], "neg": []} for p in self.corpus.learned[: options.pairs]]
+            finetune(model, rows, options, seed, per_device_train_batch_size=64, train_group_size=1,
+                     learning_rate=options.learning_rate)  # fmt: skip
+            if not nested:
+                model.save_pretrained(options.output / f"contrast-{seed}")
+            return model
+
+        self.trained("contrast, nested widths" if nested else "contrast", seed, train)
+
+    def second_rows(self) -> dict[str, list[Row]]:
+        """The same queries with each kind of negatives, and with the language model's scores; kept on the disk."""
+        options = self.options
+        pairs = self.corpus.learned[options.pairs : options.pairs + options.rows]
+        others = [pair.passage for pair in self.corpus.learned[: options.pairs + options.rows]]
+        rows: list[Row] = [{"query": pair.query, "pos": [pair.passage]} for pair in pairs]
+        start = BiEncoderModel.from_pretrained(options.output / "contrast-0").eval()
+        mined = mine_hard_negatives(rows, others, start, str(options.output / "mined.jsonl"), seed=0, **MINING)
+        kept: list[Row] = [
+            {name: row[name] for name in ("query", "pos", "neg")} for row in mined if len(row["neg"]) == NEGATIVES
+        ]
+        scores = Records(options.output / "scores.jsonl")
+        scored = [row for row in kept if scores.known({"query": row["query"]}) is None]
+        lm = load_lm() if scored else None
+        for row in scored:
+            (found,) = add_teacher_scores(lm, [dict(row)])  # type: ignore[arg-type]
+            scores.once({"query": row["query"]}, lambda found=found: {"scores": found["teacher_scores"]})  # type: ignore[misc]
+        by_query = {row["query"]: row["scores"] for row in scores.rows}
+        generator = random.Random(0)
+        return {
+            "random negatives": [{**row, "neg": generator.sample(others, NEGATIVES)} for row in kept],
+            "mined negatives": kept,
+            "mined negatives, distilled": [{**row, "teacher_scores": by_query[row["query"]]} for row in kept],
+        }
+
+    def second(self, seed: int) -> None:
+        """Goes on from the first seed's contrast, once with each kind of rows."""
+        for name, rows in self.second_rows().items():
+
+            def train(rows: Sequence[Row] = rows) -> BiEncoderModel:
+                model = BiEncoderModel.from_pretrained(self.options.output / "contrast-0")
+                distils = "teacher_scores" in rows[0]
+                temperature = {"teacher_temperature": TEACHER_TEMPERATURE} if distils else {}
+                finetune(model, rows, self.options, seed, per_device_train_batch_size=16,
+                         train_group_size=1 + NEGATIVES, learning_rate=self.options.second_learning_rate,
+                         **temperature)  # fmt: skip
+                return model
+
+            self.trained(f"then {name}", seed, train)
+
+
+def table(records: Records, settings: Result) -> str:
+    """What is known at these settings."""
+    return ranking_table([row for row in records.rows if settings.items() <= row.items()], AGAINST)
+
+
+def main() -> None:
+    """Measures what is missing, and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", type=Path, required=True, help="folder of the results and models")
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
+    parser.add_argument("--split", choices=("test", "development"), default="test")
+    for name, value in (("seeds", 3), ("pairs", 8192), ("rows", 1024), ("queries", 1000), ("passages", 1000)):
+        parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--learning_rate", type=float, default=1e-4)
+    parser.add_argument("--second_learning_rate", type=float, default=3e-5)
+    options = parser.parse_args()
+    logging.set_verbosity_error()
+    measured = package_pairs(options.split)[: options.passages]
+    experiment = Experiment(options, Corpus(measured, options.queries, package_pairs("train")))
+    experiment.before()
+    for seed in range(options.seeds):
+        if "contrast" in options.stages:
+            experiment.contrast(seed, nested=False)
+        if "second" in options.stages:
+            experiment.second(seed)
+        if "nested" in options.stages:
+            experiment.contrast(seed, nested=True)
+    print(table(experiment.records, experiment.settings))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""Records of experiments: made once, whole lines only, and tables that say how far apart retrievers are."""
+
+import json
+
+import pytest
+
+from benchmarks.experiments.looking_back import change
+from benchmarks.experiments.packages import PACKAGES, package_pairs
+from benchmarks.experiments.records import Ranked, Records, ranking_table
+
+
+def test_a_measurement_is_made_once(tmp_path):
+    records, made = Records(tmp_path / "new" / "runs.jsonl"), []
+    for _ in range(2):
+        assert records.once({"text": "a"}, lambda: made.append(1) or {"loss": 1.0}) == {"text": "a", "loss": 1.0}
+    assert Records(records.path).once({"text": "a"}, lambda: {"loss": 2.0})["loss"] == 1.0
+    assert Records(records.path).once({"text": "b"}, lambda: {"loss": 2.0})["loss"] == 2.0
+    assert made == [1]
+
+
+def test_half_a_line_is_not_a_measurement(tmp_path):
+    path = tmp_path / "runs.jsonl"
+    path.write_text('{"text": "a", "loss": 1.0}\n{"text": "b", "lo')
+    records = Records(path)
+    assert records.known({"text": "b"}) is None
+    records.once({"text": "b"}, lambda: {"loss": 2.0})
+    assert [json.loads(line)["loss"] for line in path.read_text().splitlines()] == [1.0, 2.0]
+
+
+def test_the_table_pairs_queries_and_names_the_range_of_seeds():
+    rows = [{"retriever": "one", "seed": 0, "ranks": [1, 2] * 5}]
+    rows += [{"retriever": "two", "seed": seed, "ranks": [1, 1 + seed] * 5} for seed in range(2)]
+    assert Ranked(rows[1:]).of_queries() == [1.0, 0.75] * 5
+    assert Ranked(rows[1:]).spread() == "0.875 (0.750 to 1.000)"
+    interval = Ranked(rows[1:]).against(Ranked(rows[:1]))
+    assert interval.mean == pytest.approx(0.125) and interval.low < 0.125 < interval.high
+    lines = ranking_table(rows, {"two": "one"}).splitlines()
+    assert lines[2] == "| one | 0.750 |  |"
+    assert lines[3].startswith("| two | 0.875 (0.750 to 1.000) | +0.125 (+0.0") and lines[3].endswith(" from one |")
+
+
+def test_a_change_of_perplexity():
+    assert change([(1.0, 1.0)] * 6) == ""
+    assert change([(1.0, 1.1)] * 2) == "-9.5%"
+    assert change([(1.0, 1.1)] * 6) == "-9.5% (-9.5% to -9.5%)"
+
+
+def test_packages_are_held_out_whole(monkeypatch):
+    monkeypatch.setitem(PACKAGES, "train", ("tqdm",))
+    monkeypatch.setitem(PACKAGES, "development", ())
+    monkeypatch.setitem(PACKAGES, "test", ("tqdm",))
+    package_pairs.cache_clear()
+    try:
+        assert package_pairs("test") and all(pair.name.startswith("tqdm/") for pair in package_pairs("test"))
+        assert package_pairs("train") == ()  # every text of it is held out
+        package_pairs.cache_clear()
+        monkeypatch.setitem(PACKAGES, "development", ("no_such_package",))
+        with pytest.raises(ModuleNotFoundError, match="no_such_package"):
+            package_pairs("development")
+    finally:
+        package_pairs.cache_clear()
