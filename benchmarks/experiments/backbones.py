@@ -1,0 +1,208 @@
+"""What makes a real language model a retriever: LLaRA, both directions of attention, fine-tuning; on SmolLM2-135M.
+
+Run it with `python -m benchmarks.experiments.backbones --output runs/backbones`. SmolLM2-135M becomes a bi-encoder as
+it is (mean and last-token pooling, causal or not), and after LLaRA on the sources of other packages, without a label.
+Each finds the code of the first docstrings of three held-out packages, and again after the same fine-tuning (LoRA, the
+same pairs in the same order, cut to the same number of their own tokens). Every result is a line of `results.jsonl`,
+and an adapted model a folder, so the same command goes on where it was interrupted. Settings are chosen with
+`--split development`.
+"""
+
+import argparse
+import random
+from collections.abc import Iterator
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from peft import LoraConfig
+from transformers import set_seed
+from transformers.utils import logging
+
+from modeling_biencoder import BiEncoderModel
+from modeling_llara import LlaraForPreTraining
+from trainers import BiEncoderTrainer, BiEncoderTrainingArguments, LlaraTrainer, LlaraTrainingArguments
+from trainers.demo.adaptation import PASSAGE_TOKENS as LLARA_TOKENS
+from trainers.demo.adaptation import passage_pairs
+from trainers.demo.retrieval import own_ranks
+from trainers.demo.settings import show_loss
+from trainers.embedded.corpus import Document, read_sources
+from trainers.embedded.pretrained import smollm2
+from trainers.models.convert import biencoder_from_llara
+from trainers.retrieval.bm25 import bm25_matrix
+
+from .llara import Candidate
+from .packages import PACKAGES, package_pairs
+from .records import Records, Result, ranking_table
+
+QUERY_TOKENS, PASSAGE_TOKENS = 64, 112
+RAW: dict[str, dict[str, Any]] = {
+    "raw, mean": {"pooling": "mean"},
+    "raw, last token": {"pooling": "last_token"},
+    "raw, mean, both directions": {"pooling": "mean", "bidirectional": True},
+}
+ADAPTED = "adapted by LLaRA"
+AGAINST = {
+    ADAPTED: "raw, mean",
+    "raw, last token, fine-tuned": "raw, mean, fine-tuned",
+    "raw, mean, both directions, fine-tuned": "raw, mean, fine-tuned",
+    f"{ADAPTED}, fine-tuned": "raw, mean, fine-tuned",
+}
+TEMPERATURE = 0.05
+DOCUMENTS = 600  # files that LLaRA's passages are drawn from
+
+
+def raw_candidate(name: str) -> Candidate:
+    """The language model as it is."""
+    folder, file = smollm2()
+    append_eos = RAW[name]["pooling"] == "last_token"
+    model = BiEncoderModel.from_backbone(
+        folder, gguf_file=file, dtype="float32", append_eos=append_eos, temperature=TEMPERATURE,
+        max_length=PASSAGE_TOKENS + append_eos, **RAW[name],
+    )  # fmt: skip
+    return Candidate(model, int(append_eos))
+
+
+def adapted_candidate(folder: Path) -> Candidate:
+    """What LLaRA has saved, with its prompts and pooling."""
+    llara = LlaraForPreTraining.from_pretrained(folder)
+    prompts = (llara.config.summarize_prompt_ids, llara.config.predict_prompt_ids)
+    taken = len(llara.config.prefix_ids) + max(len(prompt) for prompt in prompts)
+    model = biencoder_from_llara(llara, max_length=PASSAGE_TOKENS + taken, temperature=TEMPERATURE)
+    return Candidate(model, taken)
+
+
+def adapt(options: argparse.Namespace, seed: int) -> Path:
+    """LLaRA on passages of the packages that one may learn from; the folder of the result."""
+    folder = options.output / f"llara-{seed}"
+    if (folder / "config.json").exists():
+        return folder
+    source, file = smollm2()
+    weights = {"ar_loss_weight": options.ar_loss_weight, "bow_loss_weight": options.bow_loss_weight}
+    model = LlaraForPreTraining.from_backbone(source, gguf_file=file, dtype="float32", **weights)
+    rows = passage_pairs(list(_documents()), model.tokenizer, options.llara_steps * options.llara_batch_size, seed)
+    arguments = LlaraTrainingArguments(
+        str(options.output / "logs"), max_steps=options.llara_steps, learning_rate=options.llara_learning_rate,
+        per_device_train_batch_size=options.llara_batch_size, max_length=2 * LLARA_TOKENS, **_shared(seed),
+    )  # fmt: skip
+    set_seed(seed)
+    trainer = LlaraTrainer(model, arguments, train_dataset=rows)
+    show_loss(trainer)
+    trainer.train()
+    model.save_pretrained(folder)
+    return folder
+
+
+def _documents() -> Iterator[Document]:
+    roots = [Path(find_spec(package).origin).parent for package in PACKAGES["train"]]  # type: ignore[union-attr, arg-type]
+    found = [document for root in roots for document in read_sources(root) if "test" not in document.name.lower()]
+    return iter(random.Random(0).sample([one for one in found if len(one.text) < 100_000], DOCUMENTS))
+
+
+def finetune(candidate: Candidate, options: argparse.Namespace, seed: int) -> BiEncoderModel:
+    """LoRA, with the batch's other passages as negatives."""
+    arguments = BiEncoderTrainingArguments(
+        str(options.output / "logs"), num_train_epochs=1, learning_rate=options.learning_rate, train_group_size=1,
+        per_device_train_batch_size=32, query_max_length=QUERY_TOKENS + candidate.prompt_tokens,
+        passage_max_length=PASSAGE_TOKENS + candidate.prompt_tokens, **_shared(seed),
+    )  # fmt: skip
+    rows = [
+        {"query": pair.query, "pos": [pair.passage], "neg": []} for pair in package_pairs("train")[: options.pairs]
+    ]
+    set_seed(seed)
+    lora = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear")
+    trainer = BiEncoderTrainer(candidate.model, arguments, train_dataset=rows, peft_config=lora)
+    show_loss(trainer)
+    trainer.train()
+    return trainer.model
+
+
+def _shared(seed: int) -> dict[str, Any]:
+    return {
+        "lr_scheduler_type": "cosine", "warmup_steps": 0.1, "save_strategy": "no", "report_to": "none",
+        "logging_steps": 4, "seed": seed, "dataloader_drop_last": True, "dataloader_pin_memory": False,
+    }  # fmt: skip
+
+
+def measure(model: BiEncoderModel, options: argparse.Namespace) -> Result:
+    """The rank of each query's code."""
+    pairs = package_pairs(options.split)[: options.passages]
+    model.eval()
+    queries = model.encode([pair.query for pair in pairs[: options.queries]], role="query")
+    passages = model.encode([pair.passage for pair in pairs], role="passage")
+    return {"ranks": own_ranks(model.similarity(queries, passages))}
+
+
+def bm25(options: argparse.Namespace) -> Result:
+    """The same for BM25."""
+    pairs = package_pairs(options.split)[: options.passages]
+    scores = bm25_matrix([pair.query for pair in pairs[: options.queries]], [pair.passage for pair in pairs])
+    return {"ranks": own_ranks(scores)}
+
+
+class Experiment:
+    """What was measured, and what is measured next."""
+
+    def __init__(self, options: argparse.Namespace):
+        self.options, self.records = options, Records(options.output / "results.jsonl")
+        left_out = ("output", "seeds", "stages")
+        self.settings = {name: value for name, value in vars(options).items() if name not in left_out}
+
+    def once(self, name: str, seed: int, work: Any) -> None:
+        """Measures a retriever unless that was done, and prints the table so far."""
+        key = {"retriever": name, "seed": seed, **self.settings}
+        if self.records.known(key) is None:
+            self.records.once(key, work)
+            print(self.table(), flush=True)
+
+    def table(self) -> str:
+        """What is known at these settings."""
+        return ranking_table([row for row in self.records.rows if self.settings.items() <= row.items()], AGAINST)
+
+    def candidate(self, name: str, seed: int) -> Candidate:
+        """A backbone before it is fine-tuned."""
+        return adapted_candidate(adapt(self.options, seed)) if name == ADAPTED else raw_candidate(name)
+
+    def before(self, seed: int) -> None:
+        """Not fine-tuned: LLaRA of each seed; the raw model has nothing random."""
+        self.once("BM25", 0, partial(bm25, self.options))
+        for name in (ADAPTED, *RAW):
+            if name == ADAPTED or seed == 0:
+                self.once(name, seed, lambda name=name: measure(self.candidate(name, seed).model, self.options))
+
+    def after(self, seed: int) -> None:
+        """Each after the same fine-tuning."""
+        for name in (ADAPTED, *RAW):
+
+            def work(name: str = name) -> Result:
+                return measure(finetune(self.candidate(name, seed), self.options, seed), self.options)
+
+            self.once(f"{name}, fine-tuned", seed, work)
+
+
+def main() -> None:
+    """Measures what is missing, and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", type=Path, required=True, help="folder of the results and models")
+    parser.add_argument("--split", choices=("test", "development"), default="test")
+    parser.add_argument("--stages", nargs="+", choices=("before", "after"), default=["before", "after"])
+    for name, value in (("seeds", 3), ("pairs", 512), ("queries", 500), ("passages", 1000)):
+        parser.add_argument(f"--{name}", type=int, default=value)
+    for name, value in (("llara_steps", 96), ("llara_batch_size", 8)):
+        parser.add_argument(f"--{name}", type=int, default=value)
+    for name, rate in (("llara_learning_rate", 1e-4), ("learning_rate", 2e-4)):
+        parser.add_argument(f"--{name}", type=float, default=rate)
+    for name, weight in (("ar_loss_weight", 0.0), ("bow_loss_weight", 1.0)):
+        parser.add_argument(f"--{name}", type=float, default=weight)
+    options = parser.parse_args()
+    logging.set_verbosity_error()
+    experiment = Experiment(options)
+    for stage in options.stages:
+        for seed in range(options.seeds):
+            getattr(experiment, stage)(seed)
+    print(experiment.table())
+
+
+if __name__ == "__main__":
+    main()
