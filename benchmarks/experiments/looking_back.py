@@ -30,7 +30,16 @@ from .records import Records, Result
 METHODS = ("no", "random", "bm25", "dense", "hybrid", "self")
 DEVELOPMENT = ("argparse.py", "tarfile.py", "assert", "attribute-references")  # the settings were tried on these
 PROSE_CHARS = 27_000
-SETTINGS = ("model", "length", "scored", "context_window_size", "chunk_size", "key_num", "num_sink_tokens")
+SETTINGS = (
+    "model",
+    "length",
+    "scored",
+    "context_window_size",
+    "chunk_size",
+    "key_num",
+    "num_sink_tokens",
+    "order_method",
+)
 
 
 def texts_of(kind: str, split: str) -> list[Document]:
@@ -43,7 +52,7 @@ def build(options: argparse.Namespace) -> SelfRetrievalLM:
     """The language model with its retriever, in either mode."""
     source, keywords = smollm2() if options.model is None else (options.model, None)
     model_kwargs = {} if keywords is None else {"gguf_file": keywords}
-    names = ("context_window_size", "chunk_size", "key_num", "num_sink_tokens")
+    names = ("context_window_size", "chunk_size", "key_num", "num_sink_tokens", "order_method")
     settings = {name: getattr(options, name) for name in names}
     model = SelfRetrievalLM.from_components(
         source, retriever=minilm(), model_kwargs=model_kwargs, target_size=options.scored, dtype="float32", **settings
@@ -114,6 +123,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{name}", type=int, default=value)
     for name, value in (("key_num", 8), ("num_sink_tokens", 4)):
         parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--order_method", choices=("sequential", "relevance"), default="sequential")
 
 
 def main() -> None:
