@@ -55,7 +55,12 @@ def build(options: argparse.Namespace) -> SelfRetrievalLM:
     names = ("context_window_size", "chunk_size", "key_num", "num_sink_tokens", "order_method")
     settings = {name: getattr(options, name) for name in names}
     model = SelfRetrievalLM.from_components(
-        source, retriever=minilm(), model_kwargs=model_kwargs, target_size=options.scored, dtype="float32", **settings
+        source,
+        retriever=minilm(),
+        model_kwargs=model_kwargs,
+        target_size=min(options.scored, options.context_window_size // 2),
+        dtype="float32",
+        **settings,
     )
     if getattr(options, "adapter", None) is not None:
         model.load_adapter(str(options.adapter))
