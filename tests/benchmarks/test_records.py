@@ -4,9 +4,13 @@ import json
 
 import pytest
 
+from benchmarks.experiments import chat
+from benchmarks.experiments.chat import LEAST_TURNS, conversations
 from benchmarks.experiments.looking_back import change
 from benchmarks.experiments.packages import PACKAGES, package_pairs
 from benchmarks.experiments.records import Ranked, Records, ranking_table
+
+PAIR = ("recent", "bm25")
 
 
 def test_a_measurement_is_made_once(tmp_path):
@@ -59,3 +63,16 @@ def test_packages_are_held_out_whole(monkeypatch):
             package_pairs("development")
     finally:
         package_pairs.cache_clear()
+
+
+def test_conversations_are_interpreter_sessions_with_all_turns_before(monkeypatch):
+    monkeypatch.setitem(chat.PACKAGES, "test", ("networkx",))
+    found = conversations("test", 2, rows=3)
+    assert len(found) == 2
+    for rows in found.values():
+        assert len(rows) == 3
+        for row in rows:
+            assert row["query"].startswith(">>> ") and row["answer"] and len(row["history"]) >= LEAST_TURNS // 2
+            assert all("Speaker 1: >>> " in turn and "\nSpeaker 2: " in turn for turn in row["history"])
+    rows = [{"module": str(n), "method": name, "loss": n + way} for n in range(6) for way, name in enumerate(PAIR)]
+    assert chat.table(rows).splitlines()[-1] == "| bm25 | 6 | 33.12 | +171.8% (+171.8% to +171.8%) |"
