@@ -12,7 +12,8 @@ from .joining import joined
 from .plain_text import json_line, refuse_rows
 from .readers import COMPRESSIONS, data_suffix, no_utf8, without_surrogates
 from .sources import Row, RowSource, is_data_file, load_tables, path_of
-from .tables import Table, TypedTable, generated
+from .tables import Table, TypedTable
+from .written import generated
 
 # Characters of a row at most (a line more): a file of any size passes through memory in parts.
 PART_SIZE = 2**23

@@ -16,6 +16,7 @@ import datasets
 from .features import TEXT, feature_of, fit_row, join_features, kind_of, kind_of_feature
 from .plain_text import read_lines
 from .readers import Row, read_rows, without_surrogates
+from .written import generated
 
 Rows: TypeAlias = datasets.Dataset | datasets.IterableDataset
 # (row, its number) -> what becomes of it; with a batch size, ({column: values}, numbers) -> {column: values}.
@@ -92,20 +93,6 @@ class ReadTable:
             made = list(_made(**keywords))
             return datasets.Dataset.from_dict({name: [row[name] for row in made] for name in features}, features)
         return generated(_made, features, keywords, self.streaming)
-
-
-def generated(
-    make: Callable[..., Iterator[Row]], features: datasets.Features, keywords: dict[str, Any], streaming: bool
-) -> Rows:
-    """The rows that `make(**keywords)` gives as a data set; its ValueError and OSError come as they are."""
-    if streaming:
-        return datasets.IterableDataset.from_generator(make, features=features, gen_kwargs=keywords)
-    try:
-        return datasets.Dataset.from_generator(make, features=features, gen_kwargs=keywords)
-    except datasets.exceptions.DatasetGenerationError as error:
-        if isinstance(error.__cause__, ValueError | OSError):
-            raise error.__cause__ from None
-        raise
 
 
 @dataclass(frozen=True)
