@@ -1,4 +1,4 @@
-"""The command line: `python -m benchmarks [NAME ...] [--reference PATH]`. Exit status 1 when a row is not equal."""
+"""`python -m benchmarks [NAME ... | --all] [--reference PATH]`. Exit status 1 when a row is not equal."""
 
 import argparse
 import sys
@@ -8,7 +8,7 @@ import torch
 
 from .options import Options
 from .report import describe_machine, table
-from .rows import load_row, row_names
+from .rows import load_row, quick_rows, row_names
 from .shapes import SHAPES
 
 
@@ -27,7 +27,13 @@ def main(arguments: list[str] | None = None) -> int:
 def parse(arguments: list[str] | None) -> tuple[Options, list[str]]:
     """The options and the names of the rows to run."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"rows to run: {', '.join(row_names())}; default all")
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help=f"rows to run, of {', '.join(row_names())}; default: those that take a minute or two at most",
+    )
+    parser.add_argument("--all", action="store_true", help="run every row")
     parser.add_argument("--reference", type=Path, help="checkout of FlagEmbedding to run as the other side")
     parser.add_argument("--repeats", type=int, default=5, help="timed pairs of a row, default 5")
     parser.add_argument("--size", choices=sorted(SHAPES), help="one model size instead of the row's own")
@@ -35,10 +41,13 @@ def parse(arguments: list[str] | None) -> tuple[Options, list[str]]:
     chosen = parser.parse_args(arguments)
     for name in set(chosen.names) - set(row_names()):
         parser.error(f"{name!r} is no row; the rows are {', '.join(row_names())}.")
+    if chosen.all and chosen.names:
+        parser.error(f"--all runs every row, {chosen.names[0]!r} too: leave out one of them.")
     if chosen.repeats < 1:
         parser.error(f"--repeats is {chosen.repeats}; it must be at least 1.")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return Options(device, chosen.size, chosen.repeats, chosen.quick, chosen.reference), chosen.names or row_names()
+    names = chosen.names or (row_names() if chosen.all else quick_rows())
+    return Options(device, chosen.size, chosen.repeats, chosen.quick, chosen.reference), names
 
 
 if __name__ == "__main__":

@@ -7,10 +7,17 @@ from collections.abc import Callable
 from ..options import Options
 from ..outcome import Outcome
 
+SLOW = ("srlm-document", "srlm-generate", "srlm-reuse")  # beginnings of the names of rows that take minutes
+
 
 def row_names() -> list[str]:
     """The names of all rows."""
     return sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__))
+
+
+def quick_rows() -> list[str]:
+    """The names of the rows that take a minute or two at most."""
+    return [name for name in row_names() if not name.startswith(SLOW)]
 
 
 def load_row(name: str) -> Callable[[Options], list[Outcome]]:

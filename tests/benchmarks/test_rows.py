@@ -195,5 +195,10 @@ def test_bad_arguments(tmp_path, capsys):
     assert "'srlm-nothing' is no row; the rows are biencoder-memory, " in capsys.readouterr().err
     with pytest.raises(SystemExit):
         parse(["--repeats", "0"])
+    with pytest.raises(SystemExit):
+        parse(["--all", "bm25"])
+    assert parse(["--all"])[1] == row_names() and "srlm-reuse-million" in row_names()
+    quick = parse([])[1]
+    assert {"bm25", "encode", "srlm-perplexity"} <= set(quick) and not {"srlm-reuse", "srlm-document"} & set(quick)
     with pytest.raises(ValueError, match="give the path of a FlagEmbedding checkout"):
         load_reference(tmp_path, "src.lm.modeling_srlm")
