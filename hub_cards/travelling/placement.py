@@ -66,6 +66,22 @@ def input_device(model: Any) -> torch.device:
     return device
 
 
+def own_class(model: Any) -> type:
+    """The class of a model as its code has it: FSDP (torch 2.13) puts one that it makes in its place."""
+    return next(kind for kind in type(model).__mro__ if not kind.__module__.startswith("torch."))
+
+
+@contextmanager
+def as_own_class(model: Any) -> Iterator[None]:
+    """The model under its own class, whose name and code a repo has to carry, while it is saved."""
+    sharded = type(model)
+    model.__class__ = own_class(model)
+    try:
+        yield
+    finally:
+        model.__class__ = sharded
+
+
 def is_dispatched(model: Any) -> bool:
     """Whether accelerate moves inputs and weights to each other, so that an input may come from any device."""
     return _running_device(model) is not None

@@ -28,12 +28,13 @@ from .components import ComponentTrainer
 from .early import EarlyChecks
 from .options import NoSearch, check_trainer_arguments
 from .pushing import PushingTrainer
+from .sharding import ShardedTrainer
 from .streams import stream_loader
 
 Prepared = TransformedRows | StreamedRows
 
 
-class FamilyTrainer(NoSearch, EarlyChecks, PushingTrainer, WholeCheckpoints, CardTrainer, ComponentTrainer):
+class FamilyTrainer(NoSearch, EarlyChecks, PushingTrainer, WholeCheckpoints, CardTrainer, ShardedTrainer, ComponentTrainer):
     """Base of the Trainers: a subclass says how to make its model, its rows and its batches.
 
     Args:
