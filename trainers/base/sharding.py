@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType, parse_flag_from_env
+from torch.distributed.fsdp import FSDPModule
 from transformers import Trainer, TrainingArguments
 
 
@@ -45,3 +46,61 @@ def _ends_with_the_model(model: torch.nn.Module) -> Iterator[None]:
     finally:
         for name in names:
             delattr(model, name)
+
+
+class EvenCalls:
+    """Lets each process call a model whose layers are sharded as often as the process that does so most.
+
+    A sharded layer is brought together by all processes, at each call: one whose rows need less calls would leave the
+    others waiting. So they say before each call that it comes (2: with gradient, 1: without, 0: no more), and who is
+    done calls along with one token, of which nothing comes into the loss.
+
+    Example::
+
+        with EvenCalls(model) as calls:
+            loss = loss_of(model)
+            loss = loss + calls.rest()
+    """
+
+    def __init__(self, model: torch.nn.Module):
+        self.model = model
+        self.layer = next((part for part in model.modules() if isinstance(part, FSDPModule)), None)
+        self.device = next(model.parameters()).device
+        self.with_gradient = 0  # calls
+
+    def __enter__(self) -> "EvenCalls":
+        if self.layer is not None:  # a model before its first step of training is whole
+            self.hook = self.layer.register_forward_pre_hook(self._announce, prepend=True)
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if self.layer is not None:
+            self.hook.remove()
+
+    def rest(self) -> torch.Tensor | float:
+        """Makes the calls that are missing; 0, which has to be added to the loss for their backward pass."""
+        if self.layer is None:
+            return 0.0
+        self.hook.remove()
+        total: torch.Tensor | float = 0.0
+        while kind := self._most(0):
+            total = total + self._call(kind == 2)
+        # What some made with gradient while others made theirs without.
+        while self._most(missing := self._most(self.with_gradient) - self.with_gradient):
+            total = total + self._call(missing > 0)
+        return total
+
+    def _announce(self, *_: Any) -> None:
+        self._most(1 + torch.is_grad_enabled())
+        self.with_gradient += torch.is_grad_enabled()
+
+    def _call(self, with_gradient: bool) -> torch.Tensor:
+        self.with_gradient += with_gradient
+        token = torch.zeros(1, 1, dtype=torch.long, device=self.device)
+        with torch.set_grad_enabled(with_gradient and torch.is_grad_enabled()):
+            return self.model(input_ids=token, use_cache=False).logits.float().sum() * 0.0
+
+    def _most(self, number: int) -> int:
+        most = torch.tensor(number, device=self.device)
+        torch.distributed.all_reduce(most, torch.distributed.ReduceOp.MAX)
+        return int(most)

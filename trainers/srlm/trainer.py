@@ -20,6 +20,7 @@ from modeling_srlm.encoding_srlm import EmbeddingCache
 from modeling_srlm.moving_srlm import check_family
 
 from ..base.options import check_settings
+from ..base.sharding import EvenCalls
 from ..base.trainer import FamilyTrainer
 from ..data.documents import document_table
 from ..data.padding import pad_id
@@ -113,7 +114,13 @@ class SelfRetrievalTrainer(FamilyTrainer):
 
     def run_model(self, model: torch.nn.Module, inputs: dict[str, Any]) -> SelfRetrievalOutput:
         """The forward pass of documents, or of chats."""
-        return model(**{name: value for name, value in inputs.items() if name != "answer_length"})
+        given = {name: value for name, value in inputs.items() if name != "answer_length"}
+        if not self.is_fsdp_enabled:
+            return model(**given)
+        with EvenCalls(self.model.language_model) as calls:
+            outputs = model(**given)
+            outputs.loss = outputs.loss + calls.rest()
+        return outputs
 
     def count_items(self, batch: dict[str, Any]) -> torch.Tensor:
         """The scored tokens: no row's first one, and an answer's last ones, where it is longer than the window."""
