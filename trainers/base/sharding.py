@@ -19,9 +19,8 @@ class ShardedTrainer(Trainer):
 
     def create_accelerator_and_postprocess(self) -> None:
         """As in transformers; with `fsdp` the processes of a CPU shard, too."""
-        wanted = bool(self.args.fsdp) or parse_flag_from_env("ACCELERATE_USE_FSDP")
         state = PartialState()
-        if wanted and state.distributed_type == DistributedType.MULTI_CPU:
+        if shards(self.args) and state.distributed_type == DistributedType.MULTI_CPU:
             # accelerate (1.15) knows FSDP on accelerators alone, and trains by DDP without a word on a CPU.
             state.distributed_type = DistributedType.MULTI_GPU
         super().create_accelerator_and_postprocess()
@@ -29,6 +28,11 @@ class ShardedTrainer(Trainer):
     def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
         with _ends_with_the_model(self.model) if self.is_fsdp_enabled else nullcontext():
             return super()._prepare_for_training(*args, **kwargs)
+
+
+def shards(args: TrainingArguments) -> bool:
+    """Whether weights are to be sharded, by the arguments or by `accelerate launch`."""
+    return bool(args.fsdp) or parse_flag_from_env("ACCELERATE_USE_FSDP")
 
 
 @contextmanager
@@ -46,6 +50,23 @@ def _ends_with_the_model(model: torch.nn.Module) -> Iterator[None]:
     finally:
         for name in names:
             delattr(model, name)
+
+
+@contextmanager
+def whole(model: torch.nn.Module) -> Iterator[None]:
+    """Sharded weights as a whole on each process, which may then call the model as often as it needs."""
+    parts = [part for part in model.modules() if isinstance(part, FSDPModule)]
+    if isinstance(model, FSDPModule):
+        model._get_fsdp_state()._lazy_init()  # or the first part that is called takes itself for the whole model
+    for part in parts:
+        part.set_reshard_after_forward(False, recurse=False)
+        part.unshard()
+    try:
+        yield
+    finally:
+        for part in parts:
+            part.set_reshard_after_forward(part is not model, recurse=False)
+            part.reshard()
 
 
 class EvenCalls:

@@ -20,7 +20,7 @@ from modeling_srlm.encoding_srlm import EmbeddingCache
 from modeling_srlm.moving_srlm import check_family
 
 from ..base.options import check_settings
-from ..base.sharding import EvenCalls
+from ..base.sharding import EvenCalls, shards
 from ..base.trainer import FamilyTrainer
 from ..data.documents import document_table
 from ..data.padding import pad_id
@@ -60,7 +60,7 @@ class SelfRetrievalTrainer(FamilyTrainer):
         super().__init__(*args, **kwargs)
         if self.args.index_refresh_steps is not None:
             self.add_callback(IndexRefreshCallback(self.model, self.args.index_refresh_steps))
-        self.model.settles_blocks = not (self.is_fsdp_enabled or self.is_deepspeed_enabled or self.args.fp16)
+        self.model.settles_blocks = not (self.is_deepspeed_enabled or self.args.fp16)
 
     def check_sizes(self) -> None:
         """ValueError with `reuse_states` for a backbone that cannot do it, and an index that there is not."""
@@ -74,6 +74,11 @@ class SelfRetrievalTrainer(FamilyTrainer):
         if not config.reuse_states:
             return
         check_family(self.model.language_model)
+        if shards(self.args):
+            raise ValueError(
+                "fsdp cannot be combined with reuse_states=True, whose blocks differ in number between processes: "
+                "leave fsdp out (a LoRA and gradient_checkpointing save memory, too), or train without reuse_states."
+            )
         if self.args.index_refresh_steps is not None and config.retrieval_method == "self":
             raise ValueError(
                 f"index_refresh_steps={self.args.index_refresh_steps} does nothing with reuse_states=True and "
