@@ -136,9 +136,8 @@ class BiEncoderModel(CompleteRepository):
             check_alone(teacher_scores=teacher_scores, identity=identity, objectives=objectives)
             return BiEncoderOutput(embeddings=self.embed(input_ids, attention_mask, **kwargs))
         query, passage = check_batch(input_ids, query, passage, self, loss, return_loss, sub_batch_size)
-        sharded = type(self) is not own_class(self)
-        q_reps = embed_texts(self.embed, query, sub_batch_size, False, kwargs, sharded)
-        p_reps = embed_texts(self.embed, passage, sub_batch_size, True, kwargs, sharded)
+        given = sub_batch_size, kwargs, type(self) is not own_class(self)
+        q_reps, p_reps = embed_texts(self.embed, query, False, *given), embed_texts(self.embed, passage, True, *given)
         if not return_loss:
             return BiEncoderOutput(q_reps=q_reps, p_reps=p_reps)
         return self.compute_loss(q_reps, p_reps, *loss)

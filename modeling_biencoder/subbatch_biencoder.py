@@ -24,8 +24,8 @@ Embed = Callable[..., torch.Tensor]
 def embed_texts(
     embed: Embed,
     tokens: Mapping[str, Any],
-    size: int | None,
     keep_last: bool,
+    size: int | None,
     backbone: Mapping[str, Any],
     sharded: bool = False,
 ) -> torch.Tensor:

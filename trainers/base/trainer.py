@@ -34,7 +34,9 @@ from .streams import stream_loader
 Prepared = TransformedRows | StreamedRows
 
 
-class FamilyTrainer(NoSearch, EarlyChecks, PushingTrainer, WholeCheckpoints, CardTrainer, ShardedTrainer, ComponentTrainer):
+class FamilyTrainer(
+    NoSearch, EarlyChecks, PushingTrainer, WholeCheckpoints, CardTrainer, ShardedTrainer, ComponentTrainer
+):
     """Base of the Trainers: a subclass says how to make its model, its rows and its batches.
 
     Args:
