@@ -58,14 +58,15 @@ def whole(model: torch.nn.Module) -> Iterator[None]:
     parts = [part for part in model.modules() if isinstance(part, FSDPModule)]
     if isinstance(model, FSDPModule):
         model._get_fsdp_state()._lazy_init()  # or the first part that is called takes itself for the whole model
+    reshards = [part._get_fsdp_state()._fsdp_param_groups[0]._reshard_after_forward for part in parts]
     for part in parts:
         part.set_reshard_after_forward(False, recurse=False)
         part.unshard()
     try:
         yield
     finally:
-        for part in parts:
-            part.set_reshard_after_forward(part is not model, recurse=False)
+        for part, reshard in zip(parts, reshards, strict=True):
+            part.set_reshard_after_forward(reshard, recurse=False)
             part.reshard()
 
 
@@ -85,7 +86,12 @@ class EvenCalls:
 
     def __init__(self, model: torch.nn.Module):
         self.model = model
-        self.layer = next((part for part in model.modules() if isinstance(part, FSDPModule)), None)
+        parts = [part for part in model.modules() if isinstance(part, FSDPModule)]
+        self.layer = parts[0] if parts else None
+        # By itself FSDP (torch 2.13) fetches in the backward pass what it saw before in the forward pass. There the
+        # end of the whole model's own call stands between ours, at another place in each process: a fixed order.
+        for part, before in zip(parts, [*parts[:1], *parts], strict=False):
+            part.set_modules_to_backward_prefetch([before])
         self.device = next(model.parameters()).device
         self.with_gradient = 0  # calls
 
