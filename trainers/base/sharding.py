@@ -2,18 +2,21 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType, parse_flag_from_env
-from torch.distributed.fsdp import FSDPModule
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, StateDictType
+from torch.distributed.fsdp.wrap import size_based_auto_wrap_policy
 from transformers import Trainer, TrainingArguments
+from transformers.trainer_utils import EvalLoopOutput
 
 
 class ShardedTrainer(Trainer):
     """A Trainer that shards where it is asked to, or says that it cannot."""
 
+    kept_whole: ClassVar[str | None] = None  # the module of a model whose weights each process has as a whole
     args: TrainingArguments
     model: Any
 
@@ -24,6 +27,52 @@ class ShardedTrainer(Trainer):
             # accelerate (1.15) knows FSDP on accelerators alone, and trains by DDP without a word on a CPU.
             state.distributed_type = DistributedType.MULTI_GPU
         super().create_accelerator_and_postprocess()
+        if not self.is_fsdp_enabled:
+            return
+        plugin = self.accelerator.state.fsdp_plugin
+        self.check_plugin(plugin)
+        if self.kept_whole is not None:
+            given = plugin.ignored_modules
+            plugin.ignored_modules = self.kept_whole if given is None else f"{given}|{self.kept_whole}"
+        if isinstance(plugin.cpu_offload, CPUOffloadPolicy) and not torch.accelerator.is_available():
+            plugin.cpu_offload = CPUOffloadPolicy(pin_memory=False)  # which a CPU alone cannot do
+
+    def check_plugin(self, plugin: Any) -> None:
+        """ValueError for settings of FSDP, from the arguments or from `accelerate launch`, that do not work here."""
+        refused = {
+            "version=1": (plugin.fsdp_version != 2, "version=2", "it is no longer kept up"),
+            "state_dict_type=SHARDED_STATE_DICT": (
+                plugin.state_dict_type != StateDictType.FULL_STATE_DICT,
+                "state_dict_type=FULL_STATE_DICT",
+                "a checkpoint is a repo, which loads anywhere",
+            ),
+            "auto_wrap_policy=SIZE_BASED_WRAP": (
+                plugin.auto_wrap_policy is size_based_auto_wrap_policy,
+                "auto_wrap_policy=TRANSFORMER_BASED_WRAP",
+                "parts of a layer are not called equally often by all processes",
+            ),
+            "cpu_ram_efficient_loading=true": (
+                plugin.cpu_ram_efficient_loading and getattr(self.model, self.kept_whole or "", None) is not None,
+                "cpu_ram_efficient_loading=false",
+                f"each process has the {self.kept_whole} as a whole",
+            ),
+        }
+        for given, (there, wanted, why) in refused.items():
+            if there:
+                raise ValueError(f"fsdp_config has {given}, which does not work here, as {why}: set {wanted}.")
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+        """As in transformers, which (5.23) fails on a model that is to be sharded and did not train yet."""
+        if self.is_fsdp_enabled and not isinstance(self.model, FSDPModule):
+            # accelerate (1.15) shards a model beside its optimizer alone.
+            unused = torch.optim.SGD([weight for weight in self.model.parameters() if weight.requires_grad])
+            with _ends_with_the_model(self.model):
+                self.model, _ = self.accelerator.prepare(self.model, unused)
+            self.model_wrapped = self.model
+        output = super().evaluation_loop(*args, **kwargs)
+        for part in sharded_parts(self.model):
+            part.reshard()  # else embeddings and head stay whole, and an optimizer made now would train such copies
+        return output
 
     def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
         with _ends_with_the_model(self.model) if self.is_fsdp_enabled else nullcontext():
@@ -33,6 +82,18 @@ class ShardedTrainer(Trainer):
 def shards(args: TrainingArguments) -> bool:
     """Whether weights are to be sharded, by the arguments or by `accelerate launch`."""
     return bool(args.fsdp) or parse_flag_from_env("ACCELERATE_USE_FSDP")
+
+
+def as_tied(model: Any, gathered: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Gathered weights, of which those that are tied are one again: else each of them would be saved."""
+    pairs = model.all_tied_weights_keys.items()
+    return gathered | {name: gathered[source] for name, source in pairs if name in gathered and source in gathered}
+
+
+def sharded_parts(model: torch.nn.Module) -> list[Any]:
+    """The modules whose weights are brought together by all processes when they are called; none are kept whole."""
+    parts = (part for part in model.modules() if isinstance(part, FSDPModule))
+    return [part for part in parts if part._get_fsdp_state()._fsdp_param_groups]
 
 
 @contextmanager
@@ -55,7 +116,7 @@ def _ends_with_the_model(model: torch.nn.Module) -> Iterator[None]:
 @contextmanager
 def whole(model: torch.nn.Module) -> Iterator[None]:
     """Sharded weights as a whole on each process, which may then call the model as often as it needs."""
-    parts = [part for part in model.modules() if isinstance(part, FSDPModule)]
+    parts = sharded_parts(model)
     if isinstance(model, FSDPModule):
         model._get_fsdp_state()._lazy_init()  # or the first part that is called takes itself for the whole model
     reshards = [part._get_fsdp_state()._fsdp_param_groups[0]._reshard_after_forward for part in parts]
@@ -86,7 +147,7 @@ class EvenCalls:
 
     def __init__(self, model: torch.nn.Module):
         self.model = model
-        parts = [part for part in model.modules() if isinstance(part, FSDPModule)]
+        parts = sharded_parts(model)
         self.layer = parts[0] if parts else None
         # By itself FSDP (torch 2.13) fetches in the backward pass what it saw before in the forward pass. There the
         # end of the whole model's own call stands between ours, at another place in each process: a fixed order.

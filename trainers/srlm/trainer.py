@@ -13,6 +13,7 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from modeling_srlm import SelfRetrievalLM, SelfRetrievalOutput
 from modeling_srlm.configuration_srlm import RETRIEVER_METHODS
@@ -55,6 +56,7 @@ class SelfRetrievalTrainer(FamilyTrainer):
     arguments_class = SelfRetrievalTrainingArguments
     model_class = SelfRetrievalLM
     component_names = ("token_loss",)
+    kept_whole = "retriever"  # it does not train, and each process calls it as often as its own rows need
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -70,6 +72,11 @@ class SelfRetrievalTrainer(FamilyTrainer):
                 f"index_refresh_steps={self.args.index_refresh_steps} has no meaning with retrieval_method="
                 f"{config.retrieval_method!r}, which embeds nothing: leave it out, or take one of "
                 f"{', '.join(EMBEDDING_METHODS)}."
+            )
+        if is_deepspeed_zero3_enabled():
+            raise ValueError(
+                "stage 3 of deepspeed must be 2 here, as it waits for all processes at each call of a layer, and a "
+                "process calls the language model as often as its own rows need: set stage 2, or take fsdp."
             )
         if not config.reuse_states:
             return
