@@ -1,9 +1,10 @@
-"""Two processes under `accelerate launch` and three under torchrun write what one does, to the byte."""
+"""Two and three processes write what one does, to the byte."""
 
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,12 +15,11 @@ from modeling_srlm import SelfRetrievalLM
 from tests.support import ROOT
 from tests.support.beir import write_beir
 from tests.support.faults.jobs import prepare
-from tests.support.faults.runs import ENVIRONMENT, files
-from tests.support.faults.workers import accelerate_launch
+from tests.support.faults.runs import ENVIRONMENT, Server, files, server
+from tests.support.faults.workers import Forked, accelerate_launch
 from tests.support.files import write_rows
 from tests.support.perplexity import ROWS as CHATS
 from tests.support.tiny import TEXT, random_ids, tiny_backbone, tiny_tokenizer
-from trainers import cli
 
 WINDOW = ["--context_window_size", "128", "--chunk_size", "16", "--key_num", "2"]
 COMMANDS = {
@@ -43,6 +43,15 @@ COMMANDS = {
 
 
 @pytest.fixture(scope="module")
+def commands() -> Iterator[Server]:
+    """Where processes begin without loading everything anew."""
+    if not hasattr(os, "fork") or not Path("/proc").is_dir():
+        pytest.skip("needs Linux")
+    with server() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = prepare(tmp_path_factory.mktemp("data"))
     (folder / "texts").mkdir()
@@ -59,8 +68,8 @@ def argv(name: str, data: Path, place: Path) -> list[str]:
     return [text.replace("DATA", str(data)).replace("OUT", str(place)) for text in texts]
 
 
-def torchrun(number: int, module: str, arguments: list[str]) -> list[str]:
-    return ["torch.distributed.run", "--standalone", "--nproc_per_node", str(number), "-m", module, *arguments]
+def torchrun(number: int, module: str) -> list[str]:
+    return ["torch.distributed.run", "--standalone", "--nproc_per_node", str(number), "-m", module]
 
 
 def run(command: list[str]) -> str:
@@ -73,25 +82,34 @@ def run(command: list[str]) -> str:
     return ended.stdout
 
 
+def written(folder: Path, alone: Path) -> dict[str, bytes]:
+    """The files that a command wrote, as if it had written them beside those of one process."""
+    return {file: (folder / file).read_bytes().replace(bytes(folder), bytes(alone)) for file in files(folder)}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
-def test_two_and_three_processes_write_what_one_does(data, tmp_path, monkeypatch, capsys, name):
-    places = [tmp_path / number for number in ("one", "two", "three")]
-    for place in places:
+def test_two_and_three_processes_write_what_one_does(commands, data, tmp_path, name):
+    for number in (1, 2, 3):
+        place = tmp_path / str(number)
         place.mkdir()
-    monkeypatch.setattr("sys.argv", ["lookback", *argv(name, data, places[0])])
-    cli.main()
-    said = [capsys.readouterr().out, run(accelerate_launch(argv(name, data, places[1])))]
-    said.append(run(torchrun(3, "trainers.cli", argv(name, data, places[2]))))
-    assert [text.splitlines()[0] for text in said] == ["1 process", "2 processes", "3 processes"]
-    written = {file: (places[0] / file).read_bytes() for file in files(places[0])}
-    assert written
-    for place, text in zip(places[1:], said[1:], strict=True):
-        assert files(place) == list(written)
-        for file, content in written.items():
-            assert (place / file).read_bytes().replace(bytes(place), bytes(places[0])) == content, file
-        if name in ("evaluate", "perplexity", "perplexity of chats"):  # which print figures, not where and how fast
-            assert text.splitlines()[1:] == said[0].splitlines()[1:]
+        ends = Forked(commands, argv(name, data, place), number).wait_for_both()
+        assert [ended.status for ended in ends] == [0] * number, ends
+        assert f"{number} process" in ends[0].said
+        assert written(place, tmp_path / "1") == written(tmp_path / "1", tmp_path / "1") != {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["torchrun", "accelerate launch"])
+def test_launched_processes_do_so_too(commands, data, tmp_path, launcher):
+    alone, place = tmp_path / "alone", tmp_path / "place"
+    for folder in (alone, place):
+        folder.mkdir()
+    assert commands.run(argv("evaluate", data, alone)).status == 0
+    start = torchrun(3, "trainers.cli") if launcher == "torchrun" else accelerate_launch([])
+    said = run([*start, *argv("evaluate", data, place)])
+    assert said.startswith("3 processes\n" if launcher == "torchrun" else "2 processes\n")
+    assert written(place, alone) == written(alone, alone) != {}
 
 
 def perplexity(rank: int, number: int) -> float:
@@ -106,7 +124,7 @@ def perplexity(rank: int, number: int) -> float:
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [2, 3])
 def test_the_perplexity_of_all_processes_is_that_of_one(number):
-    said = run(torchrun(number, "tests.trainers.commands.test_processes", []))
+    said = run(torchrun(number, "tests.trainers.commands.test_processes"))
     found = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
     assert sorted(one["rank"] for one in found) == [*range(number)]
     assert all(one["perplexity"] == pytest.approx(perplexity(0, 1), rel=1e-6) for one in found)
