@@ -19,7 +19,7 @@ from .encoding_biencoder import encode, tokenize
 from .export_biencoder import export_sentence_transformers
 from .inputs_biencoder import alike, check_embed
 from .objectives_biencoder import Objectives
-from .placement_biencoder import to_inputs
+from .placement_biencoder import is_sharded, to_inputs
 from .pooling_biencoder import dense_layers, drop_pooler, finish, pack_left, pool, project
 from .prompting_biencoder import pad_rows
 from .repository_biencoder import CompleteRepository
@@ -136,8 +136,8 @@ class BiEncoderModel(CompleteRepository):
             check_alone(teacher_scores=teacher_scores, identity=identity, objectives=objectives)
             return BiEncoderOutput(embeddings=self.embed(input_ids, attention_mask, **kwargs))
         query, passage = check_batch(input_ids, query, passage, self, loss, return_loss, sub_batch_size)
-        q_reps = embed_texts(self.embed, query, sub_batch_size, False, kwargs)
-        p_reps = embed_texts(self.embed, passage, sub_batch_size, True, kwargs)
+        given = sub_batch_size, kwargs, is_sharded(self)
+        q_reps, p_reps = embed_texts(self.embed, query, False, *given), embed_texts(self.embed, passage, True, *given)
         if not return_loss:
             return BiEncoderOutput(q_reps=q_reps, p_reps=p_reps)
         return self.compute_loss(q_reps, p_reps, *loss)

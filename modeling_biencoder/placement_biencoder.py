@@ -1,6 +1,7 @@
 # Copied from hub_cards/travelling/placement.py by "make copies": edit that one.
 """Where weights are and how exact: parts on several devices or on the disk, each in its own precision."""
 
+import itertools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -62,9 +63,30 @@ def input_device(model: Any) -> torch.device:
     """Where a model takes its inputs: where it is, or where accelerate runs its embeddings when they are elsewhere."""
     device = _running_device(model)
     if device is None:
-        weight = getattr(model.get_input_embeddings(), "weight", None)
-        device = next(model.parameters()).device if weight is None else weight.device
+        # Not `.weight`, which peft puts together anew, of all rows, where it trains some of them.
+        device = next(itertools.chain(model.get_input_embeddings().parameters(), model.parameters())).device
     return device
+
+
+def own_class(model: Any) -> type:
+    """The class of a model as its code has it: FSDP (torch 2.13) puts one that it makes in its place."""
+    return next(kind for kind in type(model).__mro__ if not kind.__module__.startswith("torch."))
+
+
+def is_sharded(model: Any) -> bool:
+    """Whether all processes take part in each call of the model's layers: under FSDP and ZeRO 3."""
+    return type(model) is not own_class(model) or hasattr(next(model.parameters()), "ds_id")
+
+
+@contextmanager
+def as_own_class(model: Any) -> Iterator[None]:
+    """The model under its own class, whose name and code a repo has to carry, while it is saved."""
+    sharded = type(model)
+    model.__class__ = own_class(model)
+    try:
+        yield
+    finally:
+        model.__class__ = sharded
 
 
 def is_dispatched(model: Any) -> bool:

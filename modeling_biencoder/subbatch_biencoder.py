@@ -6,6 +6,7 @@ of the whole batch; memory holds the activations of one part. As all parts are o
 gradient checkpointing inside the backbone see nothing but a model that runs several times.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -14,18 +15,25 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from .checks_biencoder import check_positive_int
+from .gather_biencoder import gather_sizes, is_distributed
 from .pooling_biencoder import pack_left
 
 Embed = Callable[..., torch.Tensor]
 
 
 def embed_texts(
-    embed: Embed, tokens: Mapping[str, Any], size: int | None, keep_last: bool, backbone: Mapping[str, Any]
+    embed: Embed,
+    tokens: Mapping[str, Any],
+    keep_last: bool,
+    size: int | None,
+    backbone: Mapping[str, Any],
+    sharded: bool = False,
 ) -> torch.Tensor:
     """(rows, d) embeddings of the rows of `tokens`, all at once, or with a `size` in parts (see `embed_in_parts`).
 
     Args:
         backbone: further keywords of the backbone; those of (rows, length) go in parts as well.
+        sharded: all processes take part in each call (FSDP): they make as many, whatever rows they have.
     """
     if size is None:
         return embed(**tokens, **backbone)
@@ -35,6 +43,10 @@ def embed_texts(
     rows = {**tokens, "attention_mask": torch.ones_like(ids) if mask is None else mask}
     rows |= {name: value for name, value in backbone.items() if shape_of(value) == ids.shape}
     rest = {name: value for name, value in backbone.items() if name not in rows}
+    if sharded and is_distributed():
+        number = max(gather_sizes(math.ceil(len(ids) / size), ids.device))
+        size = math.ceil(len(ids) / number)
+        return embed_in_parts(partial(embed, **rest), rows, size, keep_last, number)
     return embed_in_parts(partial(embed, **rest), rows, size, keep_last)
 
 
@@ -43,7 +55,9 @@ def shape_of(value: object) -> torch.Size | None:
     return value.shape if isinstance(value, torch.Tensor) else None
 
 
-def embed_in_parts(embed: Embed, tokens: Mapping[str, torch.Tensor], size: int, keep_last: bool) -> torch.Tensor:
+def embed_in_parts(
+    embed: Embed, tokens: Mapping[str, torch.Tensor], size: int, keep_last: bool, number: int = 0
+) -> torch.Tensor:
     """(rows, d) embeddings of the rows of `tokens`, `size` at a time, rows of like length together.
 
     Args:
@@ -51,14 +65,16 @@ def embed_in_parts(embed: Embed, tokens: Mapping[str, torch.Tensor], size: int, 
         tokens: `input_ids`, `attention_mask` and others of (rows, length), padded on either side.
         size: rows embedded at a time; it need not divide the number of rows.
         keep_last: keep the activations of the last part, as the backward pass needs them first.
+        number: of calls of `embed` at least; those beyond the parts get the last one again, and count for nothing.
     """
     parts, order = split_rows(tokens, size)
+    parts += parts[-1:] * (number - len(parts))
     last = len(parts) - 1
     embeddings = [
         _run(embed, part, again=torch.is_grad_enabled() and not (keep_last and number == last))
         for number, part in enumerate(parts)
     ]
-    return torch.cat(embeddings)[order.argsort()]
+    return torch.cat(embeddings)[: len(order)][order.argsort()]
 
 
 def split_rows(tokens: Mapping[str, torch.Tensor], size: int) -> tuple[list[dict[str, torch.Tensor]], torch.Tensor]:

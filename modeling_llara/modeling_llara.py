@@ -16,7 +16,7 @@ from .batch_loss_llara import batch_losses
 from .configuration_llara import LlaraConfig
 from .inputs_llara import check_generation, check_switches, check_vocabulary, read_batch
 from .loss_llara import LossWeighting
-from .placement_llara import to_inputs
+from .placement_llara import own_class, to_inputs
 from .prompts_llara import biencoder_keywords
 from .repository_llara import CompleteRepository
 
@@ -184,7 +184,7 @@ class LlaraForPreTraining(CompleteRepository, GenerationMixin):
 
     def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
         """Save weights, config, code, tokenizer and model card: a repo that loads with `trust_remote_code=True`."""
-        self.config.auto_map = {name: f"modeling_llara.{type(self).__name__}" for name in AUTO_CLASSES}
+        self.config.auto_map = {name: f"modeling_llara.{own_class(self).__name__}" for name in AUTO_CLASSES}
         super().save_pretrained(save_directory, *args, **kwargs)
 
     def save_backbone(self, folder: str | Path, state_dict: dict[str, torch.Tensor] | None = None) -> None:

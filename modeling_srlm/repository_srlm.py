@@ -23,7 +23,7 @@ from .loading_srlm import (
     refuse_pickles,
     tokenizer_keywords,
 )
-from .placement_srlm import PlacedModel
+from .placement_srlm import PlacedModel, as_own_class
 from .saving_srlm import finish_save, name_folders_whole, saved_whole
 from .vocabulary_srlm import check_fit, load_tokenizer
 
@@ -129,7 +129,7 @@ class CompleteRepository(PlacedModel):
         repo_id = repo_id or (folder.name if push_to_hub else None)
         _record_commits(self.config)
         alone = is_main_process and not kwargs.get("distributed_checkpoint")  # else other processes write there too
-        with saved_whole(folder) if alone else nullcontext(folder) as place:
+        with as_own_class(self), saved_whole(folder) if alone else nullcontext(folder) as place:
             super().save_pretrained(place, is_main_process=is_main_process, state_dict=state_dict, **kwargs)
             if is_main_process:
                 if self._hf_peft_config_loaded:

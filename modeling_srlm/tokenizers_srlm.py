@@ -8,6 +8,7 @@ from typing import Any, cast
 from transformers import PreTrainedTokenizerBase
 
 from .configuration_srlm import SelfRetrievalConfig, hide_positions
+from .placement_srlm import own_class
 from .repository_srlm import CompleteRepository
 from .retriever_srlm import NestedRetriever
 from .vocabulary_srlm import load_tokenizer
@@ -41,7 +42,7 @@ class TwoTokenizers(CompleteRepository):
 
     def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
         """Save weights, config, code, tokenizers and model card: a repo that loads with `trust_remote_code=True`."""
-        self.config.auto_map = {name: f"modeling_srlm.{type(self).__name__}" for name in AUTO_CLASSES}
+        self.config.auto_map = {name: f"modeling_srlm.{own_class(self).__name__}" for name in AUTO_CLASSES}
         super().save_pretrained(save_directory, *args, **kwargs)
 
     def _save_beside(self, folder: Path) -> None:

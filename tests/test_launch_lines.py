@@ -3,7 +3,6 @@
 Two processes in place of eight, and one step of training: nothing else is changed.
 """
 
-import json
 import os
 import re
 import subprocess
@@ -57,7 +56,6 @@ def stand_ins(folder: Path) -> None:
     write_rows(folder / "qa.jsonl", MANY)
     write_rows(folder / "heldout.jsonl", [{"text": ". ".join(SENTENCES).title() + "."}] * 4)
     (folder / "mixture.yaml").write_text(yaml.safe_dump([{"data": "msmarco.jsonl", "instruction": "Find it."}]))
-    (folder / "fsdp.json").write_text(json.dumps({"transformer_layer_cls_to_wrap": "LlamaDecoderLayer"}))
     (folder / "wiki-folder").mkdir()
     for number in range(4):
         (folder / "wiki-folder" / f"{number}.txt").write_text(". ".join(SENTENCES * 20).title() + ".")

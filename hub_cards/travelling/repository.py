@@ -22,7 +22,7 @@ from .loading import (
     refuse_pickles,
     tokenizer_keywords,
 )
-from .placement import PlacedModel
+from .placement import PlacedModel, as_own_class
 from .saving import finish_save, name_folders_whole, saved_whole
 from .vocabulary import check_fit, load_tokenizer
 
@@ -128,7 +128,7 @@ class CompleteRepository(PlacedModel):
         repo_id = repo_id or (folder.name if push_to_hub else None)
         _record_commits(self.config)
         alone = is_main_process and not kwargs.get("distributed_checkpoint")  # else other processes write there too
-        with saved_whole(folder) if alone else nullcontext(folder) as place:
+        with as_own_class(self), saved_whole(folder) if alone else nullcontext(folder) as place:
             super().save_pretrained(place, is_main_process=is_main_process, state_dict=state_dict, **kwargs)
             if is_main_process:
                 if self._hf_peft_config_loaded:

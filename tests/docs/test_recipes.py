@@ -11,15 +11,18 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from accelerate import FullyShardedDataParallelPlugin
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils import DistributedType
 from accelerate.utils.deepspeed import HfDeepSpeedConfig
 from safetensors.torch import load_file
+from transformers.integrations.deepspeed import HfTrainerDeepSpeedConfig
 
 from tests.support import ROOT
 from tests.support.page_shell import fill
 from tests.support.pages import blocks_of
+from tests.support.tiny import tiny_backbone
 from trainers import BiEncoderTrainingArguments
 from trainers.commands.finetune import FinetuneModelArguments
 from trainers.commands.training import LoraArguments, MixtureDataArguments
@@ -53,19 +56,46 @@ def test_the_settings_are_arguments_of_the_command():
     assert settings["sub_batch_size"] < settings["per_device_train_batch_size"]
 
 
-def test_the_file_of_deepspeed_is_one(tmp_path):
-    config = HfDeepSpeedConfig(str(EXAMPLES / "deepspeed_zero2.json"))
-    assert config.is_zero2() and not config.is_zero3() and not config.is_offload()
-    left_open = [
-        key for key, value in json.loads((EXAMPLES / "deepspeed_zero2.json").read_text()).items() if value == "auto"
-    ]
-    # What transformers fills in from the training arguments.
-    assert set(left_open) == {
-        "gradient_clipping",
-        "gradient_accumulation_steps",
-        "train_micro_batch_size_per_gpu",
-        "train_batch_size",
-    }
+class TrainersReader(HfTrainerDeepSpeedConfig, HfDeepSpeedConfig):
+    """transformers' reader, which on a machine without DeepSpeed lacks the base class that reads the file."""
+
+    def __init__(self, path: Path):
+        HfDeepSpeedConfig.__init__(self, str(path))
+        self._dtype, self.mismatches = None, []
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_the_files_of_deepspeed_are_read(tmp_path, stage):
+    config = TrainersReader(EXAMPLES / f"deepspeed_zero{stage}.json")
+    assert (config.is_zero2(), config.is_zero3(), config.is_offload()) == (stage == 2, stage == 3, False)
+    settings = {"bf16": True, "use_cpu": True, "gradient_accumulation_steps": 4, "max_grad_norm": 0.5}
+    args = BiEncoderTrainingArguments(str(tmp_path), per_device_train_batch_size=3, **settings)
+    config.trainer_config_process(args)
+    config.trainer_config_finalize(args, tiny_backbone(), 10)
+    assert "auto" not in json.dumps(config.config)
+    found = {name: config.config[name] for name in ("train_batch_size", "gradient_clipping", "bf16")}
+    assert found == {"train_batch_size": 12, "gradient_clipping": 0.5, "bf16": {"enabled": True}}
+    # What is gathered when a model is saved; without it the Trainer saves nothing whole.
+    assert stage == 2 or config.is_true("zero_optimization.stage3_gather_16bit_weights_on_model_save")
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_deepspeed_knows_every_name_in_its_files(stage):
+    reader = pytest.importorskip("deepspeed.runtime.zero.config")
+    given = json.loads((EXAMPLES / f"deepspeed_zero{stage}.json").read_text())
+    assert reader.get_zero_config(given).stage == stage
+    given["zero_optimization"]["stage3_prefetch_bucket"] = 1
+    with pytest.raises(ValueError, match="stage3_prefetch_bucket"):
+        reader.get_zero_config(given)
+
+
+def test_the_file_of_fsdp_is_one(tmp_path):
+    args = BiEncoderTrainingArguments(
+        str(tmp_path), fsdp=True, fsdp_config=str(EXAMPLES / "fsdp.json"), use_cpu=True, report_to="none"
+    )
+    plugin = FullyShardedDataParallelPlugin(**args.fsdp_plugin_args)
+    assert plugin.fsdp_version == 2 and plugin.activation_checkpointing and plugin.reshard_after_forward
+    assert set(json.loads((EXAMPLES / "fsdp.json").read_text())) <= {*args.fsdp_plugin_args}
 
 
 def test_every_file_of_examples_is_on_a_page():
@@ -133,13 +163,15 @@ def test_the_lines_of_two_machines_train_together(place):
 
 
 @pytest.mark.slow
-def test_deepspeed_trains_the_same_weights(place):
+@pytest.mark.parametrize("stage", [2, 3])
+def test_deepspeed_trains_the_same_weights(place, stage):
     pytest.importorskip("deepspeed")
-    line = line_of("--deepspeed").replace("--nproc_per_node 8", "--nproc_per_node 2")
+    name = f"zero{stage}"
+    line = line_of(f"deepspeed_{name}").replace("--nproc_per_node 8", "--nproc_per_node 2")
     ended(start(line, place, DS_ACCELERATOR="cpu"))
-    plain = line.replace("runs/zero2", "runs/plain").replace("--deepspeed examples/deepspeed_zero2.json", "")
+    plain = line.replace(f"runs/{name}", "runs/plain").replace(f"--deepspeed examples/deepspeed_{name}.json", "")
     ended(start(plain, place))
-    found, expected = (load_file(place / f"runs/{name}/adapter_model.safetensors") for name in ("zero2", "plain"))
+    found, expected = (load_file(place / f"runs/{name}/adapter_model.safetensors") for name in (name, "plain"))
     assert max(weight.abs().max() for name, weight in expected.items() if "lora_B" in name) > 5e-5  # it was trained
     for name, weight in expected.items():
         torch.testing.assert_close(found[name], weight, atol=5e-6, rtol=0)

@@ -69,7 +69,14 @@ class WholeCheckpoints(Trainer):
         finally:
             self._writing = None
         self.accelerator.wait_for_everyone()
+        self._name_best(run)  # on every process, each of which may load it at the end
         self._remove_old(run)
+
+    def _name_best(self, run: Path, written: str = "") -> None:
+        """Let the state say where the best checkpoint is in the end, which may be the one that was just `written`."""
+        best = run / f"checkpoint-{self.state.best_global_step}"
+        if self.state.best_model_checkpoint is not None and (best.is_dir() or best.name == written):
+            self.state.best_model_checkpoint = str(best)
 
     def _remove_old(self, run: Path) -> None:
         if self.args.should_save and self.args.save_total_limit:
@@ -108,9 +115,7 @@ class WholeCheckpoints(Trainer):
         """Bring the checkpoint that was written into its place, with the right path of the best one in its state."""
         written = run / PARTIAL / f"checkpoint-{self.state.global_step}"
         if self.state.best_model_checkpoint is not None:
-            best = run / f"checkpoint-{self.state.best_global_step}"
-            if best.is_dir() or best.name == written.name:
-                self.state.best_model_checkpoint = str(best)
+            self._name_best(run, written.name)
             self.state.save_to_json(str(written / TRAINER_STATE_NAME))
         flush_folder(written)
         if (run / written.name).exists():  # of the same step, from an earlier run

@@ -28,12 +28,15 @@ from .components import ComponentTrainer
 from .early import EarlyChecks
 from .options import NoSearch, check_trainer_arguments
 from .pushing import PushingTrainer
+from .sharding import ShardedTrainer, as_tied
 from .streams import stream_loader
 
 Prepared = TransformedRows | StreamedRows
 
 
-class FamilyTrainer(NoSearch, EarlyChecks, PushingTrainer, WholeCheckpoints, CardTrainer, ComponentTrainer):
+class FamilyTrainer(
+    NoSearch, EarlyChecks, PushingTrainer, WholeCheckpoints, CardTrainer, ShardedTrainer, ComponentTrainer
+):
     """Base of the Trainers: a subclass says how to make its model, its rows and its batches.
 
     Args:
@@ -187,7 +190,7 @@ class FamilyTrainer(NoSearch, EarlyChecks, PushingTrainer, WholeCheckpoints, Car
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         # `state_dict` is what FSDP and ZeRO gathered: it has to reach save_pretrained.
-        super()._save(output_dir, state_dict)
+        super()._save(output_dir, None if state_dict is None else as_tied(self.model, state_dict))
         if self.args.should_save:
             folder = Path(output_dir or self.args.output_dir)
             # A pickle, with the access token in it: the same as text, without the token.

@@ -14,6 +14,7 @@ from modeling_biencoder import BiEncoderConfig, BiEncoderModel, BiEncoderOutput
 from modeling_biencoder.inputs_biencoder import check_max_length, check_truncate_dim
 from modeling_biencoder.objectives_biencoder import LOSSES
 
+from ..base.sharding import whole
 from ..base.trainer import FamilyTrainer
 from ..data.padding import pad_id
 from ..data.sources import Row
@@ -216,7 +217,7 @@ class BiEncoderTrainer(FamilyTrainer):
         rows, evaluators = self.retrieval.chosen(eval_dataset, self.eval_dataset)
         if not evaluators:
             return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
-        with self.accelerator.autocast():
+        with self.accelerator.autocast(), whole(self.model):
             metrics = self.retrieval.measure(evaluators, self.model, metric_key_prefix)
         if not rows:
             self.log(metrics)

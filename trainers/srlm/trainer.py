@@ -13,6 +13,7 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from modeling_srlm import SelfRetrievalLM, SelfRetrievalOutput
 from modeling_srlm.configuration_srlm import RETRIEVER_METHODS
@@ -20,6 +21,7 @@ from modeling_srlm.encoding_srlm import EmbeddingCache
 from modeling_srlm.moving_srlm import check_family
 
 from ..base.options import check_settings
+from ..base.sharding import EvenCalls, shards
 from ..base.trainer import FamilyTrainer
 from ..data.documents import document_table
 from ..data.padding import pad_id
@@ -54,12 +56,13 @@ class SelfRetrievalTrainer(FamilyTrainer):
     arguments_class = SelfRetrievalTrainingArguments
     model_class = SelfRetrievalLM
     component_names = ("token_loss",)
+    kept_whole = "retriever"  # it does not train, and each process calls it as often as its own rows need
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         if self.args.index_refresh_steps is not None:
             self.add_callback(IndexRefreshCallback(self.model, self.args.index_refresh_steps))
-        self.model.settles_blocks = not (self.is_fsdp_enabled or self.is_deepspeed_enabled or self.args.fp16)
+        self.model.settles_blocks = not (self.is_deepspeed_enabled or self.args.fp16)
 
     def check_sizes(self) -> None:
         """ValueError with `reuse_states` for a backbone that cannot do it, and an index that there is not."""
@@ -70,9 +73,19 @@ class SelfRetrievalTrainer(FamilyTrainer):
                 f"{config.retrieval_method!r}, which embeds nothing: leave it out, or take one of "
                 f"{', '.join(EMBEDDING_METHODS)}."
             )
+        if is_deepspeed_zero3_enabled():
+            raise ValueError(
+                "stage 3 of deepspeed must be 2 here, as it waits for all processes at each call of a layer, and a "
+                "process calls the language model as often as its own rows need: set stage 2, or take fsdp."
+            )
         if not config.reuse_states:
             return
         check_family(self.model.language_model)
+        if shards(self.args):
+            raise ValueError(
+                "fsdp cannot be combined with reuse_states=True, whose blocks differ in number between processes: "
+                "leave fsdp out (a LoRA and gradient_checkpointing save memory, too), or train without reuse_states."
+            )
         if self.args.index_refresh_steps is not None and config.retrieval_method == "self":
             raise ValueError(
                 f"index_refresh_steps={self.args.index_refresh_steps} does nothing with reuse_states=True and "
@@ -113,7 +126,13 @@ class SelfRetrievalTrainer(FamilyTrainer):
 
     def run_model(self, model: torch.nn.Module, inputs: dict[str, Any]) -> SelfRetrievalOutput:
         """The forward pass of documents, or of chats."""
-        return model(**{name: value for name, value in inputs.items() if name != "answer_length"})
+        given = {name: value for name, value in inputs.items() if name != "answer_length"}
+        if not self.is_fsdp_enabled:
+            return model(**given)
+        with EvenCalls(self.model.language_model) as calls:
+            outputs = model(**given)
+            outputs.loss = outputs.loss + calls.rest()
+        return outputs
 
     def count_items(self, batch: dict[str, Any]) -> torch.Tensor:
         """The scored tokens: no row's first one, and an answer's last ones, where it is longer than the window."""

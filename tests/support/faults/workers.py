@@ -23,10 +23,11 @@ def free_port() -> str:
         return str(free.getsockname()[1])
 
 
-def environments() -> list[dict[str, str]]:
-    """What a launcher tells each of two workers."""
-    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    return [{**common, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
+def environments(number: int = 2) -> list[dict[str, str]]:
+    """What a launcher tells each of some workers."""
+    size = str(number)
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
+    return [{**common, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(number)]
 
 
 def until(true: Callable[[], bool], over: Callable[[], str | None]) -> None:
@@ -40,13 +41,13 @@ def until(true: Callable[[], bool], over: Callable[[], str | None]) -> None:
 
 
 class Forked:
-    """Two workers without a launcher, which would end the one that is left."""
+    """Two workers or more without a launcher, which would end the one that is left."""
 
-    def __init__(self, server: Server, argv: list[str]):
-        self.runs = [server.start(argv, env=environment) for environment in environments()]
+    def __init__(self, server: Server, argv: list[str], number: int = 2):
+        self.runs = [server.start(argv, env=environment) for environment in environments(number)]
 
     def wait_for_both(self) -> list[Ended]:
-        """The ends of both, of which neither was killed."""
+        """The ends of all, of which none was killed."""
         return [run.wait() for run in self.runs]
 
     def over(self) -> str | None:
