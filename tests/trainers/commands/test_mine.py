@@ -91,7 +91,7 @@ def test_an_interrupted_search_goes_on_to_the_same_file(run, monkeypatch, capsys
 
 def test_an_interrupted_encoding_goes_on_to_the_same_file(run, monkeypatch):
     whole = run("whole.jsonl")
-    die_in(monkeypatch, mine.EmbeddingFiles, "load", 0, run)
+    die_in(monkeypatch, EmbeddingFiles, "pieces", 0, run)
     parts = sorted((whole.parent / "out.jsonl.parts").glob("*.safetensors"))
     assert len(parts) == 3
     parts[1].rename(parts[1].with_name(f".{parts[1].name}.part"))  # as if killed while writing it
