@@ -23,6 +23,7 @@ from .claims import Claims
 from .idle import refuse_idle
 from .parts import check_same_run, shards_folder, write_lines
 
+_PAUSE = 0.1  # seconds before others' work is looked at anew, at first
 # Of the commands that take one.
 NUM_SHARDS_HELP = (
     "Cut the work into so many shards, and share them with whoever starts the same command on the same storage: any "
@@ -86,7 +87,7 @@ class Shards:
         """Returns when all of `files` are there, or all is over. `make(i)` is called for those that fall to this
         worker, and leaves the i-th by `whole`.
         """
-        left = list(range(len(files)))
+        left, pause = list(range(len(files))), _PAUSE
         with tqdm(total=len(files), desc=description, unit="shard", disable=description is None) as bar:
             while left and not self.over():
                 made = 0
@@ -95,8 +96,10 @@ class Shards:
                     bar.update(done)
                 left = [number for number in left if not files[number].exists()]
                 bar.update(len(files) - len(left) - bar.n)
-                if left and not made:
-                    time.sleep(self.claims.interval)
+                if left and not made:  # others are at work
+                    bar.set_postfix_str("waiting for others")
+                    time.sleep(pause)
+                pause = _PAUSE if made else min(2 * pause, self.claims.interval)
 
     def _take(self, file: Path, number: int, make: Callable[[int], None]) -> bool:
         """Whether it was done here: it was neither there nor another's."""

@@ -11,7 +11,7 @@ from tests.support.tiny import tiny_backbone, tiny_tokenizer
 from trainers import mine_hard_negatives
 from trainers.commands.mine import main
 from trainers.jobs.parts import PartFiles
-from trainers.mining import mine
+from trainers.retrieval.embeddings import EmbeddingFiles
 
 SETTINGS = ["--rank_from", "1", "--num_negatives", "3", "--block_size", "1", "--scores"]
 
