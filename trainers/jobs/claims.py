@@ -61,20 +61,22 @@ class Claims:
             signs.join()
 
     def _created(self, name: str) -> Path | None:
-        """The claim, if it could be had."""
+        """The claim, if it could be had: the first one, or the one behind a dead holder's."""
         number = 0
-        while True:
-            path = self.folder / f"{name}.{number}.claim"
-            try:
-                with path.open("x", encoding="utf-8") as file:  # O_EXCL, which one alone succeeds with
-                    file.write(self._sign(0))
-                return path
-            except FileNotFoundError:  # the folder is gone: all is done
-                return None
-            except FileExistsError:
-                if not self._is_dead(path):
-                    return None
+        while self._path(name, number).exists():
             number += 1
+        if number and not self._is_dead(self._path(name, number - 1)):
+            return None
+        path = self._path(name, number)
+        try:
+            with path.open("x", encoding="utf-8") as file:  # O_EXCL, which one alone succeeds with
+                file.write(self._sign(0))
+        except (FileExistsError, FileNotFoundError):  # another was faster; or the folder is gone, as all is done
+            return None
+        return path
+
+    def _path(self, name: str, number: int) -> Path:
+        return self.folder / f"{name}.{number}.claim"
 
     def _is_dead(self, path: Path) -> bool:
         """Whether nobody works under another's claim any more, as far as one can see."""

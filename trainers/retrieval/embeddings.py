@@ -44,7 +44,7 @@ def check_embeddings(found: Any, count: int) -> torch.Tensor:
 
 
 def embed(
-    texts: list[str], model: BiEncoderModel, role: str, task: str | None, batch_size: int, truncate_dim: int | None
+    texts: Sequence[str], model: BiEncoderModel, role: str, task: str | None, batch_size: int, truncate_dim: int | None
 ) -> torch.Tensor:
     """(texts, width) float32 on the CPU, checked."""
     found = model.encode(texts, role, task, batch_size=batch_size, truncate_dim=truncate_dim, show_progress=False)

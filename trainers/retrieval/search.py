@@ -104,8 +104,9 @@ class PassageIndex:
             raise ValueError(f"passage_embeddings of shape {shape} must be (N, d): give a passage or more.")
         self.largest_norm = max(float(_finite_norms("passage", block).max()) for _, block in self._blocks())
         self.uses_faiss = uses_faiss(index, self.device)
-        whole = self.uses_faiss and isinstance(passage_embeddings, torch.Tensor)
-        self._array: Any = passage_embeddings.float().cpu().contiguous().numpy() if whole else None
+        self._array: Any = None
+        if self.uses_faiss and isinstance(passage_embeddings, torch.Tensor):
+            self._array = passage_embeddings.float().cpu().contiguous().numpy()
 
     def _blocks(self) -> Iterator[tuple[int, torch.Tensor]]:
         return zip(
