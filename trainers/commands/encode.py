@@ -30,7 +30,7 @@ from ..jobs.shards import NUM_SHARDS_HELP, Shards, check_num_shards
 from ..models.identity import encoding_settings
 from ..models.load import load_biencoder
 from ..retrieval.embeddings import EmbeddingFiles, embed
-from ..retrieval.sharded import ShardedEmbeddings
+from ..retrieval.sharded import ShardedEmbeddings, check_shards
 from ..retrieval.stored import SUFFIXES, files_of, ids_path
 from ..retrieval.storing import names_of, write_embeddings
 from .loading import EmbedderArguments
@@ -134,6 +134,8 @@ def main(argv: list[str]) -> None:
     texts = IdentifiedTexts(arguments.data, arguments.text_field, state.is_main_process)
     if arguments.precision == "int8" and len(texts) < 2:
         raise ValueError("--precision='int8' needs two texts or more to know their range: take float16.")
+    if arguments.num_shards is not None:
+        check_shards(arguments.num_shards, len(texts), arguments.batch_size)
     fits = partial(check_fit, arguments=arguments)
     model = cast(Any, load_biencoder(arguments.model, check=fits, **loading.keywords())).to(state.device)
     began, settings = time.perf_counter(), run_settings(arguments, model, texts)
@@ -185,9 +187,9 @@ def write_sharded(
     )  # fmt: skip
     width, files = width_of(arguments, model), names_of(output, num_shards)
     wanted = ShardedEmbeddings(output, texts, encode, arguments.batch_size, width, arguments.precision, facts)
-    wanted.check(num_shards)
     shards = Shards(output, num_shards, over=lambda: all(file.exists() for file in files))
-    shards.open({**settings, "precision": arguments.precision})
+    named = {name: facts.get(name) for name in ("model", "revision", "model_path")}  # as each file has them
+    shards.open({**settings, **named, "precision": arguments.precision})
     wanted.write(shards, state.is_main_process)
     shards.remove()
     return files

@@ -42,13 +42,14 @@ class ShardedEmbeddings(NamedTuple):
         else:
             shards.share(work.files, work.write_directly, description)
 
-    def check(self, num_shards: int) -> None:
-        """ValueError for more shards than there are parts."""
-        if num_shards > (most := len(parts_of(len(self.texts), self.batch_size))):
-            raise ValueError(
-                f"--num_shards={num_shards} must be at most {most} for {len(self.texts):,} texts, as a shard has 64 "
-                f"batches (--batch_size={self.batch_size}) or more: lower it."
-            )
+
+def check_shards(num_shards: int, count: int, batch_size: int) -> None:
+    """ValueError for more shards than there are parts of so many texts."""
+    if num_shards > (most := len(parts_of(count, batch_size))):
+        raise ValueError(
+            f"--num_shards={num_shards} must be at most {most} for {count:,} texts, as a shard has 64 batches "
+            f"(--batch_size={batch_size}) or more: lower it."
+        )
 
 
 class _Work:
