@@ -118,11 +118,9 @@ EXAMPLES = r"""
 lookback encode --model runs/finetune --data corpus.jsonl --output corpus.parquet
 # the queries
 lookback encode --model runs/finetune --data queries.jsonl --role query --output queries.safetensors
-# half the width and a quarter of the bytes
-lookback encode --model runs/finetune --data corpus.jsonl --output small.parquet \
-    --truncate_dim 128 --precision int8
-# the same line on any number of machines that see the folder
-lookback encode --model runs/finetune --data corpus.jsonl --output /shared/corpus.parquet --num_shards 64
+# the same line on any number of machines that see the folder; a quarter of the bytes
+lookback encode --model runs/finetune --data corpus.jsonl --output /shared/corpus.parquet --precision int8 \
+    --num_shards 64
 """
 
 

@@ -158,10 +158,8 @@ EXAMPLES = r"""
 lookback score --task qa --data rows.jsonl --output scored.jsonl
 # documents: rows are made from them
 lookback score --task document --data folder --model runs/srlm --output scored.jsonl
-# the same line on any number of machines that see the folder
-lookback score --data rows.jsonl --output /shared/scored.jsonl --num_shards 64
-# by a cross-encoder, on four processes
-torchrun --nproc_per_node 4 -m trainers.cli score --teacher runs/reranker --data rows.jsonl --output out.jsonl
+# by a cross-encoder; the same line on any number of machines that see the folder
+lookback score --teacher runs/reranker --data rows.jsonl --output /shared/scored.jsonl --num_shards 64
 """
 
 
