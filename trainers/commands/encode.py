@@ -1,7 +1,8 @@
 """`lookback encode`: embeddings of many texts in a .safetensors, .parquet or .npy file, with their ids.
 
 Several processes share the work under `torchrun` or `accelerate launch`, and an interrupted run goes on where it was,
-given the same command. No more than a block of embeddings is in memory.
+given the same command. Machines that share no more than a folder do so with --num_shards. No more than a block of
+embeddings is in memory.
 """
 
 import json
@@ -13,6 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from accelerate import PartialState
+
 from hub_cards.transfer.folder_names import shared_name
 from modeling_biencoder import BiEncoderConfig, BiEncoderModel
 from modeling_biencoder.encoding_biencoder import prompt_affixes
@@ -21,13 +24,15 @@ from modeling_biencoder.inputs_biencoder import check_truncate_dim
 from ..data.sources import check_source
 from ..data.texts import IdentifiedTexts, is_text_file
 from ..jobs.idle import refuse_idle
-from ..jobs.parts import PartFiles, check_output
+from ..jobs.parts import PartFiles, check_output, is_unfinished
 from ..jobs.processes import on_main_process, start_processes
+from ..jobs.shards import NUM_SHARDS_HELP, Shards, check_num_shards
 from ..models.identity import encoding_settings
 from ..models.load import load_biencoder
-from ..retrieval.embeddings import EmbeddingFiles
+from ..retrieval.embeddings import EmbeddingFiles, embed
+from ..retrieval.sharded import ShardedEmbeddings, check_shards
 from ..retrieval.stored import SUFFIXES, files_of, ids_path
-from ..retrieval.storing import write_embeddings
+from ..retrieval.storing import names_of, write_embeddings
 from .loading import EmbedderArguments
 from .parsing import check_at_least, parse_arguments
 
@@ -64,11 +69,15 @@ class EncodeArguments:
     shard_size: int | None = field(
         default=None, metadata={"help": "Texts of a file: writes x-00000-of-00003.parquet and so on for x.parquet."}
     )
+    num_shards: int | None = field(default=None, metadata={"help": NUM_SHARDS_HELP + " Each becomes a file."})
     overwrite: bool = field(default=False, metadata={"help": "Start anew over a finished or interrupted output."})
 
     def __post_init__(self) -> None:
         check_output(self.output, SUFFIXES)
-        if not self.overwrite and not PartFiles(self.output).folder.exists():
+        if self.num_shards is not None:
+            refuse_idle(self, ["shard_size"], "with --num_shards, which says how many files there are")
+        check_num_shards(self)
+        if not self.overwrite and not is_unfinished(self.output):
             for file in (*files_of(self.output), ids_path(self.output)):
                 if file.exists():
                     raise ValueError(f"{file} is there already: name another output, or give --overwrite.")
@@ -109,9 +118,9 @@ EXAMPLES = r"""
 lookback encode --model runs/finetune --data corpus.jsonl --output corpus.parquet
 # the queries
 lookback encode --model runs/finetune --data queries.jsonl --role query --output queries.safetensors
-# half the width and a quarter of the bytes
-lookback encode --model runs/finetune --data corpus.jsonl --output small.parquet \
-    --truncate_dim 128 --precision int8
+# the same line on any number of machines that see the folder; a quarter of the bytes
+lookback encode --model runs/finetune --data corpus.jsonl --output /shared/corpus.parquet --precision int8 \
+    --num_shards 64
 """
 
 
@@ -123,23 +132,70 @@ def main(argv: list[str]) -> None:
     texts = IdentifiedTexts(arguments.data, arguments.text_field, state.is_main_process)
     if arguments.precision == "int8" and len(texts) < 2:
         raise ValueError("--precision='int8' needs two texts or more to know their range: take float16.")
+    if arguments.num_shards is not None:
+        check_shards(arguments.num_shards, len(texts), arguments.batch_size)
     fits = partial(check_fit, arguments=arguments)
     model = cast(Any, load_biencoder(arguments.model, check=fits, **loading.keywords())).to(state.device)
-    parts, settings = PartFiles(arguments.output), run_settings(arguments, model, texts)
+    began, settings = time.perf_counter(), run_settings(arguments, model, texts)
+    facts = about(arguments, model, texts, loading.revision)
+    write = write_shared if arguments.num_shards is None else write_sharded
+    if written := write(arguments, model, texts, settings, facts, state):
+        shape = len(texts), width_of(arguments, model)
+        print(f"{_summary(shape, arguments.precision, written)}, {time.perf_counter() - began:.1f} s")
+
+
+def write_shared(
+    arguments: EncodeArguments,
+    model: BiEncoderModel,
+    texts: IdentifiedTexts,
+    settings: dict[str, Any],
+    facts: dict[str, str],
+    state: PartialState,
+) -> list[Path]:
+    """The processes of one launcher embed, the first one writes and returns the files."""
+    parts = PartFiles(arguments.output)
     on_main_process(state, lambda: parts.open(settings, arguments.overwrite))
-    began = time.perf_counter()
     files = EmbeddingFiles(parts.folder, texts, arguments.batch_size)
     files.fill(model, arguments.task, state.process_index, state.num_processes, arguments.role, arguments.truncate_dim)
     state.wait_for_everyone()
-    if state.is_main_process:
-        shape = (len(texts), arguments.truncate_dim or model.config.hidden_size)
-        in_rows = texts if Path(arguments.output).suffix == ".parquet" else None
-        written = write_embeddings(
-            arguments.output, files.blocks, shape, texts.ids(), in_rows, arguments.precision,
-            about(arguments, model, texts, loading.revision), arguments.shard_size,
-        )  # fmt: skip
-        shutil.rmtree(parts.folder)
-        print(f"{_summary(shape, arguments.precision, written)}, {time.perf_counter() - began:.1f} s")
+    if not state.is_main_process:
+        return []
+    in_rows = texts if Path(arguments.output).suffix == ".parquet" else None
+    written = write_embeddings(
+        arguments.output, files.blocks, (len(texts), width_of(arguments, model)), texts.ids(), in_rows,
+        arguments.precision, facts, arguments.shard_size,
+    )  # fmt: skip
+    shutil.rmtree(parts.folder)
+    return written
+
+
+def write_sharded(
+    arguments: EncodeArguments,
+    model: BiEncoderModel,
+    texts: IdentifiedTexts,
+    settings: dict[str, Any],
+    facts: dict[str, str],
+    state: PartialState,
+) -> list[Path]:
+    """Every process makes the shards that it claims, and returns all files when they are there."""
+    output, num_shards = Path(arguments.output), int(arguments.num_shards or 0)
+    encode = partial(
+        embed, model=model, role=arguments.role, task=arguments.task, batch_size=arguments.batch_size,
+        truncate_dim=arguments.truncate_dim,
+    )  # fmt: skip
+    width, files = width_of(arguments, model), names_of(output, num_shards)
+    wanted = ShardedEmbeddings(output, texts, encode, arguments.batch_size, width, arguments.precision, facts)
+    shards = Shards(output, num_shards, over=lambda: all(file.exists() for file in files))
+    named = {name: facts.get(name) for name in ("model", "revision", "model_path")}  # as each file has them
+    shards.open({**settings, **named, "precision": arguments.precision})
+    wanted.write(shards, state.is_main_process)
+    shards.remove()
+    return files
+
+
+def width_of(arguments: EncodeArguments, model: BiEncoderModel) -> int:
+    """Numbers of an embedding."""
+    return arguments.truncate_dim or model.config.hidden_size
 
 
 def check_field(arguments: EncodeArguments) -> None:

@@ -1,7 +1,8 @@
 """`lookback mine`: hard negatives for rows of query and positives, from BM25, a bi-encoder or both.
 
 Several processes share the work under `torchrun` or `accelerate launch`, and an interrupted run goes on where it was,
-given the same command; the rows do not depend on either.
+given the same command; so do machines that share no more than a folder, with --num_shards. The rows do not depend on
+any of it.
 """
 
 import time
@@ -24,8 +25,9 @@ ARGUMENTS = (MineArguments, MiningSettings, EmbedderArguments)
 EXAMPLES = r"""
 # by BM25 alone
 lookback mine --data pairs.jsonl --retriever bm25 --output mined.jsonl
-# by a first stage's model, from a corpus
-lookback mine --data pairs.jsonl --corpus corpus.jsonl --model runs/finetune --output mined.jsonl
+# by a first stage's model, from a corpus; the same line on any number of machines that see the folder
+lookback mine --data pairs.jsonl --corpus corpus.jsonl --model runs/finetune --output /shared/mined.jsonl \
+    --num_shards 64
 # nothing that scores nearly as well as the positive
 lookback mine --data pairs.jsonl --model runs/finetune --relative_margin 0.05 --output mined.jsonl
 """
@@ -48,7 +50,8 @@ def main(argv: list[str]) -> None:
     state = start_processes()
     model = None if arguments.model is None else partial(load_retriever, arguments, settings, loading, state.device)
     began = time.perf_counter()
-    mined = mine_to_file(arguments.data, arguments.corpus, model, settings, arguments.output, arguments.overwrite)
+    where = arguments.output, arguments.overwrite
+    mined = mine_to_file(arguments.data, arguments.corpus, model, settings, *where, num_shards=arguments.num_shards)
     if state.is_main_process:
         resumed = f", {mined.resumed} of {mined.groups} groups by an earlier run" if mined.resumed else ""
         print(f"{mined.rows:,} rows in {arguments.output}, {time.perf_counter() - began:.1f} s{resumed}")

@@ -28,6 +28,7 @@ from ..feedback.settings import DOCUMENT, ScoreArguments
 from ..feedback.teachers import TeacherFeedback, load_teacher, read_for_teacher
 from ..jobs.parts import PartFiles
 from ..jobs.processes import on_main_process, start_processes
+from ..jobs.shards import Shards
 from ..models.components import max_positions
 from ..models.identity import srlm_settings
 from ..models.load import load_srlm
@@ -157,8 +158,8 @@ EXAMPLES = r"""
 lookback score --task qa --data rows.jsonl --output scored.jsonl
 # documents: rows are made from them
 lookback score --task document --data folder --model runs/srlm --output scored.jsonl
-# by a cross-encoder, on four processes
-torchrun --nproc_per_node 4 -m trainers.cli score --teacher runs/reranker --data rows.jsonl --output out.jsonl
+# by a cross-encoder; the same line on any number of machines that see the folder
+lookback score --teacher runs/reranker --data rows.jsonl --output /shared/scored.jsonl --num_shards 64
 """
 
 
@@ -168,16 +169,36 @@ def main(argv: list[str]) -> None:
     state = start_processes()
     feedback = start_feedback(arguments, loading, kept, state)
     settings = run_settings(arguments, loading.revision, feedback)
+    began = time.perf_counter()
+    write = write_shared if arguments.num_shards is None else write_sharded
+    count, resumed = write(arguments, settings, feedback, state)
+    if state.is_main_process:
+        print(f"{count:,} rows in {arguments.output}, {time.perf_counter() - began:.1f} s of scoring{resumed}")
+
+
+def write_shared(
+    arguments: ScoreArguments, settings: dict[str, Any], feedback: Feedback, state: PartialState
+) -> tuple[int, str]:
+    """The rows are scored by the processes of one launcher, and written; their number, and what was there before."""
     parts = PartFiles(arguments.output)
     done = on_main_process(state, lambda: parts.open(settings, arguments.overwrite))
     left = [group for group in range(feedback.num_groups) if group not in done]
-    began = time.perf_counter()
     score_share(state, feedback, parts, left)
     state.wait_for_everyone()
     count = on_main_process(state, lambda: parts.join(feedback.num_groups))
-    if state.is_main_process:
-        resumed = f", {len(done)} of {feedback.num_groups} groups by an earlier run" if done else ""
-        print(f"{count:,} rows in {arguments.output}, {time.perf_counter() - began:.1f} s of scoring{resumed}")
+    return count, f", {len(done)} of {feedback.num_groups} groups by an earlier run" if done else ""
+
+
+def write_sharded(
+    arguments: ScoreArguments, settings: dict[str, Any], feedback: Feedback, state: PartialState
+) -> tuple[int, str]:
+    """The same by all who started this command."""
+    shards = Shards(arguments.output, int(arguments.num_shards or 0))
+    shards.check(feedback.num_groups)
+    shards.open(settings)
+    count = shards.write_rows(feedback.num_groups, feedback.score, "Scoring" if state.is_main_process else None)
+    shards.remove()
+    return count, ""
 
 
 def score_share(state: PartialState, feedback: Feedback, parts: PartFiles, groups: list[int]) -> None:

@@ -58,11 +58,14 @@ class SearchArguments:
     backend: Literal["auto", "torch", "faiss"] = field(
         default="auto", metadata={"help": "What searches: the result is the same."}
     )
+    block_size: int = field(
+        default=32768, metadata={"help": "Embeddings in memory at once; all others stay in the files."}
+    )
     output: str | None = field(default=None, metadata={"help": "Write a row for each query to this .jsonl file."})
     batch_size: int = field(default=32, metadata={"help": "Queries that are embedded at once."})
 
     def __post_init__(self) -> None:
-        check_at_least(self, 1, "top_k", "batch_size")
+        check_at_least(self, 1, "top_k", "batch_size", "block_size")
         check_index(self.backend)
         for name in ("index", "rescore"):
             if (path := getattr(self, name)) is not None and not files_of(path):
@@ -168,7 +171,8 @@ def main(argv: list[str]) -> None:
     """Prints what is found, and writes it where asked to."""
     arguments, loading = parse_arguments(argv, ARGUMENTS, "search", __doc__)
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
-    index = load_index(arguments.index, arguments.rescore, index=arguments.backend, device=device)
+    settings: dict[str, Any] = {"index": arguments.backend, "device": device, "passage_block": arguments.block_size}
+    index = load_index(arguments.index, arguments.rescore, keep_in_memory=False, **settings)
     ids, queries = read_queries(arguments)
     index.texts = texts_of(index, arguments)
     name, keywords = model_of(index, arguments), loading.keywords()

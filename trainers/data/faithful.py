@@ -29,10 +29,18 @@ class ParsedRows(Sequence[Row]):
         return len(self.rows)
 
     def __getitem__(self, number: Any) -> Any:
+        if isinstance(number, slice):
+            return self._several(self.rows[number])
         row = self.rows[number]
         if isinstance(self.table, ReadTable):
             return json.loads(row["row"])
         return {name: value for name, value in row.items() if value is not None}
+
+    def _several(self, columns: dict[str, list[Any]]) -> list[Row]:
+        if isinstance(self.table, ReadTable):
+            return [json.loads(row) for row in columns["row"]]
+        rows = (zip(columns, values, strict=True) for values in zip(*columns.values(), strict=True))
+        return [{name: value for name, value in row if value is not None} for row in rows]
 
     def where(self, number: int) -> str:
         """The file and the line, or the number, of a row."""

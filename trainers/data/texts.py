@@ -11,6 +11,8 @@ from .faithful import ParsedRows, load_faithful_rows
 from .sources import Row, is_data_file
 from .tables import lines_table
 
+_BLOCK = 1024  # rows that are read at once
+
 
 class IdentifiedTexts(Sequence[str]):
     """The texts of `source`: a data file, a folder or Hub id of rows, or any other file, whose lines are the texts.
@@ -28,9 +30,9 @@ class IdentifiedTexts(Sequence[str]):
         self.is_text = is_text_file(path)
         self.rows = ParsedRows(lines_table(path)) if self.is_text else load_faithful_rows(source)
         digest = hashlib.sha256()
-        for number in tqdm(range(len(self)), desc="Reading texts", unit="text", disable=not show_progress):
-            row = self.rows[number]
-            for part in (self._id(row, number), self._text(row, number)):
+        everything = self.pairs(range(len(self)))
+        for pair in tqdm(everything, "Reading texts", len(self), unit="text", disable=not show_progress):
+            for part in pair:
                 digest.update(part.encode(errors="surrogatepass") + b"\0")
         self.digest = digest.hexdigest()
 
@@ -39,24 +41,41 @@ class IdentifiedTexts(Sequence[str]):
 
     def __getitem__(self, number: Any) -> Any:
         if isinstance(number, slice):
-            return [self[one] for one in range(len(self))[number]]
+            return [text for _, text in self.pairs(range(len(self))[number])]
         return self._text(self.rows[number], number)
+
+    def __iter__(self) -> Iterator[str]:
+        return (text for _, text in self.pairs(range(len(self))))
 
     def ids(self) -> Iterator[str]:
         """The ids, in order."""
-        return (self._id(self.rows[number], number) for number in range(len(self)))
+        return (one for one, _ in self.pairs(range(len(self))))
+
+    def pairs(self, numbers: range) -> Iterator[tuple[str, str]]:
+        """(id, text) of some texts; of them no more than a block is in memory."""
+        for start in range(0, len(numbers), _BLOCK):
+            block = numbers[start : start + _BLOCK]
+            for number, row in zip(block, self.rows[_slice(block)], strict=True):
+                yield self._id(row, number), self._text(row, number)
 
     def _text(self, row: Row, number: int) -> str:
+        text, title = row.get(self.field), row.get("title")
+        if isinstance(text, str) and not title:
+            return text  # as `passage_text` has it: to say where a row stands takes longer than to read it
         where = self.rows.where(number)
-        if not isinstance(row.get(self.field), str):
-            raise ValueError(f"{where}: field {self.field!r} is {row.get(self.field)!r}; it must be a text.")
-        return passage_text({"title": row.get("title"), "text": row[self.field]}, where)
+        if not isinstance(text, str):
+            raise ValueError(f"{where}: field {self.field!r} is {text!r}; it must be a text.")
+        return passage_text({"title": title, "text": text}, where)
 
     def _id(self, row: Row, number: int) -> str:
         value = row.get("_id") if row.get("_id") is not None else row.get("id")
         if value is not None and (not isinstance(value, str | int) or isinstance(value, bool)):
             raise ValueError(f"{self.rows.where(number)}: the id is {value!r}; it must be a text or a whole number.")
         return str(number if value is None else value)
+
+
+def _slice(numbers: range) -> slice:
+    return slice(numbers.start, numbers.stop, numbers.step)
 
 
 def is_text_file(path: str | Path) -> bool:

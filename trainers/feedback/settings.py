@@ -10,11 +10,12 @@ from ..embedded import BACKBONE_FOLDER
 from ..jobs.idle import refuse_idle, refuse_without
 from ..jobs.parts import check_new, check_output
 from ..jobs.places import check_model_name
+from ..jobs.shards import NUM_SHARDS_HELP, check_num_shards
 from .formats import PROMPTS, TARGETS
 
 DOCUMENT = "document"
 # What another teacher than a language model takes.
-OF_TEACHERS = ("data", "output", "teacher", "batch_size", "overwrite")
+OF_TEACHERS = ("data", "output", "teacher", "batch_size", "num_shards", "overwrite")
 OF_DOCUMENTS = ("target_size", "cuts", "document_length", "candidates", "bm25_candidates", "random_candidates")
 
 
@@ -71,6 +72,7 @@ class ScoreArguments:
     bm25_candidates: int = field(default=2, metadata={"help": "Of documents: BM25's best keys of each target chunk."})
     random_candidates: int = field(default=6, metadata={"help": "Of documents: random keys of each block."})
     seed: int = field(default=0, metadata={"help": "Of cuts, random keys, and the answer taken where there are more."})
+    num_shards: int | None = field(default=None, metadata={"help": NUM_SHARDS_HELP})
     overwrite: bool = field(default=False, metadata={"help": "Start anew over a finished or interrupted output."})
 
     def __post_init__(self) -> None:
@@ -95,6 +97,7 @@ class ScoreArguments:
             refuse_without(self, f"task {DOCUMENT}", OF_DOCUMENTS)
         if self.candidates == "all":
             refuse_idle(self, ("bm25_candidates", "random_candidates"), "with --candidates all")
+        check_num_shards(self)
         check_output(self.output, data=self.data)
         if not self.overwrite:
             check_new(self.output)

@@ -44,20 +44,12 @@ class PartFiles:
         elif not extends:
             check_new(self.output)
         if self._settings.exists():
-            self._compare(settings)
+            check_same_run(self._settings, settings, "give --overwrite to start anew")
         else:  # what lies there is of a run that was ended while it removed its parts, and may be of another kind
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder.mkdir(parents=True, exist_ok=True)
-            _write(self._settings, [json.dumps(settings, indent=1)])
+            write_lines(self._settings, [json.dumps(settings, indent=1)])
         return self._repair()
-
-    def _compare(self, settings: dict[str, Any]) -> None:
-        before = json.loads(self._settings.read_text(encoding="utf-8"))
-        if differences := differing(before, settings):
-            raise ValueError(
-                f"{self.folder} holds an interrupted run of another kind: {differences}. Run it as it was "
-                f"to go on with it, or give --overwrite to start anew."
-            )
 
     def _repair(self) -> set[int]:
         """Cuts each part behind its last whole line."""
@@ -89,7 +81,7 @@ class PartFiles:
         Raises RuntimeError where a group is missing.
         """
         rows = self.rows(range(num_groups))
-        count = _write(self.output, (json.dumps(row, ensure_ascii=False) for row in rows))
+        count = write_lines(self.output, (json.dumps(row, ensure_ascii=False) for row in rows))
         self.remove()
         return count
 
@@ -110,6 +102,15 @@ class PartFiles:
         shutil.rmtree(self.folder)
 
 
+def check_same_run(kept: Path, settings: dict[str, Any], fix: str = "remove that folder") -> None:
+    """ValueError for a run whose settings, kept in a file of its folder, are others."""
+    if differences := differing(json.loads(kept.read_text(encoding="utf-8")), settings):
+        raise ValueError(
+            f"{kept.parent} holds an interrupted run of another kind: {differences}. Run it as it was to go on with "
+            f"it, or {fix}."
+        )
+
+
 def differing(before: dict[str, Any], now: dict[str, Any]) -> str:
     """How settings that were saved as JSON differ from these, in words; "" where they do not."""
     now = json.loads(json.dumps(now))
@@ -120,9 +121,19 @@ def differing(before: dict[str, Any], now: dict[str, Any]) -> str:
     )
 
 
+def shards_folder(output: str | Path) -> Path:
+    """Where workers that share no more than storage keep what they need (see `shards`)."""
+    return Path(output).with_name(Path(output).name + ".shards")
+
+
+def is_unfinished(output: str | Path) -> bool:
+    """Whether a run on this output was interrupted, or goes on."""
+    return PartFiles(output).folder.exists() or shards_folder(output).exists()
+
+
 def check_new(output: str | Path) -> None:
     """ValueError for an output that is there, and is not one that an interrupted run only had to tidy up behind."""
-    if Path(output).exists() and not PartFiles(output).folder.exists():
+    if Path(output).exists() and not is_unfinished(output):
         raise ValueError(f"{output} is there already: name another output, or give --overwrite.")
 
 
@@ -162,7 +173,7 @@ def _lines(part: Path) -> Iterator[tuple[int, int, int]]:
             start += len(line)
 
 
-def _write(path: Path, lines: Iterable[str]) -> int:
+def write_lines(path: Path, lines: Iterable[str]) -> int:
     """Writes lines, and returns how many; `path` is there as a whole or not at all."""
     count = 0
     with written_whole(path) as new, new.open("w", encoding="utf-8", newline="\n") as file:

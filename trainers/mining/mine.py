@@ -7,8 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-from accelerate import PartialState
 from tqdm.auto import tqdm
 
 from hub_cards.travelling.checks import check_bool, typed
@@ -18,14 +16,15 @@ from ..data.faithful import faithful_rows, load_faithful_rows
 from ..data.sources import Row, RowSource
 from ..jobs.parts import PartFiles
 from ..jobs.processes import on_main_process, start_processes
+from ..jobs.shards import Shards
 from ..models.identity import encoding_settings
 from ..models.kind import LateModel
 from ..models.load import load_biencoder
-from ..retrieval.embeddings import EmbeddingFiles, check_embeddings, check_encoder
+from ..retrieval.embeddings import check_encoder
 from .corpus import Corpus, CorpusSource, corpus_of_rows, load_corpus
-from .retrievers import BM25Retriever, DenseRetriever, FusedRetriever, Retriever
-from .rows import QueryRows, RowMiner
+from .rows import QueryRows
 from .settings import MiningSettings
+from .work import MiningWork
 
 
 class Mined(NamedTuple):
@@ -81,8 +80,9 @@ def mine_hard_negatives(
         return load_faithful_rows(str(output)) if written.rows else []
     table, passages = _read(faithful_rows(rows), corpus, checked, show_progress)
     loaded = late() if isinstance(late, LateModel) else late
-    miner = RowMiner(table, passages, build_retriever(checked, passages, loaded, None, show_progress), checked)
-    groups = tqdm(range(_num_groups(table, checked)), desc="Mining", unit="group", disable=not show_progress)
+    work = MiningWork(table, passages, loaded, checked, None, show_progress)
+    miner = work.miner(work.embedded())
+    groups = tqdm(range(work.num_groups), desc="Mining", unit="group", disable=not show_progress)
     return [row for group in groups for row in miner.mine(group)]
 
 
@@ -99,6 +99,7 @@ def mine_to_file(
     output: str | Path,
     overwrite: bool = False,
     show_progress: bool = True,
+    num_shards: int | None = None,
 ) -> Mined:
     """`mine_hard_negatives` into a file: every process calls it, its model on its device; an interrupted run goes on
     where it was.
@@ -107,6 +108,7 @@ def mine_to_file(
 
     Args:
         model: or a function that gives it, called when all data were read.
+        num_shards: share the work with whoever calls this with the same settings and output: see `jobs.shards`.
     """
     settings.check_model(model is not None)
     if model is not None and not isinstance(model, LateModel):
@@ -115,54 +117,14 @@ def mine_to_file(
     show = show_progress and state.is_main_process
     table, passages = _read(faithful_rows(rows), corpus, settings, show)
     loaded: Any = model() if isinstance(model, LateModel) else model
-    parts, groups = PartFiles(output), _num_groups(table, settings)
+    work = MiningWork(table, passages, loaded, settings, state, show)
     run = _run_settings(settings, table, passages, loaded)
-    done = on_main_process(state, lambda: parts.open(run, overwrite))
-    if left := [group for group in range(groups) if group not in done]:
-        retriever = build_retriever(settings, passages, loaded, parts.folder, show, state)
-        miner = RowMiner(table, passages, retriever, settings)
-        share = left[state.process_index :: state.num_processes]
-        for group in tqdm(share, desc=f"Mining, process 1 of {state.num_processes}", unit="group", disable=not show):
-            parts.append(state.process_index, group, miner.mine(group))
-    state.wait_for_everyone()
-    count = on_main_process(state, lambda: parts.join(groups))
+    if num_shards is None:
+        count, resumed = work.share(PartFiles(output), run, overwrite)
+    else:
+        count, resumed = work.share_in_shards(Shards(output, num_shards), run), 0
     short, empty = on_main_process(state, lambda: _count_short(output, settings.num_negatives))
-    return Mined(count, short, len(table) - count + empty, groups, len(done))
-
-
-def build_retriever(
-    settings: MiningSettings,
-    corpus: Corpus,
-    model: BiEncoderModel | None,
-    folder: Path | None = None,
-    show_progress: bool = False,
-    state: PartialState | None = None,
-) -> Retriever:
-    """The retriever of the settings. `folder` keeps the corpus's embeddings, which the processes then share."""
-    if model is None:
-        return BM25Retriever(corpus, show_progress)
-    embeddings = _embed(settings, corpus, model, folder, show_progress, state)
-    dense = DenseRetriever(model, corpus, embeddings, settings.index, settings.task, settings.batch_size)
-    return dense if settings.retriever == "dense" else FusedRetriever(BM25Retriever(corpus, show_progress), dense)
-
-
-def _embed(
-    settings: MiningSettings,
-    corpus: Corpus,
-    model: BiEncoderModel,
-    folder: Path | None,
-    show_progress: bool,
-    state: PartialState | None,
-) -> torch.Tensor:
-    if folder is None or state is None:
-        found = model.encode(
-            corpus.texts, "passage", settings.task, batch_size=settings.batch_size, show_progress=show_progress
-        )
-        return check_embeddings(found, len(corpus))
-    files = EmbeddingFiles(folder, corpus.texts, settings.batch_size)
-    files.fill(model, settings.task, state.process_index, state.num_processes)
-    state.wait_for_everyone()
-    return files.load(model.config.hidden_size)
+    return Mined(count, short, len(table) - count + empty, work.num_groups, resumed)
 
 
 def _read(
@@ -176,10 +138,6 @@ def _read(
             f"lower rank_from, or give a larger corpus."
         )
     return table, passages
-
-
-def _num_groups(rows: QueryRows, settings: MiningSettings) -> int:
-    return -(-len(rows) // settings.block_size)
 
 
 def _run_settings(

@@ -1,6 +1,6 @@
 """What ranks a corpus for queries: BM25, a bi-encoder, or both."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -10,6 +10,7 @@ from modeling_biencoder import BiEncoderModel
 
 from ..retrieval.bm25 import BM25Index
 from ..retrieval.embeddings import check_embeddings
+from ..retrieval.pieces import Pieces
 from ..retrieval.search import PassageIndex
 from .corpus import Corpus
 from .filters import fuse_ranks
@@ -65,7 +66,7 @@ class DenseRetriever:
     """Ranks by a bi-encoder's similarity.
 
     Args:
-        embeddings: (passages, d) of the corpus, as `BiEncoderModel.encode` gives them.
+        embeddings: (passages, d) of the corpus, as `BiEncoderModel.encode` gives them, in memory or in files.
         index: see `PassageIndex`.
     """
 
@@ -73,13 +74,16 @@ class DenseRetriever:
         self,
         model: BiEncoderModel,
         corpus: Corpus,
-        embeddings: torch.Tensor,
+        embeddings: torch.Tensor | Pieces,
         index: str = "auto",
         task: str | None = None,
         batch_size: int = 32,
     ):
         self.model, self.corpus, self.task, self.batch_size = model, corpus, task, batch_size
-        self.embeddings = self._comparable(embeddings)
+        if isinstance(embeddings, Pieces):
+            self.embeddings: torch.Tensor | Pieces = embeddings.map(self._comparable)
+        else:
+            self.embeddings = self._comparable(embeddings)
         self.index = PassageIndex(self.embeddings, index, model.device)
 
     def search(self, queries: Sequence[Query], depth: int) -> list[Found]:
@@ -104,23 +108,29 @@ class DenseRetriever:
             embedded[rows] = self._encode([queries[i].text for i in rows], "query", task)
         return embedded
 
-    def score_passages(self, embedded: torch.Tensor, ids: Sequence[int]) -> list[float]:
-        """The scores of passages of the corpus for one query's (d,) embedding."""
-        return _dot(self.embeddings[list(ids)], embedded)
+    def score_passages(self, embedded: torch.Tensor, ids: Sequence[Sequence[int]]) -> list[list[float]]:
+        """Of each query's (d,) embedding the scores of its passages of the corpus."""
+        rows = self._rows(one for own in ids for one in own)
+        return [
+            _dot(torch.stack([rows[one] for one in own]), query) if own else []
+            for own, query in zip(ids, embedded, strict=True)
+        ]
+
+    def _rows(self, numbers: Iterable[int]) -> dict[int, torch.Tensor]:
+        """The embeddings of some passages, which may be in many files: each is read once."""
+        wanted = sorted(set(numbers))
+        return dict(zip(wanted, self.embeddings[torch.tensor(wanted, dtype=torch.long)], strict=True))
 
     def _score_texts(self, embedded: torch.Tensor, queries: Sequence[Query]) -> list[list[float]]:
         places = {text: self.corpus.find(text) for query in queries for text in query.scored}
+        rows = self._rows(place for place in places.values() if place is not None)
         outside = [text for text, place in places.items() if place is None]
-        encoded = dict(zip(outside, self._encode(outside, "passage", self.task), strict=True))
+        known = {text: rows[place] for text, place in places.items() if place is not None}
+        known.update(zip(outside, self._encode(outside, "passage", self.task), strict=True))
         return [
-            _dot(torch.stack([self._embedding(places[text], encoded.get(text)) for text in query.scored]), row)
-            if query.scored
-            else []
+            _dot(torch.stack([known[text] for text in query.scored]), row) if query.scored else []
             for query, row in zip(queries, embedded, strict=True)
         ]
-
-    def _embedding(self, place: int | None, encoded: torch.Tensor | None) -> torch.Tensor:
-        return self.embeddings[place] if encoded is None else encoded
 
     def _encode(self, texts: list[str], role: str, task: str | None) -> torch.Tensor:
         found = self.model.encode(texts, role, task, batch_size=self.batch_size, show_progress=False)
@@ -145,8 +155,8 @@ class FusedRetriever:
         bm25 = self.bm25.search([query._replace(scored=[]) for query in queries], depth)
         fused = [fuse_ranks([one.ids, other.ids])[:depth] for one, other in zip(dense, bm25, strict=True)]
         return [
-            Found(ids, self.dense.score_passages(row, ids), one.text_scores)
-            for ids, row, one in zip(fused, embedded, dense, strict=True)
+            Found(ids, scores, one.text_scores)
+            for ids, scores, one in zip(fused, self.dense.score_passages(embedded, fused), dense, strict=True)
         ]
 
 

@@ -10,6 +10,7 @@ from ..base.arguments import check_least
 from ..data.sources import check_source
 from ..jobs.idle import refuse_idle
 from ..jobs.parts import check_new, check_output
+from ..jobs.shards import NUM_SHARDS_HELP, check_num_shards
 from ..retrieval.search import check_index
 
 RETRIEVERS = ("bm25", "dense", "both")
@@ -34,10 +35,12 @@ class MineArguments:
         },
     )
     model: str | None = field(default=None, metadata={"help": "Hub id or folder of a bi-encoder, for dense and both."})
+    num_shards: int | None = field(default=None, metadata={"help": NUM_SHARDS_HELP})
     overwrite: bool = field(default=False, metadata={"help": "Start anew over a finished or interrupted output."})
 
     def __post_init__(self) -> None:
         check_fields(self, MineArguments)
+        check_num_shards(self)
         check_output(self.output, data=self.data, corpus=self.corpus)
         if not self.overwrite:
             check_new(self.output)

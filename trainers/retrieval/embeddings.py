@@ -11,6 +11,8 @@ from tqdm.auto import tqdm
 from hub_cards.whole_files import written_whole
 from modeling_biencoder import BiEncoderModel
 
+from .pieces import Pieces
+
 BATCHES_A_FILE = 64
 
 
@@ -41,18 +43,32 @@ def check_embeddings(found: Any, count: int) -> torch.Tensor:
     return embeddings
 
 
+def embed(
+    texts: Sequence[str], model: BiEncoderModel, role: str, task: str | None, batch_size: int, truncate_dim: int | None
+) -> torch.Tensor:
+    """(texts, width) float32 on the CPU, checked."""
+    found = model.encode(texts, role, task, batch_size=batch_size, truncate_dim=truncate_dim, show_progress=False)
+    return check_embeddings(found, len(texts))
+
+
+def parts_of(count: int, batch_size: int) -> list[range]:
+    """The numbers of `count` texts, cut into 64 batches each: whoever embeds a part, the numbers are the same."""
+    step = BATCHES_A_FILE * batch_size
+    return [range(start, min(start + step, count)) for start in range(0, count, step)]
+
+
 class EmbeddingFiles:
     """The embeddings of `texts` in files of a folder, each of 64 batches, and each there as a whole or not at all.
 
-    `fill` is for each of several processes; when all are done, `load` gives the embeddings.
+    `fill` is for each of several processes; when all are done, `pieces` are the embeddings.
     """
 
     def __init__(self, folder: Path, texts: Sequence[str], batch_size: int):
         self.folder, self.texts = folder, texts
-        step = BATCHES_A_FILE * batch_size
-        self.batch_size, self.parts = batch_size, [range(i, i + step) for i in range(0, len(texts), step)]
+        self.batch_size, self.parts = batch_size, parts_of(len(texts), batch_size)
 
-    def _path(self, part: int) -> Path:
+    def path(self, part: int) -> Path:
+        """The file of a part."""
         return self.folder / f"embeddings-{part:06}.safetensors"
 
     def fill(
@@ -65,23 +81,32 @@ class EmbeddingFiles:
         truncate_dim: int | None = None,
     ) -> None:
         """Encodes what is missing of this process's share, which does not depend on what the others have done."""
-        missing = [part for part in range(process, len(self.parts), processes) if not self._path(part).exists()]
+        missing = [part for part in range(process, len(self.parts), processes) if not self.path(part).exists()]
         for part in tqdm(missing, desc="Encoding", unit="file", disable=process > 0):
-            texts = self.texts[self.parts[part].start : self.parts[part].stop]
-            embeddings = model.encode(
-                texts, role, task, batch_size=self.batch_size, truncate_dim=truncate_dim, show_progress=False
-            )
-            with written_whole(self._path(part)) as new:
-                save_file({"embeddings": check_embeddings(embeddings, len(texts))}, new)
+            with written_whole(self.path(part)) as new:
+                self.write(part, new, model, task, role, truncate_dim)
+
+    def write(
+        self,
+        part: int,
+        path: Path,
+        model: BiEncoderModel,
+        task: str | None,
+        role: str = "passage",
+        truncate_dim: int | None = None,
+    ) -> None:
+        """Encodes one part into a file, which belongs to `path(part)`."""
+        texts = self.texts[self.parts[part].start : self.parts[part].stop]
+        save_file({"embeddings": embed(texts, model, role, task, self.batch_size, truncate_dim)}, path)
 
     def blocks(self) -> Iterator[torch.Tensor]:
         """The embeddings, file by file."""
         for part in range(len(self.parts)):
-            yield load_file(self._path(part))["embeddings"]
+            yield self._load(part)
 
-    def load(self, width: int) -> torch.Tensor:
-        """(texts, width) float32 on the CPU."""
-        embeddings = torch.empty(len(self.texts), width)
-        for numbers, block in zip(self.parts, self.blocks(), strict=True):
-            embeddings[numbers.start : numbers.stop] = block
-        return embeddings
+    def pieces(self, width: int) -> Pieces:
+        """(texts, width) float32 on the CPU, as the files have them: mapped, and read when they are asked for."""
+        return Pieces([len(part) for part in self.parts], width, self._load)
+
+    def _load(self, part: int) -> torch.Tensor:
+        return load_file(self.path(part))["embeddings"]

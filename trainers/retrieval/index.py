@@ -6,7 +6,8 @@ embeddings of the same texts where there are some, else by the signs, as sentenc
 """
 
 import json
-from collections.abc import Iterable, Sequence
+import operator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,10 +15,13 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from hub_cards.travelling.checks import check_positive_int
+from hub_cards.travelling.checks import check_bool, check_positive_int
 
 from .embeddings import check_embeddings, check_encoder
-from .quantization import quantize, signs, starts_and_steps, unsigned
+from .hamming import nearest
+from .mapped import open_stored
+from .pieces import Pieces
+from .quantization import quantize, signs, starts_and_steps
 from .search import PassageIndex, check_index, usable_device, uses_faiss
 from .stored import Stored, load_stored
 
@@ -32,20 +36,26 @@ class Hit(NamedTuple):
     text: str | None
 
 
-def load_index(path: str | Path, rescore: str | Path | None = None, **settings: Any) -> "EmbeddingIndex":
-    """The index of what `lookback encode --output path` wrote.
+def load_index(
+    path: str | Path, rescore: str | Path | None = None, keep_in_memory: bool = True, **settings: Any
+) -> "EmbeddingIndex":
+    """The index of what `lookback encode --output path` wrote, in one file or in shards.
 
     Args:
         rescore: the same texts' embeddings in float32, float16 or int8, which score what a binary index finds.
-        settings: `index` and `device` of [`EmbeddingIndex`].
+        keep_in_memory: False leaves all in the files, which each search then reads: no more than a file of
+            .safetensors or .npy, or a row group of .parquet, and `passage_block` embeddings are in memory.
+        settings: `index`, `device` and `passage_block` of [`EmbeddingIndex`].
 
     Raises ValueError for files that are missing or do not fit.
     """
-    stored = load_stored(path)
+    check_bool("keep_in_memory", keep_in_memory)
+    load = load_stored if keep_in_memory else open_stored
+    stored = load(path)
     if rescore is None:
         return EmbeddingIndex(stored, **settings)
-    other = load_stored(rescore)
-    if other.ids != stored.ids:
+    other = load(rescore)
+    if len(other.ids) != len(stored.ids) or any(map(operator.ne, other.ids, stored.ids)):
         raise ValueError(
             f"rescore={str(rescore)!r} has other ids than {str(path)!r}: give embeddings of the same texts."
         )
@@ -66,6 +76,7 @@ class EmbeddingIndex:
         rescore: the same texts' embeddings, not binary, for a binary index.
         index: `faiss` (on the CPU), `torch`, or `auto`: faiss where it is installed. The result is the same.
         device: where torch multiplies.
+        passage_block: embeddings that are searched at once where they are not in memory, and by torch.
 
     Attributes:
         ids, texts, about: of `stored`. `about` says what made the embeddings.
@@ -73,11 +84,18 @@ class EmbeddingIndex:
     """
 
     def __init__(
-        self, stored: Stored, rescore: Stored | None = None, index: str = "auto", device: torch.device | str = "cpu"
+        self,
+        stored: Stored,
+        rescore: Stored | None = None,
+        index: str = "auto",
+        device: torch.device | str = "cpu",
+        passage_block: int = 32768,
     ):
         check_index(index)
         self.ids, self.texts, self.about = stored.ids, stored.texts, stored.about
         self.codes, self.index, self.device = stored.embeddings, index, usable_device(device)
+        check_positive_int("passage_block", passage_block)
+        self.passage_block = passage_block
         self.precision = self.about.get("precision", "float32")
         self.width = int(self.about.get("width", self.codes.shape[1]))
         settings = json.loads(self.about.get("encoding", "{}"))
@@ -95,7 +113,7 @@ class EmbeddingIndex:
 
     def _searchable(self, stored: Stored) -> tuple["_Scores", PassageIndex]:
         scores = _Scores(stored, self.cosine)
-        return scores, PassageIndex(scores.numbers, self.index, self.device)
+        return scores, PassageIndex(scores.numbers, self.index, self.device, self.passage_block)
 
     def find(
         self, model: Any, queries: Sequence[str], k: int = 10, task: str | None = None, batch_size: int = 32
@@ -111,13 +129,22 @@ class EmbeddingIndex:
             list(queries), "query", task or self.about.get("task") or None, batch_size=batch_size, truncate_dim=cut
         )
         scores, numbers = self.search(check_embeddings(found, len(queries)), k)
-        return [self.hits(*row) for row in zip(scores.tolist(), numbers.tolist(), strict=True)]
+        texts = self.texts
+        # In their order, as those of a file that is not in memory are read together.
+        ordered = sorted(set(numbers.flatten().tolist()))
+        known = {number: (self.ids[number], None if texts is None else texts[number]) for number in ordered}
+        rows = zip(scores.tolist(), numbers.tolist(), strict=True)
+        return [[Hit(known[one][0], score, known[one][1]) for score, one in zip(*row, strict=True)] for row in rows]
 
     def hits(self, scores: Iterable[float], numbers: Iterable[int]) -> list[Hit]:
         """What a row of `search` stands for."""
         texts = self.texts
         pairs = zip(scores, numbers, strict=True)
         return [Hit(self.ids[number], score, None if texts is None else texts[number]) for score, number in pairs]
+
+    def blocks(self) -> Iterator[torch.Tensor]:
+        """The embeddings as they are stored, `passage_block` at a time: for an index of another kind, as of faiss."""
+        return iter(self.codes.split(self.passage_block))
 
     def search(self, queries: torch.Tensor, k: int = 10, rescore_multiplier: int = 4) -> _Best:
         """Scores (Q, min(k, N)) float32 and numbers (Q, min(k, N)) int64 of the best texts, best first, on the CPU.
@@ -146,8 +173,8 @@ class EmbeddingIndex:
 
     def _search_binary(self, queries: torch.Tensor, k: int, multiplier: int) -> _Best:
         found = torch.zeros(len(queries), k), torch.zeros(len(queries), k, dtype=torch.long)
-        find = _nearest_by_faiss if uses_faiss(self.index, self.device) else _nearest
-        near = find(unsigned(quantize(queries, "binary")), unsigned(self.codes), min(k * multiplier, len(self)))
+        by_faiss = uses_faiss(self.index, self.device)
+        near = nearest(quantize(queries, "binary"), self.blocks(), min(k * multiplier, len(self)), by_faiss)
         for row, candidates in enumerate(near):
             numbers = torch.from_numpy(np.sort(candidates))  # so that a stable sort leaves equal scores in this order
             if self.exact is None:
@@ -170,8 +197,14 @@ class _Scores:
             starts, self.steps = starts_and_steps(torch.tensor(json.loads(stored.about["ranges"])))
             self.starts = starts + 128.5 * self.steps
         if cosine:
-            whole = self.numbers.float() * self.steps + self.starts
-            self.numbers, self.starts, self.steps = F.normalize(whole, dim=-1), torch.zeros(()), torch.ones(())
+            self.numbers = self._normalized(self.starts, self.steps)
+            self.starts, self.steps = torch.zeros(()), torch.ones(())
+
+    def _normalized(self, starts: torch.Tensor, steps: torch.Tensor) -> torch.Tensor | Pieces:
+        def normalize(numbers: torch.Tensor) -> torch.Tensor:
+            return F.normalize(numbers.float() * steps + starts, dim=-1)
+
+        return self.numbers.map(normalize) if isinstance(self.numbers, Pieces) else normalize(self.numbers)
 
     def asked(self, queries: torch.Tensor) -> torch.Tensor:
         return queries * self.steps
@@ -184,33 +217,3 @@ class _Scores:
         """(n,) float64 scores of one query."""
         asked = self.asked(query[None]).double()
         return (self.numbers[numbers].double() @ asked[0]) + self.constant(query[None]).double()[0]
-
-
-def _nearest(queries: np.ndarray, codes: np.ndarray, k: int) -> list[np.ndarray]:
-    """The numbers of the k nearest codes by Hamming distance of each query, of equally near ones the first."""
-    words, asked = _words(codes), _words(queries)
-    found = []
-    for query in asked:
-        distances = np.bitwise_count(words ^ query).sum(axis=1, dtype=np.int64)
-        keys = distances * len(codes) + np.arange(len(codes))
-        found.append(np.argpartition(keys, k - 1)[:k])
-    return found
-
-
-def _words(codes: np.ndarray) -> np.ndarray:
-    """Rows of bytes as rows of 64-bit words, filled up with zeros."""
-    return np.pad(codes, ((0, 0), (0, -codes.shape[1] % 8))).view(np.uint64)
-
-
-def _nearest_by_faiss(queries: np.ndarray, codes: np.ndarray, k: int) -> list[np.ndarray]:
-    """The same. Which ones of the equally near faiss takes is not said: all as near as its last one are asked for."""
-    import faiss
-
-    index = faiss.IndexBinaryFlat(codes.shape[1] * 8)
-    index.add(np.ascontiguousarray(codes))
-    found = []
-    for query in np.ascontiguousarray(queries)[:, None]:
-        distances, _ = index.search(query, k)
-        _, near, numbers = index.range_search(query, int(distances.max()) + 1)
-        found.append(numbers[np.lexsort((numbers, near))[:k]])
-    return found

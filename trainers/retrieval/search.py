@@ -5,6 +5,7 @@ by passage number; where rounding leaves it open whether the k best are among th
 So neither the index, the device nor the block sizes decide which passages come out.
 """
 
+from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any
 
@@ -12,6 +13,8 @@ import torch
 from tqdm.auto import tqdm
 
 from hub_cards.travelling.checks import check_bool
+
+from .pieces import Pieces
 
 INDEXES = ("auto", "faiss", "torch")
 _UNIT = 2.0**-24  # rounding of float32
@@ -21,7 +24,7 @@ _Best = tuple[torch.Tensor, torch.Tensor]  # scores and ids, (queries, k) each
 
 def top_k_passages(
     query_embeddings: torch.Tensor,
-    passage_embeddings: torch.Tensor,
+    passage_embeddings: torch.Tensor | Pieces,
     k: int,
     index: str = "auto",
     device: torch.device | str | None = None,
@@ -77,7 +80,8 @@ class PassageIndex:
     """Passages to search. No (queries, passages) matrix of more than a block each is made.
 
     Args:
-        passage_embeddings: (N, d) of finite numbers, on any device; not copied if float32.
+        passage_embeddings: (N, d) of finite numbers, on any device; not copied if float32. `Pieces` stay where they
+            are, and each search reads them block by block.
         index: `faiss` (on the CPU), `torch`, or `auto`: faiss where it is installed and the device is the CPU.
         device: where torch multiplies; by default where the embeddings are.
         passage_block: passages that torch scores at once.
@@ -85,7 +89,7 @@ class PassageIndex:
 
     def __init__(
         self,
-        passage_embeddings: torch.Tensor,
+        passage_embeddings: torch.Tensor | Pieces,
         index: str = "auto",
         device: torch.device | str | None = None,
         passage_block: int = 32768,
@@ -100,9 +104,11 @@ class PassageIndex:
             raise ValueError(f"passage_embeddings of shape {shape} must be (N, d): give a passage or more.")
         self.largest_norm = max(float(_finite_norms("passage", block).max()) for _, block in self._blocks())
         self.uses_faiss = uses_faiss(index, self.device)
-        self._array: Any = passage_embeddings.float().cpu().contiguous().numpy() if self.uses_faiss else None
+        self._array: Any = None
+        if self.uses_faiss and isinstance(passage_embeddings, torch.Tensor):
+            self._array = passage_embeddings.float().cpu().contiguous().numpy()
 
-    def _blocks(self) -> Any:
+    def _blocks(self) -> Iterator[tuple[int, torch.Tensor]]:
         return zip(
             range(0, len(self.passages), self.passage_block), self.passages.split(self.passage_block), strict=True
         )
@@ -141,21 +147,26 @@ class PassageIndex:
 
     def _candidates(self, queries: torch.Tensor, k: int) -> _Best:
         """The k best in float32, in any order."""
-        if self.uses_faiss:
-            import faiss
-
-            found = faiss.knn(queries.numpy(), self._array, k, metric=faiss.METRIC_INNER_PRODUCT)
-            return torch.from_numpy(found[0]), torch.from_numpy(found[1])
+        if self._array is not None:
+            return _nearest_by_faiss(queries, self._array, k)
         on_device = queries.to(self.device)
         best = on_device.new_zeros(len(queries), 0), on_device.new_zeros(len(queries), 0, dtype=torch.long)
         for start, block in self._blocks():
-            with torch.autocast(self.device.type, enabled=False):  # the error bound is float32's
-                scores = on_device @ block.to(self.device, torch.float32).T  # (queries, block)
-            ids = torch.arange(start, start + len(block), device=self.device).expand_as(scores)
+            scores, ids = self._best_of_block(queries, on_device, start, block, k)
             scores, ids = torch.cat([best[0], scores], dim=1), torch.cat([best[1], ids], dim=1)
             scores, columns = scores.topk(min(k, scores.shape[1]), dim=1, sorted=False)
             best = scores, ids.gather(1, columns)
         return best[0].cpu(), best[1].cpu()
+
+    def _best_of_block(
+        self, queries: torch.Tensor, on_device: torch.Tensor, start: int, block: torch.Tensor, k: int
+    ) -> _Best:
+        if self.uses_faiss:
+            scores, ids = _nearest_by_faiss(queries, block.float().contiguous().numpy(), min(k, len(block)))
+            return scores, ids + start
+        with torch.autocast(self.device.type, enabled=False):  # the error bound is float32's
+            scores = on_device @ block.to(self.device, torch.float32).T  # (queries, block)
+        return scores, torch.arange(start, start + len(block), device=self.device).expand_as(scores)
 
     def _rescore(self, queries: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
         """(queries, candidates) float32 scores, computed in float64."""
@@ -175,6 +186,13 @@ class PassageIndex:
         return best
 
 
+def _nearest_by_faiss(queries: torch.Tensor, passages: Any, k: int) -> _Best:
+    import faiss
+
+    scores, ids = faiss.knn(queries.numpy(), passages, k, metric=faiss.METRIC_INNER_PRODUCT)
+    return torch.from_numpy(scores), torch.from_numpy(ids)
+
+
 def _sort(scores: torch.Tensor, ids: torch.Tensor, k: int) -> _Best:
     """The k best of each row, best first; equal scores stay in their order."""
     columns = scores.argsort(dim=1, descending=True, stable=True)[:, :k]
@@ -191,6 +209,8 @@ def _finite_norms(name: str, embeddings: torch.Tensor) -> torch.Tensor:
 
 
 def _check_vectors(name: str, value: Any) -> None:
+    if isinstance(value, Pieces):
+        return
     if not isinstance(value, torch.Tensor) or value.is_complex() or value.device.type == "meta":
         kind = f"{value.dtype} on {value.device}" if isinstance(value, torch.Tensor) else type(value).__name__
         raise TypeError(f"{name} must be a tensor (n, d) of numbers, not {kind}: use torch.as_tensor.")

@@ -2,8 +2,9 @@
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from hub_cards.travelling.checks import typed
 
 from .embeddings import check_embeddings
+from .pieces import Pieces
 
 SUFFIXES = (".safetensors", ".parquet", ".npy")
 ABOUT = "lookback"  # of a .parquet file's metadata
@@ -23,9 +25,9 @@ _WHICH = "the file that `lookback encode` wrote"
 class Stored(NamedTuple):
     """What `lookback encode` wrote: (N, stored width) numbers, N ids, texts where the file has them, and facts."""
 
-    embeddings: torch.Tensor
-    ids: list[str]
-    texts: list[str] | None
+    embeddings: torch.Tensor | Pieces
+    ids: Sequence[str]
+    texts: Sequence[str] | None
     about: dict[str, str]
 
 
@@ -51,7 +53,7 @@ def files_of(path: str | Path) -> list[Path]:
 def load_embeddings(path: str | Path) -> tuple[torch.Tensor, list[str]]:
     """(texts, width) embeddings and the ids of the texts, as `lookback encode` wrote them; see `load_stored`."""
     stored = load_stored(path)
-    return stored.embeddings, stored.ids
+    return cast(torch.Tensor, stored.embeddings), list(stored.ids)
 
 
 def load_stored(path: str | Path) -> Stored:
@@ -60,41 +62,57 @@ def load_stored(path: str | Path) -> Stored:
     Raises ValueError for a file that is missing or holds no embeddings, where one of several is missing or of another
     run, and where the file of ids is missing or has another number of lines.
     """
+    files = complete_files(path)
+    parts = [_load(file) for file in files]
+    if any(part.about != parts[0].about for part in parts):
+        raise _incomplete(path, files)
+    if len(parts) == 1:
+        return parts[0]
+    texts = None if parts[0].texts is None else [text for part in parts for text in part.texts or ()]
+    embeddings = torch.cat([cast(torch.Tensor, part.embeddings) for part in parts])
+    return Stored(embeddings, [one for part in parts for one in part.ids], texts, parts[0].about)
+
+
+def complete_files(path: str | Path) -> list[Path]:
+    """The files of an output; ValueError where there is none, where it is none, and where some are missing."""
     typed("path", path, str | Path)
     files = files_of(path)
     if not files:
         raise ValueError(f"There is no file {str(path)!r}: give {_WHICH}.")
-    parts = [_load(file) for file in files]
+    if Path(path).suffix not in SUFFIXES:
+        raise ValueError(f"{str(path)!r} must end in {', '.join(SUFFIXES)}: give {_WHICH}.")
+    if files != [Path(path)] and len(files) != int(files[0].stem.rpartition("-of-")[2]):
+        raise _incomplete(path, files)
+    return files
+
+
+def _incomplete(path: str | Path, files: list[Path]) -> ValueError:
     expected = int(files[0].stem.rpartition("-of-")[2]) if files != [Path(path)] else 1
-    if len(files) != expected or any(part.about != parts[0].about for part in parts):
-        raise ValueError(
-            f"{str(path)!r} are {len(files)} of {expected} files of one run: put the others there, or encode anew."
-        )
-    if len(parts) == 1:
-        return parts[0]
-    texts = None if parts[0].texts is None else [text for part in parts for text in part.texts or ()]
-    embeddings = torch.cat([part.embeddings for part in parts])
-    return Stored(embeddings, [one for part in parts for one in part.ids], texts, parts[0].about)
+    return ValueError(
+        f"{str(path)!r} are {len(files)} of {expected} files of one run: put the others there, or encode anew."
+    )
 
 
 def _load(path: Path) -> Stored:
     readers = {".safetensors": _read_safetensors, ".parquet": _read_parquet, ".npy": _read_npy}
-    if path.suffix not in readers:
-        raise ValueError(f"{str(path)!r} must end in {', '.join(SUFFIXES)}: give {_WHICH}.")
     try:
         stored = readers[path.suffix](path)
-        if stored.embeddings.dtype == torch.int8:
-            if stored.embeddings.ndim != 2 or stored.about.get("precision") not in ("int8", "binary"):
+        embeddings = cast(torch.Tensor, stored.embeddings)
+        if embeddings.dtype == torch.int8:
+            if embeddings.ndim != 2 or stored.about.get("precision") not in ("int8", "binary"):
                 raise ValueError("int8 numbers of which nothing says what they are")
         else:
-            check_embeddings(stored.embeddings, len(stored.embeddings))
+            check_embeddings(embeddings, len(embeddings))
     except (SafetensorError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{str(path)!r} holds no embeddings that `lookback encode` wrote ({error}): encode anew."
-        ) from error
+        raise unreadable(path, error) from error
     if path.suffix == ".parquet":
         return stored
-    return stored._replace(ids=_read_ids(path, len(stored.embeddings)))
+    return stored._replace(ids=read_ids(path, len(stored.embeddings)))
+
+
+def unreadable(path: Path, error: Exception) -> ValueError:
+    """What is said of a file that something else wrote, or that is damaged."""
+    return ValueError(f"{str(path)!r} holds no embeddings that `lookback encode` wrote ({error}): encode anew.")
 
 
 def _read_safetensors(path: Path) -> Stored:
@@ -103,26 +121,40 @@ def _read_safetensors(path: Path) -> Stored:
 
 
 def _read_npy(path: Path) -> Stored:
+    return Stored(torch.from_numpy(np.load(path)), [], None, read_about(path))
+
+
+def read_about(path: Path) -> dict[str, str]:
+    """The facts of a .npy file."""
     about = about_path(path)
-    facts = json.loads(about.read_text(encoding="utf-8")) if about.is_file() else {}
-    return Stored(torch.from_numpy(np.load(path)), [], None, facts)
+    return json.loads(about.read_text(encoding="utf-8")) if about.is_file() else {}
 
 
 def _read_parquet(path: Path) -> Stored:
     file = pq.ParquetFile(path)
+    names = check_columns(file)
+    table = file.read([name for name in ("id", "text", "embedding") if name in names])
+    texts = table.column("text").to_pylist() if "text" in names else None
+    facts = json.loads((table.schema.metadata or {}).get(ABOUT.encode(), b"{}"))
+    return Stored(numbers_of(table), [str(one) for one in table.column("id").to_pylist()], texts, facts)
+
+
+def check_columns(file: pq.ParquetFile) -> set[str]:
+    """The columns; ValueError where one is missing."""
     names = set(file.schema_arrow.names)
     if not {"id", "embedding"} <= names:
         raise ValueError(f"the columns are {sorted(names)}, and 'id' and 'embedding' are needed")
-    table = file.read([name for name in ("id", "text", "embedding") if name in names])
-    column = table.column("embedding")
-    flat = [np.asarray(chunk.flatten()) for chunk in column.chunks] or [np.zeros(0, dtype=np.float32)]
-    embeddings = torch.from_numpy(np.concatenate(flat)).reshape(len(table), -1)
-    texts = table.column("text").to_pylist() if "text" in names else None
-    facts = json.loads((table.schema.metadata or {}).get(ABOUT.encode(), b"{}"))
-    return Stored(embeddings, [str(one) for one in table.column("id").to_pylist()], texts, facts)
+    return names
 
 
-def _read_ids(path: Path, count: int) -> list[str]:
+def numbers_of(table: pa.Table) -> torch.Tensor:
+    """(rows, width) of the column `embedding`."""
+    flat = [np.asarray(chunk.flatten()) for chunk in table.column("embedding").chunks]
+    return torch.from_numpy(np.concatenate(flat or [np.zeros(0, dtype=np.float32)])).reshape(len(table), -1)
+
+
+def read_ids(path: Path, count: int) -> list[str]:
+    """The ids of `count` embeddings, from the file beside them; ValueError where it is missing or has others."""
     if not ids_path(path).is_file():
         raise ValueError(f"{str(path)!r} has no ids: {ids_path(path)} is missing: put it there, or encode anew.")
     with ids_path(path).open(encoding="utf-8") as lines:

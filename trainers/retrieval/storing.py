@@ -44,6 +44,7 @@ def write_embeddings(
     precision: str = "float32",
     about: dict[str, str] | None = None,
     shard_size: int | None = None,
+    ranges: torch.Tensor | None = None,
 ) -> list[Path]:
     """Writes embeddings and ids, and returns the files with embeddings; they are there as a whole or not at all.
 
@@ -55,6 +56,7 @@ def write_embeddings(
         precision: float32, float16, int8 or binary, see `quantization`.
         about: facts that are kept with the numbers, beside `precision`, `width` and, of int8, `ranges` (as JSON).
         shard_size: texts of a file, where there are to be several.
+        ranges: (2, width) of int8, where there are more embeddings than these.
 
     Raises ValueError for blocks of another number of rows or another width, and for numbers that are not finite in
     float16.
@@ -62,11 +64,13 @@ def write_embeddings(
     path, (count, width) = Path(path), shape
     check_choice("precision", precision, PRECISIONS)
     facts = {**(about or {}), "precision": precision, "width": str(width)}
-    ranges = ranges_of(blocks()) if precision == "int8" else None
+    if precision == "int8" and ranges is None:
+        ranges = ranges_of(blocks())
     if ranges is not None:
         facts["ranges"] = json.dumps(ranges.tolist())
     rows = _Rows(quantize(_checked(block, width, precision), precision, ranges) for block in blocks())
-    names, ids, texts = _names(path, count, shard_size), iter(ids), None if texts is None else iter(texts)
+    total = None if shard_size is None else max(-(-count // shard_size), 1)
+    names, ids, texts = names_of(path, total), iter(ids), None if texts is None else iter(texts)
     former = files_of(path)
     with ExitStack() as stack:  # all are written, then all take their places
         for number, name in enumerate(names):
@@ -81,10 +85,10 @@ def write_embeddings(
     return names
 
 
-def _names(path: Path, count: int, shard_size: int | None) -> list[Path]:
-    if shard_size is None:
+def names_of(path: Path, total: int | None) -> list[Path]:
+    """The files of an output in `total` shards; None is the one file."""
+    if total is None:
         return [path]
-    total = max(-(-count // shard_size), 1)
     return [path.with_name(f"{path.stem}-{number:05}-of-{total:05}{path.suffix}") for number in range(total)]
 
 

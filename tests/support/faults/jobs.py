@@ -35,6 +35,7 @@ class Job:
     output: str
     late: str
     steps: int = STEPS
+    files: tuple[str, ...] = ()  # that are written, where they are not `output`
 
     @property
     def trains(self) -> bool:
@@ -60,8 +61,9 @@ class Job:
 
     @property
     def names(self) -> list[str]:
-        ids = [Path(self.output).with_suffix(".ids.jsonl").name] if self.output.endswith(".safetensors") else []
-        return sorted([self.output, *ids])
+        files = self.files or (self.output,)
+        ids = [Path(name).with_suffix(".ids.jsonl").name for name in files if name.endswith(".safetensors")]
+        return sorted([*files, *ids])
 
     def assert_same(self, whole: Path, killed: Path) -> None:
         """The bytes of the output, or the weights and the figures of a training."""
@@ -121,6 +123,23 @@ JOBS = {
         "out.parquet", "/.out.parquet.part",
     ),
 }  # fmt: skip
+
+
+def _sharded(name: str, late: str, num_shards: int = 3) -> Job:
+    job = JOBS[name]
+    path, files = Path(job.output), ()
+    if job.command == "encode":
+        files = tuple(f"{path.stem}-{number:05}-of-{num_shards:05}{path.suffix}" for number in range(num_shards))
+    return replace(job, arguments=(*job.arguments, "--num_shards", num_shards), late=late, files=files)
+
+
+# For workers that share no more than the folder.
+SHARDED = {
+    "score": _sharded("score", "/out.jsonl.0.claim"),
+    "mine": _sharded("mine", "/out.jsonl.0.claim"),
+    "encode": _sharded("encode", "/out-00002-of-00003.safetensors.0.claim"),
+    "encode to int8": _sharded("encode to int8", "/out-00002-of-00003.parquet.0.claim"),
+}
 
 # A file that shows that a job is at work, also that the second of two workers is.
 AWAITED = {

@@ -48,8 +48,10 @@ class Killer:
         data: the folder of `jobs.prepare`. folder: an empty one, to write to.
     """
 
-    def __init__(self, server: Server, job: Job, data: Path, folder: Path, seed: int = SEED):
-        self.server, self.job, self.data, self.folder = server, job, data, folder
+    def __init__(
+        self, server: Server, job: Job, data: Path, folder: Path, seed: int = SEED, env: dict[str, str] | None = None
+    ):
+        self.server, self.job, self.data, self.folder, self.env = server, job, data, folder, env or {}
         self.random, self.tally = random.Random(f"{seed} {job.command}"), Tally()
         self.whole = folder / "whole"
         self.whole.mkdir()
@@ -65,7 +67,7 @@ class Killer:
         self.kinds = (*KINDS, "removal") if self.removals else KINDS
 
     def _run(self, place: Path, watch: dict[str, Any], after: float | None = None) -> Ended:
-        run = self.server.start(self.job.argv(self.data, place), watch={"watch": str(place), **watch})
+        run = self.server.start(self.job.argv(self.data, place), watch={"watch": str(place), **watch}, env=self.env)
         if after is not None:
             time.sleep(after)
             run.kill()

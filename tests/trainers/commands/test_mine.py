@@ -11,7 +11,7 @@ from tests.support.tiny import tiny_backbone, tiny_tokenizer
 from trainers import mine_hard_negatives
 from trainers.commands.mine import main
 from trainers.jobs.parts import PartFiles
-from trainers.mining import mine
+from trainers.retrieval.embeddings import EmbeddingFiles
 
 SETTINGS = ["--rank_from", "1", "--num_negatives", "3", "--block_size", "1", "--scores"]
 
@@ -91,7 +91,7 @@ def test_an_interrupted_search_goes_on_to_the_same_file(run, monkeypatch, capsys
 
 def test_an_interrupted_encoding_goes_on_to_the_same_file(run, monkeypatch):
     whole = run("whole.jsonl")
-    die_in(monkeypatch, mine.EmbeddingFiles, "load", 0, run)
+    die_in(monkeypatch, EmbeddingFiles, "pieces", 0, run)
     parts = sorted((whole.parent / "out.jsonl.parts").glob("*.safetensors"))
     assert len(parts) == 3
     parts[1].rename(parts[1].with_name(f".{parts[1].name}.part"))  # as if killed while writing it

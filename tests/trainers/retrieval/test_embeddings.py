@@ -27,4 +27,4 @@ def test_each_process_has_a_share_however_far_the_others_are(tmp_path, monkeypat
     files = EmbeddingFiles(tmp_path, texts, batch_size=1)
     files.fill(model, None)
     assert model.seen[7:] == [texts[3]]
-    assert files.load(2).tolist() == [[number, 1] for number in range(7)]
+    assert files.pieces(2)[torch.arange(7)].tolist() == [[number, 1] for number in range(7)]
