@@ -74,7 +74,8 @@ def own_class(model: Any) -> type:
 
 def is_sharded(model: Any) -> bool:
     """Whether all processes take part in each call of the model's layers: under FSDP and ZeRO 3."""
-    return type(model) is not own_class(model) or hasattr(next(model.parameters()), "ds_id")
+    kind: type = type(model)
+    return kind is not own_class(model) or hasattr(next(model.parameters()), "ds_id")
 
 
 @contextmanager
