@@ -102,3 +102,9 @@ def test_settings_that_do_not_work_are_refused(tmp_path, monkeypatch, kind, sett
 def test_kept_states_refuse_sharded_weights(tmp_path):
     with pytest.raises(ValueError, match="fsdp cannot be combined with reuse_states=True"):
         trainer_of("kept_states", tmp_path, 1, fsdp=True)
+
+
+def test_a_self_retrieval_lm_refuses_zero_3(tmp_path, monkeypatch):
+    monkeypatch.setattr("trainers.srlm.trainer.is_deepspeed_zero3_enabled", lambda: True)
+    with pytest.raises(ValueError, match="stage 3 of deepspeed must be 2 here"):
+        trainer_of("documents", tmp_path, 1)
