@@ -13,7 +13,7 @@ from typing import Any
 
 import ray
 
-from modeling_biencoder import BiEncoderModel
+from trainers.models.load import load_biencoder
 
 
 class Embed:
@@ -21,7 +21,7 @@ class Embed:
 
     def __init__(self, model: str, role: str, field: str):
         device = "cuda" if ray.get_gpu_ids() else "cpu"
-        self.model = BiEncoderModel.from_pretrained(model).to(device).eval()
+        self.model: Any = load_biencoder(model).to(device)
         self.role, self.field = role, field
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
