@@ -84,6 +84,23 @@ def test_what_is_half_written_is_not_there(tmp_path: Path) -> None:
     assert (tmp_path / "x.jsonl").read_text(encoding="utf-8") == text_of(GROUPS)
 
 
+def test_a_file_is_in_its_place_when_it_is_whole_and_what_lies_beside_it_before(tmp_path: Path) -> None:
+    shards = Shards(tmp_path / "x.npy", 1)
+    shards.folder.mkdir()
+    with pytest.raises(KeyboardInterrupt), shards.whole(tmp_path / "x.npy") as new:
+        new.write_text("half")
+        raise KeyboardInterrupt
+    assert [path.name for path in tmp_path.iterdir()] == ["x.npy.shards"]
+    with shards.whole(tmp_path / "x.npy") as new:
+        new.write_text("whole")
+        new.with_name("x.ids.jsonl").mkdir()  # which cannot be written to: an error before anything is in its place
+        with pytest.raises(OSError), shards.whole(tmp_path / "x.npy"):
+            pass
+        assert not (tmp_path / "x.npy").exists()
+        new.with_name("x.ids.jsonl").rmdir()
+    assert (tmp_path / "x.npy").read_text() == "whole"
+
+
 def test_what_a_silent_one_had_is_taken_over_and_one_that_lives_is_waited_for(tmp_path: Path) -> None:
     folder = tmp_path / "x.jsonl.shards"
     folder.mkdir()
