@@ -16,11 +16,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
+from matplotlib import pyplot
 from transformers import logging
 
 from modeling_srlm import SelfRetrievalLM
-from trainers.demo.figures import paired
+from trainers.demo.figures import Interval, paired
 from trainers.embedded.corpus import Document, language_reference, standard_library
 from trainers.embedded.pretrained import minilm, smollm2
 from trainers.perplexity.measure import compare_methods, tokenize_texts
@@ -95,6 +97,17 @@ def _score(model: SelfRetrievalLM, mode: str, method: str, tokens: Any, scored: 
     return {"loss": math.log(result.perplexity), "tokens": result.outputs[0].num_scored_tokens, "seconds": seconds}
 
 
+def groups(results: Sequence[Result]) -> dict[tuple[str, str, str], dict[str, Result]]:
+    """By kind of text ("all": every kind, where there are several), mode and method the results by text."""
+    found: dict[tuple[str, str, str], dict[str, Result]] = {}
+    kinds = {row["kind"] for row in results}
+    for kind in [*sorted(kinds), *(["all"] if len(kinds) > 1 else [])]:
+        for row in results:
+            if kind in (row["kind"], "all"):
+                found.setdefault((kind, row["mode"], row["method"]), {})[row["text"]] = row
+    return found
+
+
 def table(results: Sequence[Result]) -> list[str]:
     """Markdown: kind, mode and method, with perplexity, its range over the texts, and its change from `no`: that of
     the exact mode, and that of the same mode."""
@@ -103,27 +116,51 @@ def table(results: Sequence[Result]) -> list[str]:
         "from `no` of this mode | seconds a text |",
         "|---|---|---|---|---|---|---|",
     ]
-    groups: dict[tuple[str, str, str], dict[str, Result]] = {}
-    for row in results:
-        groups.setdefault((row["kind"], row["mode"], row["method"]), {})[row["text"]] = row
-    for (kind, mode, method), rows in groups.items():
+    found = groups(results)
+    for (kind, mode, method), rows in found.items():
         losses = np.array([row["loss"] for row in rows.values()])
         spread = f"{math.exp(losses.mean()):.2f} ({math.exp(losses.min()):.2f} to {math.exp(losses.max()):.2f})"
-        bases = [groups.get((kind, base, "no"), {}) for base in ("exact", mode)]
-        changes = [
-            change([(rows[text]["loss"], base[text]["loss"]) for text in rows if text in base]) for base in bases
-        ]
+        changes = " | ".join(said(change(rows, found.get((kind, base, "no"), {}))) for base in ("exact", mode))
         seconds = np.mean([row["seconds"] for row in rows.values()])
-        lines.append(f"| {len(rows)} {kind} | {mode} | {method} | {spread} | {' | '.join(changes)} | {seconds:.0f} |")
+        lines.append(f"| {len(rows)} {kind} | {mode} | {method} | {spread} | {changes} | {seconds:.0f} |")
     return lines
 
 
-def change(pairs: Sequence[tuple[float, float]]) -> str:
-    """Relative change of the perplexity, from (loss, loss before) of each text."""
+def change(rows: dict[str, Result], base: dict[str, Result]) -> Interval | None:
+    """Relative change of the perplexity from another way's, over the texts that both have; None for itself."""
+    both = [text for text in rows if text in base]
+    pairs = [(rows[text]["loss"], base[text]["loss"]) for text in both]
     if not any(after != before for after, before in pairs):
+        return None
+    return paired(*zip(*pairs, strict=True)).relative()  # type: ignore[arg-type]
+
+
+def said(interval: Interval | None) -> str:
+    """An interval in the table."""
+    if interval is None:
         return ""
-    mean, low, high = paired(*zip(*pairs, strict=True)).relative()  # type: ignore[arg-type]
+    mean, low, high = interval
     return f"{mean:+.1%}" if low is None else f"{mean:+.1%} ({low:+.1%} to {high:+.1%})"
+
+
+def draw(results: Sequence[Result], file: Path) -> None:
+    """A picture of the changes over all texts: a point a mode and method, with its interval."""
+    matplotlib.use("Agg")
+    found = groups(results)
+    kind = next(reversed(found))[0]
+    base = found.get((kind, "exact", "no"), {})
+    ways = {(mode, method): change(rows, base) for (of, mode, method), rows in found.items() if of == kind}
+    known = {way: interval for way, interval in ways.items() if interval is not None}
+    figure, axes = pyplot.subplots(figsize=(7, 0.4 * len(known) + 1))
+    colors = {mode: f"C{number}" for number, mode in enumerate(dict.fromkeys(mode for mode, _ in known))}
+    for place, ((mode, _), (mean, low, high)) in enumerate(known.items()):
+        ends = [[100 * (mean - (mean if low is None else low))], [100 * ((mean if high is None else high) - mean)]]
+        axes.errorbar(100 * mean, -place, xerr=ends, fmt="o", color=colors[mode], capsize=3)
+    axes.set_yticks([-place for place in range(len(known))], [f"{mode}, {method}" for mode, method in known])
+    axes.axvline(0, color="gray", linewidth=1)
+    axes.set_xlabel(f"change of perplexity in %, from the window alone, {len(base)} texts, 95 % intervals")
+    figure.tight_layout()
+    figure.savefig(file)
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
@@ -145,6 +182,7 @@ def main() -> None:
     parser.add_argument("--modes", nargs="+", choices=("exact", "reuse", "tuned"), default=["exact", "reuse"])
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--adapter", type=Path, help="for the mode `tuned`: what `looking_back_tuning` has made")
+    parser.add_argument("--picture", type=Path, help="an .svg or .png of the changes")
     parser.add_argument("--texts", type=int, default=12, help="texts of each kind, at most")
     add_settings(parser)
     options = parser.parse_args()
@@ -155,7 +193,10 @@ def main() -> None:
     measure(options, records)
     settings = {name: getattr(options, name) for name in SETTINGS}
     names = {document.name for kind in options.kinds for document in texts_of(kind, options.split)}
-    print("\n".join(table([row for row in records.rows if settings.items() <= row.items() and row["text"] in names])))
+    results = [row for row in records.rows if settings.items() <= row.items() and row["text"] in names]
+    print("\n".join(table(results)))
+    if options.picture is not None:
+        draw(results, options.picture)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.experiments import chat
 from benchmarks.experiments.chat import LEAST_TURNS, conversations
-from benchmarks.experiments.looking_back import change
+from benchmarks.experiments.looking_back import change, draw, said, table
 from benchmarks.experiments.packages import PACKAGES, package_pairs
 from benchmarks.experiments.records import Ranked, Records, ranking_table
 
@@ -43,10 +43,30 @@ def test_the_table_pairs_queries_and_names_the_range_of_seeds():
     assert lines[3].startswith("| two | 0.875 (0.750 to 1.000) | +0.125 (+0.0") and lines[3].endswith(" from one |")
 
 
-def test_a_change_of_perplexity():
-    assert change([(1.0, 1.0)] * 6) == ""
-    assert change([(1.0, 1.1)] * 2) == "-9.5%"
-    assert change([(1.0, 1.1)] * 6) == "-9.5% (-9.5% to -9.5%)"
+def test_a_change_of_perplexity(tmp_path):
+    before = {str(text): {"loss": 1.1} for text in range(6)}
+    after = {str(text): {"loss": 1.0} for text in range(6)}
+    assert change(before, before) is None and said(None) == ""
+    assert said(change(after, before)) == "-9.5% (-9.5% to -9.5%)"
+    assert said(change(dict(list(after.items())[:2]), before)) == "-9.5%"
+    rows = [
+        {
+            "kind": kind,
+            "text": kind + text,
+            "mode": mode,
+            "method": method,
+            "loss": loss + len(method) / 9,
+            "seconds": 1,
+        }
+        for kind, loss in (("code", 1.0), ("prose", 2.0))
+        for text in "abcdef"
+        for mode, method in (("exact", "no"), ("exact", "bm25"), ("reuse", "no"))
+    ]
+    lines = table(rows)
+    assert [line.split(" | ")[0] for line in lines[2::3]] == ["| 6 code", "| 6 prose", "| 12 all"]
+    assert lines[-2].split(" | ")[4] == "+24.9% (+24.9% to +24.9%)"
+    draw(rows, tmp_path / "picture.svg")
+    assert "12 texts" in (tmp_path / "picture.svg").read_text()
 
 
 def test_packages_are_held_out_whole(monkeypatch):
