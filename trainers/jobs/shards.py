@@ -69,6 +69,7 @@ class Shards:
         settings = {**settings, "num_shards": self.num_shards}
         if not self._settings.exists():
             if self.over():
+                self.remove()  # of a run that was killed while it did so
                 raise ValueError(f"{self.output} is there already, all of it: name another output.")
             self.folder.mkdir(parents=True, exist_ok=True)
             self.share([self._settings], lambda _: self.write(self._settings, json.dumps(settings, indent=1)))

@@ -145,8 +145,10 @@ def test_another_run_and_a_finished_one_are_refused(tmp_path: Path) -> None:
         Shards(tmp_path / "x.jsonl", 4).open({"seed": 1})
     Shards(tmp_path / "x.jsonl", 3).open({"seed": 1})
     work(tmp_path / "x.jsonl")
+    (tmp_path / "x.jsonl.shards").mkdir()  # as a kill leaves it within the last removal
     with pytest.raises(ValueError, match="is there already"):
         Shards(tmp_path / "x.jsonl", 3).open({"seed": 1})
+    assert [path.name for path in tmp_path.iterdir()] == ["x.jsonl"]
 
 
 def test_one_that_was_only_slow_ends_well_where_all_is_over(tmp_path: Path) -> None:
