@@ -40,6 +40,7 @@ def test_every_process_ends_with_the_best_weights(tmp_path):
     assert any(not torch.equal(last[name], value) for name, value in best.items())
 
 
+@pytest.mark.slow
 def test_the_weights_that_are_compared_did_move(tmp_path):
     for kind in ("in_batch", "llara", LOOKING_BACK[0]):
         before = weights(train(kind, tmp_path / kind / "before", max_steps=1, learning_rate=0.0).model)
