@@ -10,9 +10,7 @@ and an adapted model a folder, so the same command goes on where it was interrup
 
 import argparse
 import random
-from collections.abc import Iterator
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +23,14 @@ from modeling_llara import LlaraForPreTraining
 from trainers import BiEncoderTrainer, BiEncoderTrainingArguments, LlaraTrainer, LlaraTrainingArguments
 from trainers.demo.adaptation import PASSAGE_TOKENS as LLARA_TOKENS
 from trainers.demo.adaptation import passage_pairs
-from trainers.demo.retrieval import own_ranks
+from trainers.demo.retrieval import ranks
 from trainers.demo.settings import show_loss
-from trainers.embedded.corpus import Document, read_sources
+from trainers.embedded.corpus import Document
 from trainers.embedded.pretrained import smollm2
 from trainers.models.convert import biencoder_from_llara
-from trainers.retrieval.bm25 import bm25_matrix
 
 from .llara import Candidate
-from .packages import PACKAGES, package_pairs
+from .packages import PACKAGES, package_pairs, sources_of
 from .records import Records, Result, ranking_table
 
 QUERY_TOKENS, PASSAGE_TOKENS = 64, 112
@@ -81,7 +78,7 @@ def adapt(options: argparse.Namespace, seed: int) -> Path:
     source, file = smollm2()
     weights = {"ar_loss_weight": options.ar_loss_weight, "bow_loss_weight": options.bow_loss_weight}
     model = LlaraForPreTraining.from_backbone(source, gguf_file=file, dtype="float32", **weights)
-    rows = passage_pairs(list(_documents()), model.tokenizer, options.llara_steps * options.llara_batch_size, seed)
+    rows = passage_pairs(_documents(), model.tokenizer, options.llara_steps * options.llara_batch_size, seed)
     arguments = LlaraTrainingArguments(
         str(options.output / "logs"), max_steps=options.llara_steps, learning_rate=options.llara_learning_rate,
         per_device_train_batch_size=options.llara_batch_size, max_length=2 * LLARA_TOKENS, **_shared(seed),
@@ -94,10 +91,9 @@ def adapt(options: argparse.Namespace, seed: int) -> Path:
     return folder
 
 
-def _documents() -> Iterator[Document]:
-    roots = [Path(find_spec(package).origin).parent for package in PACKAGES["train"]]  # type: ignore[union-attr, arg-type]
-    found = [document for root in roots for document in read_sources(root) if "test" not in document.name.lower()]
-    return iter(random.Random(0).sample([one for one in found if len(one.text) < 100_000], DOCUMENTS))
+def _documents() -> list[Document]:
+    found = [document for package in PACKAGES["train"] for document in sources_of(package)]
+    return random.Random(0).sample([one for one in found if len(one.text) < 100_000], DOCUMENTS)
 
 
 def finetune(candidate: Candidate, options: argparse.Namespace, seed: int) -> BiEncoderModel:
@@ -125,20 +121,10 @@ def _shared(seed: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def measure(model: BiEncoderModel, options: argparse.Namespace) -> Result:
-    """The rank of each query's code."""
+def measure(model: BiEncoderModel | None, options: argparse.Namespace) -> Result:
+    """The rank of each query's code; without a model BM25's."""
     pairs = package_pairs(options.split)[: options.passages]
-    model.eval()
-    queries = model.encode([pair.query for pair in pairs[: options.queries]], role="query")
-    passages = model.encode([pair.passage for pair in pairs], role="passage")
-    return {"ranks": own_ranks(model.similarity(queries, passages))}
-
-
-def bm25(options: argparse.Namespace) -> Result:
-    """The same for BM25."""
-    pairs = package_pairs(options.split)[: options.passages]
-    scores = bm25_matrix([pair.query for pair in pairs[: options.queries]], [pair.passage for pair in pairs])
-    return {"ranks": own_ranks(scores)}
+    return {"ranks": ranks(model if model is None else model.eval(), pairs, options.queries)}
 
 
 class Experiment:
@@ -166,7 +152,7 @@ class Experiment:
 
     def before(self, seed: int) -> None:
         """Not fine-tuned: LLaRA of each seed; the raw model has nothing random."""
-        self.once("BM25", 0, partial(bm25, self.options))
+        self.once("BM25", 0, partial(measure, None, self.options))
         for name in (ADAPTED, *RAW):
             if name == ADAPTED or seed == 0:
                 self.once(name, seed, lambda name=name: measure(self.candidate(name, seed).model, self.options))

@@ -14,7 +14,6 @@ import random
 import warnings
 from collections.abc import Iterator
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +22,12 @@ import numpy as np
 from transformers.utils import logging
 
 from modeling_srlm import SelfRetrievalLM
-from trainers.demo.figures import paired
-from trainers.embedded.corpus import Document, read_sources
+from trainers.embedded.corpus import Document
 from trainers.embedded.pretrained import minilm, smollm2
 from trainers.perplexity.measure import compare_chats
 
-from .records import Records, Result
+from .packages import sources_of
+from .records import Records, Result, change, said
 
 PACKAGES = {"test": ("networkx", "pandas", "sklearn", "numpy"), "development": ("sympy",)}
 METHODS = ("no", "random", "recent", "bm25", "dense", "hybrid", "self")
@@ -39,7 +38,7 @@ Row = dict[str, Any]
 def conversations(split: str, count: int, rows: int) -> dict[str, list[Row]]:
     """By module the rows of its last turns: `rows` of them, drawn from the second half, each with all turns before."""
     found = {}
-    for document in _modules(split):
+    for document in (one for package in PACKAGES[split] for one in sources_of(package)):
         turns = list(_turns(document))
         if len(turns) >= LEAST_TURNS:
             places = range(len(turns) // 2, len(turns))
@@ -48,16 +47,6 @@ def conversations(split: str, count: int, rows: int) -> dict[str, list[Row]]:
     names = sorted(found)
     random.Random(0).shuffle(names)
     return {name: found[name] for name in names[:count]}
-
-
-def _modules(split: str) -> Iterator[Document]:
-    for package in PACKAGES[split]:
-        found = find_spec(package)
-        if found is None or found.origin is None:
-            raise ModuleNotFoundError(f"the experiment reads the sources of {package}: pip install it.", name=package)
-        for document in read_sources(Path(found.origin).parent):
-            if "test" not in document.name.lower():
-                yield document._replace(name=f"{package}/{document.name}")
 
 
 def _turns(document: Document) -> Iterator[tuple[str, str]]:
@@ -92,25 +81,29 @@ def _row(turns: list[tuple[str, str]], place: int) -> Row:
 def score(model: SelfRetrievalLM, rows: list[Row], method: str) -> Result:
     """The mean loss of a token of the answers."""
     (result,) = compare_chats(model, datasets.Dataset.from_list(rows), [method])
-    return {"loss": float(np.log(result.perplexity)), "rows": len(rows)}
+    return {"loss": float(np.log(result.perplexity))}
 
 
 def table(rows: list[Result]) -> str:
     """Markdown: perplexity of the answers by each method, and how far it is from the most recent turns'."""
-    losses: dict[str, dict[str, float]] = {}
+    by_method: dict[str, dict[str, Result]] = {}
     for row in rows:
-        losses.setdefault(row["method"], {})[row["module"]] = row["loss"]
+        by_method.setdefault(row["method"], {})[row["module"]] = row
     lines = ["| turns | modules | perplexity | change from recent (95 % interval) |", "|---|---|---|---|"]
-    base = losses.get("recent", {})
-    for method, by_module in losses.items():
-        both = [name for name in by_module if name in base]
-        said = ""
-        if both and method != "recent":
-            mean, low, high = paired([by_module[name] for name in both], [base[name] for name in both]).relative()
-            said = f"{mean:+.1%}" if low is None else f"{mean:+.1%} ({low:+.1%} to {high:+.1%})"
-        perplexity = np.exp(np.mean(list(by_module.values())))
-        lines.append(f"| {method} | {len(by_module)} | {perplexity:.2f} | {said} |")
+    for method, found in by_method.items():
+        perplexity = np.exp(np.mean([row["loss"] for row in found.values()]))
+        changed = said(change(found, by_method.get("recent", {})))
+        lines.append(f"| {method} | {len(found)} | {perplexity:.2f} | {changed} |")
     return "\n".join(lines)
+
+
+def build(options: argparse.Namespace) -> SelfRetrievalLM:
+    """SmolLM2-135M with all-MiniLM-L6-v2 as its retriever."""
+    folder, file = smollm2()
+    return SelfRetrievalLM.from_components(
+        folder, retriever=minilm(), model_kwargs={"gguf_file": file}, dtype="float32", key_num=options.key_num,
+        context_window_size=options.context_window_size,
+    )  # fmt: skip
 
 
 def main() -> None:
@@ -123,20 +116,14 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=value)
     options = parser.parse_args()
     logging.set_verbosity_error()
-    folder, file = smollm2()
-    model = SelfRetrievalLM.from_components(
-        folder, retriever=minilm(), model_kwargs={"gguf_file": file}, dtype="float32", key_num=options.key_num,
-        context_window_size=options.context_window_size,
-    )  # fmt: skip
-    records = Records(options.output)
+    records, chosen = Records(options.output), conversations(options.split, options.modules, options.rows)
     settings = {name: getattr(options, name) for name in ("split", "rows", "key_num", "context_window_size")}
-    for module, rows in conversations(options.split, options.modules, options.rows).items():
-        for method in options.methods:
-            key = {"module": module, "method": method, **{**settings, "rows": len(rows)}}
-            records.once(key, partial(score, model, rows, method))
-    known = {**settings}
-    known.pop("rows")
-    print(table([row for row in records.rows if known.items() <= row.items()]))
+    keys = [{"module": name, "method": method, **settings} for name in chosen for method in options.methods]
+    if left := [key for key in keys if records.known(key) is None]:
+        model = build(options)
+        for key in left:
+            records.once(key, partial(score, model, chosen[key["module"]], key["method"]))
+    print(table([row for key in keys if (row := records.known(key)) is not None]))
 
 
 if __name__ == "__main__":

@@ -9,9 +9,10 @@ texts. Settings are chosen with `--split development`, on other texts.
 """
 
 import argparse
+import itertools
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,11 @@ from matplotlib import pyplot
 from transformers import logging
 
 from modeling_srlm import SelfRetrievalLM
-from trainers.demo.figures import Interval, paired
 from trainers.embedded.corpus import Document, language_reference, standard_library
 from trainers.embedded.pretrained import minilm, smollm2
 from trainers.perplexity.measure import compare_methods, tokenize_texts
 
-from .records import Records, Result
+from .records import Records, Result, change, said
 
 METHODS = ("no", "random", "bm25", "dense", "hybrid", "self")
 DEVELOPMENT = ("argparse.py", "tarfile.py", "assert", "attribute-references")  # the settings were tried on these
@@ -70,19 +70,27 @@ def build(options: argparse.Namespace) -> SelfRetrievalLM:
 
 
 def measure(options: argparse.Namespace, records: Records) -> None:
-    """Scores each text in each mode by each method; a text is done before the next is begun."""
-    settings = {name: getattr(options, name) for name in SETTINGS}
+    """Scores each text in each mode by each method, unless that is known; a text is done before the next is begun."""
+    left = [one for one in wanted(options) if records.known(one[0]) is None]
+    if not left:
+        return
     model = build(options)
+    for key, document, mode, method in left:
+        tokens = tokenize_texts([document.text], model.tokenizer)[0][: options.length]
+        records.once(key, partial(_score, model, mode, method, tokens, options.scored))
+
+
+def wanted(options: argparse.Namespace) -> Iterator[tuple[Result, Document, str, str]]:
+    """(what a result is known by, text, mode, method) of all results, in the order in which they are measured."""
+    settings = {name: getattr(options, name) for name in SETTINGS}
     chosen = [texts_of(kind, options.split)[: options.texts] for kind in options.kinds]
     for number in range(max(map(len, chosen))):
         for kind, texts in zip(options.kinds, chosen, strict=True):
-            if number >= len(texts):
-                continue
-            tokens = tokenize_texts([texts[number].text], model.tokenizer)[0][: options.length]
-            for mode, method in ((mode, method) for mode in options.modes for method in options.methods):
-                shown = f"tuned ({options.adapter.name})" if mode == "tuned" else mode
-                key = {"kind": kind, "text": texts[number].name, "mode": shown, "method": method, **settings}
-                records.once(key, partial(_score, model, mode, method, tokens, options.scored))
+            for document in texts[number : number + 1]:
+                for mode, method in itertools.product(options.modes, options.methods):
+                    shown = f"tuned ({options.adapter.name})" if mode == "tuned" else mode
+                    key = {"kind": kind, "text": document.name, "mode": shown, "method": method, **settings}
+                    yield key, document, mode, method
 
 
 def _score(model: SelfRetrievalLM, mode: str, method: str, tokens: Any, scored: int) -> Result:
@@ -124,23 +132,6 @@ def table(results: Sequence[Result]) -> list[str]:
         seconds = np.mean([row["seconds"] for row in rows.values()])
         lines.append(f"| {len(rows)} {kind} | {mode} | {method} | {spread} | {changes} | {seconds:.0f} |")
     return lines
-
-
-def change(rows: dict[str, Result], base: dict[str, Result]) -> Interval | None:
-    """Relative change of the perplexity from another way's, over the texts that both have; None for itself."""
-    both = [text for text in rows if text in base]
-    pairs = [(rows[text]["loss"], base[text]["loss"]) for text in both]
-    if not any(after != before for after, before in pairs):
-        return None
-    return paired(*zip(*pairs, strict=True)).relative()  # type: ignore[arg-type]
-
-
-def said(interval: Interval | None) -> str:
-    """An interval in the table."""
-    if interval is None:
-        return ""
-    mean, low, high = interval
-    return f"{mean:+.1%}" if low is None else f"{mean:+.1%} ({low:+.1%} to {high:+.1%})"
 
 
 def draw(results: Sequence[Result], file: Path) -> None:

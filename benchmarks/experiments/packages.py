@@ -11,7 +11,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from trainers.embedded.corpus import CodePair, pairs_of, read_sources
+from trainers.embedded.corpus import CodePair, Document, pairs_of, read_sources
 
 PACKAGES = {
     "train": (
@@ -42,16 +42,22 @@ def package_pairs(split: str) -> tuple[CodePair, ...]:
     return tuple(pairs)
 
 
-def _pairs(package: str) -> Sequence[CodePair]:
+def sources_of(package: str) -> list[Document]:
+    """The source files of a package but its tests, named by their path with the package's name before it.
+
+    Raises ModuleNotFoundError where it is not installed here.
+    """
     found = find_spec(package)
     if found is None or found.origin is None:
         raise ModuleNotFoundError(f"the experiment reads the sources of {package}: pip install it.", name=package)
-    root = Path(found.origin).parent
-    documents = [document for document in read_sources(root) if "test" not in document.name.lower()]
+    documents = read_sources(Path(found.origin).parent)
+    return [one._replace(name=f"{package}/{one.name}") for one in documents if "test" not in one.name.lower()]
+
+
+def _pairs(package: str) -> Sequence[CodePair]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of escapes in their strings
-        pairs = [pair for document in documents for pair in pairs_of(document)]
-    return [pair._replace(name=f"{package}/{pair.name}") for pair in pairs]
+        return [pair for document in sources_of(package) for pair in pairs_of(document)]
 
 
 def _bare(text: str) -> str:

@@ -71,6 +71,23 @@ class Ranked:
         return paired(self.of_queries(), other.of_queries())
 
 
+def change(rows: dict[str, Result], base: dict[str, Result]) -> Interval | None:
+    """Relative change of the perplexity from another way's, over the texts that both have; None for itself."""
+    both = [text for text in rows if text in base]
+    pairs = [(rows[text]["loss"], base[text]["loss"]) for text in both]
+    if not any(after != before for after, before in pairs):
+        return None
+    return paired(*zip(*pairs, strict=True)).relative()  # type: ignore[arg-type]
+
+
+def said(interval: Interval | None) -> str:
+    """An interval in the table."""
+    if interval is None:
+        return ""
+    mean, low, high = interval
+    return f"{mean:+.1%}" if low is None else f"{mean:+.1%} ({low:+.1%} to {high:+.1%})"
+
+
 def ranking_table(rows: Sequence[Result], against: dict[str, str]) -> str:
     """Markdown: each retriever's MRR@10, its seeds, and how far it is from the one that `against` names for it."""
     groups: dict[str, list[Result]] = {}

@@ -23,12 +23,11 @@ from trainers import BiEncoderTrainer, BiEncoderTrainingArguments, mine_hard_neg
 from trainers.data.sources import Row
 from trainers.demo.feedback import add_teacher_scores
 from trainers.demo.pretrained import load_lm
-from trainers.demo.retrieval import own_ranks
+from trainers.demo.retrieval import own_ranks, ranks
 from trainers.demo.settings import show_loss
 from trainers.embedded.corpus import CodePair
 from trainers.embedded.pretrained import minilm
 from trainers.models.load import load_biencoder
-from trainers.retrieval.bm25 import bm25_matrix
 
 from .packages import package_pairs
 from .records import Records, Result, ranking_table
@@ -60,12 +59,10 @@ class Corpus(NamedTuple):
     learned: Sequence[CodePair]
 
 
-def measure(model: BiEncoderModel | None, corpus: Corpus) -> dict[str, list[int]]:
-    """By width the rank of each query's code; without a model BM25's."""
+def measure(model: BiEncoderModel, corpus: Corpus) -> dict[str, list[int]]:
+    """By width the rank of each query's code."""
     queries = [pair.query for pair in corpus.measured[: corpus.queries]]
     passages = [pair.passage for pair in corpus.measured]
-    if model is None:
-        return {"": own_ranks(bm25_matrix(queries, passages))}
     found = {}
     embedded = [model.encode(texts, role=role) for texts, role in ((queries, "query"), (passages, "passage"))]
     for name, part in WIDTHS.items():
@@ -117,7 +114,8 @@ class Experiment:
 
     def before(self) -> None:
         """BM25 and the model as it is."""
-        self.records.once({"retriever": "BM25", **self.settings}, lambda: {"ranks": measure(None, self.corpus)[""]})
+        asked = self.corpus.measured, self.corpus.queries
+        self.records.once({"retriever": "BM25", **self.settings}, lambda: {"ranks": ranks(None, *asked)})
         self.trained("all-MiniLM-L6-v2", 0, lambda: load_biencoder(minilm()))
 
     def contrast(self, seed: int, nested: bool) -> None:

@@ -6,9 +6,9 @@ import pytest
 
 from benchmarks.experiments import chat
 from benchmarks.experiments.chat import LEAST_TURNS, conversations
-from benchmarks.experiments.looking_back import change, draw, said, table
+from benchmarks.experiments.looking_back import draw, table
 from benchmarks.experiments.packages import PACKAGES, package_pairs
-from benchmarks.experiments.records import Ranked, Records, ranking_table
+from benchmarks.experiments.records import Ranked, Records, change, ranking_table, said
 
 PAIR = ("recent", "bm25")
 

@@ -136,66 +136,65 @@ def main(argv: list[str]) -> None:
         check_shards(arguments.num_shards, len(texts), arguments.batch_size)
     fits = partial(check_fit, arguments=arguments)
     model = cast(Any, load_biencoder(arguments.model, check=fits, **loading.keywords())).to(state.device)
-    began, settings = time.perf_counter(), run_settings(arguments, model, texts)
-    facts = about(arguments, model, texts, loading.revision)
-    write = write_shared if arguments.num_shards is None else write_sharded
-    if written := write(arguments, model, texts, settings, facts, state):
-        shape = len(texts), width_of(arguments, model)
-        print(f"{_summary(shape, arguments.precision, written)}, {time.perf_counter() - began:.1f} s")
+    began, run = time.perf_counter(), EncodeRun(arguments, model, texts, loading.revision, state)
+    written = run.write_shared() if arguments.num_shards is None else run.write_sharded()
+    if written:
+        print(f"{_summary(run.shape, arguments.precision, written)}, {time.perf_counter() - began:.1f} s")
 
 
-def write_shared(
-    arguments: EncodeArguments,
-    model: BiEncoderModel,
-    texts: IdentifiedTexts,
-    settings: dict[str, Any],
-    facts: dict[str, str],
-    state: PartialState,
-) -> list[Path]:
-    """The processes of one launcher embed, the first one writes and returns the files."""
-    parts = PartFiles(arguments.output)
-    on_main_process(state, lambda: parts.open(settings, arguments.overwrite))
-    files = EmbeddingFiles(parts.folder, texts, arguments.batch_size)
-    files.fill(model, arguments.task, state.process_index, state.num_processes, arguments.role, arguments.truncate_dim)
-    state.wait_for_everyone()
-    if not state.is_main_process:
-        return []
-    in_rows = texts if Path(arguments.output).suffix == ".parquet" else None
-    written = write_embeddings(
-        arguments.output, files.blocks, (len(texts), width_of(arguments, model)), texts.ids(), in_rows,
-        arguments.precision, facts, arguments.shard_size,
-    )  # fmt: skip
-    shutil.rmtree(parts.folder)
-    return written
+class EncodeRun:
+    """Texts to embed by a model, and what the files say of it."""
 
+    def __init__(
+        self,
+        arguments: EncodeArguments,
+        model: BiEncoderModel,
+        texts: IdentifiedTexts,
+        revision: str | None,
+        state: PartialState,
+    ):
+        self.arguments, self.model, self.texts, self.state = arguments, model, texts, state
+        self.settings = run_settings(arguments, model, texts)
+        self.facts = about(arguments, model, texts, revision)
+        self.shape = len(texts), arguments.truncate_dim or model.config.hidden_size
 
-def write_sharded(
-    arguments: EncodeArguments,
-    model: BiEncoderModel,
-    texts: IdentifiedTexts,
-    settings: dict[str, Any],
-    facts: dict[str, str],
-    state: PartialState,
-) -> list[Path]:
-    """Every process makes the shards that it claims, and returns all files when they are there."""
-    output, num_shards = Path(arguments.output), int(arguments.num_shards or 0)
-    encode = partial(
-        embed, model=model, role=arguments.role, task=arguments.task, batch_size=arguments.batch_size,
-        truncate_dim=arguments.truncate_dim,
-    )  # fmt: skip
-    width, files = width_of(arguments, model), names_of(output, num_shards)
-    wanted = ShardedEmbeddings(output, texts, encode, arguments.batch_size, width, arguments.precision, facts)
-    shards = Shards(output, num_shards, over=lambda: all(file.exists() for file in files))
-    named = {name: facts.get(name) for name in ("model", "revision", "model_path")}  # as each file has them
-    shards.open({**settings, **named, "precision": arguments.precision})
-    wanted.write(shards, state.is_main_process)
-    shards.remove()
-    return files
+    def write_shared(self) -> list[Path]:
+        """The processes of one launcher embed, the first one writes and returns the files."""
+        arguments, state, texts = self.arguments, self.state, self.texts
+        parts = PartFiles(arguments.output)
+        on_main_process(state, lambda: parts.open(self.settings, arguments.overwrite))
+        files = EmbeddingFiles(parts.folder, texts, arguments.batch_size)
+        place = state.process_index, state.num_processes
+        files.fill(self.model, arguments.task, *place, arguments.role, arguments.truncate_dim)
+        state.wait_for_everyone()
+        if not state.is_main_process:
+            return []
+        in_rows = texts if Path(arguments.output).suffix == ".parquet" else None
+        written = write_embeddings(
+            arguments.output, files.blocks, self.shape, texts.ids(), in_rows, arguments.precision, self.facts,
+            arguments.shard_size,
+        )  # fmt: skip
+        shutil.rmtree(parts.folder)
+        return written
 
-
-def width_of(arguments: EncodeArguments, model: BiEncoderModel) -> int:
-    """Numbers of an embedding."""
-    return arguments.truncate_dim or model.config.hidden_size
+    def write_sharded(self) -> list[Path]:
+        """Every process makes the shards that it claims, and returns all files when they are there."""
+        arguments, facts = self.arguments, self.facts
+        output, num_shards = Path(arguments.output), int(arguments.num_shards or 0)
+        encode = partial(
+            embed, model=self.model, role=arguments.role, task=arguments.task, batch_size=arguments.batch_size,
+            truncate_dim=arguments.truncate_dim,
+        )  # fmt: skip
+        wanted = ShardedEmbeddings(
+            output, self.texts, encode, arguments.batch_size, self.shape[1], arguments.precision, facts
+        )
+        files = names_of(output, num_shards)
+        shards = Shards(output, num_shards, over=lambda: all(file.exists() for file in files))
+        named = {name: facts.get(name) for name in ("model", "revision", "model_path")}  # as each file has them
+        shards.open({**self.settings, **named, "precision": arguments.precision})
+        wanted.write(shards, self.state.is_main_process)
+        shards.remove()
+        return files
 
 
 def check_field(arguments: EncodeArguments) -> None:

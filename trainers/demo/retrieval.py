@@ -34,9 +34,12 @@ def evaluate_biencoder(model: BiEncoderModel, pairs: Sequence[CodePair]) -> dict
     return _metrics(rank_passages(model.similarity(queries, passages), CUTOFF))
 
 
-def ranks(model: BiEncoderModel | None, pairs: Sequence[CodePair]) -> list[int]:
-    """The rank, from 1, of each docstring's code among all of the pairs' code; without a model BM25's."""
-    queries, passages = [pair.query for pair in pairs], [pair.passage for pair in pairs]
+def ranks(model: BiEncoderModel | None, pairs: Sequence[CodePair], asked: int | None = None) -> list[int]:
+    """The rank, from 1, of each docstring's code among all of the pairs' code; without a model BM25's.
+
+    `asked`: so many docstrings, the first ones; by default all.
+    """
+    queries, passages = [pair.query for pair in pairs[:asked]], [pair.passage for pair in pairs]
     if model is None:
         return own_ranks(bm25_matrix(queries, passages))
     embedded = [model.encode(texts, role=role) for texts, role in ((queries, "query"), (passages, "passage"))]
@@ -44,7 +47,7 @@ def ranks(model: BiEncoderModel | None, pairs: Sequence[CodePair]) -> list[int]:
 
 
 def own_ranks(scores: torch.Tensor) -> list[int]:
-    """Of each row of (n, n) scores the rank of its own column, of equal scores the first column's first.
+    """Of each row of (m, n) scores the rank of its own column, of equal scores the first column's first.
 
     >>> own_ranks(torch.tensor([[0.5, 0.1, 0.9], [0.2, 0.2, 0.1], [0.0, 0.0, 1.0]]))
     [2, 2, 1]

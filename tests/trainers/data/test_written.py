@@ -45,7 +45,7 @@ def test_the_rows_are_those_of_datasets_own_writer(given_rows):
     assert as_table(given_rows, FEATURES).to_pylist() == theirs.to_list()
 
 
-def test_what_is_not_of_its_type_is_converted_as_datasets_converts_it(monkeypatch):
+def test_what_is_not_of_its_type_is_converted_as_datasets_converts_it():
     features = datasets.Features({"count": COUNT, "scores": datasets.List(NUMBER)})
     row = {"count": "5", "scores": ["0.5", 1]}
     assert as_table([row], features).to_pylist() == [{"count": 5, "scores": [0.5, 1.0]}]
