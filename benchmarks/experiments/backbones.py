@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from peft import LoraConfig
 from transformers import set_seed
 from transformers.utils import logging
@@ -81,7 +82,8 @@ def adapt(options: argparse.Namespace, seed: int) -> Path:
     rows = passage_pairs(_documents(), model.tokenizer, options.llara_steps * options.llara_batch_size, seed)
     arguments = LlaraTrainingArguments(
         str(options.output / "logs"), max_steps=options.llara_steps, learning_rate=options.llara_learning_rate,
-        per_device_train_batch_size=options.llara_batch_size, max_length=2 * LLARA_TOKENS, **_shared(seed),
+        per_device_train_batch_size=options.llara_batch_size, max_length=2 * LLARA_TOKENS,
+        **_shared(seed, options.bf16),
     )  # fmt: skip
     set_seed(seed)
     trainer = LlaraTrainer(model, arguments, train_dataset=rows)
@@ -101,7 +103,7 @@ def finetune(candidate: Candidate, options: argparse.Namespace, seed: int) -> Bi
     arguments = BiEncoderTrainingArguments(
         str(options.output / "logs"), num_train_epochs=1, learning_rate=options.learning_rate, train_group_size=1,
         per_device_train_batch_size=32, query_max_length=QUERY_TOKENS + candidate.prompt_tokens,
-        passage_max_length=PASSAGE_TOKENS + candidate.prompt_tokens, **_shared(seed),
+        passage_max_length=PASSAGE_TOKENS + candidate.prompt_tokens, **_shared(seed, options.bf16),
     )  # fmt: skip
     rows = [
         {"query": pair.query, "pos": [pair.passage], "neg": []} for pair in package_pairs("train")[: options.pairs]
@@ -114,17 +116,19 @@ def finetune(candidate: Candidate, options: argparse.Namespace, seed: int) -> Bi
     return trainer.model
 
 
-def _shared(seed: int) -> dict[str, Any]:
+def _shared(seed: int, bf16: bool) -> dict[str, Any]:
     return {
         "lr_scheduler_type": "cosine", "warmup_steps": 0.1, "save_strategy": "no", "report_to": "none",
-        "logging_steps": 4, "seed": seed, "dataloader_drop_last": True, "dataloader_pin_memory": False,
+        "logging_steps": 4, "seed": seed, "dataloader_drop_last": True, "dataloader_pin_memory": False, "bf16": bf16,
+        "use_cpu": not torch.cuda.is_available(),
     }  # fmt: skip
 
 
 def measure(model: BiEncoderModel | None, options: argparse.Namespace) -> Result:
     """The rank of each query's code; without a model BM25's."""
     pairs = package_pairs(options.split)[: options.passages]
-    return {"ranks": ranks(model if model is None else model.eval(), pairs, options.queries)}
+    with torch.autocast("cpu", torch.bfloat16, enabled=options.bf16):
+        return {"ranks": ranks(model if model is None else model.eval(), pairs, options.queries)}
 
 
 class Experiment:
@@ -181,6 +185,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=float, default=rate)
     for name, weight in (("ar_loss_weight", 0.0), ("bow_loss_weight", 1.0)):
         parser.add_argument(f"--{name}", type=float, default=weight)
+    parser.add_argument("--bf16", action="store_true", help="train under autocast to bfloat16, and embed so")
     options = parser.parse_args()
     logging.set_verbosity_error()
     experiment = Experiment(options)

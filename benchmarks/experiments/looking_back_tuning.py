@@ -10,6 +10,7 @@ same tuning without looking back.
 import argparse
 from pathlib import Path
 
+import torch
 from peft import LoraConfig
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -40,6 +41,8 @@ def tune(options: argparse.Namespace) -> None:
         seed=options.seed,
         report_to="none",
         dataloader_pin_memory=False,
+        bf16=options.bf16,
+        use_cpu=not torch.cuda.is_available(),
     )
     least = 4 * options.length  # characters: about a whole document
     texts = [{"text": document.text} for document in standard_library("train") if len(document.text) > least]
@@ -58,6 +61,7 @@ def main() -> None:
     for name, value in (("steps", 60), ("accumulation", 4), ("rank", 8), ("seed", 42)):
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--learning_rate", type=float, default=2e-4)
+    parser.add_argument("--bf16", action="store_true", help="train under autocast to bfloat16")
     add_settings(parser)
     tune(parser.parse_args())
 

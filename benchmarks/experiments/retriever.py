@@ -83,7 +83,9 @@ def finetune(
     arguments = BiEncoderTrainingArguments(
         output_dir=str(options.output / "logs"), num_train_epochs=1, lr_scheduler_type="cosine", warmup_steps=0.1,
         query_max_length=QUERY_TOKENS, passage_max_length=PASSAGE_TOKENS, save_strategy="no", report_to="none",
-        logging_steps=8, seed=seed, dataloader_drop_last=True, dataloader_pin_memory=False, **settings,
+        logging_steps=8, seed=seed, dataloader_drop_last=True, dataloader_pin_memory=False,
+        bf16=options.bf16, use_cpu=not torch.cuda.is_available(),
+        **settings,
     )  # fmt: skip
     set_seed(seed)
     trainer = BiEncoderTrainer(model, arguments, train_dataset=list(rows))
@@ -97,7 +99,7 @@ class Experiment:
     def __init__(self, options: argparse.Namespace, corpus: Corpus):
         self.options, self.corpus = options, corpus
         self.records = Records(options.output / "results.jsonl")
-        names = ("split", "pairs", "rows", "queries", "passages", "learning_rate", "second_learning_rate")
+        names = ("split", "pairs", "rows", "queries", "passages", "learning_rate", "second_learning_rate", "bf16")
         self.settings: Result = {name: getattr(options, name) for name in names}
 
     def trained(self, name: str, seed: int, train: Callable[[], BiEncoderModel]) -> BiEncoderModel | None:
@@ -190,6 +192,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--learning_rate", type=float, default=1e-4)
     parser.add_argument("--second_learning_rate", type=float, default=3e-5)
+    parser.add_argument("--bf16", action="store_true", help="train under autocast to bfloat16")
     options = parser.parse_args()
     logging.set_verbosity_error()
     measured = package_pairs(options.split)[: options.passages]
