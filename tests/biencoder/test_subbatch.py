@@ -5,7 +5,7 @@ import torch
 from peft import LoraConfig
 
 from modeling_biencoder import BiEncoderModel, Objectives
-from modeling_biencoder.subbatch_biencoder import embed_in_parts, split_rows
+from modeling_biencoder.subbatch_biencoder import embed_in_parts, embed_texts, split_rows
 from tests.support import quick_first
 from tests.support.tiny import random_ids, tiny_backbone
 from trainers import add_adapter
@@ -52,6 +52,43 @@ def test_the_gradient_is_that_of_the_whole_batch(family: str, side: str, size: i
     model = BiEncoderModel.from_backbone(tiny_backbone(family, lm_head=False), temperature=0.1).eval().double()
     inputs = {**batch(side), "objectives": ALL}
     assert_same(gradients(model, **inputs, sub_batch_size=size), gradients(model, **inputs))
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "opt", "bert"])
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_without_a_size_a_cpu_leaves_the_padding_out(monkeypatch, family: str, side: str) -> None:
+    """The loss and gradient of the padded batch, though the backbone sees less padding."""
+    model = BiEncoderModel.from_backbone(tiny_backbone(family, lm_head=False), temperature=0.1).eval().double()
+    inputs = {**batch(side), "objectives": ALL}
+    embedded = (model.embed(**inputs[name]) for name in ("query", "passage"))
+    loss = model.compute_loss(*embedded, inputs["teacher_scores"], objectives=ALL).loss
+    loss.backward()
+    whole = loss.detach(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    seen = []
+    model.backbone.register_forward_hook(lambda _, args, output: seen.append(output[0].shape[:2].numel()))
+    monkeypatch.setattr("modeling_biencoder.subbatch_biencoder.CPU_TOKENS", 20)
+    assert_same(gradients(model, **inputs), whole)
+    assert len(seen) > 4 and sum(seen) < 5 * 6 + 15 * 9
+
+
+@pytest.mark.parametrize("shape", ["rows", "4d"])
+def test_keywords_of_another_shape_keep_the_batch_whole(monkeypatch, shape: str) -> None:
+    """What is not (rows, length) cannot be cut with the rows."""
+    model = BiEncoderModel.from_backbone(tiny_backbone(lm_head=False)).eval()
+    tokens = batch()["query"]
+    rows, length = tokens["input_ids"].shape
+    given = torch.ones(rows) if shape == "rows" else torch.ones(rows, 1, length, length)
+    seen = []
+
+    def embed(**inputs: torch.Tensor) -> torch.Tensor:
+        seen.append(inputs["input_ids"].shape)
+        return model.embed(inputs["input_ids"], inputs["attention_mask"])
+
+    monkeypatch.setattr("modeling_biencoder.subbatch_biencoder.CPU_TOKENS", 4)
+    embed_texts(embed, tokens, False, None, {"own": given})
+    assert seen == [tokens["input_ids"].shape]
+    embed_texts(embed, tokens, False, None, {"flag": True})
+    assert len(seen) > 2
 
 
 @pytest.mark.parametrize("objectives", [Objectives(), ALL, Objectives(distillation_weight=0.0, margin_mse_weight=1.0)])
