@@ -13,7 +13,7 @@ from torch.nn import functional
 from modeling_biencoder import BiEncoderModel
 
 from .reference import load_biencoder_reference
-from .shapes import SHAPES, random_backbone, random_document, word_tokenizer
+from .shapes import SHAPES, random_document, random_text_backbone, word_tokenizer
 
 QUERIES, SUB_BATCH = 64, 8  # rows of a batch, and those embedded at a time
 MEAN_LENGTH, SPREAD, LONGEST = 80, 0.6, 512  # tokens; SPREAD is the standard deviation of a length's logarithm
@@ -37,11 +37,18 @@ class Task:
 
 
 def build_task(size: str, device: torch.device, queries: int = QUERIES, sub_batch_size: int = SUB_BATCH) -> Task:
-    """Lengths log-normal, words by Zipf's law. The last token is pooled, embeddings are normalised."""
+    """Lengths log-normal, words by Zipf's law. Embeddings are normalised."""
     vocabulary = SHAPES[size].vocabulary
-    model = BiEncoderModel.from_backbone(random_backbone(size, device), word_tokenizer(vocabulary))
+    model = random_biencoder(size, device)
     query, passage = (_random_texts(queries, vocabulary, seed, device) for seed in (0, 1))
     return Task(model.train(), query, passage, sub_batch_size)
+
+
+def random_biencoder(size: str, device: torch.device) -> BiEncoderModel:
+    """A decoder whose last token is pooled, or an encoder whose mean is."""
+    pooling = "mean" if SHAPES[size].encoder else "last_token"
+    tokenizer = word_tokenizer(SHAPES[size].vocabulary)
+    return BiEncoderModel.from_backbone(random_text_backbone(size, device), tokenizer, pooling=pooling)
 
 
 def random_lengths(count: int, seed: int) -> torch.Tensor:
@@ -58,9 +65,10 @@ def _random_texts(count: int, vocabulary: int, seed: int, device: torch.device) 
     return {"input_ids": (ids * mask).to(device), "attention_mask": mask.to(device)}
 
 
-def our_loss(task: Task) -> Loss:
-    """The model's own."""
-    return lambda: task.model(query=task.query, passage=task.passage, sub_batch_size=task.sub_batch_size).loss
+def our_loss(task: Task, whole: bool = False) -> Loss:
+    """The model's own, in sub-batches or of the whole batch."""
+    size = None if whole else task.sub_batch_size
+    return lambda: task.model(query=task.query, passage=task.passage, sub_batch_size=size).loss
 
 
 def parts(task: Task, tokens: Tokens) -> list[Tokens]:
@@ -79,8 +87,12 @@ def plain_loss(task: Task) -> Loss:
 
     def embed(rows: Tokens) -> torch.Tensor:
         states = task.model.backbone(**rows).last_hidden_state
-        last = states[torch.arange(len(states)), rows["attention_mask"].sum(1) - 1]
-        return functional.normalize(last.float(), dim=-1)
+        lengths = rows["attention_mask"].sum(1)
+        if task.model.config.pooling == "mean":
+            pooled = (states * rows["attention_mask"][..., None]).sum(1) / lengths[:, None]
+        else:
+            pooled = states[torch.arange(len(states)), lengths - 1]
+        return functional.normalize(pooled.float(), dim=-1)
 
     def loss() -> torch.Tensor:
         queries, passages = (torch.cat([embed(rows) for rows in several]) for several in texts)
@@ -94,7 +106,7 @@ def reference_loss(task: Task, checkout: Path) -> Loss:
     """The original's sub-batches and loss, on the same backbone."""
     original = load_biencoder_reference(checkout)(
         task.model.backbone, temperature=task.model.config.temperature, sub_batch_size=task.sub_batch_size,
-        sentence_pooling_method="last_token", normalize_embeddings=True,
+        sentence_pooling_method=task.model.config.pooling, normalize_embeddings=True,
     ).train()  # fmt: skip
     queries, passages = parts(task, task.query), parts(task, task.passage)
     return lambda: original(queries, passages).loss
@@ -118,6 +130,18 @@ def cached_loss(task: Task) -> Loss:
     loss = CachedMultipleNegativesRankingLoss(
         model.train(), scale=1 / task.model.config.temperature, mini_batch_size=task.sub_batch_size
     )
+    return lambda: loss([dict(task.query), dict(task.passage)], None)
+
+
+def whole_loss(task: Task) -> Loss:
+    """The plain loss of sentence-transformers, the whole batch at once, on the same backbone.
+
+    Raises ImportError where it is not installed.
+    """
+    from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+
+    model = as_sentence_transformer(task.model)
+    loss = MultipleNegativesRankingLoss(model.train(), scale=1 / task.model.config.temperature)
     return lambda: loss([dict(task.query), dict(task.passage)], None)
 
 

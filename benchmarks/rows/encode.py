@@ -5,16 +5,14 @@
 
 import torch
 
-from modeling_biencoder import BiEncoderModel
-
-from ..biencoder_task import as_sentence_transformer, random_lengths
+from ..biencoder_task import as_sentence_transformer, random_biencoder, random_lengths
 from ..compare import Comparison, compare
 from ..options import Options
 from ..outcome import Check, Outcome
-from ..shapes import SHAPES, random_backbone, random_document, word_tokenizer
+from ..shapes import SHAPES, random_document
 
 SIZES = {"cpu": ("small",), "cuda": ("1b",)}
-MARKS = {("small", "cpu"): 1.25, ("medium", "cpu"): 1.25, ("1b", "cuda"): 1.0}
+MARKS = {**{(size, "cpu"): 1.25 for size in ("small", "medium", "minilm")}, ("1b", "cuda"): 1.0}
 PASSAGES, BATCH = 512, 32
 TOLERANCE = 1e-5
 
@@ -26,7 +24,7 @@ def run(options: Options) -> list[Outcome]:
 
 def _run_size(size: str, options: Options) -> list[Outcome]:
     vocabulary = SHAPES[size].vocabulary
-    model = BiEncoderModel.from_backbone(random_backbone(size, options.device), word_tokenizer(vocabulary))
+    model = random_biencoder(size, options.device)
     other = as_sentence_transformer(model)
     texts = random_passages(16 if options.quick else PASSAGES, vocabulary)
     case = Comparison(
