@@ -1,7 +1,6 @@
 """From a batch's embeddings to its losses: scores, positives and false negatives, over all processes."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from math import inf
 
 import torch
@@ -10,7 +9,8 @@ from transformers.utils import logging
 from .batch_inputs_biencoder import check_embeddings, check_group, check_teacher_scores, check_terms
 from .configuration_biencoder import BiEncoderConfig
 from .false_negatives_biencoder import Identity, known_own_positives, known_positives, known_queries, too_similar
-from .gather_biencoder import gather_rows, gather_sizes, is_distributed
+from .gather_biencoder import gather_sizes, is_distributed
+from .joint_batch_biencoder import Batch, joint_batch, met_rows
 from .loss_biencoder import (
     all_scores,
     contrastive_loss,
@@ -23,83 +23,8 @@ from .loss_biencoder import (
     without_own,
 )
 from .objectives_biencoder import Objectives, loss_name
-from .pooling_biencoder import finish
 
 logger = logging.get_logger(__name__)
-
-
-@dataclass(frozen=True)
-class Batch:
-    """This process's queries among the passages and queries that they meet.
-
-    Args:
-        queries, passages: (B, d) and (B * G, d) of this process.
-        met_queries, met_passages: those of all processes, or the same again.
-        first_query: the number of this process's first query among all.
-        share: weight of this process's mean over its queries in the mean over all queries, times the processes.
-        teacher_scores: (B, G), if any.
-        identity, met_identity: of this process's texts and of all that are met, if known.
-        across_processes: whether rows of other processes count.
-    """
-
-    queries: torch.Tensor
-    passages: torch.Tensor
-    met_queries: torch.Tensor
-    met_passages: torch.Tensor
-    first_query: int = 0
-    share: float = 1.0
-    teacher_scores: torch.Tensor | None = None
-    identity: Identity | None = None
-    met_identity: Identity | None = None
-    across_processes: bool = False
-
-    @property
-    def group_size(self) -> int:
-        return len(self.passages) // len(self.queries)
-
-    def narrowed(self, width: int, normalize: bool) -> "Batch":
-        """The batch with embeddings cut to their first `width` numbers."""
-        names = ("queries", "passages", "met_queries", "met_passages")
-        cut = {name: finish(getattr(self, name), normalize, width) for name in names}
-        return Batch(**{**vars(self), **cut})
-
-
-def joint_batch(
-    queries: torch.Tensor,
-    passages: torch.Tensor,
-    teacher_scores: torch.Tensor | None,
-    identity: Identity | None,
-    across_processes: bool,
-    in_batch_negatives: bool,
-) -> Batch:
-    """The batch of this process, or its part of the batch of all processes, which then all have to call this."""
-    if not across_processes:
-        return Batch(queries, passages, queries, passages, 0, 1.0, teacher_scores, identity, identity)
-    sizes = gather_sizes(len(queries), queries.device)
-    group_size = len(passages) // len(queries)
-    rank = torch.distributed.get_rank()
-    share = sizes[rank] * len(sizes) / sum(sizes)
-    if not in_batch_negatives:
-        return Batch(queries, passages, queries, passages, 0, share, teacher_scores, identity, identity, True)
-    return Batch(
-        queries,
-        passages,
-        gather_rows(queries, sizes),
-        gather_rows(passages, [size * group_size for size in sizes]),
-        sum(sizes[:rank]),
-        share,
-        teacher_scores,
-        identity,
-        None if identity is None else _gather_identity(identity, sizes, group_size),
-        True,
-    )
-
-
-def _gather_identity(identity: Identity, sizes: list[int], group_size: int) -> Identity:
-    most = max(gather_sizes(identity.positives.shape[1], identity.positives.device))
-    positives = torch.nn.functional.pad(identity.positives, (0, most - identity.positives.shape[1]))
-    passages = gather_rows(identity.passage[:, None], [size * group_size for size in sizes])
-    return Identity(gather_rows(identity.query[:, None], sizes)[:, 0], passages[:, 0], gather_rows(positives, sizes))
 
 
 def weighted_loss(
@@ -110,6 +35,7 @@ def weighted_loss(
     identity: Mapping[str, torch.Tensor] | None,
     objectives: Objectives | None,
     config: BiEncoderConfig,
+    counted: bool = True,
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor]:
     """(the loss, {name: its parts}, scores), as `BiEncoderModel.compute_loss` explains them."""
     check_embeddings(queries, passages)
@@ -119,11 +45,11 @@ def weighted_loss(
     across = config.negatives_cross_device and is_distributed()
     # Autocast would take the scores in half precision, and the temperature makes its rounding errors large.
     with torch.autocast(queries.device.type, enabled=False):
-        batch = joint_batch(queries, passages, teacher_scores, numbers, across, in_batch_negatives)
+        batch = joint_batch(queries, passages, teacher_scores, numbers, across, in_batch_negatives, counted)
         losses, scores = batch_losses(batch, objectives, config, in_batch_negatives)
         weights = objectives.names(config.embedding_dims, queries.shape[1])
         loss = torch.stack([weights[name] * value for name, value in losses.items()]).sum()
-    return loss * batch.share, losses, scores
+    return loss * batch.share * counted, losses, scores
 
 
 def batch_losses(
@@ -164,8 +90,8 @@ def _pair_ranking(scores: torch.Tensor, batch: Batch) -> torch.Tensor:
     """Over the pairs of rows of all processes; (B, 1) scores."""
     labels: torch.Tensor = batch.teacher_scores  # type: ignore[assignment]  # the loss is not wanted without
     if batch.across_processes:
-        sizes = gather_sizes(len(scores), scores.device)
-        scores, labels = gather_rows(scores, sizes), gather_rows(labels, sizes)
+        sizes = gather_sizes(len(scores) * batch.counted, scores.device)
+        scores, labels = met_rows(scores, sizes, batch.counted), met_rows(labels, sizes, batch.counted)
     return pair_ranking_loss(scores[:, 0], labels[:, 0])
 
 

@@ -113,6 +113,7 @@ class BiEncoderModel(CompleteRepository):
         identity: Mapping[str, torch.Tensor] | None = None,
         objectives: Objectives | None = None,
         sub_batch_size: int | None = None,
+        counted: bool = True,
         **kwargs: Any,
     ) -> BiEncoderOutput:
         """Embeddings of token ids, or the loss of a batch of queries and passages.
@@ -128,6 +129,7 @@ class BiEncoderModel(CompleteRepository):
                 `Identity`), so that known positives do not serve as negatives.
             objectives: the terms of the loss; by default InfoNCE, and distillation where there are teacher scores.
             sub_batch_size: texts embedded at a time: same gradient, less memory, and a second forward pass.
+            counted: False: rows that only keep the processes together; no other one meets them, their loss is 0.
             kwargs: for the backbone.
         """
         kwargs = backbone_keywords(self.backbone, kwargs)
@@ -140,7 +142,7 @@ class BiEncoderModel(CompleteRepository):
         q_reps, p_reps = embed_texts(self.embed, query, False, *given), embed_texts(self.embed, passage, True, *given)
         if not return_loss:
             return BiEncoderOutput(q_reps=q_reps, p_reps=p_reps)
-        return self.compute_loss(q_reps, p_reps, *loss)
+        return self.compute_loss(q_reps, p_reps, *loss, counted=counted)
 
     def embed(
         self,
@@ -167,6 +169,7 @@ class BiEncoderModel(CompleteRepository):
         in_batch_negatives: bool = True,
         identity: Mapping[str, torch.Tensor] | None = None,
         objectives: Objectives | None = None,
+        counted: bool = True,
     ) -> BiEncoderOutput:
         """The loss of finished embeddings, (B, d) queries and (B * G, d) passages; arguments as in `forward`.
 
@@ -175,17 +178,12 @@ class BiEncoderModel(CompleteRepository):
         gradients, is the loss of the joint batch, of unequal shares too.
         """
         loss, losses, scores = weighted_loss(
-            q_reps, p_reps, teacher_scores, in_batch_negatives, identity, objectives, self.config
+            q_reps, p_reps, teacher_scores, in_batch_negatives, identity, objectives, self.config, counted
         )
         return BiEncoderOutput(
-            loss=loss,
-            contrastive_loss=losses.get("contrastive_loss"),
-            distillation_loss=losses.get("distillation_loss"),
-            losses=losses,
-            scores=scores,
-            q_reps=q_reps,
-            p_reps=p_reps,
-        )
+            loss, losses.get("contrastive_loss"), losses.get("distillation_loss"),
+            losses=losses, scores=scores, q_reps=q_reps, p_reps=p_reps,
+        )  # fmt: skip
 
     def tokenize(
         self,

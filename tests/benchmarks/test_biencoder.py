@@ -3,13 +3,24 @@
 import pytest
 import torch
 
-from benchmarks.biencoder_task import LONGEST, MEAN_LENGTH, Task, build_task, our_loss, parts, plain_loss, step
+from benchmarks.biencoder_task import (
+    LONGEST,
+    MEAN_LENGTH,
+    Task,
+    build_task,
+    our_loss,
+    parts,
+    plain_loss,
+    random_biencoder,
+    step,
+)
 from benchmarks.llara_task import same_gradients
 from benchmarks.machine import held_bytes
 from benchmarks.options import Options
 from benchmarks.reference import load_biencoder_reference
 from benchmarks.rows import biencoder_memory, load_row
 from benchmarks.rows.encode import same_embeddings
+from benchmarks.shapes import random_backbone
 
 CPU = torch.device("cpu")
 QUICK = Options(CPU, repeats=1, quick=True)
@@ -24,9 +35,19 @@ def test_saved_activations_and_peak_memory():
 
 def test_time_of_a_step():
     pytest.importorskip("sentence_transformers")
-    (outcome,) = load_row("biencoder-step")(QUICK)
-    assert outcome.row == "biencoder-step" and outcome.equal, outcome.check.text
-    assert outcome.ratio.median > 0 and outcome.share > 0
+    outcomes = load_row("biencoder-step")(QUICK)
+    assert [outcome.note for outcome in outcomes] == ["as many texts at a time", "the whole batch at once"]
+    for outcome in outcomes:
+        assert outcome.row == "biencoder-step" and outcome.equal, outcome.check.text
+        assert outcome.ratio.median > 0 and outcome.share > 0
+
+
+def test_an_encoder_has_rows_of_its_own():
+    """MiniLM's shape: embedded and trained, but nothing is generated with it."""
+    with pytest.raises(ValueError, match=r"minilm.*needs a decoder"):
+        random_backbone("minilm", torch.device("cpu"))
+    model = random_biencoder("minilm", torch.device("cpu"))
+    assert model.config.pooling == "mean" and model.backbone.config.hidden_size == 384
 
 
 def test_encode():

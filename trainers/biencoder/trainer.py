@@ -188,6 +188,7 @@ class BiEncoderTrainer(FamilyTrainer):
             **{"in_batch_negatives": self.args.in_batch_negatives, **inputs},
             objectives=self.args.objectives(),
             sub_batch_size=self.args.sub_batch_size,
+            counted=self._rows_count,
         )
 
     def count_items(self, batch: dict[str, Any]) -> torch.Tensor:

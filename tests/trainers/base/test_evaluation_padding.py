@@ -29,7 +29,20 @@ from trainers.base import components
 
 # Kind -> number of rows; the joint batches hold 4. Of 5 rows the last one is with the first process, the second has
 # nothing but filling; of 3 all batches are the last.
-KINDS = {"in_batch": 7, "own_group": 5, "own_group_stream": 5, "few": 3, "llara": 7, "documents": 7, "chats": 5}
+KINDS = {
+    "in_batch": 7,
+    "in_batch_lone": 5,
+    "ranking_lone": 5,
+    "own_group": 5,
+    "own_group_stream": 5,
+    "few": 3,
+    "llara": 7,
+    "documents": 7,
+    "chats": 5,
+}
+
+
+SCORED = [{"sentence1": row["query"], "sentence2": row["neg"][0], "score": i / 7} for i, row in enumerate(PAIRS)]
 
 
 def make_trainer(kind: str, folder: Path, batch_size: int):
@@ -43,16 +56,17 @@ def make_trainer(kind: str, folder: Path, batch_size: int):
             tiny_backbone(), tiny_tokenizer(), retrieval_method="bm25", context_window_size=32, chunk_size=8
         )
         return SelfRetrievalTrainer(model, args), DOCUMENTS if kind == "documents" else CHATS
-    in_batch = kind == "in_batch"
-    args = arguments(BiEncoderTrainingArguments, folder, train_group_size=3, in_batch_negatives=in_batch, **settings)
+    in_batch, ranking = not kind.startswith("own_group") and kind != "few", kind.startswith("ranking")
+    settings["train_group_size"] = 1 if ranking else 3
+    args = arguments(BiEncoderTrainingArguments, folder, in_batch_negatives=in_batch, **settings)
     model = BiEncoderModel.from_backbone(tiny_backbone(lm_head=False), tiny_tokenizer(), temperature=0.1)
-    return BiEncoderTrainer(model, args), PAIRS
+    return BiEncoderTrainer(model, args), SCORED if ranking else PAIRS
 
 
 def evaluate(kind: str, folder: Path, batch_size: int) -> dict[str, float]:
     trainer, rows = make_trainer(kind, folder, batch_size)
-    rows = rows[: KINDS[kind]]
-    metrics = trainer.evaluate(datasets.Dataset.from_list(rows).to_iterable_dataset() if "stream" in kind else rows)
+    rows = datasets.Dataset.from_list(rows[: KINDS[kind]])
+    metrics = trainer.evaluate(rows.to_iterable_dataset() if "stream" in kind else rows)
     # eval_loss is Trainer's own mean over rows, which for means over tokens depends on the batches.
     names = [*trainer.component_names, "perplexity", *(["loss"] if isinstance(trainer, BiEncoderTrainer) else [])]
     names += ["summarize_precision@8", "predict_precision@8"]
