@@ -1,6 +1,7 @@
 # Copied from hub_cards/travelling/placement.py by "make copies": edit that one.
 """Where weights are and how exact: parts on several devices or on the disk, each in its own precision."""
 
+import copy
 import itertools
 import os
 from collections.abc import Iterator
@@ -56,6 +57,8 @@ class PlacedModel(PreTrainedModel):
     def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
         """As in transformers; the configuration names the precision of each part."""
         record_precisions(self)
+        if not self._hf_peft_config_loaded:  # of which the adapter alone is saved
+            take_quantizer(self)
         super().save_pretrained(*args, **kwargs)
 
 
@@ -165,3 +168,25 @@ def record_precisions(model: PreTrainedModel) -> None:
     for part in model.modules():
         if isinstance(part, PreTrainedModel) and any(weight.is_floating_point() for weight in part.parameters()):
             part.config.dtype = part.dtype
+
+
+def take_quantizer(model: Any) -> None:
+    """Make the quantiser of a part that of the whole, which alone transformers asks where it saves (5.23).
+
+    ValueError where torchao holds weights that were taken over from a model with another part beside them.
+    """
+    held = [name for name, weight in model.named_parameters() if type(weight).__module__.startswith("torchao.")]
+    if not held or getattr(model, "hf_quantizer", None) is not None:
+        return
+    name = held[0].split(".")[0]
+    quantizer = getattr(model.get_submodule(name), "hf_quantizer", None)
+    if quantizer is None or any(not other.startswith(f"{name}.") for other in held):
+        raise ValueError(
+            f"the weights {held[0]!r} are quantised, and of another model than this one: save it without "
+            "quantization_config, and load what was saved with it."
+        )
+    settings = copy.deepcopy(quantizer.quantization_config)
+    linear = [key for key, module in model.named_modules() if isinstance(module, nn.Linear)]
+    beside = [key for key in linear if not key.startswith(f"{name}.")]
+    settings.modules_to_not_convert = [*(settings.modules_to_not_convert or ()), *beside] or None
+    model.hf_quantizer, model.config.quantization_config = quantizer, settings

@@ -33,8 +33,8 @@ from ..retrieval.embeddings import EmbeddingFiles, embed
 from ..retrieval.sharded import ShardedEmbeddings, check_shards
 from ..retrieval.stored import SUFFIXES, files_of, ids_path
 from ..retrieval.storing import names_of, write_embeddings
-from .loading import EmbedderArguments
-from .parsing import check_at_least, parse_arguments
+from .loading import EmbedderArguments, WeightsArguments
+from .parsing import check_at_least, given, parse_arguments
 
 
 @dataclass
@@ -112,7 +112,7 @@ def _beside(arguments: EncodeArguments) -> str | None:
     return Path(os.path.relpath(model, folder)).as_posix()
 
 
-ARGUMENTS = (EncodeArguments, EmbedderArguments)
+ARGUMENTS = (EncodeArguments, EmbedderArguments, WeightsArguments)
 EXAMPLES = r"""
 # a corpus, once, with its texts
 lookback encode --model runs/finetune --data corpus.jsonl --output corpus.parquet
@@ -126,7 +126,7 @@ lookback encode --model runs/finetune --data corpus.jsonl --output /shared/corpu
 
 def main(argv: list[str]) -> None:
     """Embeds, writes the files and prints what is in them."""
-    arguments, loading = parse_arguments(argv, ARGUMENTS, "encode", __doc__)
+    arguments, loading, weights = parse_arguments(argv, ARGUMENTS, "encode", __doc__)
     state = start_processes()
     check_field(arguments)
     texts = IdentifiedTexts(arguments.data, arguments.text_field, state.is_main_process)
@@ -135,8 +135,9 @@ def main(argv: list[str]) -> None:
     if arguments.num_shards is not None:
         check_shards(arguments.num_shards, len(texts), arguments.batch_size)
     fits = partial(check_fit, arguments=arguments)
-    model = cast(Any, load_biencoder(arguments.model, check=fits, **loading.keywords())).to(state.device)
-    began, run = time.perf_counter(), EncodeRun(arguments, model, texts, loading.revision, state)
+    keywords = {**loading.keywords(), **weights.keywords()}
+    model = cast(Any, load_biencoder(arguments.model, check=fits, **keywords)).to(state.device)
+    began, run = time.perf_counter(), EncodeRun(arguments, model, texts, loading.revision, state, given(weights))
     written = run.write_shared() if arguments.num_shards is None else run.write_sharded()
     if written:
         print(f"{_summary(run.shape, arguments.precision, written)}, {time.perf_counter() - began:.1f} s")
@@ -152,10 +153,11 @@ class EncodeRun:
         texts: IdentifiedTexts,
         revision: str | None,
         state: PartialState,
+        weights: dict[str, str],
     ):
         self.arguments, self.model, self.texts, self.state = arguments, model, texts, state
-        self.settings = run_settings(arguments, model, texts)
-        self.facts = about(arguments, model, texts, revision)
+        self.settings = {**run_settings(arguments, model, texts), **weights}
+        self.facts = {**about(arguments, model, texts, revision), **weights}
         self.shape = len(texts), arguments.truncate_dim or model.config.hidden_size
 
     def write_shared(self) -> list[Path]:

@@ -26,7 +26,7 @@ from ..models.mteb_encoder import MtebEncoder, require_mteb
 from ..retrieval.evaluator import DEFAULT_KS, RetrievalEvaluator
 from ..retrieval.metrics import DEFAULT_METRICS, check_metrics
 from ..retrieval.sets import MEAN, load_evaluators, means
-from .loading import EmbedderArguments
+from .loading import EmbedderArguments, WeightsArguments
 from .mteb_tasks import SCORE, card_results, check_card, find_tasks, main_scores, run_tasks, write_scores
 from .parsing import parse_arguments
 
@@ -161,7 +161,7 @@ def write_results(
         new.write_text(text, encoding="utf-8")
 
 
-ARGUMENTS = (EvaluateArguments, EmbedderArguments)
+ARGUMENTS = (EvaluateArguments, EmbedderArguments, WeightsArguments)
 EXAMPLES = r"""
 # beside BM25
 lookback evaluate --model runs/finetune --data runs/data/holdout --baseline bm25
@@ -173,12 +173,15 @@ lookback evaluate --model runs/finetune --mteb STS12 SciFact --card
 """
 
 
-def evaluate_mteb(arguments: EvaluateArguments, loading: EmbedderArguments, device: torch.device) -> None:
+def evaluate_mteb(
+    arguments: EvaluateArguments, loading: EmbedderArguments, weights: WeightsArguments, device: torch.device
+) -> None:
     """Runs mteb's tasks, prints the table, and writes scores and card where asked to."""
     tasks = find_tasks(arguments.mteb)
     card = check_card(arguments.model) if arguments.card else None
     dims = arguments.truncate_dims or []
-    encoder = MtebEncoder(arguments.model, device=device, task=arguments.task, widths=dims, **loading.keywords())
+    keywords = {**loading.keywords(), **weights.keywords()}
+    encoder = MtebEncoder(arguments.model, device=device, task=arguments.task, widths=dims, **keywords)
     encoders = {"model": encoder}
     for dim in dims:
         encoders[f"model, {dim} numbers"] = encoder.narrowed(dim)
@@ -197,7 +200,7 @@ def evaluate_mteb(arguments: EvaluateArguments, loading: EmbedderArguments, devi
 
 def main(argv: list[str]) -> None:
     """Prints the table, and writes the metrics where asked to."""
-    arguments, loading = parse_arguments(argv, ARGUMENTS, "evaluate", __doc__)
+    arguments, loading, weights = parse_arguments(argv, ARGUMENTS, "evaluate", __doc__)
     if arguments.mteb:
         require_mteb()
     state = start_processes()
@@ -206,14 +209,15 @@ def main(argv: list[str]) -> None:
             raise ValueError(
                 f"--mteb runs in one process, and {state.num_processes} were started: leave the launcher out."
             )
-        return evaluate_mteb(arguments, loading, state.device)
+        return evaluate_mteb(arguments, loading, weights, state.device)
     evaluators = load_data(arguments)
 
     def check(config: BiEncoderConfig) -> None:
         for evaluator in evaluators.values():
             evaluator.check_config(config)
 
-    model = cast(Any, load_biencoder(arguments.model, check=check, **loading.keywords())).to(state.device)
+    keywords = {**loading.keywords(), **weights.keywords()}
+    model = cast(Any, load_biencoder(arguments.model, check=check, **keywords)).to(state.device)
     results = with_mean({name: evaluator(model) for name, evaluator in evaluators.items()})
     if not state.is_main_process:
         return

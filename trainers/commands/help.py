@@ -23,6 +23,7 @@ HEADINGS = {
     "LoadingArguments": "Model",
     "ModelArguments": "Model",
     "EmbedderArguments": "Model",
+    "WeightsArguments": "Model",
     "RetrieverArguments": "Looking back",
     "KeptStatesArguments": "Looking back",
     "LookbackArguments": "Looking back",

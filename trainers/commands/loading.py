@@ -10,6 +10,8 @@ from modeling_srlm.limits_srlm import STORE_DTYPES, STORE_PLACES, parse_bytes
 from ..jobs.idle import refuse_idle, refuse_without
 from ..jobs.places import check_model_name
 from ..models.components import OF_KEPT_STATES
+from ..models.kind import check_dtype
+from ..models.quantization import INT8, torchao_config
 from .parsing import check_at_least, given
 
 PRESET_HELP = "How a published model is used, by name (docs/models.md); default: by its repo's id and files. Or none."
@@ -66,6 +68,34 @@ class EmbedderArguments(ModelArguments):
     def keywords(self) -> dict[str, Any]:
         """What the function gets that loads the model."""
         return {"pooling": self.pooling, "preset": self.preset, **super().keywords()}
+
+
+@dataclass
+class WeightsArguments:
+    """What the weights become that embed: keywords of `load_biencoder`, beside those of `EmbedderArguments`."""
+
+    dtype: str | None = field(
+        default=None,
+        metadata={"help": "Type of the weights: float32, bfloat16 or float16. Default: as they were saved."},
+    )
+    quantization: str | None = field(
+        default=None,
+        metadata={
+            "help": "Weights in int8, by torchao: int8_weight_only, or int8_dynamic_activation_int8_weight, which "
+            "computes in int8, too."
+        },
+    )
+
+    def __post_init__(self) -> None:
+        check_dtype(self.dtype)
+        if self.quantization is not None:
+            check_choice("--quantization", self.quantization, INT8)
+            torchao_config(self.quantization)  # says what is not installed
+
+    def keywords(self) -> dict[str, Any]:
+        """What the function gets that loads the model."""
+        quantized = {} if self.quantization is None else {"quantization_config": torchao_config(self.quantization)}
+        return {**given(self, "quantization"), **quantized}
 
 
 @dataclass

@@ -24,8 +24,8 @@ from ..models.load import load_biencoder
 from ..retrieval.index import EmbeddingIndex, Hit, load_index
 from ..retrieval.search import check_index
 from ..retrieval.stored import files_of
-from .loading import EmbedderArguments
-from .parsing import check_at_least, parse_arguments
+from .loading import EmbedderArguments, WeightsArguments
+from .parsing import check_at_least, given, parse_arguments
 
 SHOWN = 200  # characters of a text in a line
 
@@ -107,6 +107,11 @@ def model_of(index: EmbeddingIndex, arguments: SearchArguments) -> str:
     raise ValueError(f"--index={arguments.index!r} is {told}: give the folder or Hub id of that model as --model.")
 
 
+def weights_of(index: EmbeddingIndex, weights: WeightsArguments) -> WeightsArguments:
+    """What the index's own model became when it was made, where nothing else is given."""
+    return WeightsArguments(**{**{name: index.about.get(name) for name in vars(weights)}, **given(weights)})
+
+
 def check_settings(config: BiEncoderConfig, index: EmbeddingIndex, name: str, task: str | None) -> None:
     """ValueError for a model that is set to make other embeddings than those of the index, or lacks the task."""
     before, now = json.loads(index.about.get("encoding", "{}")), json.loads(json.dumps(configured(config)))
@@ -156,7 +161,7 @@ def write_hits(path: str, ids: list[str], queries: list[str], found: list[list[H
             file.write(json.dumps({"id": one, "query": query, "hits": rows}, ensure_ascii=False) + "\n")
 
 
-ARGUMENTS = (SearchArguments, EmbedderArguments)
+ARGUMENTS = (SearchArguments, EmbedderArguments, WeightsArguments)
 EXAMPLES = r"""
 # the texts nearest to a question
 lookback search --index corpus.parquet --query "How do I open a tar archive?"
@@ -169,13 +174,13 @@ lookback search --index corpus.parquet --queries queries.jsonl --output hits.jso
 
 def main(argv: list[str]) -> None:
     """Prints what is found, and writes it where asked to."""
-    arguments, loading = parse_arguments(argv, ARGUMENTS, "search", __doc__)
+    arguments, loading, weights = parse_arguments(argv, ARGUMENTS, "search", __doc__)
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
     settings: dict[str, Any] = {"index": arguments.backend, "device": device, "passage_block": arguments.block_size}
     index = load_index(arguments.index, arguments.rescore, keep_in_memory=False, **settings)
     ids, queries = read_queries(arguments)
     index.texts = texts_of(index, arguments)
-    name, keywords = model_of(index, arguments), loading.keywords()
+    name, keywords = model_of(index, arguments), {**loading.keywords(), **weights_of(index, weights).keywords()}
     if arguments.model is None and keywords["revision"] is None:
         keywords["revision"] = index.about.get("revision")
     fits = partial(check_settings, index=index, name=name, task=arguments.task)

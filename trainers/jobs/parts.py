@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from hub_cards.whole_files import full_disk_named, written_whole
 
@@ -154,8 +155,16 @@ def weights_digest(model: torch.nn.Module) -> str:
     """A sha256 that other weights do not have: of the first 64 numbers of every parameter."""
     digest = hashlib.sha256()
     for parameter in model.parameters():  # training moves every one of them
-        digest.update(parameter.detach().flatten()[:64].float().cpu().numpy().tobytes())
+        for plain in _plain(parameter.detach()):
+            digest.update(plain.flatten()[:64].float().cpu().numpy().tobytes())
     return digest.hexdigest()
+
+
+def _plain(weight: torch.Tensor) -> list[torch.Tensor]:
+    """A weight, or the tensors that it is made of: torchao's hold whole numbers and scales."""
+    if not is_traceable_wrapper_subclass(weight):
+        return [weight]
+    return [getattr(weight, name) for name in weight.__tensor_flatten__()[0]]
 
 
 def _lines(part: Path) -> Iterator[tuple[int, int, int]]:

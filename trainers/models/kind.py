@@ -185,6 +185,11 @@ def place_of(keywords: dict[str, Any]) -> dict[str, Any]:
     return {name: keywords[name] for name in PLACE if keywords.get(name) is not None}
 
 
+def weights_of(keywords: dict[str, Any]) -> dict[str, Any]:
+    """Those of the keywords that say what the weights become, and are given."""
+    return {name: keywords[name] for name in ("dtype", "quantization_config") if keywords.get(name) is not None}
+
+
 def other_repo(place: dict[str, Any]) -> dict[str, Any]:
     """The keywords for another repo, which has commits of its own."""
     return {name: value for name, value in place.items() if name not in _OF_ONE_REPO}

@@ -19,7 +19,7 @@ from modeling_srlm import SelfRetrievalConfig, SelfRetrievalLM
 from .adapted import build_found
 from .components import build_srlm, check_kept, check_methods, plain_settings, refuse_idle_retriever
 from .convert import biencoder_from_llara, check_ends_open
-from .kind import PLACE, Found, check_plain, config_of, look, place_of
+from .kind import PLACE, Found, check_plain, config_of, look, place_of, weights_of
 from .merging import merge_adapter
 from .weightless import biencoder_config, check_words
 
@@ -41,7 +41,7 @@ def load_biencoder(
         check: called with the configuration before weights are read, and raises where the model cannot serve.
         loading: where the repo lies (`revision`, `token`, `cache_dir`, ...), and `trust_remote_code` for a backbone
             with code of its own; our repos need none. `base`: of an adapter, folder or Hub id of what it was made for,
-            `base_revision` a branch, tag or commit of that.
+            `base_revision` a branch, tag or commit of that. `dtype` and `quantization_config` as in transformers.
 
     Returns it in eval mode. Raises ValueError for a plain backbone without pooling, and for a pooling where the repo
     has its own.
@@ -58,11 +58,11 @@ def load_biencoder(
         return BiEncoderModel.from_backbone(source, preset=preset, **loading).eval()
     if check is not None:
         _check(check, found, {**loading, "preset": preset}, {} if pooling is None else {"pooling": pooling})
-    kind = found.model_type
+    kind, weights = found.model_type, weights_of(loading)
     ours = kind in (BiEncoderConfig.model_type, LlaraConfig.model_type)
     theirs = not ours and read_sentence_transformer(source, found.loading) is not None
     if theirs and pooling is None:
-        return BiEncoderModel.from_backbone(source, preset=preset, **_of_backbone(found, loading)).eval()
+        return BiEncoderModel.from_backbone(source, preset=preset, **_of_backbone(found, loading), **weights).eval()
     if not ours and not theirs:
         check_plain(source, kind, BiEncoderConfig.model_type)
         known = preset or recognised(source, found.loading)
@@ -74,7 +74,8 @@ def load_biencoder(
             )
         fields = {} if pooling is None else {"pooling": pooling}
         words = check_words(source, found.config, place := _of_backbone(found, loading))
-        return BiEncoderModel.from_backbone(source, tokenizer=words, preset=preset, **fields, **place).eval()
+        fields |= {**place, **weights}
+        return BiEncoderModel.from_backbone(source, tokenizer=words, preset=preset, **fields).eval()
     if preset is not None and ours:
         raise ValueError(f"--preset={preset!r} is for a published model, and {source!r} is a {kind}: leave it out.")
     if pooling is not None:
@@ -84,8 +85,8 @@ def load_biencoder(
         )
     words = _words(found)
     if kind == BiEncoderConfig.model_type:
-        return _with_words(build_found(found), words).eval()
-    return _biencoder_of_llara(found, words).eval()
+        return _with_words(build_found(found, **weights), words).eval()
+    return _biencoder_of_llara(found, words, weights).eval()
 
 
 def _check(check: Any, found: Found, keywords: dict[str, Any], fields: dict[str, Any]) -> None:
@@ -112,7 +113,7 @@ def load_as_biencoder(
     fields = {name: value for name, value in settings.items() if name not in PLACE}
     if found.model_type == LlaraConfig.model_type:
         biencoder_config(source, found.config, {}, fields)  # what does not fit is said before weights are read
-        return _biencoder_of_llara(found, None, **fields)
+        return _biencoder_of_llara(found, None, {}, **fields)
     if found.adapter is not None:
         raise ValueError(
             f"{source!r} is an adapter of a {found.model_type!r} model and must be one of a LLaRA model to be "
@@ -132,8 +133,8 @@ def load_as_biencoder(
     return BiEncoderModel.from_backbone(source, tokenizer=tokenizer, **found.loading, **fields)
 
 
-def _biencoder_of_llara(found: Found, tokenizer: Any, **fields: Any) -> BiEncoderModel:
-    llara = _with_words(build_found(found), tokenizer)
+def _biencoder_of_llara(found: Found, tokenizer: Any, weights: dict[str, Any], **fields: Any) -> BiEncoderModel:
+    llara = _with_words(build_found(found, **weights), tokenizer)
     return biencoder_from_llara(llara if found.adapter is None else merge_adapter(llara), **fields)
 
 

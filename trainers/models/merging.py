@@ -7,7 +7,7 @@ from transformers import PreTrainedModel
 from hub_cards.travelling.merging import merge_layers
 
 from .adapters import check_model, has_adapters
-from .quantization import quantized_part
+from .quantization import is_int8, quantized_part
 
 
 def merge_adapter(model: PreTrainedModel) -> Any:
@@ -27,7 +27,7 @@ def merge_adapter(model: PreTrainedModel) -> Any:
     check_model(model)
     if not has_adapters(model):
         raise ValueError("The model has no adapter to merge: put one on it with add_adapter or load_adapter.")
-    if quantized_part(model) is not None:
+    if quantized_part(model) is not None or is_int8(model):
         raise ValueError(
             "The weights are quantised, and merging would round them again: load the adapter onto the base model "
             "without quantization_config, and merge it there (lookback merge does)."

@@ -24,7 +24,7 @@ from modeling_biencoder.encoding_biencoder import prompt_affixes
 from modeling_biencoder.inputs_biencoder import check_truncate_dim
 
 from .identity import encoding_settings
-from .kind import place_of
+from .kind import place_of, weights_of
 from .load import load_biencoder
 
 Array = np.ndarray | torch.Tensor
@@ -102,8 +102,9 @@ class MtebEncoder:
         _check_fit(self.model.config, task, (truncate_dim, *widths))
         self.name, self.task, self.truncate_dim = name, task, truncate_dim
         base = None if loading.get("base") is None else shared_name(str(loading["base"]))
-        chosen = {"task": task, "truncate_dim": truncate_dim, **loading, "base": base}
-        names = ("task", "truncate_dim", "pooling", "preset", "gguf_file", "base", "base_revision")
+        weights = {name: _named(value) for name, value in weights_of(loading).items()}
+        chosen = {"task": task, "truncate_dim": truncate_dim, **loading, "base": base, **weights}
+        names = ("task", "truncate_dim", "pooling", "preset", "gguf_file", "base", "base_revision", *weights)
         self._chosen = {key: chosen[key] for key in names if chosen.get(key)}
 
     def narrowed(self, truncate_dim: int) -> "MtebEncoder":
@@ -196,6 +197,12 @@ class MtebEncoder:
     def _own_name(self) -> str:
         name = shared_name(self._source)
         return name if name.count("/") == 1 else f"local/{name or 'bi-encoder'}"
+
+
+def _named(weights: Any) -> str:
+    """What weights become, as an experiment is called after it: a type, or torchao's kind of quantisation."""
+    kind = getattr(weights, "quant_type", None)
+    return str(weights).removeprefix("torch.") if kind is None else type(kind).__name__
 
 
 def _rows(vectors: Array) -> torch.Tensor:

@@ -1,10 +1,13 @@
-"""QLoRA (arXiv 2305.14314): an adapter on weights that were loaded in 4 or 8 bits."""
+"""Weights in fewer bits: under an adapter that trains (QLoRA, arXiv 2305.14314), and in int8 to embed with."""
 
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 from peft import prepare_model_for_kbit_training
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, TorchAoConfig
+
+INT8 = ("int8_weight_only", "int8_dynamic_activation_int8_weight")  # as torchao calls them
 
 
 def quantized_part(model: PreTrainedModel) -> PreTrainedModel | None:
@@ -39,3 +42,20 @@ def check_quantization(bits: int) -> None:
         import bitsandbytes  # noqa: F401
     except ImportError as error:
         raise ValueError(f"load_in_{bits}bit needs bitsandbytes: pip install bitsandbytes.") from error
+
+
+def torchao_config(name: str) -> TorchAoConfig:
+    """What `from_pretrained(quantization_config=...)` takes, by one of the names in `INT8`.
+
+    ValueError where torchao is not installed.
+    """
+    if find_spec("torchao") is None:
+        raise ValueError(f"quantization={name!r} needs torchao: pip install lookback[int8].")
+    from torchao.quantization import Int8DynamicActivationInt8WeightConfig, Int8WeightOnlyConfig
+
+    return TorchAoConfig(Int8WeightOnlyConfig() if name == INT8[0] else Int8DynamicActivationInt8WeightConfig())
+
+
+def is_int8(model: PreTrainedModel) -> bool:
+    """Whether torchao holds weights of the model."""
+    return any(getattr(part, "quantization_method", None) == "torchao" for part in model.modules())
