@@ -66,19 +66,25 @@ def _joint_bodies(
 ) -> list[list[int]]:
     bodies = _ids(tokenizer, [prefix + text + suffix for text in texts])
     long = [i for i, body in enumerate(bodies) if len(body) > room]
-    cut = _cut_bodies([texts[i] for i in long], tokenizer, prefix, suffix, room) if long else []
+    # behind a suffix a text's end might be tokenised otherwise than at its end
+    starts = _ids(tokenizer, [prefix + texts[i] for i in long]) if suffix else [bodies[i] for i in long]
+    cut = _cut_bodies([texts[i] for i in long], starts, tokenizer, prefix, suffix, room) if long else []
     for i, body in zip(long, cut, strict=True):
         bodies[i] = body
     return bodies
 
 
 def _cut_bodies(
-    texts: list[str], tokenizer: PreTrainedTokenizerBase, prefix: str, suffix: str, room: int
+    texts: list[str],
+    starts: list[list[int]],
+    tokenizer: PreTrainedTokenizerBase,
+    prefix: str,
+    suffix: str,
+    room: int,
 ) -> list[list[int]]:
-    """The first tokens of prefix and text, then the suffix: tokenised without the text's end, which is not there."""
-    after = _suffix_ids(suffix, tokenizer)
+    """The first tokens of prefix and text (`starts`), then the suffix, tokenised without the text's end."""
+    after = _suffix_ids(suffix, tokenizer) if suffix else []
     room -= len(after)
-    starts = _ids(tokenizer, [prefix + text for text in texts])
     # where a text changes how its prefix is tokenised, little room might end inside of the prefix
     tight = bool(prefix) and room <= len(prefix.encode())
     for i, text in enumerate(texts):

@@ -133,3 +133,20 @@ def test_embeddings_of_a_model_and_of_the_retriever_in_a_language_model():
         torch.testing.assert_close(embeddings, embeddings[:1].expand_as(embeddings))
     read = tokenizer.decode(encoder.tokenize(texts)["input_ids"][1])
     assert read.startswith('This sentence: "The library') and read.endswith('", in one word:</s>')
+
+
+@pytest.mark.parametrize("separate", [False, True])
+@pytest.mark.parametrize("prefix", ["", "query: "])
+def test_a_text_that_is_cut_is_tokenised_once_where_nothing_stands_behind_it(monkeypatch, prefix, separate):
+    tokenizer, asked, call = tokenizer_of("byte-level"), [], PreTrainedTokenizerFast.__call__
+
+    def count(self, text, **settings):
+        asked.extend(text if isinstance(text, list) else [text])
+        return call(self, text, **settings)
+
+    monkeypatch.setattr(PreTrainedTokenizerFast, "__call__", count)
+    for suffix, times in (("", 1), ("?", 1 if separate else 2)):
+        asked.clear()
+        (row,) = _tokens([TEXT * 3], prefix, suffix, tokenizer, 60, separate)
+        assert len(row) == 60
+        assert sum(TEXT in text for text in asked) == times
