@@ -7,6 +7,7 @@ import torch
 from transformers.utils import logging
 
 from .batch_inputs_biencoder import check_embeddings, check_group, check_teacher_scores, check_terms
+from .checks_biencoder import check_bool
 from .configuration_biencoder import BiEncoderConfig
 from .false_negatives_biencoder import Identity, known_own_positives, known_positives, known_queries, too_similar
 from .gather_biencoder import gather_sizes, is_distributed
@@ -40,6 +41,7 @@ def weighted_loss(
     """(the loss, {name: its parts}, scores), as `BiEncoderModel.compute_loss` explains them."""
     check_embeddings(queries, passages)
     check_teacher_scores(teacher_scores, len(queries), check_group(len(queries), len(passages)), queries.device)
+    check_bool("counted", counted)
     numbers = check_terms(in_batch_negatives, identity, objectives, len(queries), len(passages), queries.device)
     objectives = Objectives() if objectives is None else objectives
     across = config.negatives_cross_device and is_distributed()

@@ -127,8 +127,10 @@ def _shared(seed: int, bf16: bool) -> dict[str, Any]:
 def measure(model: BiEncoderModel | None, options: argparse.Namespace) -> Result:
     """The rank of each query's code; without a model BM25's."""
     pairs = package_pairs(options.split)[: options.passages]
-    with torch.autocast("cpu", torch.bfloat16, enabled=options.bf16):
-        return {"ranks": ranks(model if model is None else model.eval(), pairs, options.queries)}
+    if model is None:
+        return {"ranks": ranks(None, pairs, options.queries)}
+    with torch.autocast(model.device.type, torch.bfloat16, enabled=options.bf16):
+        return {"ranks": ranks(model.eval(), pairs, options.queries)}
 
 
 class Experiment:

@@ -11,6 +11,7 @@ chosen with `--split development`.
 import argparse
 import random
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,6 +40,7 @@ MINING: dict[str, Any] = {"rank_from": 2, "rank_to": 50, "relative_margin": 0.05
 TEACHER_TEMPERATURE = 2.0
 WIDTHS = {"": None, ", half width": 2, ", quarter width": 4}
 STAGES = ("contrast", "second", "nested")
+SECOND = ("random negatives", "mined negatives", "mined negatives, distilled")
 AGAINST = {
     "all-MiniLM-L6-v2": "BM25",
     "contrast": "BM25",
@@ -136,36 +138,38 @@ class Experiment:
 
         self.trained("contrast, nested widths" if nested else "contrast", seed, train)
 
+    @cached_property
     def second_rows(self) -> dict[str, list[Row]]:
-        """The same queries with each kind of negatives, and with the language model's scores; kept on the disk."""
+        """By the names in `SECOND` the same queries with each kind of negatives, and with the language model's scores,
+        which are kept on the disk."""
         options = self.options
         pairs = self.corpus.learned[options.pairs : options.pairs + options.rows]
         others = [pair.passage for pair in self.corpus.learned[: options.pairs + options.rows]]
         rows: list[Row] = [{"query": pair.query, "pos": [pair.passage]} for pair in pairs]
         start = BiEncoderModel.from_pretrained(options.output / "contrast-0").eval()
-        mined = mine_hard_negatives(rows, others, start, str(options.output / "mined.jsonl"), seed=0, **MINING)
+        place = str(options.output / "mined.jsonl")
+        mined = mine_hard_negatives(rows, others, start, place, seed=0, overwrite=True, **MINING)
         kept: list[Row] = [
             {name: row[name] for name in ("query", "pos", "neg")} for row in mined if len(row["neg"]) == NEGATIVES
         ]
         scores = Records(options.output / "scores.jsonl")
-        scored = [row for row in kept if scores.known({"query": row["query"]}) is None]
-        lm = load_lm() if scored else None
-        for row in scored:
+        lm = None if all(scores.known(row) for row in kept) else load_lm()
+
+        def teach(row: Row) -> Row:
             (found,) = add_teacher_scores(lm, [dict(row)])  # type: ignore[arg-type]
-            scores.once({"query": row["query"]}, lambda found=found: {"scores": found["teacher_scores"]})  # type: ignore[misc]
-        by_query = {row["query"]: row["scores"] for row in scores.rows}
+            return {"teacher_scores": found["teacher_scores"]}
+
         generator = random.Random(0)
-        return {
-            "random negatives": [{**row, "neg": generator.sample(others, NEGATIVES)} for row in kept],
-            "mined negatives": kept,
-            "mined negatives, distilled": [{**row, "teacher_scores": by_query[row["query"]]} for row in kept],
-        }
+        random_rows = [{**row, "neg": generator.sample(others, NEGATIVES)} for row in kept]
+        taught = [scores.once(row, lambda row=row: teach(row)) for row in kept]  # type: ignore[misc]
+        return dict(zip(SECOND, (random_rows, kept, taught), strict=True))
 
     def second(self, seed: int) -> None:
         """Goes on from the first seed's contrast, once with each kind of rows."""
-        for name, rows in self.second_rows().items():
+        for name in SECOND:
 
-            def train(rows: Sequence[Row] = rows) -> BiEncoderModel:
+            def train(name: str = name) -> BiEncoderModel:
+                rows = self.second_rows[name]
                 model = BiEncoderModel.from_pretrained(self.options.output / "contrast-0")
                 distils = "teacher_scores" in rows[0]
                 temperature = {"teacher_temperature": TEACHER_TEMPERATURE} if distils else {}
