@@ -67,7 +67,11 @@ def random_text_backbone(size: str, device: torch.device) -> PreTrainedModel:
         num_hidden_layers=shape.layers, num_attention_heads=shape.heads, pad_token_id=PAD, hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
     )  # fmt: skip
-    return _random(AutoModel, config, device)
+    backbone = _random(AutoModel, config, device)
+    for name, weight in backbone.named_parameters():
+        if name.endswith("key.bias"):  # attention is blind to it: its gradient is rounding alone
+            weight.requires_grad_(False)
+    return backbone
 
 
 def _random(kind: Any, config: PreTrainedConfig, device: torch.device) -> PreTrainedModel:
