@@ -34,7 +34,7 @@ def embed_texts(
     """(rows, d) embeddings of the rows of `tokens`.
 
     With a `size` in parts of as many rows (see `embed_in_parts`). Without one all at once; but on a CPU, whose time is
-    that of all it is given, padding too, in parts of some `CPU_TOKENS`, rows of like length together.
+    that of all it is given, padding too, more than `CPU_TOKENS` in parts of as many, rows of like length together.
 
     Args:
         backbone: further keywords of the backbone; those of (rows, length) go in parts as well.
@@ -42,8 +42,8 @@ def embed_texts(
     """
     ids = tokens["input_ids"]
     given = [value for value in (*tokens.values(), *backbone.values()) if isinstance(value, torch.Tensor)]
-    one_shape = all(value.shape == ids.shape for value in given)
-    if size is None and (sharded or ids.device.type != "cpu" or not one_shape):
+    whole = sharded or ids.device.type != "cpu" or ids.numel() <= CPU_TOKENS
+    if size is None and (whole or any(value.shape != ids.shape for value in given)):
         return embed(**tokens, **backbone)
     if size is not None:
         check_positive_int("sub_batch_size", size, "give the number of texts to embed at a time")
