@@ -43,12 +43,14 @@ RAW: dict[str, dict[str, Any]] = {
 ADAPTED = "adapted by LLaRA"
 AGAINST = {
     ADAPTED: "raw, mean",
-    "raw, last token, fine-tuned": "raw, mean, fine-tuned",
-    "raw, mean, both directions, fine-tuned": "raw, mean, fine-tuned",
-    f"{ADAPTED}, fine-tuned": "raw, mean, fine-tuned",
+    **{f"{name}, fine-tuned": "raw, mean, fine-tuned" for name in (ADAPTED, *list(RAW)[1:])},
 }
 TEMPERATURE = 0.05
 DOCUMENTS = 600  # files that LLaRA's passages are drawn from
+FINE_TUNED = ", fine-tuned"
+OF_ALL = ("split", "queries", "passages", "bf16")
+OF_LLARA = ("llara_steps", "llara_batch_size", "llara_learning_rate", "ar_loss_weight", "bow_loss_weight")
+OF_FINE_TUNING = ("pairs", "learning_rate")
 
 
 def raw_candidate(name: str) -> Candidate:
@@ -73,7 +75,7 @@ def adapted_candidate(folder: Path) -> Candidate:
 
 def adapt(options: argparse.Namespace, seed: int) -> Path:
     """LLaRA on passages of the packages that one may learn from; the folder of the result."""
-    folder = options.output / f"llara-{seed}"
+    folder = options.output / "-".join(["llara", *(f"{getattr(options, name):g}" for name in OF_LLARA), str(seed)])
     if (folder / "config.json").exists():
         return folder
     source, file = smollm2()
@@ -138,19 +140,23 @@ class Experiment:
 
     def __init__(self, options: argparse.Namespace):
         self.options, self.records = options, Records(options.output / "results.jsonl")
-        left_out = ("output", "seeds", "stages")
-        self.settings = {name: value for name, value in vars(options).items() if name not in left_out}
+
+    def settings(self, name: str) -> Result:
+        """Whatever a retriever's figures depend on: what LLaRA was told is nothing to one that it never saw."""
+        adapted, tuned = OF_LLARA * (ADAPTED in name), OF_FINE_TUNING * name.endswith(FINE_TUNED)
+        return {one: getattr(self.options, one) for one in (*OF_ALL, *adapted, *tuned)}
 
     def once(self, name: str, seed: int, work: Any) -> None:
         """Measures a retriever unless that was done, and prints the table so far."""
-        key = {"retriever": name, "seed": seed, **self.settings}
+        key = {"retriever": name, "seed": seed, **self.settings(name)}
         if self.records.known(key) is None:
             self.records.once(key, work)
             print(self.table(), flush=True)
 
     def table(self) -> str:
         """What is known at these settings."""
-        return ranking_table([row for row in self.records.rows if self.settings.items() <= row.items()], AGAINST)
+        rows = [row for row in self.records.rows if self.settings(row["retriever"]).items() <= row.items()]
+        return ranking_table(rows, AGAINST)
 
     def candidate(self, name: str, seed: int) -> Candidate:
         """A backbone before it is fine-tuned."""
@@ -170,7 +176,7 @@ class Experiment:
             def work(name: str = name) -> Result:
                 return measure(finetune(self.candidate(name, seed), self.options, seed), self.options)
 
-            self.once(f"{name}, fine-tuned", seed, work)
+            self.once(name + FINE_TUNED, seed, work)
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from tqdm.auto import tqdm
 
 from hub_cards.travelling.checks import check_bool, typed
 from modeling_srlm import SelfRetrievalLM
+from modeling_srlm.configuration_srlm import RETRIEVER_METHODS
 
 from ..data.sources import Row
 from ..jobs.parts import PartFiles, check_output, differing, weights_digest
@@ -20,6 +21,7 @@ from .results import NeedleResults, cell_of, read_results
 from .settings import Cell, NeedleSettings, shown_length
 
 Work = tuple[Cell, int]  # a cell, and the number of the sample
+RETRIEVER_DIGEST = "sha256 of the retriever"  # of tests with a method that asks it: other answers do not depend on it
 
 
 def needle_test(
@@ -87,8 +89,8 @@ def answer_settings(test: NeedleTest) -> dict[str, Any]:
     of_model = srlm_settings(test.model)
     del of_model["retrieval_method"], of_model["chunk_batch_size"]  # each cell's own; of speed alone
     retriever: Any = test.model.retriever
-    if hasattr(retriever, "parameters"):
-        of_model["sha256 of the retriever"] = weights_digest(retriever)
+    if hasattr(retriever, "parameters") and not {*RETRIEVER_METHODS}.isdisjoint(test.settings.methods):
+        of_model[RETRIEVER_DIGEST] = weights_digest(retriever)
     asked = test.settings  # a model's settings have a seed, too
     ours = {"max_new_tokens": asked.max_new_tokens, "plain_prompt": asked.plain_prompt, "seed of the test": asked.seed}
     return {**ours, **of_model}
@@ -102,7 +104,7 @@ def _start(test: NeedleTest, parts: PartFiles, work: list[Work], overwrite: bool
         parts.output.unlink(missing_ok=True)  # else it would be in the way of going on with this test
     if parts.output.exists():
         before = read_results(parts.output)
-        if differences := differing(before.settings, settings):
+        if differences := differing(*_without_an_unused_retriever(before.settings, settings)):
             raise ValueError(
                 f"{parts.output} holds a test of another kind: {differences}. Name another output, or give "
                 "--overwrite."
@@ -119,6 +121,12 @@ def _start(test: NeedleTest, parts: PartFiles, work: list[Work], overwrite: bool
     return known, parts.open({**grid, **settings, "sha256 of a prompt": texts}, overwrite, extends=True)
 
 
+def _without_an_unused_retriever(*tests: dict[str, Any]) -> list[dict[str, Any]]:
+    """The settings of two tests; those of a retriever are left out where one of them asked none."""
+    both = all(RETRIEVER_DIGEST in one for one in tests)
+    return [{name: value for name, value in one.items() if both or name != RETRIEVER_DIGEST} for one in tests]
+
+
 def _finish(test: NeedleTest, parts: PartFiles, groups: list[int], about: dict[str, Any]) -> None:
     """Adds the answers to those that the output holds."""
     there = parts.output.exists()
@@ -126,6 +134,7 @@ def _finish(test: NeedleTest, parts: PartFiles, groups: list[int], about: dict[s
     rows: dict[Work, Row] = {(cell_of(row), row["sample"]): row for row in results.answers}
     rows |= {(cell_of(row), row["sample"]): row for row in parts.rows(groups)}
     results.answers = list(rows.values())
+    results.settings |= answer_settings(test)
     results.impossible |= test.impossible
     results.about = about
     results.write(parts.output)

@@ -1,11 +1,13 @@
 """The needle test with a model: answers, what stood before the model, and the file that is gone on with."""
 
+import copy
 import json
 
 import pytest
 import torch
 
 from modeling_srlm import SelfRetrievalLM
+from tests.support.mining import biencoder
 from tests.support.needle import TEXTS, answered, made_up, srlm
 from trainers import needle_test
 from trainers.needle.measure import NeedleTest
@@ -198,3 +200,21 @@ def test_the_table_is_the_mean_over_depths():
         "      1  bm25      56%  25%",
         "      1  alone    100%    -",
     ]
+
+
+def test_a_retriever_that_no_answer_asked_is_no_other_test(tmp_path):
+    """Answers by BM25 are added to with `dense` later, and with more of them without the retriever."""
+    output, small = tmp_path / "needles.json", {"lengths": ["600"], "samples": 1, "depths": [0]}
+    with_retriever = [srlm() for _ in range(2)]
+    for number, model in enumerate(with_retriever):
+        model.retriever = copy.deepcopy(biencoder())
+        next(model.retriever.parameters()).data.add_(number)
+    run(srlm(), **small, methods=["bm25"], output=output)
+    run(with_retriever[0], **small, methods=["dense"], output=output)
+    run(srlm(), **{**small, "samples": 2}, methods=["bm25"], output=output)
+    results = run(with_retriever[1], **small, methods=["no"], output=output)
+    assert sorted((row["method"], row["sample"]) for row in results.answers) == [
+        ("bm25", 0), ("bm25", 1), ("dense", 0), ("no", 0),
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match="sha256 of the retriever was"):
+        run(with_retriever[1], **small, methods=["dense"], output=output)
