@@ -1,49 +1,45 @@
 """What fine-tuning gives a real retriever: all-MiniLM-L6-v2 on docstring -> code, whole packages held out.
 
 Run it with `python -m benchmarks.experiments.retriever --output runs/retriever`. First contrast: many pairs with the
-batch's other passages as negatives, at one width or at three nested ones (Matryoshka). Then, each from the contrast of
-the first seed, on the same queries: passages drawn at random, negatives that the model mined, and the same distilled
-from SmolLM2-135M's feedback. Each finds the code of the first docstrings of three held-out packages. Every result is a
-line of `results.jsonl` and every model a folder, so the same command goes on where it was interrupted. Settings are
-chosen with `--split development`.
+batch's other passages as negatives, at one width or at three nested ones (Matryoshka); the same with one negative more
+for each pair, drawn at random or mined by the model as it is. Then, each from the contrast of the first seed, on the
+same queries: passages drawn at random, negatives that the model mined, and the same distilled from SmolLM2-135M's
+feedback. Each finds the code of the first docstrings of three held-out packages. Every result is a line of
+`results.jsonl` and every model a folder, so the same command goes on where it was interrupted. Settings are chosen with
+`--split development`.
 """
 
 import argparse
-import random
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from transformers import set_seed
 from transformers.utils import logging
 
 from modeling_biencoder import BiEncoderModel
-from trainers import BiEncoderTrainer, BiEncoderTrainingArguments, mine_hard_negatives
+from trainers import BiEncoderTrainer, BiEncoderTrainingArguments
 from trainers.data.sources import Row
-from trainers.demo.feedback import add_teacher_scores
-from trainers.demo.pretrained import load_lm
 from trainers.demo.retrieval import own_ranks, ranks
 from trainers.demo.settings import show_loss
-from trainers.embedded.corpus import CodePair
 from trainers.embedded.pretrained import minilm
 from trainers.models.load import load_biencoder
 
+from .negatives import DISTILLED, MINED, NEGATIVES, RANDOM, Corpus, TrainingRows
 from .packages import package_pairs
 from .records import Records, Result, ranking_table
 
 QUERY_TOKENS, PASSAGE_TOKENS = 64, 112
-NEGATIVES = 3
-# A passage nearly as close as the positive is too often right.
-MINING: dict[str, Any] = {"rank_from": 2, "rank_to": 50, "relative_margin": 0.05, "num_negatives": NEGATIVES}
 TEACHER_TEMPERATURE = 2.0
 WIDTHS = {"": None, ", half width": 2, ", quarter width": 4}
-STAGES = ("contrast", "second", "nested")
-SECOND = ("random negatives", "mined negatives", "mined negatives, distilled")
+STAGES = ("contrast", "hard", "second", "nested")
 AGAINST = {
     "all-MiniLM-L6-v2": "BM25",
     "contrast": "BM25",
+    "contrast, random negatives": "contrast",
+    "contrast, mined negatives": "contrast, random negatives",
     "contrast, nested widths": "contrast",
     "contrast, nested widths, half width": "contrast, half width",
     "contrast, nested widths, quarter width": "contrast, quarter width",
@@ -51,14 +47,6 @@ AGAINST = {
     "then mined negatives": "then random negatives",
     "then mined negatives, distilled": "then mined negatives",
 }
-
-
-class Corpus(NamedTuple):
-    """Pairs to measure on, of which the first `queries` are asked, and pairs to learn from."""
-
-    measured: Sequence[CodePair]
-    queries: int
-    learned: Sequence[CodePair]
 
 
 def measure(model: BiEncoderModel, corpus: Corpus) -> dict[str, list[int]]:
@@ -99,10 +87,22 @@ class Experiment:
     """The trainings and their records."""
 
     def __init__(self, options: argparse.Namespace, corpus: Corpus):
-        self.options, self.corpus = options, corpus
+        self.options, self.corpus, self.rows = options, corpus, TrainingRows(corpus.learned, options)
         self.records = Records(options.output / "results.jsonl")
-        names = ("split", "pairs", "rows", "queries", "passages", "learning_rate", "second_learning_rate", "bf16")
+        names = ("split", "pairs", "rows", "queries", "passages", "learning_rate", "second_learning_rate", "bf16",
+                 "temperature")  # fmt: skip
         self.settings: Result = {name: getattr(options, name) for name in names}
+
+    def start(self) -> BiEncoderModel:
+        """The model as it is, with the temperature of the losses."""
+        model = load_biencoder(minilm())
+        model.config.temperature = self.options.temperature
+        return model
+
+    def contrast_folder(self, seed: int) -> Path:
+        """Where the model lies that the second stage goes on from."""
+        options = self.options
+        return options.output / f"contrast-{options.pairs}-{options.learning_rate:g}-{options.temperature:g}-{seed}"
 
     def trained(self, name: str, seed: int, train: Callable[[], BiEncoderModel]) -> BiEncoderModel | None:
         """Measures what `train` gives, unless it was measured; the model, if it was trained now."""
@@ -126,51 +126,46 @@ class Experiment:
         """Many pairs, and the batch's other passages as negatives."""
 
         def train() -> BiEncoderModel:
-            model, options = load_biencoder(minilm()), self.options
+            model, options = self.start(), self.options
             width = model.config.hidden_size
             model.config.embedding_dims = [width // part for part in WIDTHS.values() if part] if nested else None
-            rows = [{"query": p.query, "pos": [p.passage], "neg": []} for p in self.corpus.learned[: options.pairs]]
-            finetune(model, rows, options, seed, per_device_train_batch_size=64, train_group_size=1,
+            finetune(model, self.rows.pairs, options, seed, per_device_train_batch_size=64, train_group_size=1,
                      learning_rate=options.learning_rate)  # fmt: skip
             if not nested:
-                model.save_pretrained(options.output / f"contrast-{seed}")
+                model.save_pretrained(self.contrast_folder(seed))
             return model
 
         self.trained("contrast, nested widths" if nested else "contrast", seed, train)
 
+    def hard(self, seed: int) -> None:
+        """As `contrast`, with a negative for each pair."""
+        for name in (RANDOM, MINED):
+
+            def train(name: str = name) -> BiEncoderModel:
+                model, options = self.start(), self.options
+                finetune(model, self.hard_rows[name], options, seed, per_device_train_batch_size=64,
+                         train_group_size=2, learning_rate=options.learning_rate)  # fmt: skip
+                return model
+
+            self.trained(f"contrast, {name}", seed, train)
+
+    @cached_property
+    def hard_rows(self) -> dict[str, list[Row]]:
+        """What the model as it is has mined, once for all seeds."""
+        return self.rows.with_one_negative(self.start())
+
     @cached_property
     def second_rows(self) -> dict[str, list[Row]]:
-        """By the names in `SECOND` the same queries with each kind of negatives, and with the language model's scores,
-        which are kept on the disk."""
-        options = self.options
-        pairs = self.corpus.learned[options.pairs : options.pairs + options.rows]
-        others = [pair.passage for pair in self.corpus.learned[: options.pairs + options.rows]]
-        rows: list[Row] = [{"query": pair.query, "pos": [pair.passage]} for pair in pairs]
-        start = BiEncoderModel.from_pretrained(options.output / "contrast-0").eval()
-        place = str(options.output / "mined.jsonl")
-        mined = mine_hard_negatives(rows, others, start, place, seed=0, overwrite=True, **MINING)
-        kept: list[Row] = [
-            {name: row[name] for name in ("query", "pos", "neg")} for row in mined if len(row["neg"]) == NEGATIVES
-        ]
-        scores = Records(options.output / "scores.jsonl")
-        lm = None if all(scores.known(row) for row in kept) else load_lm()
-
-        def teach(row: Row) -> Row:
-            (found,) = add_teacher_scores(lm, [dict(row)])  # type: ignore[arg-type]
-            return {"teacher_scores": found["teacher_scores"]}
-
-        generator = random.Random(0)
-        random_rows = [{**row, "neg": generator.sample(others, NEGATIVES)} for row in kept]
-        taught = [scores.once(row, lambda row=row: teach(row)) for row in kept]  # type: ignore[misc]
-        return dict(zip(SECOND, (random_rows, kept, taught), strict=True))
+        """What the first seed's contrast has mined, once for all seeds."""
+        return self.rows.with_several(BiEncoderModel.from_pretrained(self.contrast_folder(0)))
 
     def second(self, seed: int) -> None:
         """Goes on from the first seed's contrast, once with each kind of rows."""
-        for name in SECOND:
+        for name in (RANDOM, MINED, DISTILLED):
 
             def train(name: str = name) -> BiEncoderModel:
                 rows = self.second_rows[name]
-                model = BiEncoderModel.from_pretrained(self.options.output / "contrast-0")
+                model = BiEncoderModel.from_pretrained(self.contrast_folder(0))
                 distils = "teacher_scores" in rows[0]
                 temperature = {"teacher_temperature": TEACHER_TEMPERATURE} if distils else {}
                 finetune(model, rows, self.options, seed, per_device_train_batch_size=16,
@@ -196,6 +191,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--learning_rate", type=float, default=1e-4)
     parser.add_argument("--second_learning_rate", type=float, default=3e-5)
+    parser.add_argument("--temperature", type=float, default=0.02, help="of the losses")
     parser.add_argument("--bf16", action="store_true", help="train under autocast to bfloat16")
     options = parser.parse_args()
     logging.set_verbosity_error()
@@ -205,6 +201,8 @@ def main() -> None:
     for seed in range(options.seeds):
         if "contrast" in options.stages:
             experiment.contrast(seed, nested=False)
+        if "hard" in options.stages:
+            experiment.hard(seed)
         if "second" in options.stages:
             experiment.second(seed)
         if "nested" in options.stages:
