@@ -23,6 +23,7 @@ HEADINGS = {
     "LoadingArguments": "Model",
     "ModelArguments": "Model",
     "EmbedderArguments": "Model",
+    "DtypeArguments": "Model",
     "WeightsArguments": "Model",
     "RetrieverArguments": "Looking back",
     "KeptStatesArguments": "Looking back",

@@ -71,13 +71,26 @@ class EmbedderArguments(ModelArguments):
 
 
 @dataclass
-class WeightsArguments:
-    """What the weights become that embed: keywords of `load_biencoder`, beside those of `EmbedderArguments`."""
+class DtypeArguments:
+    """The number type that weights are loaded in, those of a retriever too."""
 
     dtype: str | None = field(
         default=None,
         metadata={"help": "Type of the weights: float32, bfloat16 or float16. Default: as they were saved."},
     )
+
+    def __post_init__(self) -> None:
+        check_dtype(self.dtype)
+
+    def keywords(self) -> dict[str, Any]:
+        """What the function gets that loads the model."""
+        return {} if self.dtype is None else {"dtype": self.dtype}
+
+
+@dataclass
+class WeightsArguments(DtypeArguments):
+    """What the weights become that embed: keywords of `load_biencoder`, beside those of `EmbedderArguments`."""
+
     quantization: str | None = field(
         default=None,
         metadata={
@@ -87,7 +100,7 @@ class WeightsArguments:
     )
 
     def __post_init__(self) -> None:
-        check_dtype(self.dtype)
+        super().__post_init__()
         if self.quantization is not None:
             check_choice("--quantization", self.quantization, INT8)
             torchao_config(self.quantization)  # says what is not installed
@@ -95,7 +108,7 @@ class WeightsArguments:
     def keywords(self) -> dict[str, Any]:
         """What the function gets that loads the model."""
         quantized = {} if self.quantization is None else {"quantization_config": torchao_config(self.quantization)}
-        return {**given(self, "quantization"), **quantized}
+        return {**super().keywords(), **quantized}
 
 
 @dataclass
@@ -169,7 +182,7 @@ class KeptStatesArguments:
 
 
 @dataclass
-class LookbackArguments(KeptStatesArguments, RetrieverArguments):
+class LookbackArguments(KeptStatesArguments, DtypeArguments, RetrieverArguments):
     """The same as it is used: keywords of `load_srlm`."""
 
     target_size: int | None = field(
@@ -179,9 +192,11 @@ class LookbackArguments(KeptStatesArguments, RetrieverArguments):
     def __post_init__(self) -> None:
         RetrieverArguments.__post_init__(self)
         KeptStatesArguments.__post_init__(self)
+        DtypeArguments.__post_init__(self)
         check_at_least(self, 1, "target_size")
 
     def keywords(self) -> dict[str, Any]:
         """What the function gets that loads the model."""
         names = ("retriever", "retriever_revision", "retriever_preset", "retriever_base")
-        return {**{name: getattr(self, name) for name in names}, **RetrieverArguments.keywords(self)}
+        own = {name: getattr(self, name) for name in names}
+        return {**own, **RetrieverArguments.keywords(self), **DtypeArguments.keywords(self)}

@@ -18,10 +18,10 @@ from ..jobs.processes import start_processes
 from ..mining.mine import mine_to_file
 from ..mining.settings import MineArguments, MiningSettings
 from ..models.load import load_biencoder
-from .loading import EmbedderArguments
+from .loading import EmbedderArguments, WeightsArguments
 from .parsing import parse_arguments
 
-ARGUMENTS = (MineArguments, MiningSettings, EmbedderArguments)
+ARGUMENTS = (MineArguments, MiningSettings, EmbedderArguments, WeightsArguments)
 EXAMPLES = r"""
 # by BM25 alone
 lookback mine --data pairs.jsonl --retriever bm25 --output mined.jsonl
@@ -34,21 +34,28 @@ lookback mine --data pairs.jsonl --model runs/finetune --relative_margin 0.05 --
 
 
 def load_retriever(
-    arguments: MineArguments, settings: MiningSettings, loading: EmbedderArguments, device: torch.device
+    arguments: MineArguments,
+    settings: MiningSettings,
+    loading: EmbedderArguments,
+    weights: WeightsArguments,
+    device: torch.device,
 ) -> BiEncoderModel:
     """The bi-encoder, once the data were read."""
-    model: Any = load_biencoder(str(arguments.model), check=settings.check_task, **loading.keywords())
+    where = {**loading.keywords(), **weights.keywords()}
+    model: Any = load_biencoder(str(arguments.model), check=settings.check_task, **where)
     return model.to(device)
 
 
 def main(argv: list[str]) -> None:
     """Mines, writes the rows and prints how many there are, and how many lack negatives."""
-    arguments, settings, loading = parse_arguments(argv, ARGUMENTS, "mine", __doc__)
+    arguments, settings, loading, weights = parse_arguments(argv, ARGUMENTS, "mine", __doc__)
     if settings.retriever == "bm25":
-        refuse_idle(loading, vars(loading), "with --retriever bm25, which loads no model")
+        for given in (loading, weights):
+            refuse_idle(given, vars(given), "with --retriever bm25, which loads no model")
     settings.check_model(arguments.model is not None)
     state = start_processes()
-    model = None if arguments.model is None else partial(load_retriever, arguments, settings, loading, state.device)
+    late = partial(load_retriever, arguments, settings, loading, weights, state.device)
+    model = None if arguments.model is None else late
     began = time.perf_counter()
     where = arguments.output, arguments.overwrite
     mined = mine_to_file(arguments.data, arguments.corpus, model, settings, *where, num_shards=arguments.num_shards)

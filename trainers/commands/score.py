@@ -32,14 +32,18 @@ from ..jobs.shards import Shards
 from ..models.components import max_positions
 from ..models.identity import srlm_settings
 from ..models.load import load_srlm
-from .loading import EmbedderArguments, KeptStatesArguments
+from .loading import DtypeArguments, EmbedderArguments, KeptStatesArguments
 from .parsing import parse_arguments
 
 Feedback = RowFeedback | DocumentFeedback | TeacherFeedback
 
 
 def load_scorer(
-    arguments: ScoreArguments, loading: EmbedderArguments, kept: KeptStatesArguments, rows: Sequence[Row]
+    arguments: ScoreArguments,
+    loading: EmbedderArguments,
+    kept: KeptStatesArguments,
+    precision: DtypeArguments,
+    rows: Sequence[Row],
 ) -> SelfRetrievalLM:
     """The language model in eval mode, its window and batches set for the task; the rows fit it."""
     names = ("context_window_size", "chunk_size", "target_size")
@@ -53,7 +57,8 @@ def load_scorer(
     for name in ("pooling", "preset"):
         if (value := getattr(loading, name)) is not None:
             raise ValueError(f"--{name}={value!r} is for a bi-encoder as --teacher: leave it out, or name one.")
-    lm = load_srlm(arguments.model, settings, check=partial(check_fit, arguments, rows), **loading.places())
+    where = {**loading.places(), **precision.keywords()}
+    lm = load_srlm(arguments.model, settings, check=partial(check_fit, arguments, rows), **where)
     set_window(arguments, lm.config)
     return lm.eval()
 
@@ -130,15 +135,20 @@ def _settings_of_model(feedback: Feedback) -> dict[str, Any]:
 
 
 def start_feedback(
-    arguments: ScoreArguments, loading: EmbedderArguments, kept: KeptStatesArguments, state: PartialState
+    arguments: ScoreArguments,
+    loading: EmbedderArguments,
+    kept: KeptStatesArguments,
+    precision: DtypeArguments,
+    state: PartialState,
 ) -> Feedback:
     """The feedback of the arguments, its model on the process's device, its data checked."""
     check_kept(arguments, kept)
     rows = read_data(arguments)
     if arguments.teacher is None:
-        lm = load_scorer(arguments, loading, kept, rows).to(state.device)
+        lm = load_scorer(arguments, loading, kept, precision, rows).to(state.device)
         return make_feedback(arguments, rows, lm, state.is_main_process)
-    teacher = load_teacher(arguments.teacher, arguments.batch_size, state.device, **loading.keywords())
+    where = {**loading.keywords(), **precision.keywords()}
+    teacher = load_teacher(arguments.teacher, arguments.batch_size, state.device, **where)
     return TeacherFeedback(teacher, rows, state.is_main_process)
 
 
@@ -152,7 +162,7 @@ def check_kept(arguments: ScoreArguments, kept: KeptStatesArguments) -> None:
             )
 
 
-ARGUMENTS = (ScoreArguments, EmbedderArguments, KeptStatesArguments)
+ARGUMENTS = (ScoreArguments, EmbedderArguments, DtypeArguments, KeptStatesArguments)
 EXAMPLES = r"""
 # query rows with passages and answers
 lookback score --task qa --data rows.jsonl --output scored.jsonl
@@ -165,9 +175,9 @@ lookback score --teacher runs/reranker --data rows.jsonl --output /shared/scored
 
 def main(argv: list[str]) -> None:
     """Scores, writes the rows and prints how many there are."""
-    arguments, loading, kept = parse_arguments(argv, ARGUMENTS, "score", __doc__)
+    arguments, loading, precision, kept = parse_arguments(argv, ARGUMENTS, "score", __doc__)
     state = start_processes()
-    feedback = start_feedback(arguments, loading, kept, state)
+    feedback = start_feedback(arguments, loading, kept, precision, state)
     settings = run_settings(arguments, loading.revision, feedback)
     began = time.perf_counter()
     write = write_shared if arguments.num_shards is None else write_sharded

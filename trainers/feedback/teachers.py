@@ -20,7 +20,7 @@ from modeling_biencoder.sentence_transformers_biencoder import SETTINGS, read_se
 from ..data.sources import Row, RowError, text_field
 from ..jobs.parts import weights_digest
 from ..models.identity import encoding_settings
-from ..models.kind import Found, find_file, look, place_of
+from ..models.kind import Found, find_file, look, place_of, weights_of
 from ..models.load import load_biencoder
 from .formats import read_candidates
 from .rows import BATCHES_A_GROUP, DECIMALS, GroupedRows
@@ -133,7 +133,7 @@ def load_teacher(
 
     Args:
         pooling, preset: of a bi-encoder, as `load_biencoder` takes them: with one of them it is no cross-encoder.
-        loading: where the repo lies (`revision`, ...), and `trust_remote_code`.
+        loading: where the repo lies (`revision`, ...), `trust_remote_code`, and `dtype`.
 
     Raises ValueError for any other model, ImportError for a cross-encoder without sentence-transformers.
     """
@@ -144,6 +144,7 @@ def load_teacher(
         return BiEncoderTeacher(model.to(device), batch_size)  # type: ignore[arg-type]
     if "gguf_file" in place:
         raise ValueError(f"--gguf_file={place['gguf_file']!r} is for a bi-encoder, and {source!r} is a {kind}.")
+    place = {**place, **weights_of(loading)}
     return CrossEncoderTeacher(_load_cross_encoder(source, batch_size, device, place), batch_size)
 
 
@@ -196,7 +197,8 @@ def _load_cross_encoder(source: str, batch_size: int, device: torch.device, plac
             'pip install "lookback[sentence-transformers]".'
         ) from error
     code = place.get("trust_remote_code", False)
-    model = CrossEncoder(source, device=str(device), revision=place.get("revision"), trust_remote_code=code)
+    where = {"revision": place.get("revision"), "trust_remote_code": code}
+    model = CrossEncoder(source, device=str(device), model_kwargs=weights_of(place), **where)
     if model.num_labels != 1:
         raise ValueError(
             f"--teacher={source!r} has {model.num_labels} labels and must have one, the score: take a reranker."

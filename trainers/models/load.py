@@ -181,7 +181,7 @@ def load_srlm(
         check: called before weights are read with the configuration and the tokenizer (None where that comes with the
             weights: of an adapter, in a GGUF file), and raises where the model cannot serve.
         loading: where the LM's repo lies (`revision`, `token`, `cache_dir`, ...), and `trust_remote_code`; what does
-            not belong to one repo holds for the retriever, too.
+            not belong to one repo holds for the retriever, too, as does `dtype`, the type of the weights.
 
     Raises ValueError, before weights are read, for a retriever where the repo brings its own, for settings that do
     not fit the model, and for one of the methods that needs a retriever where there is none.
@@ -206,7 +206,7 @@ def load_srlm(
         words = check_words(source, found.config, place)
         if check is not None:
             check(wanted, words)
-        return build_srlm(source, None, **of_retriever, **place, **complete)
+        return build_srlm(source, None, **of_retriever, **place, **complete, **weights_of(loading))
     on_plain_lm = found.base is not None and found.base.model_type != found.model_type
     if retriever is not None and not (on_plain_lm and found.config.retriever_config is not None):
         raise ValueError(
@@ -222,7 +222,7 @@ def load_srlm(
     words = _words(found)
     if check is not None:
         check(wanted, words)
-    loaded = _with_words(build_found(found, **given), words)
+    loaded = _with_words(build_found(found, **given, **weights_of(loading)), words)
     for name, value in settings.items():
         setattr(loaded.config, name, value)
     return loaded

@@ -14,7 +14,7 @@ from tests.support.beir import CORPUS, write_beir
 from tests.support.files import write_rows
 from tests.support.tiny import random_ids, tiny_backbone, tiny_tokenizer
 from trainers import load_embeddings
-from trainers.commands import encode, evaluate, search
+from trainers.commands import encode, evaluate, generate, mine, needle, perplexity, score, search
 from trainers.commands.loading import WeightsArguments
 from trainers.models import quantization
 from trainers.models.adapters import add_adapter
@@ -23,6 +23,7 @@ from trainers.models.merging import merge_adapter
 
 TEXTS = [*CORPUS.values(), "a long one " * 40, ""]
 INT8 = quantization.INT8
+SIZES = {"context_window_size": 64, "chunk_size": 16, "target_size": 16, "key_num": 1}
 KINDS = [("bfloat16", None), *[(dtype, name) for dtype in (None, "bfloat16") for name in INT8]]
 
 
@@ -202,6 +203,66 @@ def test_evaluate_measures_the_weights_that_it_is_told(folder, tmp_path, monkeyp
     monkeypatch.setattr(evaluate, "load_biencoder", load)
     run(evaluate, model=folder / "bert", data=tmp_path / "beir", dtype="bfloat16")
     assert [model.dtype for model in loaded] == [torch.bfloat16]
+
+
+@pytest.fixture(scope="module")
+def lm_folder(tmp_path_factory) -> Path:
+    """A language model that looks back by its own retriever, the plain one, an adapter of either, and a text."""
+    root = tmp_path_factory.mktemp("looking_back")
+    tiny_backbone().save_pretrained(root / "plain")
+    tiny_tokenizer().save_pretrained(root / "plain")
+    retriever = BiEncoderModel.from_backbone(tiny_backbone("bert", lm_head=False), tiny_tokenizer(), pooling="mean")
+    retriever.save_pretrained(root / "retriever")
+    model = SelfRetrievalLM.from_components(root / "plain", retriever=retriever, **SIZES)
+    model.save_pretrained(root / "srlm")
+    model = SelfRetrievalLM.from_pretrained(root / "srlm")
+    add_adapter(model, LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False))
+    model.save_pretrained(root / "adapter")
+    (root / "text.txt").write_text(" ".join(CORPUS.values()) * 20)
+    rows = [{"query": "what?", "pos": [text], "neg": ["an island"], "answers": ["a hill"]} for text in CORPUS.values()]
+    write_rows(root / "rows.jsonl", rows)
+    return root
+
+
+@pytest.fixture
+def loaded(monkeypatch) -> list:
+    """What the commands load."""
+    found: list = []
+    for command, name in ((generate, "load_srlm"), (perplexity, "load_srlm"), (score, "load_srlm"),
+                          (needle, "load_srlm"), (mine, "load_biencoder"), (score, "load_teacher")):  # fmt: skip
+        load = getattr(command, name)
+        monkeypatch.setattr(command, name, lambda *a, load=load, **k: found.append(load(*a, **k)) or found[-1])
+    return found
+
+
+@pytest.mark.parametrize("source", ["plain", "srlm", "adapter"])
+@pytest.mark.parametrize("command", [perplexity, generate, needle, score])
+def test_looking_back_in_the_type_that_is_asked_for(lm_folder, tmp_path, loaded, command, source):
+    asked: dict = {
+        perplexity: {"data": lm_folder / "text.txt", "methods": "dense", "scored_tokens": 32},
+        generate: {"prompt_file": lm_folder / "text.txt", "retrieval_method": "dense", "max_new_tokens": 2},
+        needle: {"data": lm_folder / "text.txt", "lengths": 300, "samples": 1, "methods": "dense", "depths": 0,
+                 "max_new_tokens": 1},
+        score: {"data": lm_folder / "rows.jsonl", "output": tmp_path / "scored.jsonl", "task": "qa"},
+    }[command]  # fmt: skip
+    if command is not score:
+        asked |= SIZES | ({"retriever": lm_folder / "retriever"} if source == "plain" else {})
+    run(command, model=lm_folder / source, dtype="bfloat16", **asked)
+    (model,) = loaded
+    assert {one.dtype for one in model.parameters()} == {torch.bfloat16}
+    assert model.retriever is None if command is score and source == "plain" else model.retriever is not None
+
+
+@pytest.mark.parametrize("command", [mine, score])
+def test_a_retriever_that_mines_or_teaches_in_the_type_that_is_asked_for(lm_folder, tmp_path, loaded, command):
+    other = {mine: "model", score: "teacher"}[command]
+    common = {"data": lm_folder / "rows.jsonl", "output": tmp_path / "out.jsonl", other: lm_folder / "retriever"}
+    common |= {"rank_from": 1} if command is mine else {}
+    run(command, **common, dtype="bfloat16")
+    assert [getattr(one, "model", one).dtype for one in loaded] == [torch.bfloat16]
+    if command is mine:
+        with pytest.raises(ValueError, match=r"--dtype='bfloat16' .*with --retriever bm25"):
+            run(mine, data=common["data"], output=tmp_path / "o.jsonl", retriever="bm25", dtype="bfloat16")
 
 
 def test_what_cannot_be_is_named(monkeypatch):
