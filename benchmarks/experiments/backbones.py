@@ -165,13 +165,13 @@ class Experiment:
     def before(self, seed: int) -> None:
         """Not fine-tuned: LLaRA of each seed; the raw model has nothing random."""
         self.once("BM25", 0, partial(measure, None, self.options))
-        for name in (ADAPTED, *RAW):
+        for name in self.options.retrievers:
             if name == ADAPTED or seed == 0:
                 self.once(name, seed, lambda name=name: measure(self.candidate(name, seed).model, self.options))
 
     def after(self, seed: int) -> None:
         """Each after the same fine-tuning."""
-        for name in (ADAPTED, *RAW):
+        for name in self.options.retrievers:
 
             def work(name: str = name) -> Result:
                 return measure(finetune(self.candidate(name, seed), self.options, seed), self.options)
@@ -185,6 +185,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder of the results and models")
     parser.add_argument("--split", choices=("test", "development"), default="test")
     parser.add_argument("--stages", nargs="+", choices=("before", "after"), default=["before", "after"])
+    parser.add_argument("--retrievers", nargs="+", choices=(ADAPTED, *RAW), default=[ADAPTED, *RAW])
     for name, value in (("seeds", 3), ("pairs", 512), ("queries", 500), ("passages", 1000)):
         parser.add_argument(f"--{name}", type=int, default=value)
     for name, value in (("llara_steps", 96), ("llara_batch_size", 8)):
