@@ -5,8 +5,8 @@ batch's other passages as negatives, at one width or at three nested ones (Matry
 for each pair, drawn at random or mined by the model as it is. Then, each from the contrast of the first seed, on the
 same queries: passages drawn at random, negatives that the model mined, and the same distilled from SmolLM2-135M's
 feedback. Each finds the code of the first docstrings of three held-out packages. Every result is a line of
-`results.jsonl` and every model a folder, so the same command goes on where it was interrupted. Settings are chosen with
-`--split development`.
+`results.jsonl` and every model a folder, so the same command goes on where it was interrupted. Settings are chosen
+with `--split development`.
 """
 
 import argparse
