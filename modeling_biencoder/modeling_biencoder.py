@@ -19,6 +19,7 @@ from .encoding_biencoder import encode, tokenize
 from .export_biencoder import export_sentence_transformers
 from .inputs_biencoder import alike, check_embed
 from .objectives_biencoder import Objectives
+from .packing_biencoder import can_pack, read_packed
 from .placement_biencoder import is_sharded, to_inputs
 from .pooling_biencoder import dense_layers, drop_pooler, finish, pack_left, pool, project
 from .prompting_biencoder import pad_rows
@@ -157,7 +158,8 @@ class BiEncoderModel(CompleteRepository):
         rows = {"input_ids": input_ids, "attention_mask": mask, **kwargs}
         rows |= pack_left({name: value for name, value in rows.items() if shape_of(value) == input_ids.shape}, mask)
         placed = dict(zip(rows, to_inputs(self, *rows.values()), strict=True))
-        hidden = self.backbone(**placed)[0].to(input_ids.device)  # (batch, length, d)
+        states = read_packed(self, **placed) if can_pack(self, placed) else self.backbone(**placed)[0]
+        hidden = states.to(input_ids.device)  # (batch, length, d)
         pooled = pool(hidden, rows["attention_mask"], self.config.pooling, self.config.pooling_k)
         return finish(project(pooled, self.dense), self.config.normalize, truncate_dim)
 

@@ -142,6 +142,7 @@ def test_added_adapter_is_saved_alone(tmp_path):
     torch.testing.assert_close(again.eval()(**batch).loss, wanted, rtol=1e-6, atol=0)
 
 
+@pytest.mark.slow
 def test_trainer_accumulates_evaluates_and_resumes(tmp_path):
     """Two steps of one row weigh like one of two rows (equal label counts), which accepts_loss_kwargs decides."""
     losses = {}

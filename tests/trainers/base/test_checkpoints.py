@@ -106,6 +106,7 @@ def test_the_same_step_again_replaces_its_checkpoint(tmp_path, monkeypatch):
     assert names(tmp_path) == {"checkpoint-1"}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_kill_while_an_old_checkpoint_is_removed_leaves_no_piece_of_it(tmp_path, monkeypatch):
     trainer = make_trainer(tmp_path, save_total_limit=1)
@@ -118,6 +119,7 @@ def test_a_kill_while_an_old_checkpoint_is_removed_leaves_no_piece_of_it(tmp_pat
     assert names(tmp_path) == {"checkpoint-3"} and resumed.state.global_step == 3
 
 
+@pytest.mark.slow
 def test_a_kill_before_the_oldest_is_removed_leaves_none_too_many_where_the_run_is_over(tmp_path):
     make_trainer(tmp_path).train()  # as the process left it that ended behind its last checkpoint
     assert names(tmp_path) == {"checkpoint-1", "checkpoint-2", "checkpoint-3"}

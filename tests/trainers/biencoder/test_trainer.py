@@ -4,6 +4,7 @@ import torch
 
 from modeling_biencoder import BiEncoderModel
 from modeling_llara import LlaraForPreTraining
+from tests.support import quick_first
 from tests.support.tiny import tiny_backbone, tiny_tokenizer
 from tests.support.training import PAIRS, SENTENCES, arguments, assert_moved, assert_same_weights, logged, weights
 from trainers import BiEncoderTrainer, BiEncoderTrainingArguments
@@ -41,7 +42,7 @@ def test_accumulation_equals_the_big_batch_where_queries_meet_their_own_passages
         assert logged(parts, name) == pytest.approx(logged(whole, name), rel=1e-4), name
 
 
-@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("accumulation", quick_first([2, 1]))
 def test_sub_batches_train_the_same_weights(tmp_path, accumulation):
     settings = {"optim": "sgd", "max_grad_norm": 0.0, "max_steps": 3, "per_device_train_batch_size": 3}
     settings |= {"gradient_accumulation_steps": accumulation}
@@ -110,7 +111,7 @@ def test_lengths_and_teacher_scores_follow_the_arguments(tmp_path):
     assert trainer.model.config.max_length == 512
 
 
-@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("streaming", quick_first([False, True]))
 def test_resumed_run_ends_in_the_same_weights(tmp_path, streaming):
     """Resumed within the first epoch; the second one draws other negatives."""
     rows = datasets.Dataset.from_list(PAIRS)

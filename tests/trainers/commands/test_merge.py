@@ -47,6 +47,7 @@ def test_a_finetuned_adapter_becomes_a_complete_repo(folder: Path, capsys) -> No
         merge("--model", folder / "merged", "--output", folder / "twice")
 
 
+@pytest.mark.slow
 def test_training_goes_on_from_the_adapter_flag(folder: Path) -> None:
     settings = {"train_group_size": 2, "pooling": "mean", "learning_rate": 0.01}
     first = run(finetune, folder, "pairs.jsonl", [], lora_rank=4, use_dora=True, **settings)

@@ -80,6 +80,7 @@ def test_the_commands_take_an_adapter_on_a_plain_lm(tmp_path, capsys):
     assert printed[0] == printed[1] and printed[0]
 
 
+@pytest.mark.slow
 def test_a_nested_retriever_is_given_with_the_plain_lm(tmp_path):
     encoder = BiEncoderModel.from_backbone(
         tiny_backbone(seed=1, lm_head=False), tiny_tokenizer(), pooling="mean", prompts=PROMPTS
@@ -115,6 +116,7 @@ def named(folder, *names):
     return BiEncoderTrainer(model, args, PAIRS, PAIRS)
 
 
+@pytest.mark.slow
 def test_an_adapter_with_a_name_of_its_own_trains_resumes_and_loads(tmp_path):
     trainer = named(tmp_path, "mine")
     trainer.train()

@@ -161,6 +161,7 @@ def test_without_mteb_the_package_is_named(monkeypatch):
         MtebEncoder(model_of("bert")).mteb_model_meta  # noqa: B018
 
 
+@pytest.mark.slow
 def test_minilm_scores_as_in_sentence_transformers():
     folder = minilm()
     ours, theirs = (

@@ -151,6 +151,7 @@ def test_the_index_is_refreshed_every_n_steps(tmp_path):
     assert_same_weights(weights(frozen[0].model), weights(frozen[1].model), 0.0)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_with_a_kept_index_ends_in_the_same_weights(tmp_path):
     settings = {"method": "self", "max_steps": 6, "index_refresh_steps": 4}
     straight = make_trainer(tmp_path, **settings, save_strategy="steps", save_steps=3)
@@ -160,6 +161,7 @@ def test_a_resumed_run_with_a_kept_index_ends_in_the_same_weights(tmp_path):
     assert_same_weights(weights(resumed.model), weights(straight.model), 1e-6)
 
 
+@pytest.mark.slow
 def test_lora_trains_alone_and_resumes(tmp_path):
     lora = LoraConfig(r=4, target_modules=["q_proj", "v_proj"])
     settings = {"max_steps": 4, "peft_config": lora}
