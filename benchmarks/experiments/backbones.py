@@ -32,6 +32,7 @@ from trainers.models.convert import biencoder_from_llara
 
 from .llara import Candidate
 from .packages import PACKAGES, package_pairs, sources_of
+from .pictures import draw_ranking
 from .records import Records, Result, ranking_table
 
 QUERY_TOKENS, PASSAGE_TOKENS = 64, 112
@@ -153,10 +154,13 @@ class Experiment:
             self.records.once(key, work)
             print(self.table(), flush=True)
 
-    def table(self) -> str:
+    def results(self) -> list[Result]:
         """What is known at these settings."""
-        rows = [row for row in self.records.rows if self.settings(row["retriever"]).items() <= row.items()]
-        return ranking_table(rows, AGAINST)
+        return [row for row in self.records.rows if self.settings(row["retriever"]).items() <= row.items()]
+
+    def table(self) -> str:
+        """The same, for a reader."""
+        return ranking_table(self.results(), AGAINST)
 
     def candidate(self, name: str, seed: int) -> Candidate:
         """A backbone before it is fine-tuned."""
@@ -194,6 +198,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=float, default=rate)
     for name, weight in (("ar_loss_weight", 0.0), ("bow_loss_weight", 1.0)):
         parser.add_argument(f"--{name}", type=float, default=weight)
+    parser.add_argument("--picture", type=Path, help="an .svg or .png of the table")
     parser.add_argument("--bf16", action="store_true", help="train under autocast to bfloat16, and embed so")
     options = parser.parse_args()
     logging.set_verbosity_error()
@@ -202,6 +207,8 @@ def main() -> None:
         for seed in range(options.seeds):
             getattr(experiment, stage)(seed)
     print(experiment.table())
+    if options.picture is not None:
+        draw_ranking(experiment.results(), options.picture)
 
 
 if __name__ == "__main__":

@@ -17,9 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
-from matplotlib import pyplot
 from transformers import logging
 
 from modeling_srlm import SelfRetrievalLM
@@ -27,6 +25,7 @@ from trainers.embedded.corpus import Document, language_reference, standard_libr
 from trainers.embedded.pretrained import minilm, smollm2
 from trainers.perplexity.measure import compare_methods, tokenize_texts
 
+from .pictures import Point, draw_points
 from .records import Records, Result, change, said
 
 METHODS = ("no", "random", "bm25", "dense", "hybrid", "self")
@@ -136,22 +135,15 @@ def table(results: Sequence[Result]) -> list[str]:
 
 def draw(results: Sequence[Result], file: Path) -> None:
     """A picture of the changes over all texts: a point a mode and method, with its interval."""
-    matplotlib.use("Agg")
     found = groups(results)
     kind = next(reversed(found))[0]
     base = found.get((kind, "exact", "no"), {})
     ways = {(mode, method): change(rows, base) for (of, mode, method), rows in found.items() if of == kind}
-    known = {way: interval for way, interval in ways.items() if interval is not None}
-    figure, axes = pyplot.subplots(figsize=(7, 0.4 * len(known) + 1))
-    colors = {mode: f"C{number}" for number, mode in enumerate(dict.fromkeys(mode for mode, _ in known))}
-    for place, ((mode, _), (mean, low, high)) in enumerate(known.items()):
-        ends = [[100 * (mean - (mean if low is None else low))], [100 * ((mean if high is None else high) - mean)]]
-        axes.errorbar(100 * mean, -place, xerr=ends, fmt="o", color=colors[mode], capsize=3)
-    axes.set_yticks([-place for place in range(len(known))], [f"{mode}, {method}" for mode, method in known])
-    axes.axvline(0, color="gray", linewidth=1)
-    axes.set_xlabel(f"change of perplexity in %, from the window alone, {len(base)} texts, 95 % intervals")
-    figure.tight_layout()
-    figure.savefig(file)
+    points = [
+        Point(f"{mode}, {method}", interval, mode) for (mode, method), interval in ways.items() if interval is not None
+    ]
+    label = f"change of perplexity in %, from the window alone, {len(base)} texts, 95 % intervals"
+    draw_points(points, label, file, origin=0.0, scale=100)
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:

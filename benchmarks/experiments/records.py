@@ -88,12 +88,17 @@ def said(interval: Interval | None) -> str:
     return f"{mean:+.1%}" if low is None else f"{mean:+.1%} ({low:+.1%} to {high:+.1%})"
 
 
-def ranking_table(rows: Sequence[Result], against: dict[str, str]) -> str:
-    """Markdown: each retriever's MRR@10, its seeds, and how far it is from the one that `against` names for it."""
+def by_retriever(rows: Sequence[Result]) -> dict[str, list[Result]]:
+    """Each retriever's results, of all its seeds."""
     groups: dict[str, list[Result]] = {}
     for row in rows:
         groups.setdefault(row["retriever"], []).append(row)
-    ranked = {name: Ranked(group) for name, group in groups.items()}
+    return groups
+
+
+def ranking_table(rows: Sequence[Result], against: dict[str, str]) -> str:
+    """Markdown: each retriever's MRR@10, its seeds, and how far it is from the one that `against` names for it."""
+    ranked = {name: Ranked(group) for name, group in by_retriever(rows).items()}
     lines = [
         f"| retriever | MRR@{CUTOFF} (range over seeds) | difference (95 % interval over queries) |",
         "|---|---|---|",

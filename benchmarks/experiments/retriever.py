@@ -29,6 +29,7 @@ from trainers.models.load import load_biencoder
 
 from .negatives import DISTILLED, MINED, NEGATIVES, RANDOM, Corpus, TrainingRows
 from .packages import package_pairs
+from .pictures import draw_ranking
 from .records import Records, Result, ranking_table
 
 QUERY_TOKENS, PASSAGE_TOKENS = 64, 112
@@ -176,9 +177,14 @@ class Experiment:
             self.trained(f"then {name}", seed, train)
 
 
-def table(records: Records, settings: Result) -> str:
+def results(records: Records, settings: Result) -> list[Result]:
     """What is known at these settings."""
-    return ranking_table([row for row in records.rows if settings.items() <= row.items()], AGAINST)
+    return [row for row in records.rows if settings.items() <= row.items()]
+
+
+def table(records: Records, settings: Result) -> str:
+    """The same, for a reader."""
+    return ranking_table(results(records, settings), AGAINST)
 
 
 def main() -> None:
@@ -192,6 +198,7 @@ def main() -> None:
     parser.add_argument("--learning_rate", type=float, default=1e-4)
     parser.add_argument("--second_learning_rate", type=float, default=3e-5)
     parser.add_argument("--temperature", type=float, default=0.02, help="of the losses")
+    parser.add_argument("--picture", type=Path, help="an .svg or .png of the table")
     parser.add_argument("--bf16", action="store_true", help="train under autocast to bfloat16")
     options = parser.parse_args()
     logging.set_verbosity_error()
@@ -208,6 +215,8 @@ def main() -> None:
         if "nested" in options.stages:
             experiment.contrast(seed, nested=True)
     print(table(experiment.records, experiment.settings))
+    if options.picture is not None:
+        draw_ranking(results(experiment.records, experiment.settings), options.picture)
 
 
 if __name__ == "__main__":

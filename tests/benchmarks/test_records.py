@@ -8,6 +8,7 @@ from benchmarks.experiments import chat
 from benchmarks.experiments.chat import LEAST_TURNS, conversations
 from benchmarks.experiments.looking_back import draw, table
 from benchmarks.experiments.packages import PACKAGES, package_pairs
+from benchmarks.experiments.pictures import draw_ranking
 from benchmarks.experiments.records import Ranked, Records, change, ranking_table, said
 
 PAIR = ("recent", "bm25")
@@ -41,6 +42,15 @@ def test_the_table_pairs_queries_and_names_the_range_of_seeds():
     lines = ranking_table(rows, {"two": "one"}).splitlines()
     assert lines[2] == "| one | 0.750 |  |"
     assert lines[3].startswith("| two | 0.875 (0.750 to 1.000) | +0.125 (+0.0") and lines[3].endswith(" from one |")
+
+
+def test_a_picture_of_a_ranking(tmp_path):
+    rows = [{"retriever": name, "seed": 0, "ranks": [1, 2] * 5} for name in ("one", "one, half width")]
+    draw_ranking(rows, tmp_path / "new" / "ranking.svg")
+    drawn = (tmp_path / "new" / "ranking.svg").read_text()
+    assert "one, half width" in drawn and "MRR@10 of 10 queries" in drawn
+    draw_ranking(rows, tmp_path / "again.svg")
+    assert (tmp_path / "again.svg").read_text() == drawn
 
 
 def test_a_change_of_perplexity(tmp_path):
