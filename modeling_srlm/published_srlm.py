@@ -20,6 +20,8 @@ from .sentence_transformers_srlm import (
 )
 
 NO_PRESET = "none"
+# Of sentence-transformers' losses, which multiply cosines by 20: a model that was trained with them goes on so.
+_TEMPERATURE = 0.05
 # What the code of a card loads, and the name of a repo's folder in the Hub's cache.
 _LOADED = re.compile(r"""(?:from_pretrained|SentenceTransformer|Model|get_model)\(\s*['"]([\w.-]+/[\w.-]+)['"]""")
 _CACHED = re.compile(r"models--([\w.-]+?)--([\w.-]+)/snapshots/[0-9a-f]+/?$")
@@ -48,6 +50,8 @@ def published_parts(
         parts = read_sentence_transformer(source, keywords)
     name = preset or (_name_in_memory(source) if in_memory else recognised(source, keywords))
     if name in (None, NO_PRESET):
+        if parts is not None and parts.fields["normalize"]:
+            parts.fields["temperature"] = _TEMPERATURE
         return parts
     joined, added = _joined(parts, PRESETS[str(name)])
     if parts is None and PRESETS[str(name)].has_files:

@@ -197,7 +197,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--learning_rate", type=float, default=1e-4)
     parser.add_argument("--second_learning_rate", type=float, default=3e-5)
-    parser.add_argument("--temperature", type=float, default=0.02, help="of the losses")
+    parser.add_argument("--temperature", type=float, default=0.05, help="of the losses")
     parser.add_argument("--picture", type=Path, help="an .svg or .png of the table")
     parser.add_argument("--bf16", action="store_true", help="train under autocast to bfloat16")
     options = parser.parse_args()

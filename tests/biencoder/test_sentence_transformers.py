@@ -82,6 +82,21 @@ def test_what_the_caller_says_counts(tmp_path):
         load_biencoder(folder, pooling="mean")
 
 
+def test_the_temperature_is_that_of_their_losses_where_nothing_else_is_said(tmp_path):
+    folder = saved(tmp_path)
+    assert BiEncoderModel.from_backbone(folder).config.temperature == 0.05
+    assert (
+        BiEncoderModel.from_backbone(
+            sentence_transformers.SentenceTransformer(str(folder), device="cpu")
+        ).config.temperature
+        == 0.05
+    )
+    assert BiEncoderModel.from_backbone(folder, temperature=0.01).config.temperature == 0.01
+    assert BiEncoderModel.from_backbone(folder, preset="llm-embedder").config.temperature == 0.01
+    BiEncoderModel.from_backbone(folder).save_pretrained(tmp_path / "ours")
+    assert BiEncoderModel.from_pretrained(tmp_path / "ours").config.temperature == 0.05
+
+
 def test_the_length_is_never_beyond_the_positions(tmp_path):
     assert (
         BiEncoderModel.from_backbone(saved(tmp_path, length=10**6)).config.max_length
