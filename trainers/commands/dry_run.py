@@ -4,9 +4,12 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import torch
 import yaml
 from transformers import TrainingArguments
 from transformers.trainer_pt_utils import find_batch_size
+
+from modeling_biencoder.packing_biencoder import can_pack
 
 from ..base.components import first_rows
 from ..base.trainer import FamilyTrainer
@@ -119,11 +122,12 @@ def memory(trainer: FamilyTrainer, batch: dict[str, Any]) -> Memory:
 def activation_bytes(trainer: FamilyTrainer, batch: dict[str, Any]) -> int:
     """What a backward pass of this batch needs of the forward pass: measured on two rows, scaled by tokens.
 
+    Padding counts where it is read, which a bi-encoder on a CPU does not do.
     Of a batch that is embedded in parts (`sub_batch_size`) those of one part, as they are made again for the backward
     pass. Where the two rows take too long on a CPU, that of the longest batch by the formulas of `planning`.
     """
     args, model, count = trainer.args, trainer.model, find_batch_size(batch)
-    rows = first_rows(batch, min(count, 2), count)
+    rows = _unpadded(first_rows(batch, min(count, 2), count))
     operations = 2 * sum(one.numel() for one in model.parameters()) * count_tokens(rows)
     if args.device.type == "cpu" and operations > MOST_OPERATIONS:
         return reckoned_bytes(
@@ -139,7 +143,27 @@ def activation_bytes(trainer: FamilyTrainer, batch: dict[str, Any]) -> int:
     kept = _kept_for_backward(trainer, rows)
     if part is not None:
         args.sub_batch_size = part
-    return round(kept * share * count_tokens(batch) / max(count_tokens(rows), 1))
+    return round(kept * share * _tokens_read(model, batch) / max(count_tokens(rows), 1))
+
+
+def _unpadded(rows: dict[str, Any]) -> dict[str, Any]:
+    """A bi-encoder's rows as if they were all as long as the longest one."""
+    full: dict[str, Any] = {
+        side: {**rows[side], "attention_mask": torch.ones_like(rows[side]["attention_mask"])}
+        for side in ("query", "passage")
+        if side in rows
+    }
+    return {**rows, **full}
+
+
+def _tokens_read(model: Any, batch: dict[str, Any]) -> int:
+    """Tokens that go through the backbone."""
+    packed = [
+        batch[side]
+        for side in ("query", "passage")
+        if side in batch and can_pack(model, {name: batch[side][name] for name in ("input_ids", "attention_mask")})
+    ]
+    return count_tokens(batch) - sum(int((one["attention_mask"] == 0).sum()) for one in packed)
 
 
 def _kept_for_backward(trainer: FamilyTrainer, rows: dict[str, Any]) -> int:

@@ -33,8 +33,9 @@ def counted(model, batch: dict) -> tuple[int, int]:
 @pytest.mark.parametrize("lora", [False, True], ids=["whole", "lora"])
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["kept", "again"])
 def test_operations_of_a_step_are_counted(system, family, lora, checkpointing, monkeypatch):
-    """LLaRA's logits made once more: the counter does not see into torch's `linear_cross_entropy`."""
+    """LLaRA's logits made once more: the counter does not see into torch's `linear_cross_entropy`. Padding is read."""
     monkeypatch.setattr("modeling_llara.loss_llara.is_plain", lambda *_: False)
+    monkeypatch.setattr("modeling_biencoder.modeling_biencoder.can_pack", lambda *_: False)
     model = made(system, family, lora)
     batch, shapes = batch_of(system, model)
     if checkpointing:
