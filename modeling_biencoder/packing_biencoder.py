@@ -7,6 +7,7 @@ this cannot do, read padded rows.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -27,6 +28,15 @@ _FLASH = "flash_attention"
 _ALONE = {"input_ids", "attention_mask"}
 
 
+@dataclass
+class PackedRows:
+    """Rows in one: what attention is told of them, and tells of itself."""
+
+    lengths: list[int]
+    causal: bool
+    attended: bool = False
+
+
 def can_pack(model: Any, rows: Mapping[str, Any]) -> bool:
     """Whether a bi-encoder's backbone reads these rows without their padding, and there is some.
 
@@ -35,7 +45,7 @@ def can_pack(model: Any, rows: Mapping[str, Any]) -> bool:
     """
     if rows.keys() != _ALONE or torch.compiler.is_compiling():
         return False
-    config, backbone = model.config.text_config.get_text_config(), model.backbone
+    config, backbone = model.backbone.config.get_text_config(), model.backbone
     attention = str(config._attn_implementation)
     if attention == "sdpa":
         able = rows["input_ids"].device.type == "cpu"
@@ -58,14 +68,17 @@ def _computes_again(backbone: Any) -> bool:
 
 def read_packed(model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
     """(batch, length) tokens, padded on the right -> (batch, length, d) last states, 0 at padding."""
-    config, backbone = model.config.text_config.get_text_config(), model.backbone
+    config, backbone = model.backbone.config.get_text_config(), model.backbone
     real = attention_mask != 0
     positions = _positions(input_ids, config)[real]
     packed: dict[str, Any] = {"input_ids": input_ids[real][None], "position_ids": positions[None]}
     lengths = real.sum(dim=1)
     if config._attn_implementation == "sdpa":
         causal = config.model_type in DECODERS and not model.config.bidirectional
-        states = _read_by_row(backbone, config, row_lengths=lengths.tolist(), row_causal=causal, **packed)
+        rows = PackedRows(lengths.tolist(), causal)
+        states = _read_by_row(backbone, config, packed_rows=rows, **packed)
+        if not rows.attended:  # by layers with another configuration: each token has seen the other rows
+            return backbone(input_ids=input_ids, attention_mask=attention_mask)[0]
     else:
         states = backbone(**packed, **_starts(lengths))[0]
     padded = states.new_zeros(*real.shape, states.shape[-1])
@@ -105,17 +118,17 @@ def _attend_by_row(
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     *,
-    row_lengths: list[int],
-    row_causal: bool,
+    packed_rows: PackedRows,
     dropout: float = 0.0,
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """(1, heads, tokens, size) -> (1, tokens, heads, size), as transformers' attention functions."""
-    rows = zip(*(states.split(row_lengths, dim=2) for states in (query, key, value)), strict=True)
+    packed_rows.attended = True
+    rows = zip(*(states.split(packed_rows.lengths, dim=2) for states in (query, key, value)), strict=True)
     grouped = query.shape[1] != key.shape[1]
     shared: dict[str, Any] = {
-        "dropout_p": dropout, "scale": scaling, "is_causal": row_causal, "enable_gqa": grouped
+        "dropout_p": dropout, "scale": scaling, "is_causal": packed_rows.causal, "enable_gqa": grouped
     }  # fmt: skip
     attended = [F.scaled_dot_product_attention(*row, **shared) for row in rows]
     return torch.cat(attended, dim=2).transpose(1, 2).contiguous(), None

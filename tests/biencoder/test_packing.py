@@ -122,8 +122,8 @@ def flash(module: nn.Module, query, key, value, attention_mask, scaling=None, **
     assert starts.dtype == torch.int32 and torch.equal(starts, kwargs["cu_seq_lens_k"])
     lengths = starts.diff()
     assert kwargs["max_length_q"] == kwargs["max_length_k"] == lengths.max()
-    given = {"row_lengths": lengths.tolist(), "row_causal": module.is_causal, "scaling": scaling}
-    return packing._attend_by_row(module, query, key, value, None, **given)
+    rows = packing.PackedRows(lengths.tolist(), module.is_causal)
+    return packing._attend_by_row(module, query, key, value, None, packed_rows=rows, scaling=scaling)
 
 
 @pytest.mark.parametrize("family", usual_first((*DECODERS, *ENCODERS)))
@@ -133,7 +133,7 @@ def test_flash_attention_is_told_where_rows_begin(family: str, monkeypatch, pack
     model, batch = biencoder(family, **({"sliding_window": 16} if family in DECODERS else {})), rows()
     expected = model.embed(**batch)
     monkeypatch.setitem(AttentionInterface._global_mapping, "flash_attention_2", flash)
-    model.config.text_config._attn_implementation_internal = "flash_attention_2"
+    model.backbone.config._attn_implementation_internal = "flash_attention_2"
     torch.testing.assert_close(model.embed(**batch), expected, rtol=0, atol=2e-6)
     assert packed == [True, True]
 
@@ -148,7 +148,7 @@ def test_what_reads_padded_rows() -> None:
     eager.backbone.set_attn_implementation("eager")
     assert not can_pack(eager, batch)
     flash_both_ways = biencoder("llama", bidirectional=True)
-    flash_both_ways.config.text_config._attn_implementation_internal = "flash_attention_2"
+    flash_both_ways.backbone.config._attn_implementation_internal = "flash_attention_2"
     assert not can_pack(flash_both_ways, batch)
     assert can_pack(biencoder("mistral"), rows(lengths=(3, 2)))
     assert not can_pack(biencoder("mistral"), rows(lengths=(4, 2)))  # longer than the window of a layer
@@ -174,6 +174,16 @@ def test_a_token_that_is_the_paddings_in_a_text() -> None:
     states = model.backbone(**batch)[0]
     found = packing.read_packed(model, **batch)
     torch.testing.assert_close(found[batch["attention_mask"] != 0], states[batch["attention_mask"] != 0])
+
+
+@torch.no_grad()
+def test_layers_with_a_configuration_of_their_own_read_padded_rows(packed) -> None:
+    model, batch = biencoder("llama"), rows()
+    expected = alone(model, batch)
+    for layer in model.backbone.layers:
+        layer.self_attn.config = copy.deepcopy(layer.self_attn.config)
+    torch.testing.assert_close(model.embed(**batch), expected, rtol=0, atol=2e-6)
+    assert packed[-1]
 
 
 @torch.no_grad()
