@@ -53,7 +53,8 @@ def can_pack(model: Any, rows: Mapping[str, Any]) -> bool:
         able = attention.startswith(_FLASH) and not model.config.bidirectional
     # A layer that is run again for its gradient would not find the attention that it had at first.
     again = torch.is_grad_enabled() and _computes_again(backbone)
-    if not able or again or backbone._compiled_call_impl is not None or config.model_type not in DECODERS + ENCODERS:
+    compiled = backbone._compiled_call_impl is not None or hasattr(backbone, "_orig_mod")
+    if not able or again or compiled or config.model_type not in DECODERS + ENCODERS:
         return False
     lengths = (rows["attention_mask"] != 0).sum(dim=1)
     least, longest = int(lengths.min()), int(lengths.max())

@@ -33,8 +33,9 @@ def embed_texts(
 ) -> torch.Tensor:
     """(rows, d) embeddings of the rows of `tokens`.
 
-    With a `size` in parts of as many rows (see `embed_in_parts`). Without one all at once; but on a CPU, whose time is
-    that of all it is given, padding too, more than `CPU_TOKENS` in parts of as many, rows of like length together.
+    With a `size` in parts of as many rows (see `embed_in_parts`). Without one all at once; but on a CPU more than
+    `CPU_TOKENS` in parts of as many, rows of like length together: not every family is read without padding, and the
+    states of a part stay in the cache.
 
     Args:
         backbone: further keywords of the backbone; those of (rows, length) go in parts as well.

@@ -162,6 +162,9 @@ def test_what_reads_padded_rows() -> None:
     compiled = biencoder("llama")
     compiled.backbone.compile()
     assert not can_pack(compiled, batch)
+    wrapped = biencoder("llama")
+    wrapped.backbone = torch.compile(wrapped.backbone)
+    assert not can_pack(wrapped, batch)
     other = BiEncoderModel.from_backbone(decoder("falcon"), tiny_tokenizer(), pooling="mean")
     assert not can_pack(other, batch)
 

@@ -8,7 +8,7 @@ import torch
 from ..llara.explain import Explanation, explain
 from ..llara.stop_words import load_stop_words
 from ..models.load import load_llara
-from .loading import ModelArguments
+from .loading import DtypeArguments, ModelArguments
 from .parsing import check_at_least, parse_arguments
 
 
@@ -41,7 +41,7 @@ def format_explanation(text: str, explanation: Explanation) -> str:
     return "\n".join(lines)
 
 
-ARGUMENTS = (ExplainArguments, ModelArguments)
+ARGUMENTS = (ExplainArguments, ModelArguments, DtypeArguments)
 EXAMPLES = r"""
 # a text
 lookback explain "Who wrote Faust?" --model runs/llara
@@ -55,11 +55,11 @@ POSITIONAL = ("texts", "The texts, each in quotes.")
 
 def main(argv: list[str]) -> None:
     """Prints the explanations of the texts on the command line."""
-    arguments, loading, given = parse_arguments(argv, ARGUMENTS, "explain", __doc__, POSITIONAL)
+    arguments, loading, precision, given = parse_arguments(argv, ARGUMENTS, "explain", __doc__, POSITIONAL)
     if not given.texts:
         raise ValueError('there is no text and must be one or more: lookback explain "a text" --model folder.')
     stop_words = load_stop_words(arguments.stop_words)
-    model: Any = load_llara(arguments.model, **loading.keywords())
+    model: Any = load_llara(arguments.model, **loading.keywords(), **precision.keywords())
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     explanations = explain(model, given.texts, arguments.top_k, stop_words, arguments.max_length)
     for text, explanation in zip(given.texts, explanations, strict=True):

@@ -8,8 +8,7 @@ from ..biencoder.arguments import BiEncoderTrainingArguments
 from ..biencoder.trainer import BiEncoderTrainer
 from ..data.readers import without_surrogates
 from ..jobs.idle import refuse_idle
-from ..models.kind import check_dtype
-from .loading import PRESET_HELP, ModelArguments
+from .loading import PRESET_HELP, DtypeArguments, ModelArguments
 from .lora import LoraArguments
 from .parsing import given, parse_arguments
 from .training import MixtureDataArguments, RunArguments, run_training
@@ -34,13 +33,8 @@ class FinetuneModelArguments:
     prompts: str | None = field(
         default=None, metadata={"help": 'Prompts by task, as JSON: {"default": {"query": "query: "}}.'}
     )
-    dtype: str | None = field(
-        default=None,
-        metadata={"help": "Load the weights in this type (float32, bfloat16); default: the one they were saved in."},
-    )
 
     def __post_init__(self) -> None:
-        check_dtype(self.dtype)
         if self.pooling not in (None, "mean_last_k"):  # the repo's own may be it
             refuse_idle(self, ["pooling_k"], f"with --pooling {self.pooling}")
 
@@ -48,6 +42,7 @@ class FinetuneModelArguments:
 ARGUMENTS = (
     FinetuneModelArguments,
     ModelArguments,
+    DtypeArguments,
     MixtureDataArguments,
     LoraArguments,
     BiEncoderTrainingArguments,
@@ -66,8 +61,8 @@ lookback finetune --model folder --train_data pairs.jsonl --output_dir runs/larg
 
 def main(argv: list[str]) -> None:
     """Runs the command with the arguments `argv` (without the program's and the command's names)."""
-    model, loading, data, lora, args, run = parse_arguments(argv, ARGUMENTS, "finetune", __doc__)
-    model_kwargs = {**given(model, "model"), **loading.keywords()}
+    model, loading, precision, data, lora, args, run = parse_arguments(argv, ARGUMENTS, "finetune", __doc__)
+    model_kwargs = {**given(model, "model"), **loading.keywords(), **precision.keywords()}
     if model.prompts is not None:
         model_kwargs["prompts"] = _read_prompts(model.prompts)
     run_training(BiEncoderTrainer, model.model, model_kwargs, data, lora, args, "queries", run.dry_run)

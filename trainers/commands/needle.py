@@ -26,7 +26,7 @@ from ..needle.results import NeedleResults, read_results
 from ..needle.run import run_test
 from ..needle.settings import ALONE, NeedleSettings
 from ..pages.page import check_report_file, write_page
-from .loading import LookbackArguments, ModelArguments
+from .loading import DtypeArguments, LookbackArguments, ModelArguments
 from .parsing import check_at_least, parse_arguments
 
 
@@ -72,7 +72,7 @@ def check_alone(arguments: NeedleArguments, methods: list[str], loading: Lookbac
         return
     why = f"with --methods {ALONE}, which looks back at nothing"
     refuse_idle(arguments, ["chunk_batch_size"], why)
-    of_model = {one.name for one in fields(ModelArguments)}
+    of_model = {one.name for kind in (ModelArguments, DtypeArguments) for one in fields(kind)}
     names = [one.name for one in fields(loading) if one.name not in of_model]
     refuse_idle(loading, names, why)
 

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from ..jobs.idle import refuse_without
 from ..llara.arguments import LlaraTrainingArguments
 from ..llara.trainer import LlaraTrainer
-from ..models.kind import check_dtype
-from .loading import ModelArguments
+from .loading import DtypeArguments, ModelArguments
 from .lora import LoraArguments
 from .parsing import given, parse_arguments
 from .training import DataArguments, RunArguments, run_training
@@ -30,18 +29,12 @@ class PretrainModelArguments:
     )
     num_summary_tokens: int | None = field(default=None, metadata={"help": "Special tokens of the summarize prompt."})
     num_predict_tokens: int | None = field(default=None, metadata={"help": "Special tokens of the predict prompt."})
-    dtype: str | None = field(
-        default=None,
-        metadata={"help": "Load the weights in this type (float32, bfloat16); default: the one they were saved in."},
-    )
-
-    def __post_init__(self) -> None:
-        check_dtype(self.dtype)
 
 
 ARGUMENTS = (
     PretrainModelArguments,
     ModelArguments,
+    DtypeArguments,
     DataArguments,
     LoraArguments,
     LlaraTrainingArguments,
@@ -60,8 +53,8 @@ lookback pretrain \
 
 def main(argv: list[str]) -> None:
     """Runs the command with the arguments `argv` (without the program's and the command's names)."""
-    model, loading, data, lora, args, run = parse_arguments(argv, ARGUMENTS, "pretrain", __doc__)
+    model, loading, precision, data, lora, args, run = parse_arguments(argv, ARGUMENTS, "pretrain", __doc__)
     if data.eval_data is None:
         refuse_without(args, "eval_data", ["precision_k"], mark="")
-    model_kwargs = {**given(model, "model"), **loading.keywords()}
+    model_kwargs = {**given(model, "model"), **loading.keywords(), **precision.keywords()}
     run_training(LlaraTrainer, model.model, model_kwargs, data, lora, args, "passages", run.dry_run)

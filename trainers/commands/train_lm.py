@@ -7,7 +7,7 @@ from modeling_srlm.configuration_srlm import INTEGRATE_METHODS, ORDER_METHODS, R
 
 from ..srlm.arguments import SelfRetrievalTrainingArguments
 from ..srlm.trainer import SelfRetrievalTrainer
-from .loading import KeptStatesArguments, RetrieverArguments
+from .loading import DtypeArguments, KeptStatesArguments, RetrieverArguments
 from .lora import LoraArguments
 from .parsing import given, parse_arguments
 from .training import DataArguments, RunArguments, run_training
@@ -36,6 +36,7 @@ class TrainLmModelArguments:
 ARGUMENTS = (
     TrainLmModelArguments,
     RetrieverArguments,
+    DtypeArguments,
     KeptStatesArguments,
     DataArguments,
     LoraArguments,
@@ -55,6 +56,6 @@ lookback train-lm --config train_lm.yaml --learning_rate 1e-5
 
 def main(argv: list[str]) -> None:
     """Runs the command with the arguments `argv` (without the program's and the command's names)."""
-    model, loading, states, data, lora, args, run = parse_arguments(argv, ARGUMENTS, "train-lm", __doc__)
-    model_kwargs = {**given(model, "model"), **given(loading), **states.settings()}
+    model, loading, precision, states, data, lora, args, run = parse_arguments(argv, ARGUMENTS, "train-lm", __doc__)
+    model_kwargs = {**given(model, "model"), **given(loading), **precision.keywords(), **states.settings()}
     run_training(SelfRetrievalTrainer, model.model, model_kwargs, data, lora, args, "documents", run.dry_run)

@@ -155,7 +155,7 @@ def load_llara(source: str, **loading: Any) -> LlaraForPreTraining:
             f"read here: take one, such as `lookback pretrain --model {source} --train_data ...` makes of a decoder."
         )
     words = _words(found)
-    return _with_words(build_found(found), words)
+    return _with_words(build_found(found, **weights_of(loading)), words)
 
 
 def load_srlm(

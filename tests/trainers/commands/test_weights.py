@@ -14,11 +14,11 @@ from tests.support.beir import CORPUS, write_beir
 from tests.support.files import write_rows
 from tests.support.tiny import random_ids, tiny_backbone, tiny_tokenizer
 from trainers import load_embeddings
-from trainers.commands import encode, evaluate, generate, mine, needle, perplexity, score, search
+from trainers.commands import encode, evaluate, explain, generate, mine, needle, perplexity, score, search, train_lm
 from trainers.commands.loading import WeightsArguments
 from trainers.models import quantization
 from trainers.models.adapters import add_adapter
-from trainers.models.load import load_biencoder
+from trainers.models.load import load_biencoder, load_llara
 from trainers.models.merging import merge_adapter
 
 TEXTS = [*CORPUS.values(), "a long one " * 40, ""]
@@ -263,6 +263,30 @@ def test_a_retriever_that_mines_or_teaches_in_the_type_that_is_asked_for(lm_fold
     if command is mine:
         with pytest.raises(ValueError, match=r"--dtype='bfloat16' .*with --retriever bm25"):
             run(mine, data=common["data"], output=tmp_path / "o.jsonl", retriever="bm25", dtype="bfloat16")
+
+
+def test_the_language_model_alone_is_asked_in_that_type(lm_folder, loaded):
+    texts = {"data": lm_folder / "text.txt", "lengths": 300, "samples": 1, "depths": 0, "max_new_tokens": 1}
+    run(needle, model=lm_folder / "srlm", methods="alone", dtype="bfloat16", **texts)
+    assert [model.dtype for model in loaded] == [torch.bfloat16]
+
+
+@pytest.mark.parametrize("source", ["plain", "srlm"])
+def test_a_language_model_trains_in_the_type_that_is_asked_for(lm_folder, tmp_path, source):
+    given = {"retriever": lm_folder / "retriever"} if source == "plain" else {}
+    run(
+        train_lm, model=lm_folder / source, train_data=lm_folder / "text.txt", output_dir=tmp_path / "out",
+        dtype="bfloat16", max_steps=1, report_to="none", use_cpu=True, document_length=128, **SIZES, **given,
+    )  # fmt: skip
+    trained = SelfRetrievalLM.from_pretrained(tmp_path / "out")
+    assert {one.dtype for one in trained.parameters()} == {torch.bfloat16}
+
+
+def test_words_are_explained_in_the_type_that_is_asked_for(folder, monkeypatch):
+    found = []
+    monkeypatch.setattr(explain, "load_llara", lambda *a, **k: found.append(load_llara(*a, **k)) or found[-1])
+    explain.main(["a text", "--model", str(folder / "llara"), "--dtype", "bfloat16"])
+    assert [model.dtype for model in found] == [torch.bfloat16]
 
 
 def test_what_cannot_be_is_named(monkeypatch):
