@@ -24,8 +24,7 @@ from tests.support.page_shell import fill
 from tests.support.pages import blocks_of
 from tests.support.tiny import tiny_backbone
 from trainers import BiEncoderTrainingArguments
-from trainers.commands.finetune import FinetuneModelArguments
-from trainers.commands.training import LoraArguments, MixtureDataArguments
+from trainers.commands.finetune import ARGUMENTS
 
 PAGE = "docs/recipes.md"
 EXAMPLES = ROOT / "examples"
@@ -50,8 +49,7 @@ def test_accelerate_reads_its_files(name, machines, processes, monkeypatch):
 
 def test_the_settings_are_arguments_of_the_command():
     settings = yaml.safe_load((EXAMPLES / "one_gpu.yaml").read_text())
-    kinds = (FinetuneModelArguments, MixtureDataArguments, LoraArguments, BiEncoderTrainingArguments)
-    known = {name for kind in kinds for name in kind.__dataclass_fields__}
+    known = {name for kind in ARGUMENTS for name in kind.__dataclass_fields__}
     assert set(settings) <= known
     assert settings["sub_batch_size"] < settings["per_device_train_batch_size"]
 
