@@ -2,7 +2,8 @@
 
 Recomputed, each candidate is read before the window, once for all targets of a block. With `reuse_states` the text
 streams by once, and at each target chunk the target alone is read, once for each candidate, behind states that are
-there: those of the candidate's value and of the window.
+there: those of the candidate's value and of the window. Each target can have candidates of its own: with
+`reuse_states` that is cheaper, and recomputed it costs what all of a block's together cost.
 """
 
 from collections.abc import Sequence
@@ -10,9 +11,10 @@ from collections.abc import Sequence
 import torch
 
 from .attended_srlm import AttendedStates
-from .chunking_srlm import Block, Document, split_rows
+from .chunking_srlm import Block, split_rows
 from .inputs_srlm import check_candidates
 from .oracle_srlm import score_keys
+from .output_srlm import Row
 from .planning_srlm import Plan
 from .reuse_srlm import StreamedRow, run_reusing
 from .scoring_srlm import evaluating, token_losses
@@ -29,69 +31,75 @@ def score_candidates(
     """(B, n_target, n_candidate) as `SelfRetrievalLM.score_candidates` describes them; the tensors are checked."""
     documents = split_rows(input_ids, attention_mask, labels, plan.config.chunk_size)
     check_candidates(candidates, len(documents))
-    score = _score_streamed if plan.config.reuse_states else _score_document
-    rows = [
-        score(plan, document, None if candidates is None else candidates[number].tolist())
-        for number, document in enumerate(documents)
-    ]
-    height, width = (max(row.shape[axis] for row in rows) for axis in (0, 1))
-    result = torch.full((len(rows), height, width), float("-inf"))
-    for number, row in enumerate(rows):
-        result[number, : row.shape[0], : row.shape[1]] = row
-    return result
-
-
-def _score_document(plan: Plan, document: Document, candidates: list[int] | None) -> torch.Tensor:
-    blocks = plan.cut(document)
-    columns = _columns(blocks, candidates)
-    scores = [_score_block(plan, document, block, columns) for block in blocks]
-    return torch.cat(scores) if scores else torch.empty(0, len(columns))
-
-
-def _columns(blocks: Sequence[Block], candidates: list[int] | None) -> list[int]:
-    return list(range(max((block.num_keys for block in blocks), default=0))) if candidates is None else candidates
-
-
-def _known(block: Block, columns: list[int]) -> torch.Tensor:
-    """Which of the candidates are keys of a block."""
-    return torch.tensor([0 <= key < block.num_keys for key in columns], dtype=torch.bool)
-
-
-def _score_block(plan: Plan, document: Document, block: Block, columns: list[int]) -> torch.Tensor:
-    known = _known(block, columns)
-    keys = [key for key in columns if 0 <= key < block.num_keys]
-    scores = torch.full((len(block.targets), len(columns)), float("-inf"))
-    scores[:, known] = score_keys(plan, document, block, keys)
+    streams = plan.config.reuse_states
+    rows = [StreamedRow(plan, 0, one) if streams else Row(one, plan.cut(one), 0) for one in documents]
+    tried = _share_out(candidates, rows)
+    scores = torch.full(tried.shape, float("-inf"))
+    for row, keys, own in zip(rows, tried, scores, strict=True):
+        numbers, into = keys[: len(row.targets)].tolist(), own[: len(row.targets)]
+        if isinstance(row, StreamedRow):
+            _score_streamed(plan, row, numbers, into)
+        else:
+            _score_recomputed(plan, row, numbers, into)
     return scores
 
 
-def _score_streamed(plan: Plan, document: Document, candidates: list[int] | None) -> torch.Tensor:
+def _share_out(candidates: torch.Tensor | None, rows: Sequence[Row]) -> torch.Tensor:
+    """(B, n_target, c): what is tried at each target, -1 for nothing; every key where there are no candidates."""
+    height = max(len(row.targets) for row in rows)
+    if candidates is None:
+        candidates = torch.arange(max((block.num_keys for row in rows for block in row.blocks), default=0))
+        candidates = candidates.expand(len(rows), -1)
+    if candidates.ndim == 2:
+        candidates = candidates[:, None].expand(-1, height, -1)
+    if candidates.shape[1] != height:
+        raise ValueError(
+            f"candidates has keys for {candidates.shape[1]} target chunks, and the labels make {height}; give (B, "
+            "n_target, c), -1 at the end of a row with fewer targets, or (B, c) to try the same at each target."
+        )
+    return candidates
+
+
+def _known(block: Block, keys: Sequence[int]) -> torch.Tensor:
+    """Which of these are keys of a block."""
+    return torch.tensor([0 <= key < block.num_keys for key in keys], dtype=torch.bool)
+
+
+def _score_recomputed(plan: Plan, row: Row, tried: Sequence[Sequence[int]], scores: torch.Tensor) -> None:
+    """Writes into `scores` (n_target, c); a pass over a key serves all targets of a block."""
+    done = 0
+    for block in row.blocks:
+        targets = slice(done, done := done + len(block.targets))
+        keys = sorted({key for own in tried[targets] for key in own if 0 <= key < block.num_keys})
+        found = score_keys(plan, row.document, block, keys)
+        columns = {key: column for column, key in enumerate(keys)}
+        for own, into, likelihoods in zip(tried[targets], scores[targets], found, strict=True):
+            into[_known(block, own)] = likelihoods[[columns[key] for key in own if key in columns]]
+
+
+def _score_streamed(plan: Plan, row: StreamedRow, tried: Sequence[Sequence[int]], scores: torch.Tensor) -> None:
     """The same where states are reused. A target's first token is predicted before the target begins, so that its
     likelihood is that of the stream, whatever the candidate."""
-    row = StreamedRow(plan, 0, document)
-    columns = _columns(row.blocks, candidates)
-    scores = torch.full((len(row.blocks), len(columns)), float("-inf"))
-    for block, own in zip(row.blocks, scores, strict=True):
-        own[_known(block, columns)] = 0
-    tried = _TriedCandidates(plan, row, columns, scores)
+    for block, keys, own in zip(row.blocks, tried, scores, strict=True):
+        own[_known(block, keys)] = 0
+    trial = _Trial(plan, row, tried, scores)
     with evaluating(plan.language_model):
-        for item, logits in run_reusing(plan, [row], tried.try_before):
+        for item, logits in run_reusing(plan, [row], trial.try_before):
             first = item.targets % plan.config.chunk_size == 0
             losses = token_losses(logits[first], row.document.labels[item.targets[first]])
             for token, loss in zip(item.targets[first].tolist(), losses.tolist(), strict=True):
                 scores[token // plan.config.chunk_size - row.first_target] -= loss
-    return scores
 
 
-class _TriedCandidates:
-    """The candidates of one text, tried at each of its target chunks while the text streams by.
+class _Trial:
+    """The candidates of one text, tried at its target chunks while the text streams by.
 
     Args:
-        columns: numbers of chunks. scores: (n_target, n_candidate) to which log-likelihoods are added.
+        tried: numbers of chunks for each target. scores: (n_target, c) to which log-likelihoods are added.
     """
 
-    def __init__(self, plan: Plan, row: StreamedRow, columns: list[int], scores: torch.Tensor):
-        self.plan, self.row, self.columns, self.scores = plan, row, columns, scores
+    def __init__(self, plan: Plan, row: StreamedRow, tried: Sequence[Sequence[int]], scores: torch.Tensor):
+        self.plan, self.row, self.tried, self.scores = plan, row, tried, scores
         self.behind: _BehindCandidates | None = None
 
     def try_before(self, stream: Stream, chunk: int) -> None:
@@ -101,13 +109,14 @@ class _TriedCandidates:
         scored = predicted[predicted < (chunk + 1) * size]
         if number < 0 or not len(scored):
             return
-        known = _known(self.row.blocks[number], self.columns).nonzero().flatten()
+        tried = self.tried[number]
+        known = _known(self.row.blocks[number], tried).nonzero().flatten()
         if not len(known):
             return
         if self.behind is None:
-            self.behind = _BehindCandidates(stream, min(self.plan.config.chunk_batch_size, len(self.columns)))
+            self.behind = _BehindCandidates(stream, min(self.plan.config.chunk_batch_size, len(tried)))
         for places in known.split(self.plan.config.chunk_batch_size):
-            keys = [self.columns[place] for place in places.tolist()]
+            keys = [tried[place] for place in places.tolist()]
             self.scores[number, places] += self._likelihoods(self.behind, stream, chunk, keys, scored)
 
     def _likelihoods(

@@ -105,15 +105,17 @@ def _check_mask(mask: torch.Tensor) -> None:
 
 
 def check_candidates(candidates: Any, rows: int) -> None:
-    """Raises TypeError or ValueError unless these are None, or (rows, c) numbers of chunks, -1 for none."""
+    """Raises TypeError or ValueError unless these are None, or numbers of chunks, -1 for none: (rows, c) for all
+    targets of a row, or (rows, n_target, c)."""
     if candidates is None:
         return
     if not isinstance(candidates, torch.Tensor) or candidates.dtype not in (torch.int64, torch.int32):
         found = getattr(candidates, "dtype", None) or type(candidates).__name__
         raise TypeError(f"candidates must be a tensor of torch.int64, chunk numbers, not {found}.")
-    if candidates.ndim != 2 or len(candidates) != rows or not candidates.shape[1]:
+    if candidates.ndim not in (2, 3) or len(candidates) != rows or not candidates.numel():
         raise ValueError(
-            f"candidates has shape {tuple(candidates.shape)}; it must be ({rows}, c), some chunks for each row."
+            f"candidates has shape {tuple(candidates.shape)}; it must be ({rows}, c), some chunks for each row, or "
+            f"({rows}, n_target, c), some for each target chunk."
         )
     if candidates.device.type == "meta":
         raise ValueError("candidates is on meta, and must hold numbers; move it with .to(device).")

@@ -180,10 +180,10 @@ class SelfRetrievalLM(TwoTokenizers, GenerationMixin):
         """Log-likelihood of each target chunk under each single candidate key: the LM's feedback on retrieval.
 
         Args:
-            candidates: (B, c) chunk numbers to try, -1 for none; default: every key. The others: as in `forward`.
+            candidates: (B, c) or (B, n_target, c) chunk numbers, -1 for none; default: every key. Others as `forward`.
 
-        Returns (B, n_target, n_candidate) sums over the target's scored tokens, in nats; -inf where a candidate is
-        not a key of the target's window. Without `candidates` the columns are the chunk numbers.
+        Returns (B, n_target, c) sums over the target's scored tokens, in nats; -inf where a candidate is not a key of
+        the target's window. Without `candidates` the columns are the chunk numbers.
         """
         check_inputs(input_ids, attention_mask, labels, self.config.get_text_config().vocab_size, self._one_device)
         return score_candidates(Plan.of_candidates(self), input_ids, attention_mask, labels, candidates)

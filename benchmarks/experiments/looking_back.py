@@ -3,7 +3,8 @@
 Run it with `python -m benchmarks.experiments.looking_back --output runs/looking_back.jsonl`. SmolLM2-135M with
 all-MiniLM-L6-v2 as its retriever scores the last tokens of long texts of two kinds: modules of the standard library
 (code), and Python's language reference (prose). Each result is a line of the output, so the same command goes on where
-it was interrupted. The mode `tuned` is `reuse` with the LoRA adapter that `looking_back_tuning` makes. The table gives
+it was interrupted. The mode `tuned` is `reuse` with the LoRA adapter that `looking_back_tuning` makes; with
+`--retriever` another one looks, such as that of `looking_back_feedback`, and its methods bear its name. The table gives
 each method's perplexity and its change from `no` of the exact mode, with a 95 % interval by paired bootstrap over the
 texts. Settings are chosen with `--split development`, on other texts.
 """
@@ -21,6 +22,7 @@ import numpy as np
 from transformers import logging
 
 from modeling_srlm import SelfRetrievalLM
+from modeling_srlm.configuration_srlm import RETRIEVER_METHODS
 from trainers.embedded.corpus import Document, language_reference, standard_library
 from trainers.embedded.pretrained import minilm, smollm2
 from trainers.perplexity.measure import compare_methods, tokenize_texts
@@ -57,7 +59,7 @@ def build(options: argparse.Namespace) -> SelfRetrievalLM:
     settings = {name: getattr(options, name) for name in names}
     model = SelfRetrievalLM.from_components(
         source,
-        retriever=minilm(),
+        retriever=getattr(options, "retriever", None) or minilm(),
         model_kwargs=model_kwargs,
         target_size=min(options.scored, options.context_window_size // 2),
         dtype="float32",
@@ -83,12 +85,14 @@ def wanted(options: argparse.Namespace) -> Iterator[tuple[Result, Document, str,
     """(what a result is known by, text, mode, method) of all results, in the order in which they are measured."""
     settings = {name: getattr(options, name) for name in SETTINGS}
     chosen = [texts_of(kind, options.split)[: options.texts] for kind in options.kinds]
+    other = "" if options.retriever is None else f" ({Path(options.retriever).name})"
     for number in range(max(map(len, chosen))):
         for kind, texts in zip(options.kinds, chosen, strict=True):
             for document in texts[number : number + 1]:
                 for mode, method in itertools.product(options.modes, options.methods):
                     shown = f"tuned ({options.adapter.name})" if mode == "tuned" else mode
-                    key = {"kind": kind, "text": document.name, "mode": shown, "method": method, **settings}
+                    name = method + other if method in RETRIEVER_METHODS else method
+                    key = {"kind": kind, "text": document.name, "mode": shown, "method": name, **settings}
                     yield key, document, mode, method
 
 
@@ -116,18 +120,20 @@ def groups(results: Sequence[Result]) -> dict[tuple[str, str, str], dict[str, Re
 
 
 def table(results: Sequence[Result]) -> list[str]:
-    """Markdown: kind, mode and method, with perplexity, its range over the texts, and its change from `no`: that of
-    the exact mode, and that of the same mode."""
+    """Markdown: kind, mode and method, with perplexity, its range over the texts, and its change from `no` of the exact
+    mode, and in the same mode from `no` or, with another retriever, from the same method."""
     lines = [
         "| texts | mode | method | perplexity (range over texts) | change from exact `no` (95 % interval) | "
-        "from `no` of this mode | seconds a text |",
+        "from `no` of this mode, another retriever's from MiniLM's | seconds a text |",
         "|---|---|---|---|---|---|---|",
     ]
     found = groups(results)
     for (kind, mode, method), rows in found.items():
         losses = np.array([row["loss"] for row in rows.values()])
         spread = f"{math.exp(losses.mean()):.2f} ({math.exp(losses.min()):.2f} to {math.exp(losses.max()):.2f})"
-        changes = " | ".join(said(change(rows, found.get((kind, base, "no"), {}))) for base in ("exact", mode))
+        plain = method.partition(" (")[0]
+        bases = ("exact", "no"), (mode, "no" if plain == method else plain)
+        changes = " | ".join(said(change(rows, found.get((kind, *base), {}))) for base in bases)
         seconds = np.mean([row["seconds"] for row in rows.values()])
         lines.append(f"| {len(rows)} {kind} | {mode} | {method} | {spread} | {changes} | {seconds:.0f} |")
     return lines
@@ -160,6 +166,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, required=True, help="JSON lines; what stands there is not done again")
     parser.add_argument("--model", help="another language model than SmolLM2-135M: a folder or Hub id")
+    parser.add_argument("--retriever", help="another retriever than all-MiniLM-L6-v2: a folder or Hub id")
     parser.add_argument("--split", choices=("test", "development"), default="test")
     parser.add_argument("--kinds", nargs="+", choices=("code", "prose"), default=["code", "prose"])
     parser.add_argument("--modes", nargs="+", choices=("exact", "reuse", "tuned"), default=["exact", "reuse"])

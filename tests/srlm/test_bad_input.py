@@ -115,6 +115,8 @@ def test_no_continuations_have_no_likelihoods(model):
         (torch.zeros(2).long(), ValueError, "candidates has shape (2,); it must be (2, c)"),
         (torch.zeros(1, 3).long(), ValueError, "candidates has shape (1, 3); it must be (2, c)"),
         (torch.zeros(2, 0).long(), ValueError, "candidates has shape (2, 0)"),
+        (torch.zeros(2, 9, 1).long(), ValueError, "candidates has keys for 9 target chunks, and the labels make"),
+        (torch.zeros(1, 1, 1).long(), ValueError, "candidates has shape (1, 1, 1); it must be (2, c)"),
         (torch.full((2, 1), -2), ValueError, "candidates holds -2"),
         (torch.zeros(2, 1, device="meta").long(), ValueError, "candidates is on meta"),
     ],

@@ -1,5 +1,7 @@
 """`score_candidates` with `reuse_states`: against the mode written out slowly, and against forward."""
 
+import math
+
 import pytest
 import torch
 
@@ -97,6 +99,33 @@ def test_batch_padding_and_size_of_passes_change_nothing(method, settings):
             for column, key in enumerate(named[row].tolist()):
                 expected = scores[:, key] if 0 <= key < width else torch.full((height,), float("-inf"))
                 torch.testing.assert_close(chosen[row, :height, column], expected, atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("reuse", [True, False])
+def test_each_target_can_have_candidates_of_its_own(reuse):
+    model = build(retrieval_method="no", chunk_batch_size=3, reuse_states=reuse)
+    ids = random_ids(2, 16 * SIZE)
+    mask = torch.ones_like(ids)
+    mask[0, : 3 * SIZE + 1] = 0
+    labels = ids.masked_fill(mask == 0, -100)
+    every = model.score_candidates(ids, mask, labels)
+    generator = torch.Generator().manual_seed(0)
+    own = torch.randint(-1, 9, (2, every.shape[1], 3), generator=generator)
+    found = model.score_candidates(ids, mask, labels, own)
+    none = (own < 0) | (own >= every.shape[2])
+    expected = every.gather(2, own.clamp(0, every.shape[2] - 1)).masked_fill(none, -math.inf)
+    assert 5 < found.isfinite().sum() < found.numel() and none.any()
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-5)
+
+
+def test_own_candidates_are_all_that_is_read():
+    model = build(retrieval_method="no", chunk_batch_size=4)
+    ids, read = random_ids(1, 20 * SIZE), []
+    model.language_model.register_forward_pre_hook(
+        lambda module, args, inputs: read.append(inputs["input_ids"].numel()), with_kwargs=True
+    )
+    model.score_candidates(ids, labels=ids, candidates=torch.tensor([[[-1, -1]] * 18 + [[0, 3], [5, -1]]]))
+    assert sum(read) == 20 * SIZE + 3 * (SIZE - 1)
 
 
 def test_a_store_with_a_limit_computes_candidates_again():

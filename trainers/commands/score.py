@@ -21,7 +21,13 @@ from modeling_srlm import SelfRetrievalConfig, SelfRetrievalLM
 from ..data.documents import document_table
 from ..data.faithful import ParsedRows, load_faithful_rows, placed
 from ..data.sources import Row, text_field
-from ..feedback.documents import Candidates, DocumentFeedback, check_lengths, count_document, least_tokens
+from ..feedback.candidates import Candidates, check_dense
+from ..feedback.documents import (
+    DocumentFeedback,
+    check_lengths,
+    count_document,
+    least_tokens,
+)
 from ..feedback.formats import place_space, read_question
 from ..feedback.rows import RowFeedback, check_length
 from ..feedback.settings import DOCUMENT, ScoreArguments
@@ -79,6 +85,7 @@ def check_fit(arguments: ScoreArguments, rows: Sequence[Row], config: SelfRetrie
     """
     set_window(arguments, config)
     if arguments.task == DOCUMENT:
+        check_dense(candidates_of(arguments), config.retriever_config is not None)
         counts = (count_document(row, number, tokenizer) for number, row in enumerate(rows))
         check_lengths(config, arguments.document_length, counts if tokenizer else [least_tokens(config)])
         return
@@ -106,16 +113,21 @@ def read_data(arguments: ScoreArguments) -> Sequence[Row]:
     return rows
 
 
+def candidates_of(arguments: ScoreArguments) -> Candidates | None:
+    """Keys of documents that are tried; None for all."""
+    if arguments.candidates == "all":
+        return None
+    return Candidates(arguments.bm25_candidates, arguments.random_candidates, arguments.dense_candidates)
+
+
 def make_feedback(
     arguments: ScoreArguments, rows: Sequence[Row], lm: SelfRetrievalLM, show_progress: bool
 ) -> RowFeedback | DocumentFeedback:
     """The task of the arguments, its data checked."""
     mean, seed = arguments.score == "mean", arguments.seed
     if arguments.task == DOCUMENT:
-        every = arguments.candidates == "all"
-        candidates = None if every else Candidates(arguments.bm25_candidates, arguments.random_candidates)
         return DocumentFeedback(
-            lm, rows, arguments.cuts, arguments.document_length, candidates, mean, seed, show_progress
+            lm, rows, arguments.cuts, arguments.document_length, candidates_of(arguments), mean, seed, show_progress
         )
     return RowFeedback(lm, rows, arguments.task, arguments.target, mean, seed, show_progress)
 

@@ -15,7 +15,8 @@ from modeling_srlm import SelfRetrievalLM
 
 from ..data.sources import Row
 from ..embedded.corpus import CodePair, Document
-from ..feedback.documents import SOME, score_prefix
+from ..feedback.candidates import SOME
+from ..feedback.documents import score_prefix
 from ..feedback.formats import Question
 from ..feedback.rows import score_questions
 from ..retrieval.bm25 import bm25_matrix

@@ -12,33 +12,28 @@ from typing import Any, NamedTuple
 
 import datasets
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 
 from modeling_srlm import SelfRetrievalConfig, SelfRetrievalLM
-from modeling_srlm.bm25_srlm import Bm25Index
 from modeling_srlm.chunking_srlm import chunks_without_keys
 from modeling_srlm.planning_srlm import Plan
 
 from ..data.faithful import placed
 from ..data.sources import Row, text_field
+from .candidates import SOME, Candidates, check_dense, choose_candidates
 from .rows import DECIMALS
 
-
-class Candidates(NamedTuple):
-    """Keys tried for the targets of a block: BM25's best of each target, and some at random."""
-
-    bm25: int = 2
-    random: int = 6
-
-
-SOME = Candidates()
+# With kept states a document is read once for so many blocks of targets; a part that was interrupted is done again.
+BLOCKS_A_READING = 32
 
 
 class Cut(NamedTuple):
-    """Documents are cut before token `end`; the last tokens before it are the targets."""
+    """Documents are cut before token `end`; the last `scored` tokens before it are the targets."""
 
     document: int
     end: int
+    scored: int
 
 
 def least_tokens(config: SelfRetrievalConfig) -> int:
@@ -80,6 +75,7 @@ def score_prefix(
     candidates: Candidates | None,
     generator: random.Random,
     scale: float = 1.0,
+    scored: int | None = None,
 ) -> list[Row]:
     """Rows (query, pos, neg, teacher_scores) of the target chunks at the end of a document.
 
@@ -87,45 +83,37 @@ def score_prefix(
         tokens: (length,) ids, `least_tokens` or more.
         candidates: None tries every key.
         scale: factor on the scores, which are log-likelihoods in nats, summed over the target chunk.
+        scored: tokens at the end that are targets; by default `target_size`. With `reuse_states` as many as you like.
 
     The best candidate is the positive. Chunks of white space alone are left out. With `reuse_states` each target has
     its own window, and so the first ones have fewer candidates; those with fewer than two are left out.
     """
     plan, config = Plan.of_candidates(lm), lm.config
     chunks = tokens[len(tokens) % config.chunk_size :].view(-1, config.chunk_size)
-    first, num_keys = len(chunks) - plan.target_size // config.chunk_size, plan.num_keys(len(chunks) - 1, len(chunks))
+    scored = scored or plan.target_size
+    targets = range(len(chunks) - scored // config.chunk_size, len(chunks))
+    counts = [plan.num_keys(target, len(chunks)) for target in targets]
     width = 2 if config.add_key_continuation else 1
-    queries, keys = chunks[first - 1 : -1], [chunks[key : key + width].flatten() for key in range(num_keys)]
-    chosen = _choose(queries, keys, candidates, generator, config)
-    texts = lm.tokenizer.batch_decode([keys[key].tolist() for key in chosen], skip_special_tokens=True)
-    kept = [i for i, text in enumerate(texts) if text.strip()]
-    if len(kept) < 2:
+    queries, keys = chunks[targets[0] - 1 : -1], [chunks[i : i + width].flatten() for i in range(max(counts))]
+    tried = choose_candidates(lm, queries, keys, counts, candidates, generator)
+    some = sorted({key for own in tried for key in own})
+    decoded = lm.tokenizer.batch_decode([keys[key].tolist() for key in some], skip_special_tokens=True)
+    texts = {key: text for key, text in zip(some, decoded, strict=True) if text.strip()}
+    tried = [[key for key in own if key in texts] for own in tried]
+    if max(map(len, tried)) < 2:
         return []
     input_ids = chunks.reshape(1, -1).to(lm.device)
     labels = input_ids.clone()
-    labels[:, : -plan.target_size] = -100
-    tried = torch.tensor([[chosen[i] for i in kept]])
-    scores = (lm.score_candidates(input_ids, labels=labels, candidates=tried)[0] * scale).tolist()
+    labels[:, :-scored] = -100
+    numbers = pad_sequence([torch.tensor(own, dtype=torch.long) for own in tried], True, padding_value=-1)
+    scores = (lm.score_candidates(input_ids, labels=labels, candidates=numbers[None])[0] * scale).tolist()
     query_texts = lm.tokenizer.batch_decode(queries, skip_special_tokens=True)
-    candidate_texts = [texts[i] for i in kept]
-    pairs = zip(query_texts, scores, strict=True)
-    rows = [_best_first(query, candidate_texts, row) for query, row in pairs if query.strip()]
+    rows = [
+        _best_first(query, [texts[key] for key in own], row[: len(own)])
+        for query, own, row in zip(query_texts, tried, scores, strict=True)
+        if query.strip() and own
+    ]
     return [row for row in rows if row["neg"]]
-
-
-def _choose(
-    queries: torch.Tensor,
-    keys: list[torch.Tensor],
-    candidates: Candidates | None,
-    generator: random.Random,
-    config: Any,
-) -> list[int]:
-    """Numbers of the keys to try, in order: one pass of the model over a key scores every target."""
-    if candidates is None:
-        return list(range(len(keys)))
-    scores = Bm25Index(list(keys), config.bm25_k1, config.bm25_b).scores(list(queries))
-    best = scores.topk(min(candidates.bm25, len(keys))).indices.flatten().tolist()
-    return sorted({*best, *generator.sample(range(len(keys)), min(candidates.random, len(keys)))})
 
 
 def _best_first(query: str, texts: list[str], scores: list[float]) -> Row:
@@ -167,6 +155,7 @@ class DocumentFeedback:
     ):
         self.lm, self.documents, self.seed = lm, documents, seed
         self.document_length, self.candidates = document_length, candidates
+        check_dense(candidates, lm.retriever is not None)
         self.plan = Plan.of_candidates(lm)
         self.scale = 1 / lm.config.chunk_size if mean else 1.0
         self._tokens: tuple[int, torch.Tensor] = (-1, torch.empty(0))
@@ -179,7 +168,7 @@ class DocumentFeedback:
             lengths.append(len(self._ids(number)))
         check_lengths(lm.config, document_length, lengths)
         self.digest = digest.hexdigest()
-        self.groups = [Cut(i, end) for i, length in enumerate(lengths) for end in self._ends(i, length, cuts)]
+        self.groups = [cut for i, length in enumerate(lengths) for cut in self._cuts(i, length, cuts)]
         self.num_groups = len(self.groups)
 
     def _text(self, number: int) -> str:
@@ -192,16 +181,31 @@ class DocumentFeedback:
             self._tokens = (number, torch.tensor(ids))
         return self._tokens[1]
 
-    def _ends(self, document: int, length: int, cuts: int | None) -> list[int]:
+    def _cuts(self, document: int, length: int, cuts: int | None) -> list[Cut]:
         shortest = least_tokens(self.lm.config)
         if cuts is None:
-            return list(range(length, shortest - 1, -self.plan.target_size))[::-1]
+            if length < shortest:
+                return []
+            most = self._most_scored(length)
+            ends = range(length, shortest - 1, -most)
+            return [Cut(document, end, min(most, self._most_scored(end))) for end in reversed(ends)]
         places = range(shortest, length + 1)
-        return sorted(random.Random(f"{self.seed}-{document}").sample(places, min(cuts, len(places))))
+        drawn = random.Random(f"{self.seed}-{document}").sample(places, min(cuts, len(places)))
+        return [Cut(document, end, self.plan.target_size) for end in sorted(drawn)]
+
+    def _most_scored(self, end: int) -> int:
+        """Tokens before a cut that are targets: recomputed, a block; with kept states all that have two keys, up to
+        `BLOCKS_A_READING`."""
+        block, size = self.plan.target_size, self.lm.config.chunk_size
+        if not self.lm.config.reuse_states:
+            return block
+        read = end if self.document_length is None else min(end, self.document_length)
+        room = (read - least_tokens(self.lm.config)) // size + 1
+        return min(room * size, BLOCKS_A_READING * block)
 
     def score(self, group: int) -> list[Row]:
         """The rows of one cut (see `score_prefix`)."""
-        document, end = self.groups[group]
+        document, end, scored = self.groups[group]
         start = 0 if self.document_length is None else max(0, end - self.document_length)
         generator = random.Random(f"{self.seed}-{document}-{end}")
-        return score_prefix(self.lm, self._ids(document)[start:end], self.candidates, generator, self.scale)
+        return score_prefix(self.lm, self._ids(document)[start:end], self.candidates, generator, self.scale, scored)

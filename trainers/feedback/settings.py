@@ -16,7 +16,8 @@ from .formats import PROMPTS, TARGETS
 DOCUMENT = "document"
 # What another teacher than a language model takes.
 OF_TEACHERS = ("data", "output", "teacher", "batch_size", "num_shards", "overwrite")
-OF_DOCUMENTS = ("target_size", "cuts", "document_length", "candidates", "bm25_candidates", "random_candidates")
+OF_SOME = ("bm25_candidates", "random_candidates", "dense_candidates")
+OF_DOCUMENTS = ("target_size", "cuts", "document_length", "candidates", *OF_SOME)
 
 
 @dataclass
@@ -67,10 +68,18 @@ class ScoreArguments:
     )
     candidates: str = field(
         default="some",
-        metadata={"help": "Of documents: 'all' keys are tried, or 'some': BM25's best, and random ones."},
+        metadata={
+            "help": "Of documents: 'all' keys are tried, or 'some': BM25's best, random ones, a retriever's best."
+        },
     )
     bm25_candidates: int = field(default=2, metadata={"help": "Of documents: BM25's best keys of each target chunk."})
-    random_candidates: int = field(default=6, metadata={"help": "Of documents: random keys of each block."})
+    random_candidates: int = field(
+        default=6,
+        metadata={"help": "Of documents: random keys of each block; with --reuse_states of each target."},
+    )
+    dense_candidates: int = field(
+        default=0, metadata={"help": "Of documents: best keys of each target chunk by the model's own retriever."}
+    )
     seed: int = field(default=0, metadata={"help": "Of cuts, random keys, and the answer taken where there are more."})
     num_shards: int | None = field(default=None, metadata={"help": NUM_SHARDS_HELP})
     overwrite: bool = field(default=False, metadata={"help": "Start anew over a finished or interrupted output."})
@@ -83,20 +92,20 @@ class ScoreArguments:
                 named = ", ".join(choice for choice in allowed if choice is not None)
                 raise ValueError(f"--{name}={value!r} must be one of {named}: take one of them.")
         sizes = dict.fromkeys(("context_window_size", "chunk_size", "target_size", "document_length"), 1)
-        counts = {"batch_size": 1, "cuts": 1, "bm25_candidates": 0, "random_candidates": 0}
+        counts = {"batch_size": 1, "cuts": 1, **dict.fromkeys(OF_SOME, 0)}
         for name, least in {**counts, **sizes}.items():
             if (value := getattr(self, name)) is not None and not least <= value <= MOST:
                 raise ValueError(f"--{name}={shown(value)} must be at least {least} and at most {MOST}: change it.")
-        if self.bm25_candidates + self.random_candidates < 2:
-            pair = f"--bm25_candidates={self.bm25_candidates} and --random_candidates={self.random_candidates}"
-            raise ValueError(f"{pair} must be at least 2 together, as one key teaches nothing: raise one of them.")
+        if sum(getattr(self, name) for name in OF_SOME) < 2:
+            said = ", ".join(f"--{name}={getattr(self, name)}" for name in OF_SOME)
+            raise ValueError(f"{said} must be at least 2 together, as one key teaches nothing: raise one of them.")
         self._check_teacher()
         if self.task == DOCUMENT:
             refuse_idle(self, ["target"], f"with --task {DOCUMENT}, whose targets are chunks")
         elif self.teacher is None:
             refuse_without(self, f"task {DOCUMENT}", OF_DOCUMENTS)
         if self.candidates == "all":
-            refuse_idle(self, ("bm25_candidates", "random_candidates"), "with --candidates all")
+            refuse_idle(self, OF_SOME, "with --candidates all")
         check_num_shards(self)
         check_output(self.output, data=self.data)
         if not self.overwrite:

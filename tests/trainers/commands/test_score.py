@@ -179,6 +179,7 @@ def test_a_finished_output_is_kept(run):
         (["--candidates", "none"], "--candidates='none' must"),
         (["--batch_size", "0"], "--batch_size=0 must be at least 1"),
         (["--bm25_candidates", "1", "--random_candidates", "0"], "one key teaches nothing"),
+        (["--task", "document", "--bm25_candidates", "0", "--random_candidates", "0"], "--dense_candidates=0 must be"),
         (["--output", "out.json"], "must end in .jsonl"),
         (["--context_window_size", "1000"], "must divide into chunks of chunk_size=32"),
     ],
@@ -193,6 +194,13 @@ def test_the_output_is_never_part_of_the_data(run, tmp_path):
         run("rows.jsonl", "--overwrite")
     with pytest.raises(ValueError, match="lies in --data"):
         run("out.jsonl", "--data", str(tmp_path))
+
+
+def test_candidates_of_a_retriever_that_is_not_there(run, tmp_path):
+    (tmp_path / "text.txt").write_text(TEXT * 8)
+    extra = ["--task", "document", "--data", str(tmp_path / "text.txt"), "--context_window_size", "64"]
+    with pytest.raises(ValueError, match="dense_candidates is 2 and the model has no retriever"):
+        run("out.jsonl", *extra, "--dense_candidates", "2")
 
 
 def test_documents_by_the_command(run, monkeypatch, tmp_path):

@@ -16,7 +16,8 @@ from tests.support.feedback import ROWS, TEXTS, candidates, plain_score, scorer
 from tests.support.tiny import TEXT, random_ids, tiny_backbone, tiny_tokenizer
 from tests.support.training import arguments, logged
 from trainers import BiEncoderTrainer, BiEncoderTrainingArguments
-from trainers.feedback.documents import Candidates, DocumentFeedback, least_tokens, score_prefix
+from trainers.feedback.candidates import Candidates
+from trainers.feedback.documents import DocumentFeedback, least_tokens, score_prefix
 from trainers.feedback.formats import count_tokens, place_space, read_question
 from trainers.feedback.rows import RowFeedback, fit_prompts
 
@@ -154,6 +155,70 @@ def test_some_candidates_are_bm25_s_best_and_random_ones():
     (_, last) = score_prefix(lm, tokens, Candidates(bm25=1, random=3), random.Random(0))
     assert lm.tokenizer.decode(tokens[48:64]) in last["pos"] + last["neg"]
     assert 4 <= len(last["teacher_scores"]) <= 5
+
+
+def test_with_kept_states_each_target_tries_its_own_candidates():
+    lm = document_lm(reuse_states=True, key_num=1)
+    tokens = random_ids(16 * 40)
+    tokens[16 * 3 : 16 * 4] = tokens[-32:-16]  # the query of the last target stands in the document before
+    tokens[16 * 7 : 16 * 8] = tokens[-48:-32]  # and that of the one before it
+    rows = score_prefix(lm, tokens, Candidates(bm25=1, random=0, dense=0), random.Random(0))
+    assert rows == []  # one candidate teaches nothing
+    first, last = score_prefix(lm, tokens, Candidates(bm25=1, random=3), random.Random(0))
+    assert all(3 <= len(row["teacher_scores"]) <= 4 for row in (first, last))
+    assert lm.tokenizer.decode(tokens[48:64]) in last["pos"] + last["neg"]
+    assert lm.tokenizer.decode(tokens[16 * 7 : 16 * 8]) in first["pos"] + first["neg"]
+
+
+def test_with_kept_states_one_reading_scores_a_whole_document(monkeypatch):
+    lm, read = document_lm(reuse_states=True, key_num=1), []
+    documents = datasets.Dataset.from_list([{"text": TEXT * 5}, {"text": "short"}])
+    length, least = count_tokens(TEXT * 5, tiny_tokenizer()), least_tokens(lm.config)
+    tokens = torch.tensor(tiny_tokenizer()(TEXT * 5)["input_ids"])
+    wanted = []
+    for end in range(least + (length - least) % 16, length + 1, 16):  # a cut behind each chunk
+        wanted += score_prefix(lm, tokens[end % 16 : end], None, random.Random(0), scored=16)
+    lm.language_model.register_forward_pre_hook(
+        lambda module, args, inputs: read.append(inputs["input_ids"].shape), with_kwargs=True
+    )
+    task = DocumentFeedback(lm, documents, candidates=None, mean=False)
+    assert task.num_groups == 1
+    found = task.score(0)
+    assert sum(shape.numel() for shape in read if shape[0] == 1) <= length + 20 * 16
+    assert [row["query"] for row in found] == [row["query"] for row in wanted]
+    for one, other in zip(found, wanted, strict=True):
+        assert one["teacher_scores"] == pytest.approx(other["teacher_scores"], abs=1e-4)
+    monkeypatch.setattr("trainers.feedback.documents.BLOCKS_A_READING", 2)
+    parts = DocumentFeedback(lm, documents, candidates=None, mean=False)
+    assert parts.num_groups > 1
+    again = [row for group in range(parts.num_groups) for row in parts.score(group)]
+    for one, other in zip(again, wanted, strict=True):
+        assert one["teacher_scores"] == pytest.approx(other["teacher_scores"], abs=1e-4)
+    short = DocumentFeedback(lm, documents, candidates=None, document_length=160, mean=False)
+    rows = [row for group in range(short.num_groups) for row in short.score(group)]
+    assert [row["query"] for row in rows] == [row["query"] for row in wanted]
+
+
+class Lengths:
+    """A retriever that finds the text whose number of letters is nearest to the query's."""
+
+    def encode(self, texts: list[str]) -> torch.Tensor:
+        return torch.tensor([[float(len(text)), 1.0] for text in texts])
+
+
+@pytest.mark.parametrize("reuse", [True, False])
+def test_candidates_that_the_model_s_own_retriever_finds(reuse):
+    lm = document_lm(reuse_states=reuse, key_num=1)
+    documents = datasets.Dataset.from_list([{"text": TEXT * 5}])
+    with pytest.raises(ValueError, match="dense_candidates is 2 and the model has no retriever"):
+        DocumentFeedback(lm, documents, candidates=Candidates(0, 0, 2))
+    lm.retriever = Lengths()
+    tokens = random_ids(16 * 30)
+    num_keys = 2 + 30 - least_tokens(lm.config) // 16
+    texts = lm.tokenizer.batch_decode(tokens.view(30, 16)[:num_keys].tolist(), skip_special_tokens=True)
+    longest = sorted(texts, key=len)[-2:]
+    last = score_prefix(lm, tokens, Candidates(0, 0, 2), random.Random(0))[-1]
+    assert sorted(map(len, last["pos"] + last["neg"])) == list(map(len, longest))
 
 
 def test_documents_are_cut_behind_every_target_block_that_has_keys():
