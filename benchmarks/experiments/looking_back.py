@@ -4,7 +4,7 @@ Run it with `python -m benchmarks.experiments.looking_back --output runs/looking
 all-MiniLM-L6-v2 as its retriever scores the last tokens of long texts of two kinds: modules of the standard library
 (code), and Python's language reference (prose). Each result is a line of the output, so the same command goes on where
 it was interrupted. The mode `tuned` is `reuse` with the LoRA adapter that `looking_back_tuning` makes; with
-`--retriever` another one looks, such as that of `looking_back_feedback`, and its methods bear its name. The table gives
+`--retriever` another one looks, such as that of `looking_back_feedback`; its methods bear its name. The table gives
 each method's perplexity and its change from `no` of the exact mode, with a 95 % interval by paired bootstrap over the
 texts. Settings are chosen with `--split development`, on other texts.
 """
@@ -120,8 +120,8 @@ def groups(results: Sequence[Result]) -> dict[tuple[str, str, str], dict[str, Re
 
 
 def table(results: Sequence[Result]) -> list[str]:
-    """Markdown: kind, mode and method, with perplexity, its range over the texts, and its change from `no` of the exact
-    mode, and in the same mode from `no` or, with another retriever, from the same method."""
+    """Markdown: kind, mode and method, with perplexity, its range over the texts, and its change from `no` of the
+    exact mode, and in the same mode from `no` or, with another retriever, from the same method."""
     lines = [
         "| texts | mode | method | perplexity (range over texts) | change from exact `no` (95 % interval) | "
         "from `no` of this mode, another retriever's from MiniLM's | seconds a text |",
