@@ -52,7 +52,7 @@ def test_a_row_of_two_sides(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "count"), quick_first([("srlm-reuse", 1), ("srlm-reuse-feedback", 2), ("srlm-reuse-generate", 2)])
+    ("name", "count"), quick_first([("srlm-reuse", 1), ("srlm-reuse-feedback", 3), ("srlm-reuse-generate", 2)])
 )
 def test_a_row_of_two_modes_is_gated_by_what_both_must_equal(name, count):
     outcomes = load_row(name)(Options(CPU, repeats=1, quick=True))
