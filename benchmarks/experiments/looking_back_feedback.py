@@ -32,7 +32,7 @@ from .looking_back import add_settings, build
 from .packages import PACKAGES, sources_of
 from .records import Records
 
-CANDIDATES = Candidates(bm25=2, random=2, dense=4)
+CANDIDATES = Candidates(bm25=1, random=1, dense=3)
 
 
 def learned_texts(count: int) -> list[Document]:
@@ -100,7 +100,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder of the rows and the retriever")
     parser.add_argument("--name", default="feedback", help="of the retriever's folder")
     parser.add_argument("--model", help="another language model than SmolLM2-135M: a folder or Hub id")
-    parser.add_argument("--documents", type=int, default=40, help="sources to learn from")
+    parser.add_argument("--documents", type=int, default=24, help="sources to learn from")
     parser.add_argument("--learning_rate", type=float, default=2e-5)
     parser.add_argument("--temperature", type=float, default=0.05, help="of the losses")
     parser.add_argument("--scale", type=float, default=0.5, help="on the log-likelihoods of a chunk, in nats")
@@ -109,6 +109,7 @@ def main() -> None:
     parser.add_argument("--in_batch_negatives", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--bf16", action="store_true", help="train under autocast to bfloat16")
     add_settings(parser)
+    parser.set_defaults(length=3072)
     options = parser.parse_args()
     logging.set_verbosity_error()
     train(scored_rows(options), options)
