@@ -126,17 +126,24 @@ class Experiment:
     def contrast(self, seed: int, nested: bool) -> None:
         """Many pairs, and the batch's other passages as negatives."""
 
-        def train() -> BiEncoderModel:
-            model, options = self.start(), self.options
-            width = model.config.hidden_size
-            model.config.embedding_dims = [width // part for part in WIDTHS.values() if part] if nested else None
-            finetune(model, self.rows.pairs, options, seed, per_device_train_batch_size=64, train_group_size=1,
-                     learning_rate=options.learning_rate)  # fmt: skip
-            if not nested:
-                model.save_pretrained(self.contrast_folder(seed))
-            return model
+        name = "contrast, nested widths" if nested else "contrast"
+        self.trained(name, seed, lambda: self._train_contrast(seed, nested))
 
-        self.trained("contrast, nested widths" if nested else "contrast", seed, train)
+    def _train_contrast(self, seed: int, nested: bool) -> BiEncoderModel:
+        model, options = self.start(), self.options
+        width = model.config.hidden_size
+        model.config.embedding_dims = [width // part for part in WIDTHS.values() if part] if nested else None
+        finetune(model, self.rows.pairs, options, seed, per_device_train_batch_size=64, train_group_size=1,
+                 learning_rate=options.learning_rate)  # fmt: skip
+        if not nested:
+            model.save_pretrained(self.contrast_folder(seed))
+        return model
+
+    def first_contrast(self) -> BiEncoderModel:
+        """The first seed's model, trained again where its figures are known and it is gone."""
+        if not self.contrast_folder(0).is_dir():
+            self._train_contrast(0, nested=False)
+        return BiEncoderModel.from_pretrained(self.contrast_folder(0))
 
     def hard(self, seed: int) -> None:
         """As `contrast`, with a negative for each pair."""
@@ -158,7 +165,7 @@ class Experiment:
     @cached_property
     def second_rows(self) -> dict[str, list[Row]]:
         """What the first seed's contrast has mined, once for all seeds."""
-        return self.rows.with_several(BiEncoderModel.from_pretrained(self.contrast_folder(0)))
+        return self.rows.with_several(self.first_contrast())
 
     def second(self, seed: int) -> None:
         """Goes on from the first seed's contrast, once with each kind of rows."""
@@ -166,7 +173,7 @@ class Experiment:
 
             def train(name: str = name) -> BiEncoderModel:
                 rows = self.second_rows[name]
-                model = BiEncoderModel.from_pretrained(self.contrast_folder(0))
+                model = self.first_contrast()
                 distils = "teacher_scores" in rows[0]
                 temperature = {"teacher_temperature": TEACHER_TEMPERATURE} if distils else {}
                 finetune(model, rows, self.options, seed, per_device_train_batch_size=16,
