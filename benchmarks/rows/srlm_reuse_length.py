@@ -27,6 +27,7 @@ LENGTHS, QUICK_LENGTHS = tuple(2**power for power in range(13, 19)), (1024, 2048
 SETTINGS: dict[str, Any] = {"context_window_size": 512, "chunk_size": 128, "key_num": 2}
 QUICK_SETTINGS: dict[str, Any] = {"context_window_size": 128, "chunk_size": 32, "key_num": 2}
 FLAT = Mark(1.10, at_most=True)
+WARM_UP = 4  # windows that are read before time is taken
 
 
 def run(options: Options) -> list[Outcome]:
@@ -72,7 +73,7 @@ def alone(size: str, length: int, quick: bool) -> dict[str, float]:
 def measured(model: SelfRetrievalLM, document: torch.Tensor) -> dict[str, float]:
     """Seconds per token of scoring a document (length,), and bytes at the peak above what the process held before."""
     device, ids = model.device, document[None]
-    warm_up = ids[:, : 4 * model.config.context_window_size]
+    warm_up = ids[:, : WARM_UP * model.config.context_window_size]
     before = torch.cuda.memory_allocated() if device.type == "cuda" else resident_bytes()
     model(warm_up, labels=warm_up)
     synchronize(device)

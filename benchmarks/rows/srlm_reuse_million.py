@@ -15,11 +15,12 @@ from trainers.embedded import BACKBONE_FOLDER
 from trainers.embedded.corpus import standard_library
 
 from ..isolated import run_alone
+from ..machine import resident_bytes
 from ..options import Options
 from ..outcome import Mark, Outcome, Ratio
 from ..report import markdown
 from ..srlm_reuse_task import Modes, equals_plain_pass
-from .srlm_reuse_length import measured
+from .srlm_reuse_length import WARM_UP, measured
 
 LENGTH, QUICK_LENGTH = 1_000_000, 4096
 SETTINGS: dict[str, Any] = {"context_window_size": 512, "chunk_size": 64, "key_num": 2}
@@ -38,13 +39,15 @@ def run(options: Options) -> list[Outcome]:
     length = QUICK_LENGTH if options.quick else LENGTH
     found = run_alone(__name__, length=length)
     memory, rate = found["memory"], 1 / found["time per token"]
-    cells = [f"{length:,}", f"{memory / 2**20:.0f}", f"{rate:,.0f}", f"{found['loss']:.4f}"]
+    quarters = ", ".join(f"{resident / 2**20:.0f}" for resident in found["resident"])
+    cells = [f"{length:,}", f"{memory / 2**20:.0f}", quarters, f"{rate:,.0f}", f"{found['loss']:.4f}"]
+    columns = "tokens", "peak memory (MiB)", "resident at each quarter (MiB)", "tokens a second", "mean loss"
     return [
         Outcome(
             told.row, told.size, told.measure, told.other, check, ratio=Ratio.of([memory / MOST]),
             ours=f"{memory / 2**20:.0f} MiB", theirs=f"{MOST / 2**20:,.0f} MiB",
             mark=None if options.quick else BOUNDED, note=f"{length:,} tokens, ours / other",
-            detail=f"\n{markdown(('tokens', 'peak memory (MiB)', 'tokens a second', 'mean loss'), [cells])}\n",
+            detail=f"\n{markdown(columns, [cells])}\n",
         )
     ]  # fmt: skip
 
@@ -70,8 +73,25 @@ def text_of(model: SelfRetrievalLM, length: int) -> torch.Tensor:
     raise AssertionError("an endless cycle")
 
 
-def alone(length: int) -> dict[str, float]:
-    """The figures of one text, in a process of its own."""
+def alone(length: int) -> dict[str, Any]:
+    """The figures of one text, in a process of its own; `resident`: all memory at each quarter of the text."""
     model = build_model()
+    resident = watch_quarters(model, length)
     with torch.no_grad():
-        return measured(model, text_of(model, length))
+        return {**measured(model, text_of(model, length)), "resident": resident}
+
+
+def watch_quarters(model: SelfRetrievalLM, length: int) -> list[int]:
+    """Bytes of resident memory, filled as each quarter of the tokens that `measured` reads is read."""
+    resident: list[int] = []
+    first = WARM_UP * model.config.context_window_size
+    read = -min(first, length)
+
+    def count(module: Any, args: Any, kwargs: dict[str, Any], output: Any) -> None:
+        nonlocal read
+        read += kwargs["input_ids"].numel()
+        if 4 * (read + model.config.chunk_size) >= (len(resident) + 1) * length > 0 and len(resident) < 4:
+            resident.append(resident_bytes())
+
+    model.language_model.register_forward_hook(count, with_kwargs=True)
+    return resident
