@@ -4,7 +4,7 @@ import argparse
 import random
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 from modeling_biencoder import BiEncoderModel
 from trainers import mine_hard_negatives
@@ -13,6 +13,7 @@ from trainers.demo.feedback import add_teacher_scores
 from trainers.demo.pretrained import load_lm
 from trainers.embedded.corpus import CodePair
 
+from .packages import package_pairs
 from .records import Records
 
 NEGATIVES = 3
@@ -22,24 +23,35 @@ RANDOM, MINED = "random negatives", "mined negatives"
 DISTILLED = f"{MINED}, distilled"
 
 
-class Corpus(NamedTuple):
-    """Pairs to measure on, of which the first `queries` are asked, and pairs to learn from."""
+class Corpus:
+    """Pairs to measure on, of which the first `queries` are asked, and pairs to learn from, read when they are needed."""
 
-    measured: Sequence[CodePair]
-    queries: int
-    learned: Sequence[CodePair]
+    def __init__(self, options: argparse.Namespace):
+        self.options, self.queries = options, options.queries
+
+    @property
+    def measured(self) -> Sequence[CodePair]:
+        """Of the split that the options name."""
+        return package_pairs(self.options.split)[: self.options.passages]
+
+    @property
+    def learned(self) -> Sequence[CodePair]:
+        """Of all packages that nothing is measured on; reading them takes minutes."""
+        return package_pairs("train")
 
 
 class TrainingRows:
     """Rows of the pairs that are learned from; what takes long is kept in the experiment's folder."""
 
-    def __init__(self, learned: Sequence[CodePair], options: argparse.Namespace):
-        self.learned, self.options = learned, options
+    def __init__(self, corpus: Corpus, options: argparse.Namespace):
+        self.corpus, self.options = corpus, options
 
     @cached_property
     def pairs(self) -> list[Row]:
         """Without negatives."""
-        return [{"query": one.query, "pos": [one.passage], "neg": []} for one in self.learned[: self.options.pairs]]
+        return [
+            {"query": one.query, "pos": [one.passage], "neg": []} for one in self.corpus.learned[: self.options.pairs]
+        ]
 
     def with_one_negative(self, miner: BiEncoderModel) -> dict[str, list[Row]]:
         """Random and mined: the same pairs, each with one negative; drawn where none is mined."""
@@ -59,8 +71,8 @@ class TrainingRows:
     def with_several(self, miner: BiEncoderModel) -> dict[str, list[Row]]:
         """Random, mined and distilled: further pairs for which enough negatives are mined."""
         options = self.options
-        passages = [one.passage for one in self.learned[: options.pairs + options.rows]]
-        further = self.learned[options.pairs : options.pairs + options.rows]
+        passages = [one.passage for one in self.corpus.learned[: options.pairs + options.rows]]
+        further = self.corpus.learned[options.pairs : options.pairs + options.rows]
         rows: list[Row] = [{"query": one.query, "pos": [one.passage]} for one in further]
         mined = self._mined(rows, passages, miner, "mined.jsonl")
         kept: list[Row] = [

@@ -28,7 +28,6 @@ from trainers.embedded.pretrained import minilm
 from trainers.models.load import load_biencoder
 
 from .negatives import DISTILLED, MINED, NEGATIVES, RANDOM, Corpus, TrainingRows
-from .packages import package_pairs
 from .pictures import draw_ranking
 from .records import Records, Result, ranking_table
 
@@ -88,7 +87,7 @@ class Experiment:
     """The trainings and their records."""
 
     def __init__(self, options: argparse.Namespace, corpus: Corpus):
-        self.options, self.corpus, self.rows = options, corpus, TrainingRows(corpus.learned, options)
+        self.options, self.corpus, self.rows = options, corpus, TrainingRows(corpus, options)
         self.records = Records(options.output / "results.jsonl")
         names = ("split", "pairs", "rows", "queries", "passages", "learning_rate", "second_learning_rate", "bf16",
                  "temperature")  # fmt: skip
@@ -119,8 +118,8 @@ class Experiment:
 
     def before(self) -> None:
         """BM25 and the model as it is."""
-        asked = self.corpus.measured, self.corpus.queries
-        self.records.once({"retriever": "BM25", **self.settings}, lambda: {"ranks": ranks(None, *asked)})
+        key = {"retriever": "BM25", **self.settings}
+        self.records.once(key, lambda: {"ranks": ranks(None, self.corpus.measured, self.corpus.queries)})
         self.trained("all-MiniLM-L6-v2", 0, lambda: load_biencoder(minilm()))
 
     def contrast(self, seed: int, nested: bool) -> None:
@@ -209,8 +208,7 @@ def main() -> None:
     parser.add_argument("--bf16", action="store_true", help="train under autocast to bfloat16")
     options = parser.parse_args()
     logging.set_verbosity_error()
-    measured = package_pairs(options.split)[: options.passages]
-    experiment = Experiment(options, Corpus(measured, options.queries, package_pairs("train")))
+    experiment = Experiment(options, Corpus(options))
     experiment.before()
     for seed in range(options.seeds):
         if "contrast" in options.stages:
