@@ -24,7 +24,7 @@ DISTILLED = f"{MINED}, distilled"
 
 
 class Corpus:
-    """Pairs to measure on, of which the first `queries` are asked, and pairs to learn from, read when they are needed."""
+    """Pairs to measure on, of which the first `queries` are asked, and pairs to learn from; read when asked for."""
 
     def __init__(self, options: argparse.Namespace):
         self.options, self.queries = options, options.queries
