@@ -49,6 +49,21 @@ BIDIRECTIONAL_DECODERS = (
 )  # fmt: skip
 
 
+def is_own_code(backbone: Any) -> bool:
+    """Whether a backbone runs transformers' code of its family, and not a repo's or a subclass, which may attend
+    otherwise."""
+    classes = type(backbone).__mro__  # FSDP puts one of its own before them
+    own = next(one.__module__ for one in classes if not one.__module__.startswith("torch."))
+    return own.startswith("transformers.models.")
+
+
+def sees_both_ways(model: Any) -> bool:
+    """Whether a decoder's tokens attend to later ones: where the bi-encoder asks for it, or the backbone's config."""
+    config = model.backbone.config.get_text_config()
+    as_it_is = getattr(config, "is_causal", True) is False or getattr(config, "use_bidirectional_attention", False)
+    return bool(model.config.bidirectional or as_it_is)
+
+
 def from_backbone(
     model_class: type["BiEncoderModel"],
     backbone: Any,

@@ -8,11 +8,15 @@ this cannot do, read padded rows.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import wraps
 from typing import Any
 
 import torch
 from torch.nn import functional as F
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from .backbone_biencoder import is_own_code, sees_both_ways
 
 # Families whose attention gets what the backbone is called with, and whose positions can be given, by
 # `config.model_type`.
@@ -23,8 +27,7 @@ DECODERS = (
 )  # fmt: skip
 _FROM_PADDING = ("camembert", "roberta", "xlm-roberta")  # positions begin behind that of padding
 ENCODERS = ("albert", "bert", "distilbert", "electra", "ernie", "nomic_bert", *_FROM_PADDING)
-_BY_ROW = "lookback_row_by_row"
-_FLASH = "flash_attention"
+_SDPA, _FLASH = "sdpa", "flash_attention"
 _ALONE = {"input_ids", "attention_mask"}
 
 
@@ -34,7 +37,7 @@ class PackedRows:
 
     lengths: list[int]
     causal: bool
-    attended: bool = False
+    attended: int = 0  # layers that have gone by it
 
 
 def can_pack(model: Any, rows: Mapping[str, Any]) -> bool:
@@ -43,18 +46,14 @@ def can_pack(model: Any, rows: Mapping[str, Any]) -> bool:
     Args:
         rows: what the backbone is called with; `input_ids` and `attention_mask` (batch, length), padded on the right.
     """
-    if rows.keys() != _ALONE or torch.compiler.is_compiling():
+    if rows.keys() != _ALONE or torch.compiler.is_compiling() or torch.jit.is_tracing():
         return False
     config, backbone = model.backbone.config.get_text_config(), model.backbone
-    attention = str(config._attn_implementation)
-    if attention == "sdpa":
+    if str(config._attn_implementation) == _SDPA:
         able = rows["input_ids"].device.type == "cpu"
     else:
-        able = attention.startswith(_FLASH) and not model.config.bidirectional
-    # A layer that is run again for its gradient would not find the attention that it had at first.
-    again = torch.is_grad_enabled() and _computes_again(backbone)
-    compiled = backbone._compiled_call_impl is not None or hasattr(backbone, "_orig_mod")
-    if not able or again or compiled or config.model_type not in DECODERS + ENCODERS:
+        able = str(config._attn_implementation).startswith(_FLASH) and not sees_both_ways(model)
+    if not able or not _is_known(backbone, config) or _goes_by_rows(backbone):
         return False
     lengths = (rows["attention_mask"] != 0).sum(dim=1)
     least, longest = int(lengths.min()), int(lengths.max())
@@ -62,9 +61,19 @@ def can_pack(model: Any, rows: Mapping[str, Any]) -> bool:
     return 0 < least < rows["input_ids"].shape[1] and (window is None or longest <= window)
 
 
-def _computes_again(backbone: Any) -> bool:
-    renamed = "is_activation_checkpointing"  # by newer versions of transformers
-    return getattr(backbone, renamed if hasattr(type(backbone), renamed) else "is_gradient_checkpointing", False)
+def _is_known(backbone: Any, config: Any) -> bool:
+    """Whether a backbone attends as the families that are named do."""
+    compiled = backbone._compiled_call_impl is not None or hasattr(backbone, "_orig_mod")
+    turned = "is_decoder" if config.model_type in ENCODERS else "use_bidirectional_attention"
+    named = config.model_type in DECODERS + ENCODERS and not getattr(config, turned, False)
+    return named and is_own_code(backbone) and not compiled
+
+
+def _goes_by_rows(backbone: Any) -> bool:
+    """Whether something beside attention goes by rows: NEFTune's noise by their length, PEFT's `adapter_names`."""
+    if backbone.training and hasattr(backbone.get_input_embeddings(), "neftune_noise_alpha"):
+        return True
+    return any(module._forward_pre_hooks and hasattr(module, "lora_A") for module in backbone.modules())
 
 
 def read_packed(model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
@@ -74,11 +83,12 @@ def read_packed(model: Any, input_ids: torch.Tensor, attention_mask: torch.Tenso
     positions = _positions(input_ids, config)[real]
     packed: dict[str, Any] = {"input_ids": input_ids[real][None], "position_ids": positions[None]}
     lengths = real.sum(dim=1)
-    if config._attn_implementation == "sdpa":
-        causal = config.model_type in DECODERS and not model.config.bidirectional
-        rows = PackedRows(lengths.tolist(), causal)
-        states = _read_by_row(backbone, config, packed_rows=rows, **packed)
-        if not rows.attended:  # by layers with another configuration: each token has seen the other rows
+    if config._attn_implementation == _SDPA:
+        attend_by_rows()
+        rows = PackedRows(lengths.tolist(), config.model_type in DECODERS and not sees_both_ways(model))
+        mask = real.new_ones(1, 1, 1, 1)  # one that nobody reads, or the backbone makes one of all pairs of tokens
+        states = backbone(**packed, attention_mask=mask, packed_rows=rows)[0]
+        if rows.attended < config.num_hidden_layers:  # some are configured otherwise: tokens have seen other rows
             return backbone(input_ids=input_ids, attention_mask=attention_mask)[0]
     else:
         states = backbone(**packed, **_starts(lengths))[0]
@@ -103,29 +113,40 @@ def _starts(lengths: torch.Tensor) -> dict[str, Any]:
     return {**ends, "max_length_q": longest, "max_length_k": longest, "use_cache": False}
 
 
-def _read_by_row(backbone: Any, config: Any, **packed: Any) -> torch.Tensor:
-    configured = config._attn_implementation
-    config._attn_implementation = _BY_ROW
-    try:
-        return backbone(**packed)[0]
-    finally:
-        config._attn_implementation = configured
+def attend_by_rows() -> None:
+    """Lets transformers' "sdpa" go row by row where it is called with `packed_rows`, once for all copies of this code.
+
+    Not a name of its own in the backbone's configuration: a layer that is run again for its gradient, one with a copy
+    of the configuration, and another thread find what is there at that time.
+    """
+    plain = ALL_ATTENTION_FUNCTIONS[_SDPA]
+    if getattr(plain, "takes_packed_rows", False):
+        return
+
+    @wraps(plain)
+    def attend(
+        module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *args: Any,
+        packed_rows: PackedRows | None = None, **kwargs: Any,
+    ) -> Any:  # fmt: skip
+        if packed_rows is None:
+            return plain(module, query, key, value, *args, **kwargs)
+        return _attend_by_row(query, key, value, packed_rows, **kwargs)
+
+    attend.takes_packed_rows = True  # type: ignore[attr-defined]
+    AttentionInterface.register(_SDPA, attend)
 
 
 def _attend_by_row(
-    module: Any,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    *,
     packed_rows: PackedRows,
     dropout: float = 0.0,
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """(1, heads, tokens, size) -> (1, tokens, heads, size), as transformers' attention functions."""
-    packed_rows.attended = True
+    packed_rows.attended += 1
     rows = zip(*(states.split(packed_rows.lengths, dim=2) for states in (query, key, value)), strict=True)
     grouped = query.shape[1] != key.shape[1]
     shared: dict[str, Any] = {
@@ -133,7 +154,3 @@ def _attend_by_row(
     }  # fmt: skip
     attended = [F.scaled_dot_product_attention(*row, **shared) for row in rows]
     return torch.cat(attended, dim=2).transpose(1, 2).contiguous(), None
-
-
-AttentionInterface.register(_BY_ROW, _attend_by_row)
-AttentionMaskInterface.register(_BY_ROW, lambda *args, **kwargs: None)

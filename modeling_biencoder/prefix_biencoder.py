@@ -14,7 +14,7 @@ import torch
 from transformers import Cache
 from transformers.cache_utils import DynamicLayer
 
-from .backbone_biencoder import BIDIRECTIONAL_DECODERS
+from .backbone_biencoder import BIDIRECTIONAL_DECODERS, is_own_code, sees_both_ways
 from .inputs_biencoder import check_tokens
 from .placement_biencoder import to_inputs
 from .pooling_biencoder import finish, pool, project
@@ -83,7 +83,8 @@ def shares_prefixes(model: Any) -> bool:
     return (
         config.model_type in BIDIRECTIONAL_DECODERS
         and causal
-        and not model.config.bidirectional
+        and not sees_both_ways(model)
+        and is_own_code(model.backbone)
         and config._attn_implementation in _ATTENTIONS
         and _BY_LENGTH not in _rope_types(config)
     )

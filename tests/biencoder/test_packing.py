@@ -1,19 +1,23 @@
 """Rows read without their padding: the states of padded rows, on every family that is named as able to."""
 
 import copy
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from peft import LoraConfig
+from peft import LoraConfig, get_peft_model
 from torch import nn
-from transformers import CONFIG_MAPPING, AttentionInterface, AutoModel, PreTrainedModel
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import CheckpointImpl, checkpoint_wrapper
+from transformers import CONFIG_MAPPING, AttentionInterface, AutoModel, LlamaModel, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from modeling_biencoder import BiEncoderModel
 from modeling_biencoder import packing_biencoder as packing
 from modeling_biencoder.packing_biencoder import DECODERS, ENCODERS, can_pack
 from tests.support.decoders import SIZES
 from tests.support.decoders import backbone as decoder
-from tests.support.tiny import random_ids, tiny_backbone, tiny_tokenizer
+from tests.support.tiny import random_ids, tiny_tokenizer
 from trainers import add_adapter
 
 USUAL = ("llama", "qwen2", "qwen3", "mistral", "gemma3_text", "gpt2", "opt", "bert", "roberta", "xlm-roberta")
@@ -123,7 +127,7 @@ def flash(module: nn.Module, query, key, value, attention_mask, scaling=None, **
     lengths = starts.diff()
     assert kwargs["max_length_q"] == kwargs["max_length_k"] == lengths.max()
     rows = packing.PackedRows(lengths.tolist(), module.is_causal)
-    return packing._attend_by_row(module, query, key, value, None, packed_rows=rows, scaling=scaling)
+    return packing._attend_by_row(query, key, value, rows, scaling=scaling)
 
 
 @pytest.mark.parametrize("family", usual_first((*DECODERS, *ENCODERS)))
@@ -154,11 +158,6 @@ def test_what_reads_padded_rows() -> None:
     assert not can_pack(biencoder("mistral"), rows(lengths=(4, 2)))  # longer than the window of a layer
     on_gpu = {name: tensor.to("meta") for name, tensor in batch.items()}
     assert not can_pack(llama, on_gpu)
-    llama.backbone.gradient_checkpointing_enable()
-    llama.train()
-    assert not can_pack(llama, batch)
-    with torch.no_grad():
-        assert can_pack(llama, batch)
     compiled = biencoder("llama")
     compiled.backbone.compile()
     assert not can_pack(compiled, batch)
@@ -179,20 +178,120 @@ def test_a_token_that_is_the_paddings_in_a_text() -> None:
     torch.testing.assert_close(found[batch["attention_mask"] != 0], states[batch["attention_mask"] != 0])
 
 
+@pytest.mark.parametrize("attention, read", [("sdpa", 1), ("other", 2)])
 @torch.no_grad()
-def test_layers_with_a_configuration_of_their_own_read_padded_rows(packed) -> None:
-    model, batch = biencoder("llama"), rows()
+def test_a_layer_with_a_configuration_of_its_own(attention: str, read: int, packed, monkeypatch) -> None:
+    """One that attends otherwise has not gone by rows: all is read again, padded."""
+    model, batch, calls = biencoder("llama"), rows(), []
     expected = alone(model, batch)
-    for layer in model.backbone.layers:
-        layer.self_attn.config = copy.deepcopy(layer.self_attn.config)
+    monkeypatch.setitem(AttentionInterface._global_mapping, "other", sdpa_attention_forward)
+    own = model.backbone.layers[1].self_attn
+    own.config = copy.deepcopy(own.config)
+    own.config._attn_implementation_internal = attention
+    model.backbone.register_forward_hook(lambda *_: calls.append(1))
     torch.testing.assert_close(model.embed(**batch), expected, rtol=0, atol=2e-6)
-    assert packed[-1]
+    assert packed[-1] and len(calls) == read
+
+
+@pytest.mark.parametrize("how", ["whole layers", "reentrant", "torch", "torch, reentrant"])
+@pytest.mark.parametrize("family", ["llama", "bert"])
+def test_layers_that_are_run_again_for_their_gradient(family: str, how: str, packed) -> None:
+    batch, found = rows(), []
+    for again in (False, True):
+        model = biencoder(family).train()
+        layers = model.backbone.layers if family == "llama" else model.backbone.encoder.layer
+        if again and how.startswith("torch"):
+            kind = CheckpointImpl.REENTRANT if "reentrant" in how else CheckpointImpl.NO_REENTRANT
+            for number, layer in enumerate(layers):  # as accelerate does for FSDP
+                layers[number] = checkpoint_wrapper(layer, kind, preserve_rng_state=False)
+            model.backbone.get_input_embeddings().register_forward_hook(lambda *args: args[-1].requires_grad_())
+        elif again:
+            settings = {"use_reentrant": how == "reentrant"}
+            model.backbone.gradient_checkpointing_enable(gradient_checkpointing_kwargs=settings)
+        for module in model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+        embedded = model.embed(**batch)
+        (embedded * torch.arange(embedded.numel()).view_as(embedded).cos()).sum().backward()
+        gradients = {name: one.grad for name, one in model.named_parameters() if one.grad is not None}
+        found.append({name.replace("_checkpoint_wrapped_module.", ""): one for name, one in gradients.items()})
+    assert packed == [True, True] and found[0].keys() == found[1].keys()
+    for name, gradient in found[0].items():
+        torch.testing.assert_close(gradient, found[1][name], rtol=1e-4, atol=1e-5, msg=name)
 
 
 @torch.no_grad()
-def test_a_failure_leaves_the_attention_as_it_was(monkeypatch) -> None:
-    model = BiEncoderModel.from_backbone(tiny_backbone(lm_head=False), tiny_tokenizer(), pooling="mean")
-    monkeypatch.setattr(model.backbone, "forward", lambda **_: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        model.embed(**rows())
-    assert model.config.text_config._attn_implementation == "sdpa"
+def test_threads_that_share_a_model() -> None:
+    model, batch, found = biencoder("llama"), rows(), []
+    expected = model.embed(**batch)
+
+    def work() -> None:
+        found.extend(model.embed(**batch) for _ in range(40))
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(3) as pool:
+            for done in [pool.submit(torch.no_grad()(work)) for _ in range(3)]:
+                done.result()
+    finally:
+        sys.setswitchinterval(interval)
+    assert len(found) == 120 and all(torch.equal(one, expected) for one in found)
+
+
+class OwnMask(LlamaModel):
+    """As a repo's code makes it of a decoder: tokens see both ways, and the family's name stays."""
+
+    def forward(self, input_ids, attention_mask, **kwargs):
+        mask = attention_mask.bool() if attention_mask.dim() == 4 else attention_mask[:, None, None].bool()
+        return super().forward(input_ids, mask.expand(-1, -1, input_ids.shape[1], -1), **kwargs)
+
+
+def two_way_by_its_configuration(family: str) -> BiEncoderModel:
+    backbone_of_two = decoder(family)
+    BiEncoderModel.from_backbone(backbone_of_two, tiny_tokenizer(), pooling="mean", bidirectional=True)
+    return BiEncoderModel.from_backbone(backbone_of_two, tiny_tokenizer(), pooling="mean")
+
+
+OTHERWISE = {
+    "config.is_causal of llama": lambda: two_way_by_its_configuration("llama"),
+    "config.is_causal of qwen2": lambda: two_way_by_its_configuration("qwen2"),
+    "EmbeddingGemma": lambda: biencoder("gemma3_text", use_bidirectional_attention=True, sliding_window=64),
+    "a decoder of BERT": lambda: biencoder("bert", is_decoder=True),
+    "a decoder of RoBERTa": lambda: biencoder("roberta", is_decoder=True),
+    "a class of a repo": lambda: BiEncoderModel.from_backbone(
+        OwnMask(decoder("llama").config).eval(), tiny_tokenizer(), pooling="mean"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OTHERWISE)
+@torch.no_grad()
+def test_a_family_that_attends_otherwise_than_its_name_says(name: str) -> None:
+    model, batch = OTHERWISE[name](), rows()
+    torch.testing.assert_close(model.embed(**batch), alone(model, batch), rtol=0, atol=2e-6)
+    shared = "a long beginning that all of the texts have " * 4
+    texts = [shared + end for end in ("and one", "two", "and then three more words")]
+    together = model.encode(texts)
+    one_by_one = torch.cat([model.encode([text]) for text in texts])
+    torch.testing.assert_close(together, one_by_one, rtol=0, atol=2e-6)
+
+
+def test_noise_and_adapters_that_go_by_rows_read_padded_rows() -> None:
+    model, batch = biencoder("llama").train(), rows()
+    model.backbone.get_input_embeddings().neftune_noise_alpha = 5.0  # as the Trainer sets it
+    assert not can_pack(model, batch)
+    assert can_pack(model.eval(), batch)
+    wrapped = get_peft_model(biencoder("llama"), LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False))
+    wrapped.eval()
+    with torch.no_grad():
+        mixed = wrapped(**batch, adapter_names=["default", "__base__", "default", "__base__"]).embeddings
+        torch.testing.assert_close(mixed[[0, 2]], wrapped(**batch).embeddings[[0, 2]], rtol=0, atol=2e-6)
+
+
+@torch.no_grad()
+def test_a_trace_holds_for_other_lengths() -> None:
+    model = biencoder("bert").requires_grad_(False)
+    traced = torch.jit.trace(lambda ids, mask: model.embed(ids, mask), tuple(rows().values()), check_trace=False)
+    other = rows(lengths=(7, 2, 5, 4))
+    torch.testing.assert_close(traced(*other.values()), model.embed(**other), rtol=0, atol=2e-6)
