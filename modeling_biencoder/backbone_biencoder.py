@@ -48,6 +48,13 @@ BIDIRECTIONAL_DECODERS = (
     "qwen3_moe", "seed_oss", "smollm3", "starcoder2", "xglm",
 )  # fmt: skip
 
+# Families whose layers look past the attention mask (convolutions, Fourier and Nyström sums): padding moves them.
+_LOOK_AT_PADDING = ("convbert", "cpmant", "fnet", "mobilebert", "nystromformer", "paligemma", "yoso")
+_MOVED = (
+    "The states of %s depend on padding, and so an embedding on the texts that it shares a batch with: embed texts of "
+    "one length at a time where that matters."
+)
+
 
 def is_own_code(backbone: Any) -> bool:
     """Whether a backbone runs transformers' code of its family, and not a repo's or a subclass, which may attend
@@ -174,6 +181,8 @@ def load_backbone(backbone: str | os.PathLike | PreTrainedModel, loading: dict[s
     # Only a base model is its own base model; around it there may be more than one head.
     while isinstance(model.base_model, PreTrainedModel) and model.base_model is not model:
         model = model.base_model
+    if model.config.model_type in _LOOK_AT_PADDING:
+        logger.warning_once(_MOVED % repr(model.config.model_type))
     return model
 
 

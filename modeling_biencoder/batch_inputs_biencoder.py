@@ -75,6 +75,8 @@ def backbone_keywords(backbone: Any, given: Mapping[str, Any]) -> dict[str, Any]
     transformers' models take any keyword without a word.
     """
     kept = {name: value for name, value in given.items() if value is not None}
+    if "past_key_values" in kept:
+        raise TypeError("past_key_values: an embedding is of a whole text; give all of its tokens, and leave it out.")
     known = [*inspect.signature(type(backbone).forward).parameters, *_ALWAYS_TAKEN]
     for name in kept if "input_ids" in known else ():  # a wrapper's (FSDP's) says nothing
         if name not in known:
@@ -104,18 +106,29 @@ def check_batch(
         if not isinstance(tokens, Mapping) or "input_ids" not in tokens:
             raise TypeError(f"{name} must be a dict with input_ids and attention_mask, not {type(tokens).__name__}.")
         check_tokens(tokens["input_ids"], tokens.get("attention_mask"), model, f"{name} ")
-        for key, value in tokens.items():
-            if not isinstance(value, torch.Tensor) and value is not None:
-                raise TypeError(
-                    f"{name} holds {key!r} of type {type(value).__name__}, and must hold tensors: drop it."
-                )
     check_bool("return_loss", return_loss)
     if sub_batch_size is not None:
         check_positive_int("sub_batch_size", sub_batch_size, "give the texts to embed at a time", most=2**31)
     ids, passages = query["input_ids"], len(passage["input_ids"])
     check_teacher_scores(loss[0], len(ids), check_group(len(ids), passages), ids.device)
     check_terms(loss[1], loss[2], loss[3], len(ids), passages, ids.device)
-    return query, passage
+    return _of_rows("query", query, model), _of_rows("passage", passage, model)
+
+
+def _of_rows(name: str, tokens: Mapping[str, Any], model: Any) -> dict[str, Any]:
+    """Those of a batch's tensors that are not None; raises for what is not the backbone's, or no tokens'."""
+    kept, shape = {key: value for key, value in tokens.items() if value is not None}, tokens["input_ids"].shape
+    for key, value in kept.items():
+        if not isinstance(value, torch.Tensor):
+            raise TypeError(f"{name} holds {key!r} of type {type(value).__name__}, and must hold tensors: drop it.")
+    backbone_keywords(model.backbone, kept)
+    for key, value in kept.items():
+        if value.shape != shape:
+            raise ValueError(
+                f"{name} holds {key!r} of shape {tuple(value.shape)}, and must hold one for each token, "
+                f"{tuple(shape)}: drop it."
+            )
+    return kept
 
 
 def check_embeddings(queries: Any, passages: Any) -> None:

@@ -77,7 +77,7 @@ def own_losses(
     scores = own_scores(batch.queries, batch.passages, temperature)
     positives = torch.zeros(len(scores), dtype=torch.long, device=scores.device)
     identities = _identities(batch, objectives)
-    known = known_own_positives(identities[0]) if identities else None
+    known = known_own_positives(*identities) if identities else None
     left_out = _left_out(known, scores, positives, objectives, temperature)
     wanted = objectives.present(batch.group_size, False, batch.teacher_scores is not None)
     losses = _teacher_losses(batch, objectives, wanted, scores, scores, positives)

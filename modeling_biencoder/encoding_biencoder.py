@@ -105,7 +105,7 @@ def encode(
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]), reverse=True)
     starts = range(0, len(order), batch_size)
     delay = _SHORT_JOB_SECONDS if show_progress is None else 0.0
-    was_training, parts = model.training, []
+    training, parts = [module for module in model.modules() if module.training], []
     model.eval()
     try:
         # what stands before an empty text stands before all of them, or nearly so
@@ -117,5 +117,6 @@ def encode(
             rows = tokenize(batch, model.tokenizer, model.config, role, task, examples)
             parts.append(reader.embed(rows))
     finally:
-        model.train(was_training)
+        for module in training:  # not all of it may have been
+            module.training = True
     return torch.cat(parts)[torch.tensor(order).argsort()]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 
 @dataclass(frozen=True)
@@ -53,30 +54,36 @@ class Identity:
 def known_positives(mine: Identity, batch: Identity, own: torch.Tensor) -> torch.Tensor:
     """(B, N) bool: passages of `batch` that are no negatives of the queries of `mine`.
 
-    Those are passages with the text of one of the query's positives, positives of an equal query, and the query's own
+    Those are passages with the text of one of the query's positives, or of an equal query's, and the query's own
     text. `mine` is a part of `batch` (all processes' queries), or all of it; `own` (B,) is the column of each query's
     positive, which is never among them.
     """
-    group_size = len(batch.passage) // len(batch.query)
-    found = _are_positives(mine, batch.passage[None, :])
-    equal_query = mine.query[:, None] == batch.query[None, :]  # (B, queries)
-    found[:, ::group_size] |= equal_query
+    found = _are_positives(mine, batch, batch.passage[None, :])
     return found.scatter(1, own[:, None], False)
 
 
-def known_own_positives(mine: Identity) -> torch.Tensor:
+def known_own_positives(mine: Identity, batch: Identity) -> torch.Tensor:
     """(B, G) bool: passages of each query's own group, but for its positive, that are no negatives of it."""
-    found = _are_positives(mine, mine.passage.view(len(mine.query), -1))
+    found = _are_positives(mine, batch, mine.passage.view(len(mine.query), -1))
     found[:, 0] = False
     return found
 
 
-def _are_positives(mine: Identity, passages: torch.Tensor) -> torch.Tensor:
+def _are_positives(mine: Identity, batch: Identity, passages: torch.Tensor) -> torch.Tensor:
     """(B, N) bool: which of (B, N) or (1, N) passages have the text of one of the query's positives, or its own."""
     found = passages == mine.query[:, None]
-    for positive in mine.positives.T:  # (B,): a loop over few, so that no (B, N, P) is formed
+    for positive in _positives_of_text(mine, batch).T:  # (B,): a loop over few, so that no (B, N, P) is formed
         found |= passages == positive[:, None]
     return found
+
+
+def _positives_of_text(mine: Identity, batch: Identity) -> torch.Tensor:
+    """(B, any number) positives of each query of `mine`, with those of the equal queries of `batch`; 0 fills up."""
+    equal = mine.query[:, None] == batch.query[None, :]  # (B, queries)
+    if not (equal.sum(dim=1) > 1).any():
+        return mine.positives
+    known = torch.cat([batch.positives, batch.passage.view(len(batch.query), -1)[:, :1]], dim=1)
+    return pad_sequence([known[row].unique() for row in equal], batch_first=True)
 
 
 def known_queries(mine: Identity, batch: Identity, own: torch.Tensor) -> torch.Tensor:
@@ -86,7 +93,7 @@ def known_queries(mine: Identity, batch: Identity, own: torch.Tensor) -> torch.T
     """
     positive = mine.passage.view(len(mine.query), -1)[:, 0]  # (B,)
     found = mine.query[:, None] == batch.query[None, :]
-    for known in batch.positives.T:
+    for known in _positives_of_text(batch, batch).T:
         found |= positive[:, None] == known[None, :]
     return found.scatter(1, own[:, None], False)
 

@@ -25,7 +25,7 @@ from .pooling_biencoder import dense_layers, drop_pooler, finish, pack_left, poo
 from .prompting_biencoder import pad_rows
 from .repository_biencoder import CompleteRepository
 from .sentence_encoder_biencoder import write_sentence_files
-from .subbatch_biencoder import embed_texts, shape_of
+from .subbatch_biencoder import embed_texts, for_each_row, shape_of
 
 
 @dataclass
@@ -155,7 +155,7 @@ class BiEncoderModel(CompleteRepository):
         """(batch, length) token ids, padded on either side -> (batch, d) embeddings, at least float32."""
         check_embed(input_ids, attention_mask, kwargs.get("position_ids"), truncate_dim, self)
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        rows = {"input_ids": input_ids, "attention_mask": mask, **kwargs}
+        rows = {"input_ids": input_ids, "attention_mask": mask, **for_each_row(kwargs, input_ids)}
         rows |= pack_left({name: value for name, value in rows.items() if shape_of(value) == input_ids.shape}, mask)
         placed = dict(zip(rows, to_inputs(self, *rows.values()), strict=True))
         states = read_packed(self, **placed) if can_pack(self, placed) else self.backbone(**placed)[0]

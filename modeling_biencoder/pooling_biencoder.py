@@ -1,5 +1,6 @@
 """From token states to one vector for each text: pooling for any padding, dense layers, truncation, normalisation."""
 
+import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -15,9 +16,17 @@ ACTIVATIONS = ("Identity", "Tanh", "ReLU", "GELU", "SiLU", "Sigmoid")  # by thei
 
 
 def drop_pooler(backbone: nn.Module) -> None:
-    """Take away BERT's pooler: it serves next-sentence prediction, and DDP waits for gradients it never gets."""
-    if "pooler" in dict(backbone.named_children()):
+    """Take away BERT's pooler: it serves next-sentence prediction, and DDP waits for gradients it never gets.
+
+    Of a backbone whose code cannot do without, it stays and does not train.
+    """
+    pooler = dict(backbone.named_children()).get("pooler")
+    if pooler is None:
+        return
+    if "add_pooling_layer" in inspect.signature(type(backbone).__init__).parameters:
         backbone.register_module("pooler", None)
+    else:
+        pooler.requires_grad_(False)
 
 
 def pack_left(tensors: dict[str, torch.Tensor], attention_mask: torch.Tensor) -> dict[str, torch.Tensor]:

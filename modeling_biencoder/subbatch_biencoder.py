@@ -42,6 +42,7 @@ def embed_texts(
         sharded: all processes take part in each call (FSDP): they make as many, whatever rows they have.
     """
     ids = tokens["input_ids"]
+    backbone = for_each_row(backbone, ids)
     given = [value for value in (*tokens.values(), *backbone.values()) if isinstance(value, torch.Tensor)]
     whole = sharded or ids.device.type != "cpu" or ids.numel() <= CPU_TOKENS
     if size is None and (whole or any(value.shape != ids.shape for value in given)):
@@ -57,6 +58,12 @@ def embed_texts(
         size = math.ceil(len(ids) / number)
         return embed_in_parts(partial(embed, **rest), rows, size, keep_last, number)
     return embed_in_parts(partial(embed, **rest), rows, size, keep_last)
+
+
+def for_each_row(keywords: Mapping[str, Any], ids: torch.Tensor) -> dict[str, Any]:
+    """The keywords, those of (1, length) that are the same for all rows written out for each."""
+    one = (1, *ids.shape[1:])
+    return {name: value.expand(ids.shape) if shape_of(value) == one else value for name, value in keywords.items()}
 
 
 def shape_of(value: object) -> torch.Size | None:

@@ -94,7 +94,8 @@ def _answer_reusing(model: "SelfRetrievalLM", conversation: Conversation, kwargs
     messages = conversation.messages(list(range(len(conversation.turns))))
     prompt = _prompt(model, messages)
     input_ids = torch.tensor([prompt], device=model.device)
-    output = model.generate(input_ids, **kwargs, return_dict_in_generate=True)
+    given = torch.ones_like(input_ids)  # all of it is text, whatever a padding token there means
+    output = model.generate(input_ids, attention_mask=given, **kwargs, return_dict_in_generate=True)
     (content,) = model.tokenizer.batch_decode(output.sequences[:1, len(prompt) :], skip_special_tokens=True)
     retrievals = output.past_key_values.retrievals
     chunks = [chunk for chunk in retrievals[0][1][0].tolist() if chunk >= 0] if retrievals else []

@@ -24,9 +24,10 @@ def check_reuse(config: Any) -> None:
         ("add_sep", config.add_sep is not None, "overwrites the text of values, whose states are there already"),
     ):
         if config.reuse_states and value:
+            other = "add_sep=None" if name == "add_sep" else f"another {name}"
             raise ValueError(
                 f"reuse_states=True is not possible with {name}={getattr(config, name)!r}, which {why}: set "
-                f"reuse_states=False, or another {name}."
+                f"reuse_states=False, or {other}."
             )
 
 
@@ -67,6 +68,6 @@ def chunk_limit(config: Any, chunk_bytes: int) -> int | None:
     if count < least:
         raise ValueError(
             f"store_limit={limit!r} must hold the window and the retrieved values, {least} chunks of {chunk_bytes} "
-            f"bytes, {least * chunk_bytes / 1e6:.1f} MB: raise it, or lower context_window_size or key_num."
+            f"bytes, {-(-least * chunk_bytes // 1000):,} kB: raise it, or lower context_window_size or key_num."
         )
     return count

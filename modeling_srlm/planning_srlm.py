@@ -21,6 +21,7 @@ from .configuration_srlm import RETRIEVER_METHODS, SelfRetrievalConfig
 from .encoding_srlm import Encode, ignores_role, retriever_encode, state_encode
 from .moving_srlm import StateGroup, state_groups
 from .retriever_srlm import NestedRetriever
+from .store_srlm import most_chunks
 
 if TYPE_CHECKING:
     from .modeling_srlm import SelfRetrievalLM
@@ -107,6 +108,10 @@ class Plan:
         """With `reuse_states`, the block of one target chunk: its window is that of the chunks before it."""
         return Block(target, target + 1, max(target - self.chunks_without_keys, 0))
 
+    def asks(self, chunk: int) -> bool:
+        """With `reuse_states`, whether a prompt that ends in this chunk asks for what the chunk retrieves."""
+        return self.has_queries and self.stream_block(chunk).num_keys > 0
+
     @property
     def has_queries(self) -> bool:
         """Whether what is retrieved depends on what asks for it."""
@@ -143,6 +148,7 @@ def proven_states(model: "SelfRetrievalLM") -> list[StateGroup] | None:
     if model._proven is None or model._proven[0] != name:
         with torch.autocast(model.device.type, enabled=False):  # as it would be proven when the model is built
             model._proven = name, state_groups(language_model, model.config.stream_positions)
+    most_chunks(model.config, model._proven[1])  # ValueError for a limit that is too small
     return model._proven[1]
 
 

@@ -29,18 +29,16 @@ class ReuseState(RetrievalState):
         self.stream: Stream = None  # type: ignore[assignment]  # until the prompts are read
         self.selectors: list[KeySelector] = []
         self.hidden: list[list[torch.Tensor]] = []  # of each row, those of the tokens of its last chunk
-        self.begin(plan, prompt_length, max_guesses)
-
-    def begin(self, plan: Plan, prompt_length: int, max_guesses: int) -> None:
-        """Another call of `generate` begins, with what is there."""
         self.plan, self.prompt_length, self.use_cache, self.mask = plan, prompt_length, True, None
         self.retrievals: list[tuple[int, torch.Tensor, torch.Tensor]] = []
-        self.can_guess = max_guesses > 0
-        self.lookup = TokenLookup(max_guesses)
+        self.can_guess, self.lookup = max_guesses > 0, TokenLookup(max_guesses)
         self.guesses: list[int] = []
-        self.guessed_logits = torch.empty(0)
-        self.num_guessed = 0
+        self.guessed_logits, self.num_guessed = torch.empty(0), 0
         self.prompt_read = False
+
+    def go_on_from(self, other: "ReuseState") -> None:
+        """Takes over what another call of `generate` has read, and not what it retrieved."""
+        self.stream, self.selectors, self.hidden = other.stream, other.selectors, other.hidden
 
     # What generate asks for
 
@@ -103,22 +101,28 @@ class ReuseState(RetrievalState):
     def _continue(self, texts: list[torch.Tensor]) -> torch.Tensor:
         """The logits behind a text, of which only what is new is read."""
         (row,), (text,) = self.stream.rows, texts
-        count = min(row.length, len(text) - 1)
+        count = max(min(row.length, len(text) - 1), 0)
         differs = (row.tokens[:count].cpu() != text[:count].cpu()).nonzero()
         same = int(differs[0]) if len(differs) else count
+        if self.plan.asks(last := (len(text) - 1) // self.stream.size):
+            same = min(same, last * self.stream.size)
         if row.asked is not None and row.asked * self.stream.size < same:
             same = row.asked * self.stream.size  # a text is read the same way whatever was asked before
         if same <= (row.asked or 0) * self.stream.size:
             row.asked = None
-        if same >= row.complete * self.stream.size:
+        if same and same >= row.complete * self.stream.size:
             self._take_back(row.length - same)
-        elif self.stream.rewind(same // self.stream.size):
+        elif same and self.stream.rewind(same // self.stream.size):
             self.hidden = [[]]
             self.selectors[0].forget(row.complete)
         else:
             return self._start(texts)
         row.tokens = text
-        return self._read_on()
+        logits = self._read_on()
+        if not self.retrievals:  # no chunk began: what the open one looks back at was retrieved before
+            indices, scores = row.retrieved
+            self.retrievals.append((0, indices[None].clone(), scores[None].clone()))
+        return logits
 
     def _read_on(self) -> torch.Tensor:
         """Reads what is known of the rows' texts and not yet read, chunk by chunk."""
@@ -216,8 +220,7 @@ class ReuseState(RetrievalState):
             self.retrievals.append((new, torch.full(shape, -1), torch.full(shape, float("-inf"))))
         for number in whole:
             row = stream.rows[number]
-            asks = number in ending and self.plan.has_queries and self.plan.stream_block(row.complete).num_keys > 0
-            if asks:
+            if asks := number in ending and self.plan.asks(row.complete):
                 row.asked = row.complete
             # What the prompt's end asks for; by states when they are there.
             self._select(number, row.tokens[-stream.size :] if asks and not self._looks_at_states else None)
@@ -240,6 +243,7 @@ class ReuseState(RetrievalState):
             tokens = row.tokens[: block.first_target * size]
             self.selectors[number].prepare(Document(tokens, tokens, size, 0), [block])
             (indices[number],), (scores[number],) = self.selectors[number].select(block, list(block.targets), query)
+        row.retrieved = indices[number], scores[number]
 
     def _begin(self, numbers: list[int]) -> None:
         _, indices, _ = self.retrievals[-1]

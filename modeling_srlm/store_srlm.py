@@ -7,12 +7,19 @@ from typing import Any
 
 import torch
 
+from .limits_srlm import chunk_limit
 from .moving_srlm import StateGroup
 from .slabs_srlm import FileSlabs, Slabs, slot_parts
 
 # One group's states of a run of tokens: keys and values, (layers, heads, tokens, size) each.
 States = tuple[torch.Tensor, torch.Tensor]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
+
+
+def most_chunks(config: Any, groups: list[StateGroup]) -> int | None:
+    """Chunks that a store by the settings of the configuration may hold, as `chunk_limit` says."""
+    dtype = None if config.store_dtype is None else DTYPES[config.store_dtype]
+    return chunk_limit(config, slot_parts(groups, config.chunk_size, dtype)[1])
 
 
 class StoredChunk:

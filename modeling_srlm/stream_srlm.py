@@ -14,12 +14,11 @@ from transformers import DynamicCache
 
 from .attended_srlm import AttendedStates, Part
 from .gradient_srlm import run_pass, without_checkpointing
-from .limits_srlm import chunk_limit
 from .moving_srlm import StateGroup
 from .placement_srlm import to_inputs
 from .planning_srlm import Plan
 from .scoring_srlm import evaluating
-from .store_srlm import States, StateStore, StoredChunk
+from .store_srlm import States, StateStore, StoredChunk, most_chunks
 
 
 class StreamRow:
@@ -28,8 +27,9 @@ class StreamRow:
     `tokens` (length,): all that is known of the text. `length`: how many of them were read; `complete`: chunks of them
     that have ended. `window`: columns of the window with the chunk that is being read; `lead`: those before it.
     `asked`: the first chunk that has read what a prompt's end asked for, and not the chunk before it. `gone`: so many
-    of the first chunks have no states any more.
-    """
+    of the first chunks have no states any more. `retrieved`: what the open chunk looks back at, in generation."""
+
+    retrieved: tuple[torch.Tensor, torch.Tensor]
 
     def __init__(self, tokens: torch.Tensor, store: StateStore | None):
         self.tokens, self.store = tokens, store
@@ -119,6 +119,7 @@ class Stream:
             if row.store is not None:
                 states = attended.take(place, attended.end - size, attended.end)
                 row.chunks.append(row.store.put(states, attended.positions[place] - size))
+                row.store.touch(row.chunks[-self.plan.window_chunks :])  # to go back to, when a text goes on otherwise
 
     @property
     def head_size(self) -> int:
@@ -139,7 +140,8 @@ class Stream:
     def rewind(self, chunks: int) -> bool:
         """The one row has read so many whole chunks, fewer than before; whether that is possible."""
         row, shown = self.rows[0], min(chunks, self.plan.window_chunks)
-        if row.store is None or not shown or chunks - shown < row.gone:
+        window = row.chunks[chunks - shown : chunks]
+        if row.store is None or not shown or chunks - shown < row.gone or any(one.slot is None for one in window):
             return False
         parts = self._stored(row, list(range(chunks - shown, chunks)), skips=False)
         if shown == chunks and self.head_size:
@@ -244,5 +246,5 @@ def new_store(plan: Plan, groups: list[StateGroup]) -> StateStore:
     """An empty store by the settings of the configuration."""
     config = plan.config
     store = StateStore(groups, config.chunk_size, config.store_place, config.store_dtype)
-    store.limit = chunk_limit(config, store.chunk_bytes)
+    store.limit = most_chunks(config, groups)
     return store

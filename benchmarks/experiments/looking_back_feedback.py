@@ -104,7 +104,7 @@ def main() -> None:
     parser.add_argument("--learning_rate", type=float, default=2e-5)
     parser.add_argument("--temperature", type=float, default=0.05, help="of the losses")
     parser.add_argument("--scale", type=float, default=0.5, help="on the log-likelihoods of a chunk, in nats")
-    for name, value in (("seed", 0), ("epochs", 1), ("batch_size", 32), ("group_size", 6)):
+    for name, value in (("seed", 0), ("epochs", 1), ("batch_size", 32), ("group_size", 4)):
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--in_batch_negatives", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--bf16", action="store_true", help="train under autocast to bfloat16")

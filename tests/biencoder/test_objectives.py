@@ -104,6 +104,24 @@ def test_known_positives_in_a_querys_own_group_are_no_negatives() -> None:
     torch.testing.assert_close(output.loss, contrastive_loss(output.scores, own))
 
 
+def test_positives_of_an_equal_query_are_no_negatives_wherever_they_stand() -> None:
+    # Queries 0 and 1 are one. Query 1 also knows 14, which is query 2's positive, and query 0's own negative 12 is the
+    # positive that query 1 has drawn.
+    numbers = identity([1, 1, 3], [10, 12, 12, 13, 14, 15], [[10, 0], [12, 14], [14, 0]])
+    output = model().compute_loss(QUERIES, PASSAGES, identity=numbers)
+    left_out = torch.zeros(3, 6, dtype=torch.bool)
+    left_out[0, [1, 2, 4]] = left_out[1, [0, 1, 4]] = True
+    torch.testing.assert_close(output.loss, contrastive_loss(output.scores, torch.tensor([0, 2, 4]), left_out))
+    own = model().compute_loss(QUERIES, PASSAGES, in_batch_negatives=False, identity=numbers)
+    of_own = torch.tensor([[False, True], [False, False], [False, False]])
+    expected = contrastive_loss(own.scores, torch.zeros(3, dtype=torch.long), of_own)
+    torch.testing.assert_close(own.loss, expected)
+    both = model().compute_loss(QUERIES, PASSAGES, identity=numbers, objectives=Objectives(symmetric_weight=1.0))
+    answers = PASSAGES[::2] @ QUERIES.T / 0.1
+    known = torch.tensor([[0, 1, 0], [1, 0, 0], [1, 1, 0]]).bool()  # 14 is a positive of queries 0 and 1
+    torch.testing.assert_close(both.losses["symmetric_loss"], contrastive_loss(answers, torch.arange(3), known))
+
+
 @pytest.mark.parametrize("in_batch", [True, False])
 def test_scores_keep_single_precision_under_autocast(in_batch: bool) -> None:
     objectives = Objectives(symmetric_weight=1.0, margin_mse_weight=1.0)

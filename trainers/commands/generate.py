@@ -143,6 +143,7 @@ def main(argv: list[str]) -> None:
     set_seed(arguments.seed)
     ids = model.tokenizer(text, return_tensors="pt", verbose=False)["input_ids"].to(model.device)
     streamer = TextStreamer(model.tokenizer, skip_prompt=True, skip_special_tokens=True)
-    output = model.generate(ids, generation_config(model, arguments), streamer=streamer)
+    whole = torch.ones_like(ids)  # all of it is text, whatever a padding token there means
+    output = model.generate(ids, generation_config(model, arguments), attention_mask=whole, streamer=streamer)
     if arguments.show_retrieval:
         print("\n".join(describe_retrievals(model, ids[0], output)), file=sys.stderr)

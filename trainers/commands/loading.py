@@ -194,6 +194,8 @@ class LookbackArguments(KeptStatesArguments, DtypeArguments, RetrieverArguments)
         KeptStatesArguments.__post_init__(self)
         DtypeArguments.__post_init__(self)
         check_at_least(self, 1, "target_size")
+        if self.reuse_states:
+            refuse_idle(self, ["target_size"], "with --reuse_states, where each chunk has the window before it")
 
     def keywords(self) -> dict[str, Any]:
         """What the function gets that loads the model."""

@@ -32,16 +32,20 @@ from ..feedback.formats import place_space, read_question
 from ..feedback.rows import RowFeedback, check_length
 from ..feedback.settings import DOCUMENT, ScoreArguments
 from ..feedback.teachers import TeacherFeedback, load_teacher, read_for_teacher
-from ..jobs.parts import PartFiles
+from ..jobs.parts import PartFiles, weights_digest
 from ..jobs.processes import on_main_process, start_processes
 from ..jobs.shards import Shards
 from ..models.components import max_positions
-from ..models.identity import srlm_settings
+from ..models.identity import RETRIEVER_DIGEST, srlm_settings
 from ..models.load import load_srlm
 from .loading import DtypeArguments, EmbedderArguments, KeptStatesArguments
 from .parsing import parse_arguments
 
 Feedback = RowFeedback | DocumentFeedback | TeacherFeedback
+
+
+# The repo's own target size and limit mean nothing for rows, and might not fit their window: each is read in one pass.
+OF_ROWS = {"target_size": None, "store_limit": None, "reuse_states": False}
 
 
 def load_scorer(
@@ -57,8 +61,7 @@ def load_scorer(
     # Recomputed, nothing is retrieved here: in a document a single key's value comes before the window. Where states
     # are reused, the document is read as always, with the best key of each chunk.
     method = {"retrieval_method": "bm25" if arguments.task == DOCUMENT else "no", "key_num": 1}
-    # The repo's own target size means nothing for rows, and might not fit a small window; each is read in one pass.
-    of_task = kept.settings() if arguments.task == DOCUMENT else {"target_size": None, "reuse_states": False}
+    of_task = kept.settings() if arguments.task == DOCUMENT else OF_ROWS
     settings = {**method, "chunk_batch_size": arguments.batch_size, **of_task, **given}
     for name in ("pooling", "preset"):
         if (value := getattr(loading, name)) is not None:
@@ -143,7 +146,10 @@ def run_settings(arguments: ScoreArguments, revision: str | None, feedback: Feed
 def _settings_of_model(feedback: Feedback) -> dict[str, Any]:
     if isinstance(feedback, TeacherFeedback):
         return feedback.teacher.settings()
-    return srlm_settings(feedback.lm)
+    settings = srlm_settings(feedback.lm)
+    if isinstance(feedback, DocumentFeedback) and feedback.candidates is not None and feedback.candidates.dense:
+        settings[RETRIEVER_DIGEST] = weights_digest(feedback.lm.retriever)
+    return settings
 
 
 def start_feedback(

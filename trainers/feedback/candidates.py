@@ -9,7 +9,7 @@ import torch
 from modeling_srlm import SelfRetrievalLM
 from modeling_srlm.bm25_srlm import Bm25Index
 from modeling_srlm.encoding_srlm import retriever_encode
-from modeling_srlm.retrieval_srlm import dense_scores
+from modeling_srlm.retrieval_srlm import dense_scores, top_k
 
 
 class Candidates(NamedTuple):
@@ -50,13 +50,17 @@ def choose_candidates(
     config, rankings = lm.config, []
     if candidates.bm25:
         index = Bm25Index(list(keys), config.bm25_k1, config.bm25_b)
-        rankings.append((candidates.bm25, index.scores(list(queries))))
+        scores = torch.full((len(queries), len(keys)), float("-inf"))
+        for count in set(counts):  # of the keys that a target has, as if there were no others
+            rows = [row for row, own in enumerate(counts) if own == count]
+            scores[rows, :count] = index.scores([queries[row] for row in rows], count)
+        rankings.append((candidates.bm25, scores))
     if candidates.dense:
         encode = retriever_encode(lm.retriever, lm.tokenizer, config.instruction)
         rankings.append((candidates.dense, dense_scores(encode(list(queries), "query"), encode(keys, "key"))))
 
     def some(rows: Sequence[int], count: int) -> list[int]:
-        best = [scores[list(rows), :count].topk(min(most, count)).indices for most, scores in rankings]
+        best = [top_k(scores[list(rows), :count], min(most, count))[0] for most, scores in rankings]
         drawn = generator.sample(range(count), min(candidates.random, count))
         return sorted({key for found in best for key in found.flatten().tolist()} | set(drawn))
 

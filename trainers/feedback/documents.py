@@ -89,6 +89,9 @@ def score_prefix(
     its own window, and so the first ones have fewer candidates; those with fewer than two are left out.
     """
     plan, config = Plan.of_candidates(lm), lm.config
+    if config.reuse_states and config.add_bos:  # it would be no part of the text, and the grid begin behind it
+        while len(tokens) and tokens[len(tokens) % config.chunk_size] == config.bos_id:
+            tokens = tokens[len(tokens) % config.chunk_size + 1 :]
     chunks = tokens[len(tokens) % config.chunk_size :].view(-1, config.chunk_size)
     scored = scored or plan.target_size
     targets = range(len(chunks) - scored // config.chunk_size, len(chunks))

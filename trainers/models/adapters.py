@@ -189,6 +189,11 @@ def check_kind(peft_config: PeftConfig) -> None:
             "or change by steps of their own, which training and checkpoints would leave out. Use one of "
             f"{', '.join(kind.value for kind in ADAPTER_KINDS)}."
         )
+    if getattr(peft_config, "alora_invocation_tokens", None):
+        raise ValueError(
+            "alora_invocation_tokens: an activated LoRA is switched on by peft's own forward alone, and would train "
+            "nothing here: leave it out."
+        )
 
 
 def _token_rows(model: PreTrainedModel, token_ids: list[int]) -> dict[str, list[int]]:

@@ -1,6 +1,6 @@
 """A self-retrieval LM put together from a language model, in whatever form it comes, and its retriever."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,10 +60,10 @@ def default_method(settings: dict[str, Any]) -> str:
     return "bm25" if settings.get("retriever") is None else "dense"
 
 
-def check_kept(config: SelfRetrievalConfig, given: Collection[str]) -> None:
-    """ValueError for a setting of `reuse_states` among the names of those that are given, where nothing is reused."""
+def check_kept(config: SelfRetrievalConfig, given: Mapping[str, Any]) -> None:
+    """ValueError for a setting of `reuse_states` among those that are given and not None, where nothing is reused."""
     for name in OF_KEPT_STATES if not config.reuse_states else ():
-        if name in given:
+        if given.get(name) is not None:
             raise ValueError(
                 f"--{name} has no meaning without --reuse_states, as no keys and values are kept: "
                 "give that too, or leave it out."

@@ -8,6 +8,7 @@ from modeling_srlm import SelfRetrievalConfig, SelfRetrievalLM
 from ..jobs.parts import weights_digest
 
 WEIGHTS_DIGEST = "sha256 of the weights"
+RETRIEVER_DIGEST = "sha256 of the retriever"  # where it is asked
 
 
 def encoding_settings(model: BiEncoderModel) -> dict[str, Any]:

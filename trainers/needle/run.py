@@ -14,14 +14,13 @@ from modeling_srlm.configuration_srlm import RETRIEVER_METHODS
 from ..data.sources import Row
 from ..jobs.parts import PartFiles, check_output, differing, weights_digest
 from ..jobs.processes import on_main_process, place, shared
-from ..models.identity import srlm_settings
+from ..models.identity import RETRIEVER_DIGEST, srlm_settings
 from .haystack import read_texts
 from .measure import NeedleTest, digest_of
 from .results import NeedleResults, cell_of, read_results
 from .settings import Cell, NeedleSettings, shown_length
 
 Work = tuple[Cell, int]  # a cell, and the number of the sample
-RETRIEVER_DIGEST = "sha256 of the retriever"  # of tests with a method that asks it: other answers do not depend on it
 
 
 def needle_test(

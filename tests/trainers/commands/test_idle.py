@@ -77,6 +77,8 @@ def test_settings_of_kept_states_go_with_reuse_states(folder, monkeypatch, capsy
         ((*FINETUNE, "--eval_retrieval", "IN/beir"), ("--eval_retrieval_revision", "v1"), "IN/beir' is a folder"),
         ((*PRETRAIN, "--remove_stop_words", "false"), ("--stop_words", "german"), "with remove_stop_words=False"),
         (TRAIN_LM, ("--retriever_base", "user/base"), "without --retriever"),
+        ((*PERPLEXITY, "--reuse_states"), ("--target_size", 64), "with --reuse_states, where each chunk has"),
+        ((*GENERATE, "--reuse_states"), ("--target_size", 64), "with --reuse_states, where each chunk has"),
         (TRAIN_LM, ("--revision", "v1"), "--model='IN/lm' is a folder: leave it out"),
         (ROWS, ("--cuts", 2), "without --task document"),
         (ROWS, ("--document_length", 99), "without --task document"),

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import datasets
 import pytest
+import torch
 
+from modeling_biencoder import BiEncoderModel
 from modeling_srlm import SelfRetrievalLM
 from tests.support import ROOT
 from tests.support.feedback import MANY, save_backbone
@@ -258,6 +260,35 @@ def test_documents_of_a_model_that_keeps_states(tmp_path, capsys):
     main(options(str(tmp_path / "srlm"), data, tmp_path / "rows_kept.jsonl"))
     main(options(plain, data, tmp_path / "rows_plain.jsonl"))
     assert (tmp_path / "rows_kept.jsonl").read_bytes() == (tmp_path / "rows_plain.jsonl").read_bytes()
+
+
+def test_rows_need_no_room_in_a_store(tmp_path):
+    """The repo's own limit is for its own window, and nothing is kept of rows."""
+    model = SelfRetrievalLM.from_components(
+        tiny_backbone(), tiny_tokenizer(), context_window_size=64, chunk_size=16, reuse_states=True, key_num=1,
+        store_limit=96,
+    )  # fmt: skip
+    model.save_pretrained(tmp_path / "srlm")
+    data = write_rows(tmp_path / "rows.jsonl", MANY)
+    main(options(str(tmp_path / "srlm"), data, tmp_path / "scored.jsonl"))
+    assert len(read_rows(tmp_path / "scored.jsonl")) == len(MANY)
+
+
+def test_documents_with_another_retriever_are_another_run(tmp_path, monkeypatch):
+    sizes = {"context_window_size": 64, "chunk_size": 16, "target_size": 32}
+    data = write_rows(tmp_path / "texts.jsonl", [{"text": TEXT * 5}, {"text": TEXT * 6}])
+    asked = options(str(tmp_path / "srlm"), data, tmp_path / "out.jsonl")
+    asked += ["--task", "document", "--dense_candidates", "3", "--bm25_candidates", "0"]
+    for seed in (0, 1):
+        retriever = BiEncoderModel.from_backbone(tiny_backbone(lm_head=False), tiny_tokenizer(), pooling="mean")
+        for weight in retriever.parameters():
+            torch.nn.init.normal_(weight, std=0.3 + seed)
+        model = SelfRetrievalLM.from_components(tiny_backbone(), tiny_tokenizer(), retriever=retriever, **sizes)
+        model.save_pretrained(tmp_path / "srlm")
+        if seed == 0:
+            interrupt(monkeypatch, lambda name, *extra: main([*asked, *extra]), "out.jsonl", 1)
+    with pytest.raises(ValueError, match="sha256 of the retriever"):
+        main(asked)
 
 
 @pytest.mark.parametrize("extra", [["--reuse_states"], ["--task", "qa", "--store_limit", "900"]])

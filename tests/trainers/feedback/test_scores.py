@@ -199,6 +199,27 @@ def test_with_kept_states_one_reading_scores_a_whole_document(monkeypatch):
     assert [row["query"] for row in rows] == [row["query"] for row in wanted]
 
 
+def test_with_kept_states_bm25_ranks_the_keys_that_a_target_has():
+    lm, tokens = document_lm(reuse_states=True, key_num=1), random_ids(16 * 40)
+    with torch.no_grad():
+        own = lm(tokens[None], labels=tokens[None]).retrieved_indices[0, :, 0]
+    keys = lm.tokenizer.batch_decode(tokens.view(40, 16).tolist(), skip_special_tokens=True)
+    for seed in range(3):  # whatever else is tried, and however many are scored at once
+        rows = score_prefix(lm, tokens, Candidates(1, 2), random.Random(seed), scored=16 * 30)
+        assert len(rows) == 30
+        for row, key in zip(rows, own[-30:].tolist(), strict=True):
+            assert keys[key] in row["pos"] + row["neg"]
+
+
+@pytest.mark.parametrize("length", [16 * 14, 16 * 14 + 1, 16 * 14 + 5])
+def test_a_text_that_begins_with_the_bos_token(length):
+    lm = document_lm(reuse_states=True, key_num=1, add_bos=True)
+    tokens = random_ids(length)
+    tokens[length % 16] = lm.config.bos_id
+    rows = score_prefix(lm, tokens, None, random.Random(0))
+    assert len(rows) == 2 and all(len(row["teacher_scores"]) > 2 for row in rows)
+
+
 class Lengths:
     """A retriever that finds the text whose number of letters is nearest to the query's."""
 

@@ -1,0 +1,157 @@
+"""What one call of `generate` leaves to the next with `reuse_states`: the same answer as one that reads all anew."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+
+from modeling_srlm import SelfRetrievalLM
+from tests.srlm.test_reuse_generation import build
+from tests.support.srlm import ByteCounter
+from tests.support.tiny import random_ids
+
+
+def answer(model: SelfRetrievalLM, ids: torch.Tensor, count: int = 10):
+    """Greedy, with the logits of each new token and what was retrieved."""
+    return model.generate(
+        ids, attention_mask=torch.ones_like(ids), max_new_tokens=count, return_dict_in_generate=True,
+        output_logits=True, prompt_lookup_num_tokens=0,
+    )  # fmt: skip
+
+
+def assert_as_read_anew(model: SelfRetrievalLM, ids: torch.Tensor) -> None:
+    found = answer(model, ids)
+    model._kept_states = None
+    expected = answer(model, ids)
+    torch.testing.assert_close(found.logits[0], expected.logits[0], atol=1e-4, rtol=1e-4)
+    assert torch.equal(found.sequences, expected.sequences)
+    first, fresh = (output.past_key_values.retrievals[0] for output in (found, expected))
+    assert first[0] == fresh[0] == 0 and torch.equal(first[1], fresh[1])
+
+
+@pytest.mark.parametrize("method", ["bm25", "dense", "self", "hybrid", "recent", "random"])
+@pytest.mark.parametrize("lengths", [(80, 40, 5), (80, 41, 3), (200, 3, 4), (90, 60, 20)])
+def test_a_turn_that_ends_in_the_chunk_that_the_answer_left_open(method, lengths):
+    """The first prompt ends where there is nothing to look back at yet, or does not; the next asks all the same."""
+    prompt, new, question = lengths
+    model = build(retrieval_method=method, key_num=1)
+    said = answer(model, random_ids(1, prompt), new).sequences
+    assert_as_read_anew(model, torch.cat([said, random_ids(1, question, seed=9)], dim=1))
+
+
+def test_forward_gives_such_a_turn_its_logits():
+    model = build(key_num=1)
+    said = answer(model, random_ids(1, 80), 40).sequences
+    ids = torch.cat([said, random_ids(1, 5, seed=9)], dim=1)
+    found = answer(model, ids)
+    with torch.no_grad():
+        logits = model(found.sequences, prompt_length=ids.shape[1]).logits[:, ids.shape[1] - 1 : -1]
+    torch.testing.assert_close(torch.stack(found.logits, dim=1), logits, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("lengths", [(5, 6), (1, 1), (0, 0), (20, 3), (3, 40)])
+def test_another_text_behind_bos(lengths):
+    model = build(add_bos=True)
+    bos = torch.tensor([[model.config.bos_id]])
+    first, second = (
+        torch.cat([bos, random_ids(1, length, seed=seed) if length else bos[:, :0]], dim=1)
+        for seed, length in enumerate(lengths)
+    )
+    answer(model, first, 3)
+    assert_as_read_anew(model, second)
+    answer(model, first[:, 1:] if lengths[0] else first, 3)
+    assert_as_read_anew(model, second[:, 1:] if lengths[1] else second)
+
+
+def negate(model: SelfRetrievalLM) -> None:
+    for weight in model.language_model.parameters():
+        weight.data.mul_(-1)
+
+
+def halve_by_vector(model: SelfRetrievalLM) -> None:
+    weights = list(model.language_model.parameters())
+    vector = torch.nn.utils.parameters_to_vector(weights) * 0.5
+    torch.nn.utils.vector_to_parameters(vector, weights)
+
+
+CHANGES = {
+    "weight.data": negate,
+    "weights of a vector": halve_by_vector,
+    "number type": lambda model: model.to(torch.bfloat16),
+    "pass": lambda model: model.eval(),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_changes_states_is_noticed(change):
+    model = build()
+    if change == "pass":
+        model.language_model.config.attention_dropout = 0.5
+        model.train()
+    said = answer(model, random_ids(1, 120), 5).sequences
+    with torch.no_grad():
+        CHANGES[change](model)
+    found = answer(model, torch.cat([said, random_ids(1, 9, seed=4)], dim=1)).sequences
+    model._kept_states = None
+    assert torch.equal(found, answer(model, found[:, :134]).sequences)
+
+
+def test_autocast_and_inference_mode_are_noticed():
+    model = build()
+    with torch.autocast("cpu", torch.bfloat16):
+        said = answer(model, random_ids(1, 120), 5).sequences
+    assert_as_read_anew(model, torch.cat([said, random_ids(1, 9, seed=4)], dim=1))
+    with torch.inference_mode():
+        said = answer(model, random_ids(1, 120), 5).sequences
+    assert_as_read_anew(model, torch.cat([said.clone(), random_ids(1, 9, seed=4)], dim=1))
+    with torch.inference_mode():
+        inside = build()
+        answer(inside, random_ids(1, 40), 3)
+        answer(inside, random_ids(1, 60), 3)
+
+
+def test_an_output_keeps_what_it_retrieved():
+    model = build(key_num=1)
+    first = answer(model, random_ids(1, 140), 20)
+    retrieved = [(new, indices.clone()) for new, indices, _ in first.past_key_values.retrievals]
+    answer(model, torch.cat([first.sequences, random_ids(1, 30, seed=5)], dim=1))
+    again = [(new, indices) for new, indices, _ in first.past_key_values.retrievals]
+    assert len(again) == len(retrieved) and all(
+        one[0] == other[0] and torch.equal(one[1], other[1]) for one, other in zip(again, retrieved, strict=True)
+    )
+
+
+@pytest.mark.parametrize("kept", [332, 300, 230])
+def test_with_a_limit_a_text_that_goes_on_otherwise(kept):
+    model = build(store_limit=192)
+    said = answer(model, random_ids(1, 300), 40).sequences
+    assert_as_read_anew(model, torch.cat([said[:, :kept], random_ids(1, 9, seed=4)], dim=1))
+
+
+@pytest.mark.parametrize("place", ["device", "disk"])
+def test_copies_and_pickles_have_none(place):
+    model = build(store_place=place)
+    ids = random_ids(1, 120)
+    expected = answer(model, ids).sequences
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert other._kept_states is None and model._kept_states is not None
+        assert torch.equal(answer(other, ids).sequences, expected)
+
+
+def test_a_retriever_that_changes_is_noticed():
+    model = build(retrieval_method="dense", key_num=1, retriever=ByteCounter())
+    said = answer(model, random_ids(1, 140), 20).sequences
+    model.retriever = type("Backwards", (), {"encode": lambda self, texts: -ByteCounter().encode(texts)})()
+    assert_as_read_anew(model, torch.cat([said, random_ids(1, 30, seed=5)], dim=1))
+
+
+def test_a_limit_in_bytes_that_is_too_small_is_named_before_anything_is_read():
+    message = r"store_limit='1kB' must hold .* chunks of [\d,]+ bytes, [\d,]+ kB"
+    with pytest.raises(ValueError, match=message):
+        build(store_limit="1kB")
+    model = build()
+    model.language_model.register_forward_pre_hook(lambda *_: pytest.fail("read"), with_kwargs=True)
+    model.config.store_limit, model.config.retrieval_method = "1kB", "no"
+    with pytest.raises(ValueError, match=message):
+        answer(model, random_ids(1, 100))
