@@ -62,8 +62,9 @@ def _weights(module: Any) -> tuple[Any, ...]:
     if not isinstance(module, torch.nn.Module):
         return (id(module),)
     weights = [weight for weight in module.parameters() if weight.device.type != "meta"]
-    known = [(id(weight), weight.data_ptr(), -1 if weight.is_inference() else weight._version) for weight in weights]
+    known = [(id(weight), -1 if weight.is_inference() else weight._version) for weight in weights]
     plain = [weight.detach() for weight in weights if type(weight) is torch.nn.Parameter and weight.numel()]
     some = [weight.reshape(-1)[:: -(-weight.numel() // 8)].float() for weight in plain]
     numbers = torch.cat([part.to(some[0].device) for part in some]).tolist() if some else []
-    return id(module), weights[0].dtype if weights else None, tuple(known), tuple(numbers)
+    places = tuple(weight.data_ptr() for weight in plain)  # a quantised one need not have any
+    return id(module), weights[0].dtype if weights else None, tuple(known), places, tuple(numbers)

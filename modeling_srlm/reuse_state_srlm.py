@@ -1,9 +1,8 @@
 """What generation carries from token to token with `reuse_states`: the texts as they stream, and what they retrieved.
 
 The grid of chunks begins with a text's first token. The chunk in which a prompt ends is read behind what the prompt's
-last tokens ask for, as many as a chunk has; told the prompt's length, `forward` does the same. Of a text that goes on
-from one that was generated only what came from that chunk on is read again: so it is read the same way, whatever was
-asked before.
+last tokens ask for, as many as a chunk has; told the prompt's length, `forward` does the same. A text that goes on from
+one that was generated is read again from that chunk on: the same way, whatever was asked before.
 """
 
 from collections.abc import Sequence
@@ -37,7 +36,7 @@ class ReuseState(RetrievalState):
         self.prompt_read = False
 
     def go_on_from(self, other: "ReuseState") -> None:
-        """Takes over what another call of `generate` has read, and not what it retrieved."""
+        """Takes over what another call has read, and not what it retrieved."""
         self.stream, self.selectors, self.hidden = other.stream, other.selectors, other.hidden
 
     # What generate asks for
@@ -106,8 +105,8 @@ class ReuseState(RetrievalState):
         same = int(differs[0]) if len(differs) else count
         if self.plan.asks(last := (len(text) - 1) // self.stream.size):
             same = min(same, last * self.stream.size)
-        if row.asked is not None and row.asked * self.stream.size < same:
-            same = row.asked * self.stream.size  # a text is read the same way whatever was asked before
+        if row.asked is not None:  # a text is read the same way whatever was asked before
+            same = min(same, row.asked * self.stream.size)
         if same <= (row.asked or 0) * self.stream.size:
             row.asked = None
         if same and same >= row.complete * self.stream.size:

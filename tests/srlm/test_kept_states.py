@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from modeling_srlm import SelfRetrievalLM
-from tests.srlm.test_reuse_generation import build
+from tests.support.reuse import build_endless as build
 from tests.support.srlm import ByteCounter
 from tests.support.tiny import random_ids
 
@@ -144,14 +144,3 @@ def test_a_retriever_that_changes_is_noticed():
     said = answer(model, random_ids(1, 140), 20).sequences
     model.retriever = type("Backwards", (), {"encode": lambda self, texts: -ByteCounter().encode(texts)})()
     assert_as_read_anew(model, torch.cat([said, random_ids(1, 30, seed=5)], dim=1))
-
-
-def test_a_limit_in_bytes_that_is_too_small_is_named_before_anything_is_read():
-    message = r"store_limit='1kB' must hold .* chunks of [\d,]+ bytes, [\d,]+ kB"
-    with pytest.raises(ValueError, match=message):
-        build(store_limit="1kB")
-    model = build()
-    model.language_model.register_forward_pre_hook(lambda *_: pytest.fail("read"), with_kwargs=True)
-    model.config.store_limit, model.config.retrieval_method = "1kB", "no"
-    with pytest.raises(ValueError, match=message):
-        answer(model, random_ids(1, 100))

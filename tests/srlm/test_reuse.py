@@ -189,6 +189,11 @@ def test_settings_that_it_cannot_do_are_named(settings, said):
 
 
 def test_bytes_that_hold_no_window_are_named_before_work():
-    model = build(retrieval_method="bm25", store_limit="10kB")
-    with pytest.raises(ValueError, match=r"store_limit='10kB' must hold .* 8 chunks of 4096 bytes"):
+    message = r"store_limit='10kB' must hold .* 8 chunks of 4096 bytes, 33 kB"
+    with pytest.raises(ValueError, match=message):
+        build(retrieval_method="bm25", store_limit="10kB")
+    model = build(retrieval_method="bm25")
+    model.config.store_limit = "10kB"
+    model.language_model.register_forward_pre_hook(lambda *_: pytest.fail("read"))
+    with pytest.raises(ValueError, match=message):
         model(random_ids(1, 200))

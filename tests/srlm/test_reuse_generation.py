@@ -6,18 +6,10 @@ from transformers import TextStreamer
 
 from modeling_srlm import SelfRetrievalLM
 from tests.support import quick_first
-from tests.support.reuse import build as build_model
-from tests.support.srlm import ByteCounter
+from tests.support.reuse import build_endless as build
 from tests.support.tiny import random_ids
 
 METHODS = ("no", "recent", "random", "bm25", "dense", "self", "hybrid")
-
-
-def build(family: str = "llama", **settings: object) -> SelfRetrievalLM:
-    model = build_model(family, **{"retrieval_method": "bm25", "retriever": ByteCounter(), **settings})
-    for part in (model, model.language_model):
-        part.generation_config.eos_token_id, part.generation_config.pad_token_id = None, 2
-    return model
 
 
 def reading(model: SelfRetrievalLM) -> list[int]:

@@ -8,6 +8,7 @@ import transformers
 from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
 
 from modeling_srlm import SelfRetrievalLM
+from tests.support.srlm import ByteCounter
 from tests.support.tiny import VOCABULARY_SIZE, tiny_tokenizer
 
 _SIZES = {
@@ -53,6 +54,14 @@ def build(family: str = "llama", **settings: object) -> SelfRetrievalLM:
     """A model that reuses states, without a retriever unless one is given."""
     given = {"tokenizer": tiny_tokenizer(), **SETTINGS, **settings}
     return SelfRetrievalLM.from_components(backbone(family), **given)  # type: ignore[arg-type]
+
+
+def build_endless(family: str = "llama", **settings: Any) -> SelfRetrievalLM:
+    """The same with a retriever, and without a token that ends a text."""
+    model = build(family, **{"retrieval_method": "bm25", "retriever": ByteCounter(), **settings})
+    for part in (model, model.language_model):
+        part.generation_config.eos_token_id, part.generation_config.pad_token_id = None, 2
+    return model
 
 
 def slow_logits(
