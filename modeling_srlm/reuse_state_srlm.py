@@ -1,8 +1,8 @@
 """What generation carries from token to token with `reuse_states`: the texts as they stream, and what they retrieved.
 
 The grid of chunks begins with a text's first token. The chunk in which a prompt ends is read behind what the prompt's
-last tokens ask for, as many as a chunk has; told the prompt's length, `forward` does the same. A text that goes on from
-one that was generated is read again from that chunk on: the same way, whatever was asked before.
+last tokens ask for, as many as a chunk has; told the prompt's length, `forward` does the same. A text that goes on is
+read again from that chunk on: the same way, whatever was asked before.
 """
 
 from collections.abc import Sequence

@@ -12,6 +12,7 @@ texts. Settings are chosen with `--split development`, on other texts.
 import argparse
 import itertools
 import math
+import re
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -30,6 +31,7 @@ from trainers.perplexity.measure import compare_methods, tokenize_texts
 from .pictures import Point, draw_points
 from .records import Records, Result, change, said
 
+Way = tuple[str, str, str]  # kind of text, mode, method
 METHODS = ("no", "random", "bm25", "dense", "hybrid", "self")
 DEVELOPMENT = ("argparse.py", "tarfile.py", "assert", "attribute-references")  # the settings were tried on these
 PROSE_CHARS = 27_000
@@ -108,15 +110,36 @@ def _score(model: SelfRetrievalLM, mode: str, method: str, tokens: Any, scored: 
     return {"loss": math.log(result.perplexity), "tokens": result.outputs[0].num_scored_tokens, "seconds": seconds}
 
 
-def groups(results: Sequence[Result]) -> dict[tuple[str, str, str], dict[str, Result]]:
+def groups(results: Sequence[Result]) -> dict[Way, dict[str, Result]]:
     """By kind of text ("all": every kind, where there are several), mode and method the results by text."""
-    found: dict[tuple[str, str, str], dict[str, Result]] = {}
+    found: dict[Way, dict[str, Result]] = {}
     kinds = {row["kind"] for row in results}
     for kind in [*sorted(kinds), *(["all"] if len(kinds) > 1 else [])]:
         for row in results:
             if kind in (row["kind"], "all"):
                 found.setdefault((kind, row["mode"], row["method"]), {})[row["text"]] = row
-    return found
+    return over_seeds(found)
+
+
+def over_seeds(found: dict[Way, dict[str, Result]]) -> dict[Way, dict[str, Result]]:
+    """The same, with a group more for retrievers whose names end in the seed of their training: the means over these.
+
+    >>> found = {("all", "exact", f"dense (fed-{seed})"): {"a": {"loss": 1.0 + seed, "seconds": 1}} for seed in (0, 1)}
+    >>> over_seeds(found)[("all", "exact", "dense (fed, 2 seeds)")]
+    {'a': {'loss': 1.5, 'seconds': 1.0}}
+    """
+    families: dict[Way, list[dict[str, Result]]] = {}
+    for (kind, mode, method), rows in found.items():
+        if seeded := re.fullmatch(r"(.* \(.*)-\d+\)", method):
+            families.setdefault((kind, mode, seeded[1]), []).append(rows)
+    means = {}
+    for (kind, mode, name), runs in families.items():
+        both = [text for text in runs[0] if all(text in run for run in runs)]
+        means[kind, mode, f"{name}, {len(runs)} seeds)"] = {
+            text: {part: float(np.mean([run[text][part] for run in runs])) for part in ("loss", "seconds")}
+            for text in both
+        }
+    return {**found, **means}
 
 
 def table(results: Sequence[Result]) -> list[str]:

@@ -1,7 +1,7 @@
 """A retriever that learned what helps the language model, for the `dense` rows of `looking_back`.
 
 Run it with `python -m benchmarks.experiments.looking_back_feedback --output runs/fed`, and then
-`python -m benchmarks.experiments.looking_back --methods dense --retriever runs/fed/feedback ...` at the same settings.
+`python -m benchmarks.experiments.looking_back --methods dense --retriever runs/fed/feedback-0` at the same settings.
 SmolLM2-135M reads sources that the table does not use once, with kept states; at each chunk it tries what
 all-MiniLM-L6-v2 and BM25 would look back at, and what is drawn. MiniLM learns from how likely each made the chunk
 (contrast with the best, and KL to all). Every text that was scored is a line of `rows.jsonl`, so the same command goes
@@ -70,7 +70,7 @@ def scored_rows(options: argparse.Namespace) -> list[Row]:
 
 
 def train(rows: list[Row], options: argparse.Namespace) -> None:
-    """Trains MiniLM on the rows, and saves it as `options.output` / `options.name`."""
+    """Trains MiniLM on the rows, and saves it as `options.output` / its name and seed."""
     rows = [scaled(row, options.scale) for row in rows if len(row["neg"]) >= options.group_size - 1]
     arguments = BiEncoderTrainingArguments(
         output_dir=str(options.output / "logs"), num_train_epochs=options.epochs, lr_scheduler_type="cosine",
@@ -86,7 +86,7 @@ def train(rows: list[Row], options: argparse.Namespace) -> None:
     trainer = BiEncoderTrainer(model, arguments, train_dataset=rows)
     show_loss(trainer)
     trainer.train()
-    model.save_pretrained(options.output / options.name)
+    model.save_pretrained(options.output / f"{options.name}-{options.seed}")
 
 
 def scaled(row: Row, scale: float) -> dict[str, Any]:
@@ -98,13 +98,13 @@ def main() -> None:
     """Scores what is missing, and trains."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, required=True, help="folder of the rows and the retriever")
-    parser.add_argument("--name", default="feedback", help="of the retriever's folder")
+    parser.add_argument("--name", default="feedback", help="of the retriever's folder, before its seed")
     parser.add_argument("--model", help="another language model than SmolLM2-135M: a folder or Hub id")
     parser.add_argument("--documents", type=int, default=24, help="sources to learn from")
-    parser.add_argument("--learning_rate", type=float, default=2e-5)
+    parser.add_argument("--learning_rate", type=float, default=1e-4)
     parser.add_argument("--temperature", type=float, default=0.05, help="of the losses")
     parser.add_argument("--scale", type=float, default=0.5, help="on the log-likelihoods of a chunk, in nats")
-    for name, value in (("seed", 0), ("epochs", 1), ("batch_size", 32), ("group_size", 4)):
+    for name, value in (("seed", 0), ("epochs", 3), ("batch_size", 32), ("group_size", 4)):
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--in_batch_negatives", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--bf16", action="store_true", help="train under autocast to bfloat16")
