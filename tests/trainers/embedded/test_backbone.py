@@ -68,6 +68,7 @@ def test_plain_rows_are_the_documents():
     assert set(np.unique(rows)) <= {1, 5, 6}
 
 
+@pytest.mark.slow
 def test_muon_with_adamw_learns_and_resumes():
     tokenizer = train_tokenizer(["def add(a, b):\n    return a + b\n" * 20])
     torch.manual_seed(0)
