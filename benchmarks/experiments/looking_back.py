@@ -134,6 +134,8 @@ def over_seeds(found: dict[Way, dict[str, Result]]) -> dict[Way, dict[str, Resul
             families.setdefault((kind, mode, seeded[1]), []).append(rows)
     means = {}
     for (kind, mode, name), runs in families.items():
+        if len(runs) == 1:
+            continue
         both = [text for text in runs[0] if all(text in run for run in runs)]
         means[kind, mode, f"{name}, {len(runs)} seeds)"] = {
             text: {part: float(np.mean([run[text][part] for run in runs])) for part in ("loss", "seconds")}

@@ -17,6 +17,7 @@ import torch
 from tqdm.auto import tqdm
 from transformers import logging, set_seed
 
+from modeling_biencoder import BiEncoderModel
 from modeling_srlm import SelfRetrievalLM
 from trainers import BiEncoderTrainer, BiEncoderTrainingArguments
 from trainers.data.sources import Row
@@ -86,7 +87,16 @@ def train(rows: list[Row], options: argparse.Namespace) -> None:
     trainer = BiEncoderTrainer(model, arguments, train_dataset=rows)
     show_loss(trainer)
     trainer.train()
+    keep_share(model, options.share)
     model.save_pretrained(options.output / f"{options.name}-{options.seed}")
+
+
+@torch.no_grad()
+def keep_share(model: BiEncoderModel, share: float) -> None:
+    """Takes back all but a share of what training changed in MiniLM (LM-Cocktail, arXiv:2311.13534)."""
+    before = dict(load_biencoder(minilm()).named_parameters())
+    for name, weight in model.named_parameters():
+        weight.copy_(before[name].to(weight.device).lerp(weight, share))
 
 
 def scaled(row: Row, scale: float) -> dict[str, Any]:
@@ -103,6 +113,7 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=24, help="sources to learn from")
     parser.add_argument("--learning_rate", type=float, default=1e-4)
     parser.add_argument("--temperature", type=float, default=0.05, help="of the losses")
+    parser.add_argument("--share", type=float, default=1.0, help="of what training changed that is kept")
     parser.add_argument("--scale", type=float, default=0.5, help="on the log-likelihoods of a chunk, in nats")
     for name, value in (("seed", 0), ("epochs", 3), ("batch_size", 32), ("group_size", 4)):
         parser.add_argument(f"--{name}", type=int, default=value)

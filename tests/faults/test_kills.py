@@ -12,7 +12,11 @@ from tests.support.faults.workers import Forked, is_there, until
 
 
 @pytest.mark.parametrize(
-    "job", [pytest.param(job, marks=pytest.mark.slow) if job in ("train-lm", "pretrain", "finetune") else job for job in JOBS]
+    "job",
+    [
+        pytest.param(job, marks=pytest.mark.slow) if job in ("train-lm", "pretrain", "finetune") else job
+        for job in JOBS
+    ],
 )
 def test_a_job_that_is_killed_ends_as_one_that_is_not(commands: Server, data: Path, tmp_path: Path, job: str) -> None:
     Killer(commands, JOBS[job].short(), data, tmp_path, seed=0).until_it_ends(0, ["write"])
