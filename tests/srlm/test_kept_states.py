@@ -6,10 +6,11 @@ import pickle
 import pytest
 import torch
 
+from modeling_biencoder import BiEncoderModel
 from modeling_srlm import SelfRetrievalLM
 from tests.support.reuse import build_endless as build
 from tests.support.srlm import ByteCounter
-from tests.support.tiny import random_ids
+from tests.support.tiny import random_ids, tiny_backbone, tiny_tokenizer
 
 
 def answer(model: SelfRetrievalLM, ids: torch.Tensor, count: int = 10):
@@ -142,5 +143,11 @@ def test_copies_and_pickles_have_none(place):
 def test_a_retriever_that_changes_is_noticed():
     model = build(retrieval_method="dense", key_num=1, retriever=ByteCounter())
     said = answer(model, random_ids(1, 140), 20).sequences
+    nested = BiEncoderModel.from_backbone(tiny_backbone(lm_head=False), tiny_tokenizer(), pooling="mean")
+    own = build(retrieval_method="dense", key_num=1, retriever=nested)
+    longer = torch.cat([answer(own, random_ids(1, 140), 20).sequences, random_ids(1, 30, seed=5)], dim=1)
+    for weight in own.retriever.parameters():
+        weight.data.copy_(torch.randn_like(weight))
+    assert_as_read_anew(own, longer)
     model.retriever = type("Backwards", (), {"encode": lambda self, texts: -ByteCounter().encode(texts)})()
     assert_as_read_anew(model, torch.cat([said, random_ids(1, 30, seed=5)], dim=1))

@@ -83,7 +83,8 @@ def score_prefix(
         tokens: (length,) ids, `least_tokens` or more.
         candidates: None tries every key.
         scale: factor on the scores, which are log-likelihoods in nats, summed over the target chunk.
-        scored: tokens at the end that are targets; by default `target_size`. With `reuse_states` as many as you like.
+        scored: tokens at the end that are targets, whole chunks; by default `target_size`, the most that one window
+            can score. With `reuse_states` there may be more.
 
     The best candidate is the positive. Chunks of white space alone are left out. With `reuse_states` each target has
     its own window, and so the first ones have fewer candidates; those with fewer than two are left out.
