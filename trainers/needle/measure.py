@@ -47,9 +47,11 @@ class NeedleTexts:
             )
         chat = tokenizer.chat_template is not None and not settings.plain_prompt
         haystack = Haystack.of(texts, tokenizer, max(cell.length for cell in self.cells))
-        self.tasks = TaskMaker(haystack, tokenizer, chat, settings.max_new_tokens, settings.seed)
+        shared = settings.depths if settings.one_text else ()
+        self.tasks = TaskMaker(haystack, tokenizer, chat, settings.max_new_tokens, settings.seed, shared)
+        most = max(cell.keys for cell in self.cells)
         for length in settings.sizes:
-            self.tasks.make(Cell("", length, 0, max(settings.keys)), 0)  # says what has no room
+            self.tasks.make(Cell("", length, settings.depths[0], most), 0)  # says what has no room
 
 
 def _why_not(cell: Cell, config: Any) -> str | None:
@@ -77,11 +79,27 @@ class NeedleTest:
         made = texts if isinstance(texts, NeedleTexts) else NeedleTexts(model.config, model.tokenizer, texts, settings)
         self.cells, self.impossible, self.tasks = made.cells, made.impossible, made.tasks
 
+    @property
+    def of_one_text(self) -> int:
+        """So many tasks, one behind the other, have the same text."""
+        return len(self.settings.depths) if self.settings.one_text else 1
+
+    def work(self) -> list[tuple[Cell, int]]:
+        """Cells with the numbers of their tasks, in the order in which they are answered: of one text together."""
+        samples = range(self.settings.samples)
+        if not self.settings.one_text:
+            return [(cell, sample) for cell in self.cells for sample in samples]
+        depths = self.settings.depths
+        texts = [(cell, sample) for cell in self.cells if cell.depth == depths[0] for sample in samples]
+        return [(cell._replace(depth=depth), sample) for cell, sample in texts for depth in depths]
+
     def tokens_read(self, cell: Cell) -> int:
         """About how many tokens the language model reads for an answer, which is what takes time."""
         config = self.model.config
-        if cell.method == ALONE or getattr(config, "reuse_states", False):
+        if cell.method == ALONE:
             return cell.length
+        if getattr(config, "reuse_states", False):
+            return cell.length // self.of_one_text
         read = min(cell.length, config.context_window_size + config.key_num * config.value_size)
         return read + cell.length * (cell.method == "self")
 

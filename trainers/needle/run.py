@@ -39,8 +39,8 @@ def needle_test(
             tokens as the longest text.
         output: a .json file that keeps every answer as it comes. What it holds of the same settings is not computed
             again, and stays; an interrupted test goes on.
-        settings: fields of [`NeedleSettings`]: lengths, depths, keys, samples, methods, max_new_tokens, plain_prompt,
-            seed.
+        settings: fields of [`NeedleSettings`]: lengths, depths, keys, one_text, samples, methods, max_new_tokens,
+            plain_prompt, seed.
 
     Raises ValueError or TypeError for what does not fit, before the model answers.
     """
@@ -65,17 +65,20 @@ def run_test(
     Args:
         about: names of model and data, for the file.
     """
-    work = [(cell, sample) for cell in test.cells for sample in range(test.settings.samples)]
+    work, together = test.work(), test.of_one_text
     if output is None:
         results = NeedleResults(answer_settings(test), impossible=test.impossible, about=about or {})
-        results.answers = shared(work, _Progress(test, work, show_progress).of)
+        one = _Progress(test, work, show_progress).of
+        by_text = [work[start : start + together] for start in range(0, len(work), together)]
+        results.answers = [row for rows in shared(by_text, lambda text: [*map(one, text)]) for row in rows]
         return results
     state = PartialState()
     parts = PartFiles(output)
     known, done = on_main_process(state, lambda: _start(test, parts, work, overwrite))
     left = [group for group, one in enumerate(work) if group not in done and one not in known]
     progress = _Progress(test, [work[group] for group in left], show_progress)
-    for group in left[state.process_index :: state.num_processes]:
+    texts = list(dict.fromkeys(group // together for group in left))[state.process_index :: state.num_processes]
+    for group in [group for group in left if group // together in texts]:
         parts.append(state.process_index, group, [progress.of(work[group])])
     state.wait_for_everyone()
     groups = [group for group, one in enumerate(work) if one not in known]
@@ -92,7 +95,8 @@ def answer_settings(test: NeedleTest) -> dict[str, Any]:
         of_model[RETRIEVER_DIGEST] = weights_digest(retriever)
     asked = test.settings  # a model's settings have a seed, too
     ours = {"max_new_tokens": asked.max_new_tokens, "plain_prompt": asked.plain_prompt, "seed of the test": asked.seed}
-    return {**ours, **of_model}
+    one_text = {"one_text": True, "depths": asked.depths} if asked.one_text else {}
+    return {**ours, **one_text, **of_model}
 
 
 def _start(test: NeedleTest, parts: PartFiles, work: list[Work], overwrite: bool) -> tuple[set[Work], set[int]]:

@@ -41,6 +41,13 @@ class NeedleSettings:
         default_factory=lambda: [1],
         metadata={"help": "Needles in a text, of which one is asked for; the others stand anywhere."},
     )
+    one_text: bool = field(
+        default=False,
+        metadata={
+            "help": "Hide one needle at each of --depths in the same text, and ask for one after the other: with "
+            "--reuse_states the text is read once for all."
+        },
+    )
     samples: int = field(default=5, metadata={"help": "Texts for each length, depth and number of needles."})
     methods: list[str] = field(
         default_factory=lambda: [ALONE, "no", "bm25"],
@@ -72,6 +79,12 @@ class NeedleSettings:
             if min(values) < 1:
                 raise ValueError(f"--{name} {min(values)} must be at least 1: raise it.")
         _check_several("lengths", self.sizes)
+        if self.one_text and self.keys != [1]:
+            shown = " ".join(map(str, self.keys))
+            raise ValueError(
+                f"--keys {shown} does nothing with --one_text, where a text has one needle for each of --depths: "
+                "leave one of them out."
+            )
 
     @property
     def sizes(self) -> list[int]:
@@ -83,7 +96,7 @@ class NeedleSettings:
         return [
             Cell(method, length, depth, keys)
             for length in sorted(self.sizes)
-            for keys in self.keys
+            for keys in ([len(self.depths)] if self.one_text else self.keys)
             for method in self.methods
             for depth in self.depths
         ]

@@ -1,7 +1,7 @@
 """Needles, their questions and the prompts that hold both, in the words of RULER (Hsieh et al., 2024, 2404.06654)."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,32 +60,45 @@ class TaskMaker:
     Args:
         chat: whether the tokenizer's chat template stands around the prompt.
         room: tokens of a length that are kept for the answer.
+        shared: the depths of the needles that one text holds, each asked for in a task of its own.
     """
 
-    def __init__(self, haystack: Haystack, tokenizer: PreTrainedTokenizerBase, chat: bool, room: int, seed: int):
-        self.haystack, self.tokenizer, self.chat, self.room, self.seed = haystack, tokenizer, chat, room, seed
+    def __init__(
+        self,
+        haystack: Haystack,
+        tokenizer: PreTrainedTokenizerBase,
+        chat: bool,
+        room: int,
+        seed: int,
+        shared: Sequence[int] = (),
+    ):
+        self.haystack, self.tokenizer, self.chat = haystack, tokenizer, chat
+        self.room, self.seed, self.shared = room, seed, list(shared)
 
     def make(self, cell: Cell, sample: int) -> Task:
-        """The task of a cell with this number; the same for every method.
+        """The task of a cell with this number; the same for every method. With `shared` depths those of one number
+        have the same text, which leaves room for the longest of their questions.
 
         Raises ValueError where the length has no room for the needles.
         """
-        draw = random.Random(f"{self.seed} {cell.length} {cell.depth} {cell.keys} {sample}")
+        draw = random.Random(f"{self.seed} {cell.length} {self.shared or cell.depth} {cell.keys} {sample}")
         keys, values = draw_needles(cell.keys, draw)
         needles = [self._ids(NEEDLE.format(key=key, value=value)) for key, value in zip(keys, values, strict=True)]
-        before, after = self._around(keys[0])
-        free = cell.length - self.room - len(before) - len(after) - sum(map(len, needles))
+        asked = self.shared.index(cell.depth) if self.shared else 0
+        before, after = self._around(keys[asked])
+        longest = max(len(self._around(key)[1]) for key in (keys if self.shared else keys[:1]))
+        free = cell.length - self.room - len(before) - longest - sum(map(len, needles))
         if free < 1:
             raise ValueError(
                 f"--lengths {cell.length} must be at least {cell.length - free + 1} tokens, to hold question, answer "
                 f"and --keys {cell.keys}: raise it."
             )
         text = self.haystack.cut(free, draw)
-        depths = [cell.depth, *(draw.uniform(0, 100) for _ in needles[1:])]
-        ids, start = _with_needles(text, needles, [text.place(depth) for depth in depths])
-        first = len(before) + start
+        depths: list[float] = [*self.shared] or [cell.depth, *(draw.uniform(0, 100) for _ in needles[1:])]
+        ids, starts = _with_needles(text, needles, [text.place(depth) for depth in depths])
+        first = len(before) + starts[asked]
         prompt = torch.cat([before, ids, after])
-        return Task(prompt, keys[0], values[0], (first, first + len(needles[0])))
+        return Task(prompt, keys[asked], values[asked], (first, first + len(needles[asked])))
 
     def _around(self, key: str) -> tuple[torch.Tensor, torch.Tensor]:
         """What stands before the text, and behind it."""
@@ -125,15 +138,17 @@ def draw_needles(count: int, draw: random.Random) -> tuple[list[str], list[str]]
     return keys, [str(value) for value in values]
 
 
-def _with_needles(text: Haystack, needles: list[torch.Tensor], places: list[int]) -> tuple[torch.Tensor, int]:
-    """The text's ids with the needles at their places, and where the first needle begins."""
+def _with_needles(
+    text: Haystack, needles: list[torch.Tensor], places: list[int]
+) -> tuple[torch.Tensor, dict[int, int]]:
+    """The text's ids with the needles at their places, and where the needle of each number begins."""
     parts: list[torch.Tensor] = []
-    done = length = start = 0
+    starts: dict[int, int] = {}
+    done = length = 0
     for number in sorted(range(len(needles)), key=lambda one: (places[one], one == 0)):
         parts.append(text.tokens[done : places[number]])
         length += len(parts[-1])
-        if number == 0:
-            start = length
+        starts[number] = length
         parts.append(needles[number])
         done, length = places[number], length + len(needles[number])
-    return torch.cat([*parts, text.tokens[done:]]), start
+    return torch.cat([*parts, text.tokens[done:]]), starts
