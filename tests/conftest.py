@@ -19,6 +19,21 @@ def pytest_configure() -> None:
     os.environ.setdefault(SEED, str(random.SystemRandom().randrange(10**6)))
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of a test marked `cases(n)` the default suite runs n of its cases, spread over them; the others are slow."""
+    tests: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("cases") is not None:
+            tests.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for cases in tests.values():
+        count = min(cases[0].get_closest_marker("cases").args[0], len(cases))
+        chosen = {len(cases) * number // count for number in range(count)}
+        for number, item in enumerate(cases):
+            if number not in chosen:
+                item.add_marker(pytest.mark.slow)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if "faults" in terminalreporter.config.option.markexpr.replace("not faults", ""):
         terminalreporter.write_line(f"{SEED}={os.environ[SEED]} repeats the choices of this run.")

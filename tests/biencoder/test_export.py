@@ -96,6 +96,7 @@ OURS = {
 }
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("case", OURS)
 def test_our_module_where_it_has_none(case, tmp_path):
     family, config = OURS[case]

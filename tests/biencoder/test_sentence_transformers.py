@@ -32,6 +32,7 @@ KINDS = [
 ]
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("kind", KINDS, ids=[" ".join(kind) for kind in KINDS])
 def test_the_vectors_are_those_of_sentence_transformers(kind, tmp_path):
     folder = saved(tmp_path / "st", **kind)

@@ -45,6 +45,7 @@ def assert_same(one: tuple, other: tuple) -> None:
         torch.testing.assert_close(gradient, other[1][name], rtol=1e-5, atol=1e-6, msg=name)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("family", ["llama", "gpt2", "bert"])
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("size", [1, 4, 100])

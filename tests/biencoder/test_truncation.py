@@ -82,6 +82,7 @@ def _text(rng: random.Random, words: int) -> str:
     return " ".join(rng.choices(WORDS, k=words))
 
 
+@pytest.mark.cases(4)
 @pytest.mark.parametrize("separate", [False, True])
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("kind", KINDS)

@@ -60,6 +60,7 @@ def test_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch, hub):
             call(words)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("page", WITH_COMMANDS)
 def test_the_arguments_of_the_commands_of_a_page_exist(page, tmp_path):
     programs(tmp_path)

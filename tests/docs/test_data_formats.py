@@ -140,6 +140,7 @@ def long(row: Row) -> Row:
     return {**row, "text": LONG} if "text" in row else row
 
 
+@pytest.mark.cases(4)
 @pytest.mark.parametrize(("name", "command", "cell"), CELLS, ids=lambda value: value[:12])
 def test_a_command_reads_the_fields_that_its_cell_names(name, command, cell, read, tmp_path):
     if name == "plain text":

@@ -19,6 +19,7 @@ def test_every_plan_of_the_page_shows_what_it_prints():
     assert len(PLANS) == len(blocks_of(PAGE, "bash")) == 4
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     ("command", "shown"), [pytest.param(*plan, marks=pytest.mark.slow) if "--passages" in plan[0] else plan
                            for plan in PLANS]

@@ -44,6 +44,7 @@ def run(line: str) -> None:
     import_module(COMMANDS[command][0]).main(arguments)
 
 
+@pytest.mark.slow
 def test_every_index_finds_the_same(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     for line in blocks("", section("Search"))[0].splitlines():

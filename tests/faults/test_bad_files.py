@@ -35,6 +35,7 @@ def check(commands: Server, models: Path, folder: Path, name: str, kind: str) ->
     assert not list((folder / "out").iterdir()), about
 
 
+@pytest.mark.slow
 def test_a_bad_file_is_one_line(commands: Server, models: Path, tmp_path: Path) -> None:
     for number, (name, kind) in enumerate(FEW):
         check(commands, models, tmp_path / str(number), name, kind)

@@ -11,6 +11,7 @@ from tests.support.faults.runs import Server
 from tests.support.faults.workers import Forked, is_there, until
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     "job",
     [

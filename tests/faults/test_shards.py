@@ -38,6 +38,7 @@ def two(commands: Server, data: Path, tmp_path: Path, name: str, kill: bool) -> 
     job.assert_same(whole(commands, data, tmp_path, job), place)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("name", ["mine", "encode to int8"])
 def test_two_at_once_give_the_bytes_of_one(commands: Server, data: Path, tmp_path: Path, name: str) -> None:
     two(commands, data, tmp_path, name, kill=False)
@@ -60,6 +61,7 @@ def test_so_it_is_of_others(commands: Server, data: Path, tmp_path: Path, name: 
     two(commands, data, tmp_path, name, kill=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["score"])
 def test_a_worker_that_is_killed_may_be_started_again(commands: Server, data: Path, tmp_path: Path, name: str) -> None:
     Killer(commands, SHARDED[name], data, tmp_path, seed=0, env=ENV).until_it_ends(0, ["write"])

@@ -44,6 +44,7 @@ def test_the_launcher_ends(commands: Server, data: Path, tmp_path: Path, job: st
         kill_one(commands, data, folder, job, drawn.randrange(2), launcher, moment)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("job", ["finetune"])
 def test_workers_of_a_new_folder_find_no_checkpoint(commands: Server, data: Path, tmp_path: Path, job: str) -> None:
     """The first worker is slow to make the folder that `--resume_from_checkpoint last` looks into."""

@@ -63,6 +63,7 @@ def test_on_a_complete_base_without_lookback(tmp_path):
     assert printed.count("EQUAL") == len(FAMILIES) * len(KINDS), printed
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("family", quick_first(FAMILIES))
 def test_on_a_plain_backbone_with_lookback(tmp_path, family, kind):

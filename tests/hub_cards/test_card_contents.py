@@ -250,6 +250,7 @@ def test_without_matplotlib_or_a_curve_there_is_no_picture(tmp_path, monkeypatch
     assert "matplotlib" not in path.read_text()
 
 
+@pytest.mark.slow
 def test_a_run_on_files_names_them_and_no_folder(tmp_path):
     data, words = tmp_path / "pairs.jsonl", tmp_path / "words.txt"
     data.write_text("".join(json.dumps(row) + "\n" for row in PAIRS))

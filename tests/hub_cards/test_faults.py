@@ -21,6 +21,7 @@ def head(hub) -> str:
     return hub.repos[REPO].branches["main"]
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     "path", ["/repos/create", "/branch/", "^/api/models/user/name", "/preupload/", "/lfs/", "/commit/"]
 )
@@ -49,6 +50,7 @@ def test_waits_grow_or_are_as_long_as_the_hub_asks(hub, saved, monkeypatch, capl
     assert waits == [1.0, 2.0, 7.0]
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("status", [429, 500, 501, 507, 522, 529])
 def test_a_push_is_tried_five_times(hub, saved, monkeypatch, status):
     waits = quicken(monkeypatch)
@@ -61,6 +63,7 @@ def test_a_push_is_tried_five_times(hub, saved, monkeypatch, status):
         push(saved, REPO)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     "path", ["/repos/create", "^/api/models/user/name$", "/validate-yaml", "/preupload/", "/lfs/", "/commit/"]
 )
@@ -161,6 +164,7 @@ def test_a_token_that_may_not_write_is_refused_at_once(hub, saved, token):
     assert head(hub) == first and not hub.writes()
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("local", [False, True])
 @pytest.mark.parametrize("fault", [{"cut": 1}, {"corrupt": True}, {"close": True}, BUSY])
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])

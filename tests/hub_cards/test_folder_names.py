@@ -60,6 +60,7 @@ def named_in(folder, what):
     return [path.relative_to(folder).as_posix() for path in files if str(what) in path.read_text(encoding="utf-8")]
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("family", ["biencoder", "llara", "srlm"])
 def test_no_saved_file_names_a_folder(tmp_path, family):
     model = from_folders(family, tmp_path)
@@ -73,6 +74,7 @@ def test_no_saved_file_names_a_folder(tmp_path, family):
         assert named_in(tmp_path / "exported", tmp_path) == []
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("family", ["biencoder", "llara", "srlm"])
 def test_an_adapter_names_its_base_here_and_not_where_it_is_sent(tmp_path, family, caplog):
     model = from_folders(family, tmp_path)
@@ -123,6 +125,7 @@ def test_ids_of_repos_stay(tmp_path, monkeypatch, caplog):
     assert not caplog.text
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("family", ["biencoder", "llara", "srlm"])
 def test_a_configuration_that_is_saved_alone_names_no_folder(tmp_path, family):
     model = from_folders(family, tmp_path)
@@ -134,6 +137,7 @@ def test_a_configuration_that_is_saved_alone_names_no_folder(tmp_path, family):
         assert type(config).from_pretrained(tmp_path / f"configured{number}").text_config.hidden_size == 32
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("family", ["biencoder", "llara", "srlm"])
 def test_a_relative_folder_that_is_gone_is_no_repo(tmp_path, monkeypatch, family):
     """Its name looks like a repo's id, and nobody could tell the two apart."""
@@ -211,6 +215,7 @@ def home(tmp_path):
     return folder
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     ("family", "rank"),
     [

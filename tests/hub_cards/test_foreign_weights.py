@@ -39,6 +39,7 @@ def with_shard(folder: Path, name: str, monkeypatch) -> Path:
     return folder
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_our_families_refuse_foreign_shards(tmp_path, monkeypatch, family, name):

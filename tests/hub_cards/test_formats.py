@@ -39,6 +39,7 @@ def compute(family: str, model, expected: dict):
     return model(ids, labels=ids).loss
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("release", sorted(path.name for path in FIXTURES.glob("format_*")))
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_repo_of_each_released_format_loads_and_computes_the_same(release, family, tmp_path):

@@ -300,6 +300,7 @@ def test_every_base_that_an_adapter_would_load_is_said(tmp_path, base, said):
     assert finding.level == "warning" and said in finding.message
 
 
+@pytest.mark.slow
 def test_pull_refuses_what_inspect_refuses_unless_told_otherwise(folder, hub, tmp_path):
     publish(hub, folder)
     clean = hub.repos["user/repo"].at().oid

@@ -13,6 +13,7 @@ from modeling_srlm import SelfRetrievalLM
 from tests.support.tiny import tiny_backbone, tiny_tokenizer
 
 
+@pytest.mark.cases(4)
 @pytest.mark.parametrize("keyword", LOADING_KEYWORDS)
 @pytest.mark.parametrize("family", [BiEncoderModel, LlaraForPreTraining])
 def test_every_family_knows_every_loading_keyword(family, keyword):

@@ -102,6 +102,7 @@ OUTPUTS: dict[str, Callable[[Any], list[Any]]] = {
 }  # fmt: skip
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(
     "where", ["embeddings", *(pytest.param(name, marks=[all_on_disk, pytest.mark.slow]) for name in ("all", "auto"))]
@@ -178,6 +179,7 @@ def mixed(family: str, lm: torch.dtype = torch.bfloat16, rest: torch.dtype = tor
     return model
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(
     ("lm", "rest"),
@@ -196,6 +198,7 @@ def test_each_part_keeps_its_precision(family, lm, rest, loading, tmp_path):
         assert (loaded.config.text_config.dtype, loaded.config.retriever_config.dtype) == (lm, rest)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("dtype", [torch.float32, "float16", torch.bfloat16])
 def test_a_given_precision_is_that_of_all_parts(family, dtype, tmp_path):

@@ -26,6 +26,7 @@ def send(model: PreTrainedModel, way: str, folder: Path, **keywords):
     return None
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("way", ["save_pretrained", "push_to_hub"])
 @pytest.mark.parametrize("family", FILES)
 def test_a_complete_repo_with_our_card_is_sent(hub, family, way, tmp_path):

@@ -94,6 +94,7 @@ def test_the_families_by_every_way(hub, tmp_path, capsys, caplog, monkeypatch):
     load_all(hub, tmp_path / "elsewhere", cases, wanted, [untrusted, {**untrusted, "auto": "AutoConfig"}, private])
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("family", [BIENCODER, LLARA])
 def test_an_adapter_on_a_plain_backbone_names_its_commit(hub, tmp_path, family):
     """There is no repo of the base: it is built again, from the backbone as it was then."""

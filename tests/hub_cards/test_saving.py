@@ -76,6 +76,7 @@ def test_an_error_in_a_new_folder_leaves_none(tmp_path, monkeypatch):
         build().save_pretrained(tmp_path / "file")
 
 
+@pytest.mark.cases(1)
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize(("name", "call"), [("safe_save_file", 2), ("_write_card", 1), ("flush_folder", 1)])
 def test_a_kill_while_writing_leaves_the_folder_as_it_was(saved, monkeypatch, name, call):

@@ -80,6 +80,7 @@ def pushed_lm(hub, folder):
     return first.model, commit.oid
 
 
+@pytest.mark.slow
 def test_a_trained_lm_and_its_retriever_load_at_their_commit(hub, tmp_path):
     model, commit = pushed_lm(hub, tmp_path)
     again = AutoModelForCausalLM.from_pretrained("user/repo", revision=commit)

@@ -60,6 +60,7 @@ def kind(request):
     return request.param
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("family", ["llama", "gpt2", "opt"])
 def test_ids_beyond_the_embeddings_are_refused(kind, family, tmp_path):
     with pytest.raises(ValueError, match=BEYOND):

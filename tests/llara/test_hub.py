@@ -61,6 +61,7 @@ def test_remote_code_in_a_fresh_process(tmp_path):
     assert printed.split() == ["EQUAL", "EQUAL"]
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(("family", "tied"), [("llama", False), ("llama", True), ("qwen", True), ("opt", True)])
 def test_registered_classes_load_in_process(tmp_path, family, tied):
     model, inputs, wanted = saved(tmp_path, family, tie_word_embeddings=tied)

@@ -77,6 +77,7 @@ def test_prefix_keeps_bos_and_drops_eos():
     assert model.config.prefix_ids == [0, *tokenizer('"', add_special_tokens=False)["input_ids"]]
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("family", DECODERS)
 def test_generate_is_the_backbones_and_the_saved_backbone_is_plain(family, tmp_path):
     model = adapted(family)

@@ -98,6 +98,7 @@ def _targets(draw: Any, rows: int) -> list[list[int]] | None:
     return draw(st.one_of(st.none(), st.lists(words, min_size=rows, max_size=rows)))
 
 
+@pytest.mark.slow
 @drawn
 @given(st.data())
 def test_losses_and_logits(data: st.DataObject) -> None:

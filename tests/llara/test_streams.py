@@ -85,6 +85,7 @@ def states_alone(model, ids: list[int], name: str) -> torch.Tensor:
     return states
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize(
     ("family", "config"), [*((name, {}) for name in DECODERS), *WINDOWED.items()],
@@ -94,6 +95,7 @@ def test_one_pass_is_two(family, config, attention):
     assert_one_pass_is_two(adapted(family, attention, **config))
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("counts", [(1, 1), (3, 1), (2, 8)])
 @pytest.mark.parametrize("family", DECODERS)
 def test_any_number_of_special_tokens(family, counts):
@@ -159,6 +161,7 @@ def uncompiled_flex(monkeypatch):
     monkeypatch.setattr(masking_utils, "create_block_mask", lambda **kw: make(**{**kw, "_compile": False}))
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     ("family", "config"), [*((name, {}) for name in FLEXIBLE), *WINDOWED.items()],
     ids=[*FLEXIBLE, *(f"{name}-window" for name in WINDOWED)],

@@ -272,6 +272,7 @@ USES: dict[str, Callable[[SelfRetrievalLM], Any]] = {
 }
 
 
+@pytest.mark.cases(4)
 @pytest.mark.parametrize("method", ["dense", "hybrid"])
 @pytest.mark.parametrize("use", USES)
 @pytest.mark.parametrize(

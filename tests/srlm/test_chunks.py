@@ -62,6 +62,7 @@ def test_whole_document_is_scored_block_by_block(method):
     assert output.loss.item() == pytest.approx(total / count, rel=1e-5)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("family", quick_first(["gpt2", "llama", "opt"]))
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("method", METHODS)
@@ -90,6 +91,7 @@ def test_chunk_batch_size_changes_nothing():
     assert losses == pytest.approx([losses[0]] * 4, rel=1e-5)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("family", quick_first(DECODERS))
 @pytest.mark.parametrize("method", METHODS)
 def test_logits_without_labels_are_those_that_labels_are_scored_by(family, method):

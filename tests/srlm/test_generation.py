@@ -27,6 +27,7 @@ def build(family: str = "llama", **settings: object) -> SelfRetrievalLM:
     return model
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("family", DECODERS)
 @pytest.mark.parametrize(
     "arguments",
@@ -46,6 +47,7 @@ def test_inside_the_window_it_is_the_backbones_generate(family, arguments):
     assert torch.equal(*results)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(("family", "method"), CASES)
 @pytest.mark.parametrize("integrate_method", quick_first(["concat", "replace"]))
 def test_forward_gives_new_tokens_the_logits_that_they_were_chosen_by(family, method, integrate_method):
@@ -61,6 +63,7 @@ def test_forward_gives_new_tokens_the_logits_that_they_were_chosen_by(family, me
     assert [new for new, _, _ in output.past_key_values.retrievals] == [0, 8, 16, 24, 32, 40]
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("family", ["llama", "gpt2", "opt"])
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_a_prompt_does_not_feel_its_batch(family, side):
@@ -203,6 +206,7 @@ def test_lookup_proposes_what_followed_last():
     assert lookup._copy(5, 6) == [5, 6, 5, 6, 5, 6]
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("method", ["no", "bm25"])
 def test_backbones_with_sliding_windows(method):
     backbone = tiny_backbone("mistral", sliding_window=24, eos_token_id=None)
@@ -246,6 +250,7 @@ def test_oracle_cannot_generate():
         build(retrieval_method="oracle").generate(random_ids(1, 20), max_new_tokens=2)
 
 
+@pytest.mark.slow
 def test_forward_gives_any_number_of_new_tokens_their_probabilities():
     """16 new tokens of a block of 64: the window starts where the whole block's does, told the prompt's length."""
     for family, method in CASES:
@@ -256,6 +261,7 @@ def test_forward_gives_any_number_of_new_tokens_their_probabilities():
         torch.testing.assert_close(found, torch.stack(output.logits, dim=1), atol=2e-4, rtol=1e-4)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 @pytest.mark.parametrize("method", quick_first(["self", "no", "bm25", "dense", "random"]))
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ CHUNK_SETTINGS = (
 )  # fmt: skip
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("case", CHUNK_CASES, ids=[case["name"] for case in CHUNK_CASES])
 def test_chunk_retrieval(case):
     input_ids = torch.tensor(case["input_ids"])
@@ -43,6 +44,7 @@ def test_chunk_retrieval(case):
         assert output.retrieved_indices.tolist() == case["retrieved"]
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("case", DIALOGUE_CASES, ids=lambda case: f"{case['retrieval_method']}-{case['key_num']}")
 def test_history_retrieval(case):
     model = build(

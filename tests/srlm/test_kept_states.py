@@ -31,6 +31,7 @@ def assert_as_read_anew(model: SelfRetrievalLM, ids: torch.Tensor) -> None:
     assert first[0] == fresh[0] == 0 and torch.equal(first[1], fresh[1])
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("method", ["bm25", "dense", "self", "hybrid", "recent", "random"])
 @pytest.mark.parametrize("lengths", [(80, 40, 5), (80, 41, 3), (200, 3, 4), (90, 60, 20)])
 def test_a_turn_that_ends_in_the_chunk_that_the_answer_left_open(method, lengths):
@@ -51,6 +52,7 @@ def test_forward_gives_such_a_turn_its_logits():
     torch.testing.assert_close(torch.stack(found.logits, dim=1), logits, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("lengths", [(5, 6), (1, 1), (0, 0), (20, 3), (3, 40)])
 def test_another_text_behind_bos(lengths):
     model = build(add_bos=True)
@@ -123,6 +125,7 @@ def test_an_output_keeps_what_it_retrieved():
     )
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("kept", [332, 300, 230])
 def test_with_a_limit_a_text_that_goes_on_otherwise(kept):
     model = build(store_limit=192)

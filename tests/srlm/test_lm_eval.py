@@ -106,6 +106,7 @@ def short_positions(family: str) -> SelfRetrievalLM:
     )
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("family", ["llama", "qwen", "mistral", "gpt2", "opt"])
 def test_a_loaded_repo_has_room_for_long_texts_and_is_otherwise_as_before(tmp_path, family):
     made = short_positions(family)

@@ -115,6 +115,7 @@ def random_case(rng: random.Random) -> dict[str, Any]:
     }  # fmt: skip
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("seed", [*range(6), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(6, 20))])
 def test_the_vectors_are_those_of_the_biencoder(seed):
     rng = random.Random(seed)

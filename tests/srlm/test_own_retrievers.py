@@ -81,6 +81,7 @@ def assert_nested(lm: SelfRetrievalLM, model: BiEncoderModel) -> None:
         torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("make", [bare, of_llara, of_a_preset, exported, adapter, adapter_on_a_plain_backbone])
 def test_a_folder_gives_the_vectors_of_the_biencoder(make, tmp_path):
     model = make(tmp_path / "bi")

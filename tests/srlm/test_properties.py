@@ -258,6 +258,7 @@ def _retrieve(model: SelfRetrievalLM, reader: plain.Reader) -> Any:
     return retrieve
 
 
+@pytest.mark.slow
 @drawn
 @given(st.data())
 def test_generation(data: st.DataObject) -> None:

@@ -17,6 +17,7 @@ def last(target: int, keys: int) -> list[int]:
     return [key for key in (keys - 2, keys - 1) if key >= 0]
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("family", ROTARY)
 @pytest.mark.parametrize("add_bos", [False, True])
 def test_a_window_that_holds_all_gives_the_plain_pass(family, add_bos):
@@ -33,6 +34,7 @@ def test_a_window_that_holds_all_gives_the_plain_pass(family, add_bos):
     assert plain.std() > 0.05  # logits that say something
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("family", ["llama", "qwen3", "mistral", "gemma3_text", "phi"])
 def test_it_is_the_mode_written_out_slowly(family):
     model = build(family, retrieval_method="recent")
@@ -76,6 +78,7 @@ def test_moved_keys_are_those_that_are_computed_there(family):
             torch.testing.assert_close(moved(model, layer, keys, 217), wanted, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     ("method", "integrate_method"), [*((name, "concat") for name in METHODS), ("bm25", "replace")]
 )
@@ -117,6 +120,7 @@ def test_scored_span_and_logits_alone_change_nothing():
     assert torch.equal(part.retrieved_indices[0], whole.retrieved_indices[0, -part.target_indices.shape[1] :])
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("settings", [{}, {"integrate_method": "replace", "key_num": 1}, {"add_bos": True}])
 def test_positions_stay_below_the_bound_and_each_token_is_read_once(settings):
     model = build(retrieval_method="bm25", **settings)
@@ -137,6 +141,7 @@ def test_positions_stay_below_the_bound_and_each_token_is_read_once(settings):
     assert sum(tokens) == 44 * 16 + model.config.add_bos
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("place", ["device", "cpu", "disk"])
 @pytest.mark.parametrize("dtype", [None, "bfloat16", "int8"])
 def test_where_the_store_is_changes_nothing_and_its_numbers_little(place, dtype):

@@ -26,6 +26,7 @@ def likelihood(model: SelfRetrievalLM, ids: torch.Tensor, target: int, candidate
     return logits[tokens - 1].log_softmax(-1).gather(1, ids[tokens, None]).sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", quick_first(["gemma3_text", "llama", "qwen3", "mistral", "phi"]))
 def test_it_is_the_mode_written_out_slowly(family):
     model = build(family, retrieval_method="recent", chunk_batch_size=3)
@@ -44,6 +45,7 @@ def test_it_is_the_mode_written_out_slowly(family):
     assert found[-1].std() > 0.05  # candidates that differ
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     ("method", "settings"),
     [
@@ -69,6 +71,7 @@ def test_what_was_retrieved_is_as_likely_as_in_forward(method, settings):
         torch.testing.assert_close(found[target, retrieved[target]], expected, atol=1e-4, rtol=1e-5)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("settings", [{}, {"add_bos": True}, {"integrate_method": "replace"}, {"key_num": 3}])
 @pytest.mark.parametrize("method", quick_first(["bm25", "no"]))
 def test_batch_padding_and_size_of_passes_change_nothing(method, settings):
@@ -128,6 +131,7 @@ def test_own_candidates_are_all_that_is_read():
     assert sum(read) == 20 * SIZE + 3 * (SIZE - 1)
 
 
+@pytest.mark.slow
 def test_a_store_with_a_limit_computes_candidates_again():
     ids = random_ids(1, 300)
     exact, model = (build(retrieval_method="bm25", key_num=1, store_limit=limit) for limit in (None, 96))

@@ -21,6 +21,7 @@ def reading(model: SelfRetrievalLM) -> list[int]:
     return sizes
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("family", ["llama", "qwen3", "mistral", "gemma3_text", "phi"])
 @pytest.mark.parametrize(
     "arguments",
@@ -39,6 +40,7 @@ def test_inside_the_window_it_is_the_backbones_generate(family, arguments):
     assert torch.equal(*results)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(("method", "settings"), [
     *((method, {}) for method in METHODS), ("bm25", {"integrate_method": "replace", "key_num": 1}),
     ("bm25", {"add_bos": True}), ("self", {"add_key_continuation": True}),
@@ -115,6 +117,7 @@ def test_guesses_change_nothing(guesses):
     assert max(sizes[12:]) > 1
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("kept", quick_first([201, 230, 70]))
 def test_a_text_goes_on_without_being_read_again(method, kept):

@@ -74,6 +74,7 @@ def test_in_one_block_it_is_the_gradient_of_the_plain_pass(family, checkpointing
     assert_same(found, gradients(model, plain), 1e-5)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("adapted", [False, True])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_it_is_the_gradient_of_the_mode_written_out_slowly(family, adapted):
@@ -220,6 +221,7 @@ def test_a_model_in_training_with_checkpoints_generates():
     assert model.language_model.model.layers[0].gradient_checkpointing
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("method", ["self", "bm25"])
 def test_where_a_prompt_ended_has_its_gradient_too(method):
     """Of the chunk that is read again behind what the prompt asks for, only the second reading counts."""

@@ -22,6 +22,7 @@ def on_disk(**settings):
     return build(retrieval_method="bm25", retriever=ByteCounter(), store_place="disk", **settings)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("call", ["forward", "generate", "score_candidates"])
 def test_a_full_disk_is_said_and_harms_nothing(monkeypatch, tmp_path, call):
     small_slabs(monkeypatch)

@@ -83,6 +83,7 @@ BAD_ADAPTERS = [
 ]
 
 
+@pytest.mark.cases(4)
 @pytest.mark.parametrize(("adapter", "message"), BAD_ADAPTERS)
 def test_an_adapter_that_does_not_fit(family, source, tmp_path, adapter, message):
     with pytest.raises(ValueError, match=message):
@@ -103,6 +104,7 @@ GOOD_ADAPTERS = [
 ]  # fmt: skip
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("adapter", GOOD_ADAPTERS)
 def test_an_adapter_that_fits_comes_to_the_weights(tmp_path, adapter):
     source = without_weights(tmp_path / "model")
@@ -136,6 +138,7 @@ def test_sizes_that_do_not_fit(family, settings, model_kwargs, message, tmp_path
         begin(family, source, tmp_path, model_kwargs=model_kwargs, **settings)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("backbone", ["llama", "qwen", "gpt2", "opt", "bert"])
 def test_the_same_names_as_the_model_with_weights(family, backbone, tmp_path):
     if backbone == "bert" and family != "biencoder":
@@ -167,6 +170,7 @@ def command(family, folder, *options):
     run.main(["--output_dir", str(folder / "run"), "--use_cpu", *data, *options])
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("dry", [(), ("--dry_run",)])
 def test_the_training_commands_say_it_as_early(family, tmp_path, dry):
     source = without_weights(tmp_path / "model", family)
@@ -176,6 +180,7 @@ def test_the_training_commands_say_it_as_early(family, tmp_path, dry):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.cases(1)
 def test_an_adapter_is_loaded_when_all_else_was_looked_at(family, tmp_path):
     source = without_weights(tmp_path / "model", family)
     with pytest.raises(ValueError, match=r"no file or folder 'no\.jsonl'"):

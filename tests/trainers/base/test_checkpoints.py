@@ -41,6 +41,7 @@ def at_step(monkeypatch, step: int, module, name: str, act) -> None:
     monkeypatch.setattr(module, name, counting)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_kill_before_the_new_checkpoint_is_in_its_place_leaves_the_one_before(tmp_path, monkeypatch):
     torch.set_num_threads(1)

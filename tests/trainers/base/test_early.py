@@ -175,6 +175,7 @@ def test_a_best_metric_that_is_not_measured(family, tmp_path, metric):
 BEST = {"biencoder": "contrastive_loss", "llara": "eval_summarize_precision@8", "srlm": "eval_perplexity"}
 
 
+@pytest.mark.cases(1)
 def test_a_best_metric_that_is_measured(family, tmp_path):
     trainer = with_evaluation(
         family, tmp_path, eval_strategy="steps", eval_steps=3, load_best_model_at_end=True,

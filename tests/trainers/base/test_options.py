@@ -100,6 +100,7 @@ def test_the_fields_that_change_a_run_do_so(tmp_path, family):
     assert losses(gradient_checkpointing=True) == pytest.approx(plain, abs=1e-5)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_an_optimizer_class_is_taken_as_in_transformers(tmp_path, family):
     trainer = make_trainer(family, tmp_path, save_strategy="no")

@@ -81,6 +81,7 @@ def assert_equal_embeddings(one: BiEncoderModel, expected: torch.Tensor, toleran
     torch.testing.assert_close(one.encode(SENTENCES), expected, rtol=0, atol=tolerance)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_kind_of_adapter_is_reloaded_wrapped_and_merged(tmp_path: Path, kind: str) -> None:
     adapted = model()

@@ -16,6 +16,7 @@ def make_trainer(folder, family="llama", rows=PAIRS, evaluation=None, **settings
     return BiEncoderTrainer(model, args, rows, evaluation)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("family", ["llama", "gpt2", "bert"])
 def test_loss_falls_and_every_parameter_moves(tmp_path, family):
     trainer = make_trainer(tmp_path, family, max_steps=8, per_device_train_batch_size=8)

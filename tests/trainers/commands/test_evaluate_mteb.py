@@ -41,6 +41,7 @@ def main_score(model: str, task: str, **settings) -> float:
     return local.scores(MtebEncoder(model, **settings), kinds)[task]["main_score"]
 
 
+@pytest.mark.slow
 def test_the_table_the_file_and_the_card(evaluate, model, tmp_path, capsys):
     written = ModelCard.load(Path(model) / "README.md")
     options = ["--truncate_dims", 8, "--batch_size", 7, "--output", tmp_path / "m.json", "--card"]
@@ -94,6 +95,7 @@ def test_a_benchmark_stands_for_its_tasks(evaluate, monkeypatch, capsys):
     assert [line.split()[0] for line in lines[2:]] == ["LocalSTS", "LocalClassification", "mean"]
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -61,6 +61,7 @@ def test_training_goes_on_from_the_adapter_flag(folder: Path) -> None:
     assert load_adapted(second).config.pooling == "mean"
 
 
+@pytest.mark.slow
 def test_a_llara_adapter_merges_with_its_token_rows(folder: Path) -> None:
     adapter = run(pretrain, folder, "passages.jsonl", [], max_length=128, lora_rank=4, learning_rate=0.01)
     merge("--model", adapter, "--output", folder / "merged")
@@ -74,6 +75,7 @@ def test_a_llara_adapter_merges_with_its_token_rows(folder: Path) -> None:
     assert (continued / "adapter_model.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_a_self_retrieval_adapter_merges_into_its_saved_base(folder: Path) -> None:
     sizes = {"context_window_size": 32, "chunk_size": 8, "key_num": 1}
     base = SelfRetrievalLM.from_components(tiny_backbone(), tiny_tokenizer(), retrieval_method="bm25", **sizes)

@@ -77,6 +77,7 @@ def test_rows_that_end_short_are_counted(run, capsys):
     assert "5 without any, kept" in capsys.readouterr().out
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("retriever", ["both", "bm25"])
 def test_an_interrupted_search_goes_on_to_the_same_file(run, monkeypatch, capsys, retriever):
     whole = run("whole.jsonl", retriever=retriever)
@@ -103,6 +104,7 @@ def test_an_interrupted_encoding_goes_on_to_the_same_file(run, monkeypatch):
     assert encoded[0] == 16 and max(encoded[1:]) < 3
 
 
+@pytest.mark.slow
 def test_what_was_another_run_does_not_go_on(run, monkeypatch, tmp_path):
     die_in(monkeypatch, PartFiles, "append", 2, run)
     with pytest.raises(ValueError, match=r"margin was None and is 0\.1.*--overwrite"):

@@ -28,6 +28,7 @@ def call(monkeypatch, *arguments):
     cli.main()
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("kind", ["srlm", "plain"])
 def test_it_prints_the_table_and_writes_what_it_is_asked_for(folder, tmp_path, monkeypatch, capsys, kind):
     outputs = ("--output", tmp_path / "o.json", "--report", tmp_path / "o.html", "--picture", tmp_path / "o.svg")

@@ -32,6 +32,7 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
     return tmp_path
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     ("suffix", "precision"), [(".parquet", "int8"), (".safetensors", "float32"), (".npy", "binary")]
 )
@@ -47,6 +48,7 @@ def test_encode_writes_the_same_numbers(folder: Path, suffix: str, precision: st
         run_encode(folder, f"shards{suffix}", "--precision", precision, "--num_shards", 2)
 
 
+@pytest.mark.cases(1)
 def test_encode_goes_on_where_it_was_killed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = run_encode(folder, "whole.safetensors", "--num_shards", 3)
     original, calls = BiEncoderModel.encode, []

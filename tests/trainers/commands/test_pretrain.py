@@ -23,6 +23,7 @@ def folder(tmp_path):
     return tmp_path
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("streaming", [[], ["--streaming"]])
 def test_command(folder, streaming):
     tiny_backbone("qwen").save_pretrained(folder / "lm")

@@ -92,6 +92,7 @@ def test_files_without_rows(run, tmp_path, text, message):
         run("out.jsonl", "--data", str(tmp_path / "bad.jsonl"))
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("cut", [0, 1, 40])
 def test_an_interrupted_run_goes_on_to_the_same_file(run, monkeypatch, capsys, cut):
     whole = run("whole.jsonl")
@@ -135,6 +136,7 @@ def test_an_interruption_while_joining_loses_nothing(run, monkeypatch):
     assert run("out.jsonl").read_bytes() == whole.read_bytes()
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     "extra, message",
     [

@@ -50,6 +50,7 @@ def ranking(
     return sorted(zip(CORPUS, scores.tolist(), strict=True), key=lambda pair: -pair[1])
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("options", [[], ["--task", "facts"], ["--truncate_dim", 16], ["--precision", "float16"]])
 @pytest.mark.parametrize("suffix", [".parquet", ".safetensors", ".npy"])
 def test_what_is_found_is_what_the_model_says(folder, capsys, suffix, options):
@@ -113,6 +114,7 @@ def test_the_model_beside_the_index_is_found_by_itself(folder, capsys, monkeypat
         search("moved/out/e.parquet", "--query", "lantern")
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -130,6 +132,7 @@ def test_another_model_is_refused(folder, change, message):
         search(folder / "e.parquet", "--query", "lantern", "--model", folder / "other")
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -176,6 +179,7 @@ def test_a_table_of_another_tool_is_searched_with_a_model_that_is_named(folder, 
     assert [row[0] for row in printed(capsys)][-8:] == [one for one, _ in ranking(model, "a copper lantern")]
 
 
+@pytest.mark.slow
 def test_minilm_finds_the_answer(tmp_path, capsys):
     answers = {"tar": "Open a tar archive for reading.", "sum": "Add numbers.", "sleep": "Wait for some seconds."}
     write_rows(tmp_path / "rows.jsonl", [{"id": key, "text": text} for key, text in answers.items()])

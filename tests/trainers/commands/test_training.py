@@ -49,6 +49,7 @@ def test_pretrain_of_a_half_precision_checkpoint(folder):
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 
 
+@pytest.mark.slow
 def test_pretrain_goes_on_from_the_last_checkpoint(folder):
     settings = {"max_length": 128, "save_strategy": "steps", "save_steps": 2}
     run(pretrain, folder, "passages.jsonl", ["--resume_from_checkpoint", "last"], **settings)

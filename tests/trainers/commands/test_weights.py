@@ -56,6 +56,7 @@ def is_held(model: BiEncoderModel, dtype: str | None, name: str | None) -> bool:
     return model.dtype == getattr(torch, dtype or "float32") and ("Int8Tensor" in kinds) == (name is not None)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(("dtype", "name"), KINDS)
 @pytest.mark.parametrize("kind", ["llama", "bert"])
 def test_embeddings_are_near_and_stay_after_a_save(folder, tmp_path, kind, dtype, name):
@@ -102,6 +103,7 @@ def test_a_llara_model_embeds_so_too(folder, tmp_path, dtype, name):
 DENSE = [{"in_features": 32, "out_features": 16, "activation": "Tanh"}]
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("dense", [None, DENSE])
 @pytest.mark.parametrize(("dtype", "name"), KINDS)
 @pytest.mark.parametrize("family", ["llama", "bert"])
@@ -119,6 +121,7 @@ def test_a_backbone_that_is_quantised_is_saved_in_its_bi_encoder(folder, tmp_pat
     assert torch.equal(again.encode(TEXTS), model.encode(TEXTS))
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("name", INT8)
 def test_an_adapter_lies_on_int8_weights_and_is_not_merged_into_them(folder, tmp_path, name):
     for kind, family in (("llama", BiEncoderModel), ("llara", LlaraForPreTraining)):
@@ -136,6 +139,7 @@ def test_an_adapter_lies_on_int8_weights_and_is_not_merged_into_them(folder, tmp
         load_biencoder(str(tmp_path / "llara"), **weights(None, name))
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(("dtype", "name"), KINDS)
 def test_a_language_model_that_looks_back_has_and_keeps_them_too(tmp_path, dtype, name):
     tiny_backbone().save_pretrained(tmp_path / "plain")
@@ -235,6 +239,7 @@ def loaded(monkeypatch) -> list:
     return found
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("source", ["plain", "srlm", "adapter"])
 @pytest.mark.parametrize("command", [perplexity, generate, needle, score])
 def test_looking_back_in_the_type_that_is_asked_for(lm_folder, tmp_path, loaded, command, source):
@@ -271,6 +276,7 @@ def test_the_language_model_alone_is_asked_in_that_type(lm_folder, loaded):
     assert [model.dtype for model in loaded] == [torch.bfloat16]
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("source", ["plain", "srlm"])
 def test_a_language_model_trains_in_the_type_that_is_asked_for(lm_folder, tmp_path, source):
     given = {"retriever": lm_folder / "retriever"} if source == "plain" else {}

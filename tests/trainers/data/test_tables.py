@@ -32,6 +32,7 @@ def row(number, **fields):
     return {"query": f"q{number}", "pos": [f"p{number} {PADDING}"], "neg": [f"n{number}"], **fields}
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("streaming", [False, True])
 def test_a_number_among_the_texts_of_a_large_file_is_named(tmp_path, streaming):
     rows = [row(number, **({"pos": ["p", 4]} if number == 5500 else {})) for number in range(6000)]
@@ -50,6 +51,7 @@ LATE = {
 }
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("kind", LATE)
 def test_what_changes_behind_the_first_block_is_no_error(tmp_path, kind):
     before, after = LATE[kind]

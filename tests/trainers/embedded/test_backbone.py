@@ -17,6 +17,7 @@ def splits():
     return {split: standard_library(split) for split in ("train", "holdout")}
 
 
+@pytest.mark.slow
 def test_the_splits_share_nothing(splits):
     assert len(HOLDOUT_MODULES) == 17
     assert {document.name.split("/")[0].removesuffix(".py") for document in splits["holdout"]} == set(HOLDOUT_MODULES)
@@ -35,6 +36,7 @@ def test_an_unknown_split_is_named():
         standard_library("test")
 
 
+@pytest.mark.slow
 def test_code_pairs_hide_the_docstring():
     pairs = code_pairs("holdout")
     assert len(pairs) > 500

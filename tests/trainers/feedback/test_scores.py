@@ -27,6 +27,7 @@ def feedback(lm: SelfRetrievalLM, rows: list[dict], **settings) -> list[dict]:
     return [row for group in range(task.num_groups) for row in task.score(group)]
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 @pytest.mark.parametrize("task", ROWS)
 def test_scores_are_those_of_the_backbone(family, task):
@@ -170,6 +171,7 @@ def test_with_kept_states_each_target_tries_its_own_candidates():
     assert lm.tokenizer.decode(tokens[16 * 7 : 16 * 8]) in first["pos"] + first["neg"]
 
 
+@pytest.mark.slow
 def test_with_kept_states_one_reading_scores_a_whole_document(monkeypatch):
     lm, read = document_lm(reuse_states=True, key_num=1), []
     documents = datasets.Dataset.from_list([{"text": TEXT * 5}, {"text": "short"}])
@@ -199,6 +201,7 @@ def test_with_kept_states_one_reading_scores_a_whole_document(monkeypatch):
     assert [row["query"] for row in rows] == [row["query"] for row in wanted]
 
 
+@pytest.mark.slow
 def test_with_kept_states_bm25_ranks_the_keys_that_a_target_has():
     lm, tokens = document_lm(reuse_states=True, key_num=1), random_ids(16 * 40)
     with torch.no_grad():
@@ -261,6 +264,7 @@ def test_documents_are_cut_behind_every_target_block_that_has_keys():
         )
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("settings", [{}, {"integrate_method": "replace", "target_size": 16}])
 def test_with_kept_states_each_target_has_the_keys_before_its_own_window(settings):
     lm = document_lm(reuse_states=True, key_num=1, **settings)

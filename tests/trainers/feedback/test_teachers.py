@@ -31,6 +31,7 @@ def save_biencoder(folder: Path, **settings) -> str:
     return str(folder)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("form", ["transformers", "sentence-transformers"])
 @pytest.mark.parametrize("family", ["bert", "llama", "qwen"])
 def test_a_cross_encoder_s_scores_are_its_predictions(tmp_path, family, form):
@@ -58,6 +59,7 @@ def test_a_causal_lm_in_cross_encoder_s_form_is_one(tmp_path):
         assert row["teacher_scores"] == pytest.approx(alone, abs=1e-6)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("similarity", ["cosine", "dot"])
 def test_a_biencoder_s_scores_are_its_similarities(tmp_path, similarity):
     prompts = {"default": {"query": "find: ", "passage": "text: "}, "qa": {"query": "answer: ", "passage": ""}}
@@ -69,6 +71,7 @@ def test_a_biencoder_s_scores_are_its_similarities(tmp_path, similarity):
         assert row["teacher_scores"] == pytest.approx(model.similarity(query, texts)[0].tolist(), abs=2e-5)
 
 
+@pytest.mark.slow
 def test_a_sentence_transformers_model_is_a_biencoder(tmp_path):
     st = pytest.importorskip("sentence_transformers")
     model = st.SentenceTransformer(minilm(), device="cpu")
@@ -82,6 +85,7 @@ def teachers(folder: Path) -> dict[str, str]:
     return {"cross": save_cross_encoder(folder / "cross"), "bi": save_biencoder(folder / "bi")}
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("kind", ["cross", "bi"])
 def test_an_interrupted_run_goes_on_to_the_same_file(tmp_path, monkeypatch, capsys, kind):
     teacher = teachers(tmp_path)[kind]
@@ -115,6 +119,7 @@ def test_another_teacher_in_the_same_folder_does_not_go_on(tmp_path, monkeypatch
         score(tmp_path, teacher)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     "extra, message",
     [

@@ -62,6 +62,7 @@ def test_who_gives_signs_keeps_it_and_who_gives_none_loses_it(tmp_path: Path, cl
     assert Claims(tmp_path, 10)._created("x") is None
 
 
+@pytest.mark.slow
 def test_a_process_that_is_gone_loses_it_at_once_and_another_machine_does_not(tmp_path: Path) -> None:
     code = "import sys; from pathlib import Path; from trainers.jobs.claims import Claims; "
     code += "Claims(Path(sys.argv[1]), 100)._created('x')"

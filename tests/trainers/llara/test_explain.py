@@ -65,6 +65,7 @@ def test_precision_closed_form():
             precision_at_k(words, targets, k)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("batch_size", [3, 7])
 def test_evaluation_gives_the_plain_precision(tmp_path, family, batch_size):
@@ -99,6 +100,7 @@ def test_a_prompt_without_targets_has_no_precision(tmp_path):
     assert "eval_text_predict_precision@60" not in metrics
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_explain_prints_what_the_logits_say(family, side):

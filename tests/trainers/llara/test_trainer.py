@@ -16,6 +16,7 @@ def make_trainer(folder, family="llama", rows=PASSAGES, evaluation=None, **setti
     return LlaraTrainer(model, args, rows, evaluation)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_loss_falls_and_every_parameter_moves(tmp_path, family):
     trainer = make_trainer(tmp_path, family, max_steps=10, per_device_train_batch_size=8)

@@ -117,6 +117,7 @@ def test_weights_have_a_learning_rate_of_their_own_and_no_decay(tmp_path):
     assert sorted(counted) == sorted(id(value) for value in trainer.model.parameters())
 
 
+@pytest.mark.slow
 def test_a_lora_trains_saves_and_merges_them(tmp_path):
     trainer = make_trainer(tmp_path, peft_config=LoraConfig(r=4), save_strategy="steps", save_steps=4)
     before = weights(trainer.model)
@@ -134,6 +135,7 @@ def test_a_lora_trains_saves_and_merges_them(tmp_path):
     assert not any("weighting" in name for name in load_file(tmp_path / "backbone" / "model.safetensors"))
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("family", DECODERS)
 def test_predict_sees_summarize_is_plain_causal_attention(family):
     model = LlaraForPreTraining.from_backbone(tiny_backbone(family), tiny_tokenizer(), predict_sees_summarize=True)

@@ -48,6 +48,7 @@ def loss(model):
         return model.eval()(IDS, labels=IDS).loss
 
 
+@pytest.mark.slow
 def test_an_adapter_on_a_plain_lm_loads_and_merges(tmp_path, capsys):
     model = trained(tmp_path, key_num=2, bm25_k1=1.25)
     expected = loss(model)
@@ -66,6 +67,7 @@ def test_an_adapter_on_a_plain_lm_loads_and_merges(tmp_path, capsys):
         assert (loaded.config.key_num, loaded.config.bm25_k1) == (2, 1.25)
 
 
+@pytest.mark.slow
 def test_the_commands_take_an_adapter_on_a_plain_lm(tmp_path, capsys):
     trained(tmp_path)
     merge.main(["--model", str(tmp_path / "run"), "--output", str(tmp_path / "merged")])
@@ -136,6 +138,7 @@ def test_several_adapters_are_refused_before_the_training(tmp_path):
         named(tmp_path, "mine", "yours")
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("whole", [False, True])
 def test_added_tokens_come_with_the_adapter_that_trained_them(tmp_path, tied, whole):

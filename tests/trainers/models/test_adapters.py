@@ -48,6 +48,7 @@ def biencoder_trainer(folder, family="llama", **settings):
     return BiEncoderTrainer(biencoder_model(family), args, PAIRS, PAIRS, peft_config=LoraConfig(r=4))
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("tied", quick_first([True, False]))
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_llara_trains_the_new_rows_alone_and_the_checkpoint_has_them(tmp_path, family, tied):
@@ -83,6 +84,7 @@ def test_llara_trains_the_new_rows_alone_and_the_checkpoint_has_them(tmp_path, f
     assert (merged.get_output_embeddings().weight is merged.get_input_embeddings().weight) == tied
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("family", ["llama", "bert"])
 def test_biencoder_adapter_trains_alone_and_reloads(tmp_path, family):
     trainer = biencoder_trainer(tmp_path, family, max_steps=4, save_strategy="steps", save_steps=4)
@@ -98,6 +100,7 @@ def test_biencoder_adapter_trains_alone_and_reloads(tmp_path, family):
     assert (expected - untrained).abs().max() > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", quick_first(["llara", "biencoder"]))
 def test_resumed_run_ends_in_the_same_adapter(tmp_path, make):
     def trainer(folder, **settings):
@@ -113,6 +116,7 @@ def test_resumed_run_ends_in_the_same_adapter(tmp_path, make):
     assert_same_weights(weights(resumed.model), weights(straight.model), 1e-6)
 
 
+@pytest.mark.slow
 def test_best_adapter_is_loaded_at_the_end(tmp_path):
     trainer = biencoder_trainer(
         tmp_path, max_steps=4, eval_strategy="steps", eval_steps=2, save_strategy="steps", save_steps=2,
@@ -124,6 +128,7 @@ def test_best_adapter_is_loaded_at_the_end(tmp_path):
     assert trainer.evaluate()["eval_loss"] == pytest.approx(losses[0], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_gradient_checkpointing_gives_the_same_adapter(tmp_path):
     plain = biencoder_trainer(tmp_path / "plain", max_steps=2)
     plain.train()

@@ -48,6 +48,7 @@ def grown(family, folder, how):
     return model, None
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("rows", ["by themselves", pytest.param("whole", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("how", quick_first(["saved", "plain", "new"]))
 @pytest.mark.parametrize("family", FAMILIES)
@@ -68,6 +69,7 @@ def test_added_tokens_come_with_the_adapter(tmp_path, family, how, rows):
     assert "load_adapted(" in (tmp_path / "run" / "README.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("how", ["plain", "new", "saved"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_added_tokens_that_would_be_lost_are_refused_before_the_training(tmp_path, family, how):
@@ -99,6 +101,7 @@ def test_a_base_in_memory_is_warned_about_before_the_training(tmp_path, caplog, 
     assert "base" not in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", quick_first(UNNOTICED))
 @pytest.mark.parametrize("family", ["srlm", *(pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES[:2])])
 def test_peft_refuses_an_adapter_of_ours_on_the_plain_backbone(tmp_path, family, kind):
@@ -151,6 +154,7 @@ def test_what_peft_cannot_do_is_said(tmp_path, config):
         )
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("where", quick_first(["folder", "Hub", "memory"]))
 @pytest.mark.parametrize("family", ["biencoder", "srlm"])
 def test_an_adapter_that_was_loaded_for_use_is_not_trained(hub, tmp_path, family, where):

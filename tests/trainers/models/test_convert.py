@@ -47,6 +47,7 @@ def states_in_rows(model: LlaraForPreTraining, texts: list[str]) -> dict[str, to
     return {role: torch.nn.functional.normalize(torch.stack(rows), dim=-1) for role, rows in found.items()}
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 @pytest.mark.parametrize("form", ["model", "backbone"])
 def test_embeddings_are_the_states_of_the_training_rows(tmp_path, convert, family, form):
@@ -61,6 +62,7 @@ def test_embeddings_are_the_states_of_the_training_rows(tmp_path, convert, famil
     assert apart.abs().max() > 1e-2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", quick_first(["llara", "backbone"]))
 def test_a_lora_is_merged_into_its_backbone(tmp_path, convert, base):
     tiny_backbone().save_pretrained(tmp_path / "backbone")
@@ -79,6 +81,7 @@ def test_a_lora_is_merged_into_its_backbone(tmp_path, convert, base):
     assert torch.equal(by_name.encode(SENTENCES), biencoder.encode(SENTENCES))
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("tied", [False, True])
 def test_a_merge_writes_the_new_tokens_rows_and_no_others(tmp_path, tied):
     """Exactly: embeddings and head get the trained rows, bit by bit, and keep the rest."""

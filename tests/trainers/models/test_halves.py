@@ -54,6 +54,7 @@ ROADS = {
 }
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("road", ROADS)
 @pytest.mark.parametrize("half", HALVES)
 def test_in_python(half, road, work, monkeypatch):
@@ -90,6 +91,7 @@ def said(command, line, monkeypatch, capsys):
     return capsys.readouterr().err.strip().splitlines()[-1]
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("command", LINES)
 def test_in_every_command(command, work, monkeypatch, capsys):
     if command == "search":
@@ -112,6 +114,7 @@ def our_adapter(name):
     Path("base").rename("moved")
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("command", [name for name in LINES if name not in ("search", "finetune")])
 def test_an_adapter_whose_base_is_elsewhere(command, work, monkeypatch, capsys):
     our_adapter("lora")

@@ -63,6 +63,7 @@ def said(load) -> str:
     return line
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("half", HALVES)
 def test_of_a_sentence_transformers_model(half, put):
     saved(Path("model"))
@@ -73,6 +74,7 @@ def test_of_a_sentence_transformers_model(half, put):
         assert SAID[half] in said(lambda load=load: load("user/half")), name
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     "family", [BiEncoderModel, LlaraForPreTraining, SelfRetrievalLM], ids=lambda kind: kind.__name__
 )

@@ -135,6 +135,7 @@ KINDS_OF_FOLDER = ("backbone", "biencoder", "llara", "adapted_plain", "adapted_l
 CELLS = [pytest.param(*one, marks=pytest.mark.slow) if place % 3 else one for place, one in enumerate(LOADS)]
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(("way", "kind"), CELLS)
 def test_where_a_repo_lies_reaches_every_step(fresh_code, hub, firsts, folders, tmp_path, monkeypatch, way, kind):
     home, cache = tmp_path / "home", tmp_path / "cache"

@@ -54,6 +54,7 @@ def outputs(model):
         return model(ids, labels=ids).loss if isinstance(model, SelfRetrievalLM) else model(ids).logits
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("family", EMBEDDINGS)
 @pytest.mark.parametrize("make", quick_first([build_srlm, llara]))
 @pytest.mark.parametrize("case", [*TIED, *UNTIED])

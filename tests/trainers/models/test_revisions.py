@@ -56,6 +56,7 @@ def test_commands_load_the_commit_that_is_named(pins):
     assert lm.config.text_config._commit_hash == oid
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     ("command", "kind", "more"),
     [

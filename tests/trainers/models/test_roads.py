@@ -66,6 +66,7 @@ def trained(family, kind, base, tied, folder):
 SLOW = [pytest.param(one, marks=pytest.mark.slow) for one in CELLS if one not in QUICK]
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("cell", [*QUICK, *SLOW], ids=lambda cell: "-".join(map(str, cell)))
 def test_the_loaders(tmp_path, cell):
     family, kind, base, _ = cell

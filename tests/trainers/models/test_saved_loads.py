@@ -59,6 +59,7 @@ def adapted(family, backbone, folder, kind, plain, tied=False):
     return model, expected
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("tied", quick_first([True, False]))
 @pytest.mark.parametrize("kind", quick_first(["tokens", "lora", "named"]))
 @pytest.mark.parametrize(("family", "backbone"), BACKBONES)
@@ -81,6 +82,7 @@ def test_an_adapter_of_a_complete_repo_loads_by_every_way(tmp_path, family, back
         auto.from_pretrained(run, trust_remote_code=True)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("kind", quick_first(["tokens", "lora", "named"]))
 @pytest.mark.parametrize(("family", "backbone"), BACKBONES)
 def test_an_adapter_on_a_plain_backbone_loads_with_lookback_and_not_wrongly(tmp_path, family, backbone, kind):

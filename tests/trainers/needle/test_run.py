@@ -21,6 +21,7 @@ def run(model, **settings):
     return needle_test(model, TEXTS, show_progress=False, **{**GRID, **settings})
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_a_window_that_holds_the_text_answers_as_the_model_alone(family):
     model = srlm(family, context_window_size=1024)
@@ -126,6 +127,7 @@ def counted(monkeypatch, stop_at=None):
     return calls
 
 
+@pytest.mark.slow
 def test_an_interrupted_test_goes_on_and_a_finished_one_is_added_to(tmp_path, monkeypatch):
     model, output = srlm(), tmp_path / "needles.json"
     expected = run(model)

@@ -21,6 +21,7 @@ def maker(longest=3000, chat=False, seed=0, texts=TEXTS, template=TEMPLATE):
     return TaskMaker(Haystack.of(texts, tokenizer, longest), tokenizer, chat, room=16, seed=seed)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("chat", [False, True])
 @pytest.mark.parametrize("keys", [1, 3])
 @pytest.mark.parametrize("depth", [0, 30, 100])

@@ -22,6 +22,7 @@ def build(family="llama"):
     return SelfRetrievalLM.from_components(tiny_backbone(family), tiny_tokenizer(), ByteCounter(), **SETTINGS)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("family", ["llama", "qwen", "gpt2", "gemma"])
 def test_every_method_is_the_mean_over_tokens_whatever_the_batch(tmp_path, family):
     model = build(family)

@@ -93,6 +93,7 @@ def expected_sources(item, method, target):
     return [(key, texts[str(key)], texts[str(key + 1)]) for key in item["runs"][method]["sources"][target]]
 
 
+@pytest.mark.slow
 def test_a_click_on_a_chunk_shows_what_it_looked_back_at(browser, opened):
     item = opened("documents.html")["items"][0]
     target = max(i for i, keys in enumerate(item["runs"][1]["sources"]) if len(keys) == 2)
@@ -114,6 +115,7 @@ def test_a_click_on_a_chunk_shows_what_it_looked_back_at(browser, opened):
     assert "does not look back" in browser.find_element(By.ID, "retrieved").text
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("canvas", ["loss", "gain", "map"])
 def test_a_click_on_a_chart_chooses_the_chunk_below_the_pointer(browser, opened, canvas):
     item = opened("documents.html")["items"][0]

@@ -29,6 +29,7 @@ def counted(model, batch: dict) -> tuple[int, int]:
     return forward, counter.get_total_flops()
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(("system", "family"), QUICK)
 @pytest.mark.parametrize("lora", [False, True], ids=["whole", "lora"])
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["kept", "again"])
@@ -54,6 +55,7 @@ def test_scores_are_those_of_the_passages_of_all_devices():
     assert nothing.step(shapes, True, gpus=5) == 3 * 2 * 4 * (8 * 5) * 32
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("size", [3, 8])
 def test_operations_of_texts_embedded_in_parts(size):
     model = made("biencoder", "llama")
@@ -64,6 +66,7 @@ def test_operations_of_texts_embedded_in_parts(size):
     assert said > 1.03 * whole
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(("system", "family"), QUICK)
 @pytest.mark.parametrize("lora", [False, True], ids=["whole", "lora"])
 def test_activations_are_what_the_graph_keeps(system, family, lora):
@@ -73,6 +76,7 @@ def test_activations_are_what_the_graph_keeps(system, family, lora):
     assert said == pytest.approx(kept_bytes(model, lambda: model(**batch)), rel=WITHIN)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("system", ["biencoder", "srlm"])
 def test_activations_in_bfloat16(system):
     """Weights and computing in bfloat16; and weights in float32 under autocast, whose copies of them are kept, too."""

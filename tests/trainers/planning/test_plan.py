@@ -38,6 +38,7 @@ def planned(backbone, system="biencoder", texts=None, training=None, machines=No
     )  # fmt: skip
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     ("system", "lora", "dtype"),
     [("biencoder", False, "float32"), ("biencoder", True, "bfloat16"), ("llara", False, "bfloat16"),

@@ -25,6 +25,7 @@ def biencoder(family: str) -> BiEncoderModel:
     return BiEncoderModel.from_backbone(tiny_backbone(family, lm_head=False), tiny_tokenizer(), pooling="mean")
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(("family", "backend"), [("llama", "torch"), ("bert", "faiss")])
 @pytest.mark.parametrize("precision", ["float32", "float16", "int8", "binary"])
 @pytest.mark.parametrize("suffix", [".parquet", ".safetensors", ".npy"])

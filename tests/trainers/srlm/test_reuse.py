@@ -30,6 +30,7 @@ def make_trainer(folder, family="llama", rows=ROWS, evaluation=None, peft_config
     return SelfRetrievalTrainer(model, args, rows, evaluation, peft_config=peft_config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", quick_first(["mistral", "llama", "qwen"]))
 def test_loss_falls_every_parameter_moves_and_the_repo_evaluates_the_same(tmp_path, family):
     trainer = make_trainer(tmp_path, family, evaluation=ROWS, max_steps=6)
@@ -86,6 +87,7 @@ def command(source: str, folder: Path, *more: str) -> list[str]:
             *documents, *more]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_command_trains_a_repo_that_keeps_states(tmp_path):
     source = plain_folder(tmp_path / "lm")
     (tmp_path / "books").mkdir()

@@ -39,6 +39,7 @@ def make_trainer(folder, family="llama", rows=TEXTS, evaluation=None, method="bm
     return SelfRetrievalTrainer(model, args, rows, evaluation, peft_config=peft_config)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_loss_falls_and_every_parameter_moves(tmp_path, family):
     trainer = make_trainer(tmp_path, family, max_steps=6)
@@ -50,6 +51,7 @@ def test_loss_falls_and_every_parameter_moves(tmp_path, family):
     assert perplexities == pytest.approx([math.exp(loss) for loss in losses], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_accumulation_equals_the_big_batch_for_unequal_targets(tmp_path):
     settings = {"rows": UNEQUAL, "optim": "sgd", "max_grad_norm": 0.0, "max_steps": 2, "learning_rate": 0.5}
     whole = make_trainer(tmp_path / "whole", **settings)
