@@ -1,11 +1,14 @@
 """A key-value cache of fixed capacity: an input has a bounded length, so nothing need grow token by token."""
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
+
+from .scoring_srlm import evaluating
 
 
 class BoundedLayer(DynamicLayer):
@@ -77,3 +80,31 @@ def renew_layers(config: Any, capacity: int, layers: Sequence[Any]) -> list[Any]
     for layer in kept.values():
         layer.reset()
     return [kept.get(number, layer) for number, layer in enumerate(fresh)]
+
+
+def keeps_past(language_model: Any) -> bool:
+    """Whether a backbone that is given this cache goes on from it.
+
+    Some families have no such cache, and read what is new as if nothing stood before it. Those that carry a state of
+    another kind beside keys and values are tried: a few tokens, the last of them by itself.
+    """
+    parameters = inspect.signature(language_model.forward).parameters
+    if "past_key_values" not in parameters:
+        return False
+    config, device = language_model.config.get_text_config(), language_model.device
+    others = {*(getattr(config, "layer_types", None) or ())} - {"full_attention", "sliding_attention"}
+    if not (others or getattr(language_model, "_is_stateful", False)):
+        return True
+    ids = torch.tensor([[(7 + 31 * place) % config.vocab_size for place in range(6)]], device=device)
+    places = torch.arange(ids.shape[1], device=device)[None]
+    given: dict[str, Any] = {"past_key_values": DynamicCache(config=config), "use_cache": True}
+    try:
+        with torch.no_grad(), evaluating(language_model):
+            whole = language_model(input_ids=ids, use_cache=False).logits[:, -1].float()
+            for part in (slice(0, 5), slice(5, 6)):
+                if "position_ids" in parameters:
+                    given["position_ids"] = places[:, part]
+                last = language_model(input_ids=ids[:, part], **given).logits[:, -1].float()
+    except (TypeError, ValueError, AttributeError, IndexError, RuntimeError):
+        return False
+    return bool((last - whole).norm() <= 0.05 * whole.norm())

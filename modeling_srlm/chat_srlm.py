@@ -13,6 +13,7 @@ from transformers import GenerationConfig
 
 from .checks_srlm import generation_numbers, shown, typed
 from .configuration_srlm import SelfRetrievalConfig
+from .generation_srlm import option, with_tokenizer
 from .planning_srlm import check_components, replaces
 from .retrieval_srlm import arrange, top_k
 from .turns_srlm import turn_scores
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 Message = dict[str, Any]
 # Arguments of generate that are the prompt, or say what is returned.
 _OWN = (
-    "inputs", "input_ids", "inputs_embeds", "attention_mask", "labels", "past_key_values", "position_ids",
-    "return_dict_in_generate",
+    "inputs", "input_ids", "inputs_embeds", "attention_mask", "custom_generate", "labels", "past_key_values",
+    "position_ids", "return_dict_in_generate",
 )  # fmt: skip
 
 
@@ -78,13 +79,16 @@ def split_turns(messages: list[Message]) -> Conversation:
 def answer_chat(model: "SelfRetrievalLM", messages: list[Message], **kwargs: Any) -> ChatReply:
     """What `SelfRetrievalLM.chat` returns."""
     conversation = split_turns(messages)
-    kwargs = _check_generation(kwargs)
+    kwargs = _check_generation(model, kwargs)
     _check_chat(model)
+    kwargs = with_tokenizer(model, kwargs.get("generation_config"), kwargs)
     if model.config.reuse_states:
         return _answer_reusing(model, conversation, kwargs)
     retrieved, prompt = _with_retrieved(model, conversation, first_recent(model, conversation))
     input_ids = torch.tensor([prompt], device=model.device)
-    kwargs.setdefault("generation_config", model.generation_config)
+    kwargs = {"generation_config": model.generation_config, **kwargs}
+    if kwargs["generation_config"] is not None and kwargs["generation_config"].return_dict_in_generate:
+        kwargs["return_dict_in_generate"] = False
     sequences = model.language_model.generate(input_ids, attention_mask=torch.ones_like(input_ids), **kwargs)
     (content,) = model.tokenizer.batch_decode(sequences[:1, len(prompt) :], skip_special_tokens=True)
     return ChatReply(content, retrieved, input_ids)
@@ -95,7 +99,7 @@ def _answer_reusing(model: "SelfRetrievalLM", conversation: Conversation, kwargs
     prompt = _prompt(model, messages)
     input_ids = torch.tensor([prompt], device=model.device)
     given = torch.ones_like(input_ids)  # all of it is text, whatever a padding token there means
-    output = model.generate(input_ids, attention_mask=given, **kwargs, return_dict_in_generate=True)
+    output = model.generate(input_ids, attention_mask=given, **{**kwargs, "return_dict_in_generate": True})
     (content,) = model.tokenizer.batch_decode(output.sequences[:1, len(prompt) :], skip_special_tokens=True)
     retrievals = output.past_key_values.retrievals
     chunks = [chunk for chunk in retrievals[0][1][0].tolist() if chunk >= 0] if retrievals else []
@@ -132,17 +136,17 @@ def _turn_starts(model: "SelfRetrievalLM", messages: list[Message]) -> list[int]
     return [bisect_right(ends, place) for place in places]
 
 
-def _check_generation(kwargs: dict[str, Any]) -> dict[str, Any]:
+def _check_generation(model: "SelfRetrievalLM", kwargs: dict[str, Any]) -> dict[str, Any]:
     """The keywords of `generate`; TypeError or ValueError for those that chat gives itself, or would not heed."""
     for name in _OWN:
         if kwargs.get(name) is not None and kwargs[name] is not False:
             raise TypeError(f"chat makes the prompt of the messages and returns a ChatReply: leave {name} out.")
-    if kwargs.get("num_return_sequences") not in (None, 1):
+    given = typed("generation_config", kwargs.get("generation_config"), GenerationConfig | None)
+    count = option(model, "num_return_sequences", given, kwargs)
+    if count not in (None, 1):
         raise ValueError(
-            f"num_return_sequences={shown(kwargs['num_return_sequences'])} must be 1, as chat gives one answer: leave "
-            "it out, or use generate."
+            f"num_return_sequences={shown(count)} must be 1, as chat gives one answer: leave it out, or use generate."
         )
-    typed("generation_config", kwargs.get("generation_config"), GenerationConfig | None)
     return generation_numbers(kwargs)
 
 

@@ -13,7 +13,6 @@ import torch
 from transformers import GenerationConfig
 
 from .checks_srlm import generation_numbers, typed
-from .configuration_srlm import SelfRetrievalConfig
 from .generation_state_srlm import RetrievalState
 from .inputs_srlm import check_inputs
 from .kept_states_srlm import start_reusing
@@ -25,10 +24,12 @@ if TYPE_CHECKING:
 
 # What works on the backbone's own sequence, cache or states, and so cannot work across retrievals.
 _UNSUPPORTED = (
-    "assistant_model", "cache_implementation", "cache_position", "custom_generate", "guidance_scale", "inputs_embeds",
-    "logits_to_keep", "output_attentions", "output_hidden_states", "past_key_values", "position_ids",
-    "prefill_chunk_size",
+    "assistant_early_exit", "assistant_model", "cache_implementation", "cache_position", "custom_generate",
+    "guidance_scale", "inputs_embeds", "logits_to_keep", "output_attentions", "output_hidden_states",
+    "past_key_values", "position_ids", "prefill_chunk_size", "use_mtp",
 )  # fmt: skip
+_OUTPUTS = ("output_attentions", "output_hidden_states")  # which only return_dict_in_generate shows
+_OURS = ("dynamic", "hybrid")  # kinds of cache in a repo's file in place of which ours may stand
 DEFAULT_NEW_TOKENS = 20  # as in transformers
 
 
@@ -46,7 +47,7 @@ def prepare_generation(
     input_ids = input_ids if inputs is None else inputs
     typed("generation_config", given, GenerationConfig | None)
     kwargs = generation_numbers(kwargs)
-    _check_generation(model.config, given, kwargs)
+    _check_generation(model, given, kwargs)
     if input_ids is None:
         raise ValueError("generate has no input_ids; give prompts of shape (batch, length), at least one token.")
     check_inputs(input_ids, attention_mask, None, model.config.get_text_config().vocab_size, model._one_device)
@@ -54,6 +55,7 @@ def prepare_generation(
     if attention_mask is not None:
         input_ids, attention_mask = _padded_left(input_ids, attention_mask)
     length = {"max_new_tokens": DEFAULT_NEW_TOKENS} if _length_is_open(given, model.generation_config, kwargs) else {}
+    kwargs = with_tokenizer(model, given, kwargs)
     state = _start(model, plan, input_ids.shape, given or model.generation_config, kwargs)
     ours = {"attention_mask": attention_mask, "past_key_values": state}
     settled = {**length, "prompt_lookup_num_tokens": None}  # transformers' own lookup works on one sequence
@@ -81,19 +83,39 @@ def _start(
     return start_reusing(model, plan, shape, guesses)
 
 
-def _check_generation(config: SelfRetrievalConfig, given: GenerationConfig | None, kwargs: dict[str, Any]) -> None:
-    if config.retrieval_method == "oracle":
+def option(model: "SelfRetrievalLM", name: str, given: GenerationConfig | None, kwargs: dict[str, Any]) -> Any:
+    """An option of `generate`: a keyword, or of the generation_config that is given, or of the model's own."""
+    if name in kwargs:
+        return kwargs[name]
+    value = getattr(given, name, None)
+    return getattr(model.generation_config, name, None) if value is None else value
+
+
+def with_tokenizer(model: "SelfRetrievalLM", given: GenerationConfig | None, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The keywords of `generate`, with the tokenizer where the text is to end at strings."""
+    if option(model, "stop_strings", given, kwargs) is None:
+        return kwargs
+    return {"tokenizer": model.tokenizer, **kwargs}
+
+
+def _check_generation(model: "SelfRetrievalLM", given: GenerationConfig | None, kwargs: dict[str, Any]) -> None:
+    if model.config.retrieval_method == "oracle":
         raise ValueError(
             "retrieval_method 'oracle' needs the target, which generation does not know; set "
             "model.config.retrieval_method to another one, such as 'bm25'."
         )
+    shows = option(model, "return_dict_in_generate", given, kwargs)
     for name in _UNSUPPORTED:
-        value = kwargs.get(name, getattr(given, name, None))
+        value = option(model, name, given, kwargs)
+        own = name not in kwargs and getattr(given, name, None) is None
+        if own and ((name in _OUTPUTS and not shows) or (name == "cache_implementation" and value in _OURS)):
+            continue
         if value is not None and value is not False and not (name == "guidance_scale" and value == 1):
             shown = value if isinstance(value, int | float | str) else type(value).__name__
+            fix = f"set model.generation_config.{name} to None" if own else "leave it out"
             raise ValueError(
                 f"generate got {name}={shown}, which works on the backbone's own sequence and not across retrievals; "
-                f"leave it out, or use model.language_model.generate."
+                f"{fix}, or use model.language_model.generate."
             )
     if given is not None:
         generation_numbers(given.to_diff_dict())

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
-from .cache_srlm import BoundedLayer, renew_layers
+from .cache_srlm import BoundedLayer, keeps_past, renew_layers
 from .chunking_srlm import Block, Document
 from .lookup_srlm import MAX_GUESSES, TokenLookup
 from .placement_srlm import to_inputs
@@ -24,12 +24,13 @@ class RetrievalState(DynamicCache):
     """
 
     def __init__(self, plan: Plan, prompt_length: int, use_cache: bool, max_guesses: int = MAX_GUESSES):
-        self.plan, self.prompt_length, self.use_cache = plan, prompt_length, use_cache
+        self.plan, self.prompt_length = plan, prompt_length
+        self.use_cache = use_cache = use_cache and keeps_past(plan.language_model)
         config = plan.config
         retrieved = 0 if config.retrieval_method == "no" else config.key_num * config.value_size
         super().__init__(config=config.get_text_config())
         self.capacity = config.context_window_size + retrieved + 1
-        self.layers = renew_layers(config.get_text_config(), self.capacity, [])
+        self.layers = renew_layers(config.get_text_config(), self.capacity, []) if use_cache else []
         self.selectors: list[KeySelector] = []
         self.inputs: list[tuple[tuple[int, ...], int]] = []  # of each row: its keys, and where its window starts
         self.mask: torch.Tensor | None = None  # (rows, length) of the assembled inputs; None where none is padded
@@ -161,7 +162,8 @@ class RetrievalState(DynamicCache):
         ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_side="left")
         mask = torch.arange(longest, device=ids.device) >= (longest - lengths)[:, None]
         self.mask = None if mask.all() else mask.long()
-        self.layers = renew_layers(self.plan.config.get_text_config(), self.capacity, self.layers)
+        if self.use_cache:
+            self.layers = renew_layers(self.plan.config.get_text_config(), self.capacity, self.layers)
         if self.can_guess and len(ids) == 1:
             self.lookup.start(ids[0].tolist())
         return self._run(ids)[:, -1:]
@@ -170,10 +172,18 @@ class RetrievalState(DynamicCache):
         device = ids.device
         ids, mask = to_inputs(self.plan.language_model, ids, self.mask)
         inputs: dict[str, Any] = {"attention_mask": mask}
-        if mask is not None and self.takes_positions:
-            inputs["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        if self.takes_positions:  # some families count them from 0 in each pass where none are given
+            inputs["position_ids"] = self._positions(ids, mask)
         if self.use_cache:
             inputs["past_key_values"] = self
         keep = 1 + len(self.guesses)
         output = self.plan.language_model(input_ids=ids, use_cache=self.use_cache, logits_to_keep=keep, **inputs)
         return output.logits.to(device)
+
+    def _positions(self, ids: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """The positions of `ids`, which the backbone reads now: (rows or 1, n)."""
+        count = ids.shape[1]
+        if mask is not None:
+            return (mask.cumsum(1) - 1).clamp(min=0)[:, -count:]
+        start = self.get_seq_length() if self.use_cache else 0
+        return torch.arange(start, start + count, device=ids.device)[None]

@@ -57,6 +57,8 @@ class GenerateArguments:
             refuse_idle(self, ["show_retrieval"], "with --retrieval_method no")
         check_at_least(self, 1, "max_new_tokens")
         check_at_least(self, 0, "top_k", "seed")
+        if self.seed >= 2**32:
+            raise ValueError(f"--seed={self.seed} must be below {2**32}, as NumPy's are: give a smaller one.")
         if not (self.temperature > 0 and self.repetition_penalty > 0 and 0 < self.top_p <= 1):
             sampling = f"--temperature={self.temperature}, --top_p={self.top_p}"
             raise ValueError(

@@ -70,6 +70,16 @@ def check_kept(config: SelfRetrievalConfig, given: Mapping[str, Any]) -> None:
             )
 
 
+def check_used(config: SelfRetrievalConfig, given: Mapping[str, Any]) -> None:
+    """As `check_kept`, of a model that scores or generates; in training a target has a size in either mode."""
+    check_kept(config, given)
+    if config.reuse_states and given.get("target_size") is not None:
+        raise ValueError(
+            f"--target_size={given['target_size']} has no meaning with reuse_states, where each chunk has the window "
+            "before it: leave it out, or give --reuse_states false."
+        )
+
+
 def check_methods(config: SelfRetrievalConfig, methods: Sequence[str], has_retriever: bool) -> None:
     """`config.check()` as it is and under each method; ValueError, too, as `check_retriever` says."""
     config.check()

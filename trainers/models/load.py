@@ -17,7 +17,7 @@ from modeling_llara.prompts_llara import adapted_config, biencoder_keywords
 from modeling_srlm import SelfRetrievalConfig, SelfRetrievalLM
 
 from .adapted import build_found
-from .components import build_srlm, check_kept, check_methods, plain_settings, refuse_idle_retriever
+from .components import build_srlm, check_methods, check_used, plain_settings, refuse_idle_retriever
 from .convert import biencoder_from_llara, check_ends_open
 from .kind import PLACE, Found, check_plain, config_of, look, place_of, weights_of
 from .merging import merge_adapter
@@ -200,7 +200,7 @@ def load_srlm(
             complete = {"retrieval_method": "dense", "retriever": retriever, **complete}
         fields = {name: value for name, value in complete.items() if name != "retriever"}
         wanted = SelfRetrievalConfig(text_config=found.config, **{"retrieval_method": "bm25", **fields})
-        check_kept(wanted, settings)
+        check_used(wanted, settings)
         check_methods(wanted, methods, retriever is not None)
         refuse_idle_retriever(retriever, methods)
         words = check_words(source, found.config, place)
@@ -217,7 +217,7 @@ def load_srlm(
     wanted = copy.deepcopy(found.config)
     for name, value in settings.items():
         setattr(wanted, name, value)
-    check_kept(wanted, settings)
+    check_used(wanted, settings)
     check_methods(wanted, methods, retriever is not None or wanted.retriever_config is not None)
     words = _words(found)
     if check is not None:
