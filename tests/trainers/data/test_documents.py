@@ -7,6 +7,7 @@ from trainers.data.documents import document_table, load_documents, read_text_fi
 from trainers.data.plain_text import read_text
 from trainers.data.sources import check_source
 from trainers.llara.rows import load_llara_rows
+from trainers.perplexity.data import read_texts, tokenized
 
 
 def test_text_file_and_folder_and_rows(tmp_path):
@@ -96,3 +97,9 @@ def test_a_parquet_file_is_no_text(tmp_path):
     file.write_bytes(b"PAR1 and more \xff")
     with pytest.raises(ValueError, match="is a parquet file: give a text file"):
         read_text(file)
+
+
+def test_a_text_too_short_to_be_scored_is_known_by_its_file(tmp_path):
+    (tmp_path / "short.txt").write_text("a")
+    with pytest.raises(ValueError, match=r"short\.txt: nothing can be scored"):
+        tokenized(read_texts(str(tmp_path / "short.txt"), None), tiny_tokenizer(), None)
