@@ -37,12 +37,15 @@ def _outermost(model: nn.Module) -> list[tuple[str, Any]]:
     return found
 
 
-def _is_adapted(module: nn.Module) -> bool:
+def _is_adapted(module: Any) -> bool:
     """Whether it is a layer of peft's, known by its bases' names: a repo's code does not ask for peft."""
     return any(base.__name__ in ("BaseTunerLayer", "AuxiliaryTrainingWrapper") for base in type(module).__mro__)
 
 
 def _merged(layer: Any) -> nn.Module:
+    """The layer without its adapters; of one around another that inside goes first, as its rows replace others."""
+    if _is_adapted(inside := getattr(layer, "base_layer", None)):
+        layer.base_layer = _merged(inside)
     if hasattr(layer, "unload_and_optionally_merge_module"):
         return layer.unload_and_optionally_merge_module(merge=True, safe_merge=True, adapter_names=None)
     layer.merge(safe_merge=True)

@@ -26,11 +26,13 @@ class ComponentMeans:
     def __init__(self, num_components: int, device: torch.device):
         self.sums = torch.zeros(num_components, device=device, dtype=torch.float32)
         self.items = torch.zeros(num_components, device=device, dtype=torch.float32)
+        self.terms = torch.zeros(num_components, device=device, dtype=torch.float32)
 
-    def add(self, components: torch.Tensor, items: torch.Tensor) -> None:
-        """`components` and `items`, both (n,): the means of one micro-batch, and what they are means over."""
+    def add(self, components: torch.Tensor, items: torch.Tensor, terms: torch.Tensor) -> None:
+        """(n,) each: the means of one micro-batch, what they are means over, and their terms of the loss."""
         self.sums += components * items
         self.items += items
+        self.terms += terms * items
 
 
 class ComponentTrainer(Trainer):
@@ -86,12 +88,13 @@ class ComponentTrainer(Trainer):
         items = self.count_items(inputs).to(self.args.device)
         zero = outputs.loss.float() * 0.0
         parts = torch.stack([zero if part is None else part.float() for part in self.components(outputs)])
+        terms = self.weigh(parts, outputs)
         if self._rows_count:
-            self._means.add(parts.detach(), items)
+            self._means.add(parts.detach(), items, terms.detach())
         totals = items if num_items_in_batch is None else num_items_in_batch
         # Gradients are averaged over the processes, shares are of the items of all processes.
         scale = 1 if num_items_in_batch is None else self.accelerator.num_processes
-        loss = self.combine(self.weigh(parts, outputs) * (scale * items / totals.clamp(min=1)), totals > 0)
+        loss = self.combine(terms * (scale * items / totals.clamp(min=1)), totals > 0)
         return (loss, outputs) if return_outputs else loss
 
     def run_model(self, model: torch.nn.Module, inputs: dict[str, Any]) -> Any:
@@ -133,14 +136,22 @@ class ComponentTrainer(Trainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
-        """Trainer's loop, with the components' means over the whole data set as `eval_<component>`."""
+        """Trainer's loop, with the components' means over the whole data set as `eval_<component>`.
+
+        `eval_loss` is the loss of these means, as in training; Trainer's own depends on how rows fall into batches.
+        Raises ValueError for data without a row, as those of a stream may turn out to be.
+        """
         with self._separate_means():
             with self.measuring(metric_key_prefix) as measured:
                 output = super().evaluation_loop(
                     dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
                 )
-            means = self._read_means()
-        metrics = {f"{metric_key_prefix}_{name}": value for name, value in means.items()}
+            sums, items, terms = self._reduced()
+        if not output.num_samples:
+            raise ValueError("The evaluation data hold no row, or blank texts alone: give one that is not blank.")
+        loss = {"loss": self.combine(terms / items.clamp(min=1), items > 0).item()} if items.any() else {}
+        metrics = {**loss, **self._means_of(sums, items)}
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
         return output._replace(metrics={**(output.metrics or {}), **metrics, **measured})
 
     @contextlib.contextmanager
@@ -151,7 +162,8 @@ class ComponentTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Trainer's log; with a training loss come the components' means since the last one."""
         if "loss" in logs:
-            logs.update(self._read_means())
+            sums, items, _ = self._reduced()
+            logs.update(self._means_of(sums, items))
             self._means = self._new_means()
         super().log(logs, start_time)
 
@@ -166,8 +178,12 @@ class ComponentTrainer(Trainer):
         finally:
             self._means = training_means
 
-    def _read_means(self) -> dict[str, float]:
-        sums, items = self.accelerator.reduce(torch.stack([self._means.sums, self._means.items]), "sum")
+    def _reduced(self) -> torch.Tensor:
+        """(3, n): sums, items and terms, over all processes."""
+        means = self._means
+        return self.accelerator.reduce(torch.stack([means.sums, means.items, means.terms]), "sum")
+
+    def _means_of(self, sums: torch.Tensor, items: torch.Tensor) -> dict[str, float]:
         present = [i for i, count in enumerate(items.tolist()) if count > 0]
         return self.readable({self.component_names[i]: (sums[i] / items[i]).item() for i in present})
 

@@ -135,7 +135,10 @@ class FamilyTrainer(
         """The data set as the data loader reads it; None and data sets that are prepared stay as they are."""
         if source is None or isinstance(source, TransformedRows | StreamedRows):
             return source
-        return transform_rows(self.load_rows(source), self.transform())
+        rows = self.load_rows(source)
+        if isinstance(source, str | Path) and isinstance(rows, datasets.Dataset) and not len(rows):
+            raise ValueError(f"{str(source)!r} holds no row, or blank texts alone: give one that is not blank.")
+        return transform_rows(rows, self.transform())
 
     def prepare_training(self, source: Any) -> Any:
         """The same for training data."""

@@ -70,13 +70,13 @@ def read_text_files(files: list[Path], streaming: bool) -> datasets.Dataset | da
     a file that changed is read anew. Raises ValueError where no file holds text, and for such a file.
     """
     stamped, alone = [_stamp(file) for file in files], len(files) == 1
-    if not any(True for _ in _read(stamped, alone)):
+    if not any(True for _ in _read_parts(stamped, alone)):
         names = [str(file) for file in files[:3]]
         raise ValueError(
             f"None of {len(files)} files ({names} ...) holds text: give one UTF-8 file that is not blank."
         )
     # The files' sizes and times make the cache's key; a list of files is what `datasets` shares among workers.
-    return generated(_read, FEATURES, {"files": stamped, "alone": alone}, streaming)
+    return generated(_read_parts, FEATURES, {"files": stamped, "alone": alone}, streaming)
 
 
 def _stamp(file: Path) -> tuple[str, int, int]:
@@ -84,9 +84,9 @@ def _stamp(file: Path) -> tuple[str, int, int]:
     return str(file.absolute()), status.st_size, status.st_mtime_ns
 
 
-def _read(files: list[tuple[str, int, int]], alone: bool) -> Iterator[dict[str, str]]:
+def _read_parts(files: list[tuple[str, int, int]], alone: bool) -> Iterator[dict[str, str]]:
     for name, _, _ in files:
-        with open(name, encoding="utf-8-sig") as stream:
+        with open(name, encoding="utf-8-sig", newline="") as stream:  # a text is what was given, line ends and all
             begun = False
             try:
                 while lines := stream.readlines(PART_SIZE):
@@ -120,6 +120,20 @@ def document_table(source: RowSource, split: str = "train", streaming: bool = Fa
     return _plain(files, path if path.is_dir() else path.parent, streaming)
 
 
+class DocumentTable(TypedTable):
+    """Documents of a folder, `name`, each known by its file."""
+
+    def __iter__(self) -> Iterator[tuple[str, Row]]:
+        """(where it stands, row) for each row."""
+        return ((str(Path(str(self.name)) / row["name"]), row) for row in self.rows)
+
+    def where(self, number: int) -> str:
+        """The file of a row; of a stream its number."""
+        if isinstance(self.rows, datasets.Dataset):
+            return str(Path(str(self.name)) / self.rows[number]["name"])
+        return f"{self.name}, document {number + 1}"
+
+
 def document_text(row: Row, where: str) -> str:
     """The text of a row of a table of documents; ValueError, naming the row, where it has none or a blank one."""
     if not isinstance(row.get("text"), str) or not row["text"].strip():
@@ -129,16 +143,16 @@ def document_text(row: Row, where: str) -> str:
 
 def _plain(files: list[Path], folder: Path, streaming: bool) -> TypedTable:
     keywords: dict[str, Any] = {"files": [_stamp(file) for file in files], "folder": folder, "alone": len(files) == 1}
-    if not any(True for _ in _read_documents(**keywords)):
+    if not any(True for _ in _whole_documents(**keywords)):
         where = f"File {str(files[0])!r}" if len(files) == 1 else f"Folder {str(folder)!r}"
         raise ValueError(f"{where} holds no text: give one UTF-8 text or more that is not blank.")
-    return TypedTable(generated(_read_documents, _DOCUMENT, keywords, streaming))
+    return DocumentTable(generated(_whole_documents, _DOCUMENT, keywords, streaming), str(folder))
 
 
-def _read_documents(files: list[tuple[str, int, int]], folder: Path, alone: bool) -> Iterator[dict[str, str]]:
+def _whole_documents(files: list[tuple[str, int, int]], folder: Path, alone: bool) -> Iterator[dict[str, str]]:
     for name, _, _ in files:
         try:
-            text = Path(name).read_text(encoding="utf-8-sig")
+            text = Path(name).read_bytes().decode("utf-8-sig")
         except UnicodeDecodeError:
             if alone:
                 raise no_utf8(Path(name)) from None

@@ -55,15 +55,15 @@ def _is_json(line: str) -> bool:
 
 
 def read_text(path: Path) -> str:
-    """All of a text file, such as settings or a list of words, without a byte order mark.
+    """All of a text file, such as settings or a list of words, as it is but for a byte order mark.
 
     Raises ValueError, naming the file and the line, for bytes that are no UTF-8.
     """
-    with opened(path, newline=None) as stream:
+    with opened(path, text=True) as stream:
         try:
             return stream.read()
         except UnicodeDecodeError:
-            raise no_utf8(path) from None
+            raise no_utf8(path, text=True) from None
 
 
 def read_yaml(path: Path) -> Any:

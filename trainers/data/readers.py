@@ -66,9 +66,9 @@ def refuse_loose_link(path: Path) -> None:
         raise ValueError(f"{str(path)!r} is a symbolic link that leads to nothing: remove it, or name another file.")
 
 
-def no_utf8(path: Path) -> ValueError:
+def no_utf8(path: Path, text: bool = False) -> ValueError:
     """The error of a file that is no UTF-8; it names the first wrong line, which takes another look at the file."""
-    if (problem := _other_kind(path)) is not None:
+    if (problem := _other_kind(path, text)) is not None:
         return ValueError(f"{path} {problem}")
     with fsspec.open(str(path), "rb", compression="infer") as lines:
         for number, line in enumerate(lines, 1):
@@ -80,22 +80,27 @@ def no_utf8(path: Path) -> ValueError:
     return ValueError(f"{path} is not UTF-8: save it as UTF-8.")
 
 
-def _other_kind(path: Path) -> str | None:
-    """What a file is by its first bytes, where that is no text."""
+def _other_kind(path: Path, text: bool = False) -> str | None:
+    """What a file is by its first bytes, where that is no text; what to do where rows would not do either (`text`)."""
     with open(path, "rb") as file:
         start = file.read(4)
     kinds = _MAGIC.items() if path.suffix not in COMPRESSIONS else ()
+    if start == b"PAR1" and (text or path.suffix == ".parquet"):
+        return "is a parquet file: give a text file."
     return next((problem for magic, problem in kinds if start.startswith(magic)), None)
 
 
 @contextmanager
-def opened(path: Path, newline: str | None = "") -> Iterator[io.TextIOBase]:
-    """A file as text, unpacked, its byte order mark left out. ValueError for a file that is another kind of file."""
+def opened(path: Path, text: bool = False) -> Iterator[io.TextIOBase]:
+    """A file as text, unpacked, its byte order mark left out, its line ends as they are.
+
+    ValueError for a file that is another kind of file; `text`: where rows would not do.
+    """
     refuse_loose_link(path)
-    if (problem := _other_kind(path)) is not None:
+    if (problem := _other_kind(path, text)) is not None:
         raise ValueError(f"{path} {problem}")
     # csv reads line ends itself; JSON cannot hold a bare one
-    with fsspec.open(str(path), "rt", encoding="utf-8-sig", newline=newline, compression="infer") as stream:
+    with fsspec.open(str(path), "rt", encoding="utf-8-sig", newline="", compression="infer") as stream:
         yield stream
 
 

@@ -69,4 +69,7 @@ def generated(
         if isinstance(error.__cause__, ValueError | OSError):
             raise error.__cause__ from None
         raise
+    found = builder.info.splits or {}
+    if builder.config.split not in found or not found[builder.config.split].num_examples:
+        return datasets.Dataset.from_dict({name: [] for name in features}, features)
     return builder.as_dataset(split=builder.config.split)

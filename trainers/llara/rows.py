@@ -157,4 +157,5 @@ def llara_example(
 def _ids(tokenizer: PreTrainedTokenizerBase, text: str | None, max_length: int) -> list[int]:
     if not text:
         return []
-    return tokenizer(text, add_special_tokens=False, truncation=True, max_length=max_length)["input_ids"]
+    # A tokenizer that truncates by itself may do so on the left, and leave out the beginning.
+    return tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"][:max_length]

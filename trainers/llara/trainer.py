@@ -94,11 +94,15 @@ class LlaraTrainer(FamilyTrainer):
         return LlaraCollator(pad_id(self.processing_class), self.processing_class.padding_side)
 
     def count_items(self, batch: dict[str, Any]) -> torch.Tensor:
-        """Labelled tokens (the first of a row is never predicted), and rows with a target of each prompt."""
+        """Labelled tokens, and rows with a target of each prompt.
+
+        The first token of a row is never predicted, nor where padding is before it.
+        """
         targets = [batch.get("output_summarize_ids"), batch.get("output_predict_ids")]
         # The examples hold no ids that the model ignores: whatever is not padding is a target.
         rows = [torch.tensor(0) if ids is None else (ids >= 0).any(1).sum() for ids in targets]
-        counts = [(batch["labels"][:, 1:] >= 0).sum(), *rows]
+        mask = batch["attention_mask"].bool()
+        counts = [((batch["labels"] >= 0) & mask)[:, 1:][mask[:, :-1]].sum(), *rows]
         return torch.stack([count.to(batch["labels"].device) for count in counts]).float()
 
     def run_model(self, model: torch.nn.Module, inputs: dict[str, Any]) -> Any:

@@ -18,7 +18,7 @@ from transformers.utils import logging
 from hub_cards.travelling.checks import nearest
 from modeling_srlm import SelfRetrievalLM
 
-from .bases import check_added_rows, record_base
+from .bases import check_added_rows, is_whole, record_base
 from .quantization import prepare_quantized
 
 ADAPTER_NAME = "default"
@@ -133,7 +133,7 @@ def add_adapter(
             its head; without a `task_type` it is CAUSAL_LM for a SelfRetrievalLM, else FEATURE_EXTRACTION: the name
             of peft's AutoPeftModelFor... class that loads it.
         new_token_ids: tokens that the backbone never saw. Their embedding rows (and head rows, where the head is not
-            tied) train too, unless the configuration says which rows or whole matrices do.
+            tied) train too, unless the configuration says which rows do, or trains the embeddings whole.
         trained_modules: names of modules that a LoRA trains whole and saves, beside those of the configuration.
 
     Raises TypeError for what is no PeftConfig, ValueError for a kind of adapter that is not one of ADAPTER_KINDS,
@@ -156,8 +156,8 @@ def add_adapter(
             peft_config.target_modules = "all-linear"
             if peft_config.exclude_modules is None:  # a nested retriever is frozen: an adapter in it gets no gradient
                 peft_config.exclude_modules = rf"(?!({model.base_model_prefix})(\.|$)).*"
-        if new_token_ids and not peft_config.trainable_token_indices and not peft_config.modules_to_save:
-            peft_config.trainable_token_indices = _token_rows(model, new_token_ids)
+        if new_token_ids and not peft_config.trainable_token_indices:
+            peft_config.trainable_token_indices = _token_rows(model, new_token_ids, peft_config)
         if trained_modules:
             peft_config.modules_to_save = [*(peft_config.modules_to_save or ()), *trained_modules]
     prepare_quantized(model)
@@ -196,14 +196,26 @@ def check_kind(peft_config: PeftConfig) -> None:
         )
 
 
-def _token_rows(model: PreTrainedModel, token_ids: list[int]) -> dict[str, list[int]]:
-    """{name of the module: token ids} of the embeddings, and of the head if it has rows of its own."""
+def _token_rows(model: PreTrainedModel, token_ids: list[int], peft_config: Any) -> dict[str, list[int]] | None:
+    """{name of the module: token ids} of the embeddings, and of the head if it has rows of its own.
+
+    None where the embeddings train whole; without a head that does so. ValueError for such a head that is tied to
+    embeddings that do not: peft cannot train rows of these alone.
+    """
     embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
     names = {module: name for name, module in model.named_modules()}
+    if is_whole(peft_config, names[embeddings]):
+        return None
     rows = {names[embeddings]: list(token_ids)}
-    if head is not None and head.weight is not embeddings.weight:
-        rows[names[head]] = list(token_ids)
-    return rows
+    tied = head is not None and head.weight is embeddings.weight
+    if head is None or (tied and not is_whole(peft_config, names[head])):
+        return rows
+    if tied:
+        raise ValueError(
+            f"modules_to_save names {names[head]!r} without the embeddings, which are tied to it, and then the rows "
+            f"of new tokens would not train: name {names[embeddings]!r} as well."
+        )
+    return rows if is_whole(peft_config, names[head]) else {**rows, names[head]: list(token_ids)}
 
 
 def check_not_wrapped(model: object) -> None:

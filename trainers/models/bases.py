@@ -85,7 +85,7 @@ def check_added_rows(model: PreTrainedModel, adapter: Any) -> None:
             f"{len(added)} tokens (ids {added.start} to {added.stop - 1}) were added to the embeddings of "
             f"{adapter.base_model_name_or_path!r}, and their rows are not among what the adapter saves: save the "
             "model with them (save_pretrained) and train from that folder, or let a LoRA train the rows of all of "
-            "them (trainable_token_indices), or the whole of the embeddings (modules_to_save)."
+            "them (trainable_token_indices), or the whole of the embeddings and of the head (modules_to_save)."
         )
 
 
@@ -105,10 +105,20 @@ def brings_rows(model: PreTrainedModel, adapter: Any, ids: Collection[int], pref
         prefix: of the names that the adapter has for the modules, where `model` is a part of what it was made for.
     """
     embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
-    tied = head is None or _weight(head) is _weight(embeddings)
     names = {module: prefix + name for name, module in model.named_modules()}
-    layers = [embeddings] if tied else [embeddings, head]
+    alone = head is None or (_weight(head) is _weight(embeddings) and not _leaves_head(adapter, names[embeddings]))
+    layers = [embeddings] if alone else [embeddings, head]
     return all(_brings(adapter, names[layer], layer is embeddings, set(ids)) for layer in layers)
+
+
+def is_whole(adapter: Any, name: str) -> bool:
+    """Whether the adapter trains and saves all of the module of this name."""
+    return any(f".{name}".endswith(f".{key}") for key in getattr(adapter, "modules_to_save", None) or ())
+
+
+def _leaves_head(adapter: Any, name: str) -> bool:
+    """Whether peft copies the embeddings to train them whole, so that a head tied to them keeps the rows of before."""
+    return is_whole(adapter, name) and not getattr(adapter, "ensure_weight_tying", False)
 
 
 def _rows(model: PreTrainedModel) -> int:
@@ -127,8 +137,8 @@ def _brings(adapter: Any, name: str, is_input: bool, ids: set[int]) -> bool:
     rows = getattr(adapter, "trainable_token_indices", None) or {}
     if isinstance(rows, list):  # peft takes a list for the input embeddings
         return is_input and ids <= set(rows)
-    whole = dict.fromkeys(getattr(adapter, "modules_to_save", None) or (), ids)
-    return any(f".{name}".endswith(f".{key}") and ids <= set(given) for key, given in [*rows.items(), *whole.items()])
+    by_rows = any(f".{name}".endswith(f".{key}") and ids <= set(given) for key, given in rows.items())
+    return by_rows or is_whole(adapter, name)
 
 
 def grow(model: PreTrainedModel, adapter: Any, size: int, needed: Collection[int] = (), prefix: str = "") -> bool:

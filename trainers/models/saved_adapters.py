@@ -88,6 +88,9 @@ def load_adapter_weights(
     weights = {own_name(key.removeprefix(_PREFIX), model): value for key, value in load_file(str(file)).items()}
     name = adapter_name(model)
     wanted = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
+    held = {wanted[key].data_ptr(): value for key, value in weights.items() if key in wanted}
+    # Of two that are tied (ensure_weight_tying) one is saved, and peft looks for both.
+    weights |= {key: held[one.data_ptr()] for key, one in wanted.items() if one.data_ptr() in held}
     missing = sorted(wanted.keys() - weights.keys())
     result: Any = set_peft_model_state_dict(model, dict(weights), name)
     for names, where in ((result.unexpected_keys, "the model's adapter"), (missing, "the checkpoint")):

@@ -67,9 +67,7 @@ def evaluate(kind: str, folder: Path, batch_size: int) -> dict[str, float]:
     trainer, rows = make_trainer(kind, folder, batch_size)
     rows = datasets.Dataset.from_list(rows[: KINDS[kind]])
     metrics = trainer.evaluate(rows.to_iterable_dataset() if "stream" in kind else rows)
-    # eval_loss is Trainer's own mean over rows, which for means over tokens depends on the batches.
-    names = [*trainer.component_names, "perplexity", *(["loss"] if isinstance(trainer, BiEncoderTrainer) else [])]
-    names += ["summarize_precision@8", "predict_precision@8"]
+    names = [*trainer.component_names, "perplexity", "loss", "summarize_precision@8", "predict_precision@8"]
     return {name: metrics[f"eval_{name}"] for name in names if f"eval_{name}" in metrics}
 
 

@@ -82,3 +82,13 @@ def test_standard_input_is_utf8_whatever_the_terminal_has(monkeypatch, given, te
         return
     with pytest.raises(ValueError, match=r"standard input is not UTF-8 \(byte 0xe9\)"):
         read_prompt(arguments)
+
+
+def test_a_prompt_file_is_a_text_as_it_is(tmp_path):
+    file = tmp_path / "prompt.txt"
+    file.write_bytes(b"one\r\ntwo")
+    assert read_prompt(GenerateArguments(prompt_file=str(file))) == "one\r\ntwo"
+    file = tmp_path / "rows.parquet"
+    file.write_bytes(b"PAR1")
+    with pytest.raises(ValueError, match=r"rows\.parquet is a parquet file: give a text file"):
+        read_prompt(GenerateArguments(prompt_file=str(file)))

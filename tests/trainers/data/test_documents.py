@@ -3,9 +3,11 @@ import json
 import pytest
 
 from tests.support.tiny import tiny_tokenizer
-from trainers.data.documents import load_documents
+from trainers.data.documents import document_table, load_documents, read_text_files
+from trainers.data.plain_text import read_text
 from trainers.data.sources import check_source
 from trainers.llara.rows import load_llara_rows
+from trainers.perplexity.data import read_texts, tokenized
 
 
 def test_text_file_and_folder_and_rows(tmp_path):
@@ -68,3 +70,36 @@ def test_a_text_may_begin_like_json(tmp_path):
         file = tmp_path / f"{number}.txt"
         file.write_text(text)
         assert load_documents(file)["text"] == [text]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_line_ends_stay_as_they_are(tmp_path, streaming):
+    """A text is what the file holds, as it is in a row of JSON."""
+    (tmp_path / "a.txt").write_bytes("\ufeffone\r\ntwo\rthree\n".encode())
+    text = "one\r\ntwo\rthree\n"
+    (row,) = load_documents(tmp_path / "a.txt", streaming=streaming)
+    (part,) = read_text_files([tmp_path / "a.txt"], streaming)
+    assert row["text"] == part["text"] == read_text(tmp_path / "a.txt") == text
+
+
+def test_documents_are_known_by_their_files(tmp_path):
+    for name in ("b.txt", "a/c.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("text")
+    files = [str(tmp_path / "a" / "c.txt"), str(tmp_path / "b.txt")]
+    table = document_table(tmp_path)
+    assert [where for where, _ in table] == [table.where(number) for number in (0, 1)] == files
+    assert [where for where, _ in document_table(tmp_path, streaming=True).first(1)] == files[:1]
+
+
+def test_a_parquet_file_is_no_text(tmp_path):
+    file = tmp_path / "rows.parquet"
+    file.write_bytes(b"PAR1 and more \xff")
+    with pytest.raises(ValueError, match="is a parquet file: give a text file"):
+        read_text(file)
+
+
+def test_a_text_too_short_to_be_scored_is_known_by_its_file(tmp_path):
+    (tmp_path / "short.txt").write_text("a")
+    with pytest.raises(ValueError, match=r"short\.txt: nothing can be scored"):
+        tokenized(read_texts(str(tmp_path / "short.txt"), None), tiny_tokenizer(), None)

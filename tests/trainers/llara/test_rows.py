@@ -247,6 +247,15 @@ def test_long_passage_is_cut_and_its_own_words_with_it(model):
     assert made["output_predict_ids"] == []
 
 
+def test_the_end_is_cut_whatever_side_the_tokenizer_truncates_on(model, monkeypatch):
+    monkeypatch.setattr(model.tokenizer, "truncation_side", "left")
+    words = " ".join(f"w{number}" for number in range(400))
+    row = example(model, {"input": words, "output_summarize": words + "!", "output_predict": words})
+    monkeypatch.undo()
+    assert row == example(model, {"input": words, "output_summarize": words + "!", "output_predict": words})
+    assert model.tokenizer.decode(row["input_ids"]).startswith('"w0 w1 ')
+
+
 def test_stop_words_leave_the_predict_target_only(model):
     made = example(model, {**ROW, "output_predict": "the the island"}, stop_words=STOP_WORDS)
     assert made["output_predict_ids"] == sorted(set(model.tokenizer("island")["input_ids"]))

@@ -4,6 +4,7 @@ import torch
 from transformers import TrainingArguments
 
 from modeling_llara import LlaraForPreTraining
+from modeling_llara.loss_llara import weigh_by_uncertainty
 from tests.support import quick_first
 from tests.support.tiny import tiny_backbone, tiny_tokenizer
 from tests.support.training import PASSAGES, arguments, assert_moved, assert_same_weights, logged, weights
@@ -52,6 +53,54 @@ def test_accumulation_equals_the_big_batch(tmp_path, micro_batch):
     assert max((before[name] - value).abs().max() for name, value in weights(whole.model).items()) > 1e-2
     for name in ("loss", "ar_loss", "bow_summarize_loss", "bow_predict_loss", "grad_norm"):
         assert logged(parts, name) == pytest.approx(logged(whole, name), rel=1e-4), name
+
+
+def test_accumulation_with_prompts_of_ones_own_and_no_prefix(tmp_path):
+    """A row's first token, which nothing predicts, stands behind the padding of a batch and not in a row by itself."""
+    own = LlaraForPreTraining.from_backbone(tiny_backbone(), tiny_tokenizer())
+    prompts = {name: getattr(own.config, name) for name in ("summarize_prompt_ids", "predict_prompt_ids")}
+    own.save_pretrained(tmp_path / "own")
+    losses = []
+    for size in (4, 2):
+        model = LlaraForPreTraining.from_pretrained(tmp_path / "own")
+        model = LlaraForPreTraining.from_backbone(model.backbone, model.tokenizer, **prompts)
+        settings = {"per_device_train_batch_size": size, "gradient_accumulation_steps": 4 // size, "max_steps": 1}
+        args = arguments(LlaraTrainingArguments, tmp_path, max_length=128, **settings)
+        trainer = LlaraTrainer(model, args, [{"input": row["input"]} for row in PASSAGES[:7:2]])
+        trainer.train()
+        losses.append(logged(trainer, "loss")[0])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-6)
+
+
+@pytest.mark.parametrize("fields", [{}, {"loss_weighting": "uncertainty"}])
+def test_the_loss_of_an_evaluation_is_that_of_its_means(tmp_path, fields):
+    """Whatever the batch: with the means over tokens and rows, by the weights of the training."""
+    model = LlaraForPreTraining.from_backbone(tiny_backbone(), tiny_tokenizer(), **fields)
+    found = []
+    for size in (8, 3, 1):
+        args = arguments(LlaraTrainingArguments, tmp_path, max_length=128, per_device_eval_batch_size=size)
+        found.append(LlaraTrainer(model, args, eval_dataset=PASSAGES).evaluate())
+    names = ("ar", "bow_summarize", "bow_predict")
+    for one in found:
+        losses = torch.tensor([one[f"eval_{name}_loss"] for name in names])
+        if fields:
+            expected = weigh_by_uncertainty(losses, model.loss_weighting.log_variances.detach()).sum()
+        else:
+            weights = [model.config.ar_loss_weight, *[model.config.bow_loss_weight / 2] * 2]
+            expected = (losses * torch.tensor(weights)).sum()
+        assert one["eval_loss"] == pytest.approx(expected.item(), rel=1e-5)
+        assert one["eval_loss"] == pytest.approx(found[0]["eval_loss"], rel=1e-6)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_data_of_blank_texts_alone_are_named(tmp_path, streaming):
+    (tmp_path / "blank.jsonl").write_text('{"text": " "}\n{"text": ""}\n')
+    source = str(tmp_path / "blank.jsonl")
+    message = r"(blank\.jsonl' holds|evaluation data hold) no row, or blank texts alone|The streamed data set"
+    with pytest.raises(ValueError, match=message):
+        make_trainer(tmp_path, rows=source, streaming=streaming).train()
+    with pytest.raises(ValueError, match=message):
+        make_trainer(tmp_path, evaluation=source, streaming=streaming).evaluate()
 
 
 def test_logging_window_is_a_mean_over_items(tmp_path):

@@ -26,6 +26,7 @@ from trainers import (
     LlaraTrainer,
     LlaraTrainingArguments,
     add_adapter,
+    load_adapted,
     load_adapter,
 )
 
@@ -154,6 +155,37 @@ def test_embeddings_that_train_whole_get_no_rows_of_their_own():
     assert model.peft_config["default"].trainable_token_indices is None
     (whole,) = {name for name, value in model.named_parameters() if value.requires_grad and "lora_" not in name}
     assert "embed_tokens" in whole and model.get_parameter(whole).ndim == 2
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("whole", [["norm"], ["lm_head"]])
+def test_rows_of_new_tokens_train_beside_whole_modules(tied, whole):
+    model, config = llara_model(tied=tied), LoraConfig(r=4, target_modules=["q_proj"], modules_to_save=whole)
+    if tied and whole == ["lm_head"]:
+        with pytest.raises(ValueError, match=r"'backbone\.lm_head' without the embeddings, which are tied to it"):
+            add_adapter(model, config, new_token_ids=[5, 6])
+        return
+    add_adapter(model, config, new_token_ids=[5, 6])
+    rows = model.peft_config["default"].trainable_token_indices
+    one = {"backbone.model.embed_tokens": [5, 6]}
+    assert rows == (one if tied or whole == ["lm_head"] else {**one, "backbone.lm_head": [5, 6]})
+
+
+@pytest.mark.parametrize("settings", [{}, {"ensure_weight_tying": True}])
+def test_embeddings_that_train_whole_under_a_tied_head_load_as_they_were(tmp_path, settings):
+    tiny_backbone(tie_word_embeddings=True).save_pretrained(tmp_path / "lm")
+    tiny_tokenizer().save_pretrained(tmp_path / "lm")
+    config = LoraConfig(r=4, target_modules=["q_proj"], modules_to_save=["embed_tokens"], **settings)
+    args = arguments(LlaraTrainingArguments, tmp_path / "run", max_length=128, learning_rate=0.05, max_steps=2)
+    trainer = LlaraTrainer(str(tmp_path / "lm"), args, PASSAGES, peft_config=config)
+    trainer.train()
+    trainer.save_model()
+    loaded, ids = load_adapted(tmp_path / "run"), random_ids(1, 20)
+    with torch.no_grad():
+        states = [model.eval()(ids, labels=ids).loss for model in (trainer.model, loaded)]
+        heads = [model.get_output_embeddings() for model in (trainer.model, loaded)]
+        assert torch.equal(*(head(torch.eye(32)) for head in heads))
+    assert torch.equal(*states)
 
 
 def test_an_adapter_names_the_repo_it_was_made_for_or_the_backbone_of_a_new_model(tmp_path):

@@ -24,6 +24,10 @@ UNTIED = {
     "both whole": {"modules_to_save": ["embeddings", "lm_head"]},
     "LoRA on embeddings": {"target_modules": ["q_proj", "c_attn", "embeddings"]},
     "LoRA on head": {"target_modules": ["q_proj", "c_attn", "lm_head"]},
+    "LoRA on head, rows of both": {
+        "target_modules": ["q_proj", "c_attn", "lm_head"],
+        "trainable_token_indices": [5, 6],
+    },
     "LoRA on both": {"target_modules": ["q_proj", "c_attn", "embeddings", "lm_head"]},
 }
 
