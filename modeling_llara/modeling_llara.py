@@ -11,9 +11,10 @@ from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel,
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
-from .backbone_llara import adopt_backbone, logits_head, run_decoder, save_backbone
+from .backbone_llara import adopt_backbone, save_backbone
 from .batch_loss_llara import batch_losses
 from .configuration_llara import LlaraConfig
+from .decoder_llara import logits_head, run_decoder
 from .inputs_llara import check_generation, check_switches, check_vocabulary, read_batch
 from .loss_llara import LossWeighting
 from .placement_llara import own_class, to_inputs

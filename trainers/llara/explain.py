@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from hub_cards.travelling.checks import check_positive_int, shown
 from modeling_biencoder.prompting_biencoder import text_list
 from modeling_llara import LlaraForPreTraining, build_row
-from modeling_llara.backbone_llara import scale_logits
+from modeling_llara.decoder_llara import scale_logits
 
 from ..data.padding import pad_id, pad_texts
 from .rows import passage_room
