@@ -1,17 +1,19 @@
 """What LLaRA asks of a backbone: loading it, its tokenizer, new token rows, and saving it alone."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from .backbones_llara import load_backbone_weights, tokenizer_place
 from .configuration_llara import LlaraConfig
 from .loading_llara import split_keywords, tokenizer_keywords
 from .masking_llara import check_implementation
 from .placement_llara import check_at_hand, is_dispatched
-from .prompts_llara import add_prompts
+from .prompts_llara import COUNTS, add_prompts
 from .proof_llara import check_backbone
 from .saving_llara import saved_whole
 from .vocabulary_llara import check_fit, compare_given
@@ -128,6 +130,24 @@ def save_backbone(model: Any, folder: Path, state_dict: dict[str, torch.Tensor] 
     prefix = f"{model.base_model_prefix}."
     given = {name: value for name, value in (state_dict or {}).items() if name.startswith(prefix)}
     weights = {name.removeprefix(prefix): value for name, value in given.items()}
-    with saved_whole(folder) as place:
+    with saved_whole(folder) as place, _counts_in(model.backbone.config, model.config):
         model.backbone.save_pretrained(place, state_dict=None if state_dict is None else weights)
         model._save_beside(place)
+
+
+@contextmanager
+def _counts_in(backbone: PreTrainedConfig, config: LlaraConfig) -> Iterator[None]:
+    """How many special tokens the prompts have, in the backbone's configuration while it is saved.
+
+    Plain transformers keeps what it does not know. Prompts of one's own are in no checkpoint of a backbone alone.
+    """
+    ours = config.summarize_prompt is not None and config.predict_prompt is not None
+    counts = (config.num_summary_tokens, config.num_predict_tokens) if ours else ()
+    before = {name: vars(backbone).pop(name) for name in COUNTS if name in vars(backbone)}
+    vars(backbone).update(zip(COUNTS, counts, strict=False))
+    try:
+        yield
+    finally:
+        for name in COUNTS:
+            vars(backbone).pop(name, None)
+        vars(backbone).update(before)

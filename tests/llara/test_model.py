@@ -178,3 +178,28 @@ def test_resize_keeps_both_configs_in_step():
     model.resize_token_embeddings(600)
     assert model.config.text_config.vocab_size == model.backbone.config.vocab_size == 600
     model(torch.tensor([[599, 3]]), output_logits=True)
+
+
+def test_a_tokenizer_without_the_prompts_tokens_is_refused(tmp_path):
+    model = adapted()
+    with pytest.raises(ValueError, match=r"ends the summarize prompt with the ids .* take the tokenizer that is saved"):
+        model.tokenizer = tiny_tokenizer()
+    swapped = tiny_tokenizer()  # the same tokens, the two prompts' the other way round
+    names = [f"<|{name}_{i}|>" for name in ("predict", "summarize") for i in range(1, 9)]
+    swapped.add_tokens(names, special_tokens=True)
+    with pytest.raises(ValueError, match="ends the summarize prompt"):
+        model.tokenizer = swapped
+    model.save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="ends the summarize prompt"):
+        _ = LlaraForPreTraining.from_pretrained(tmp_path).tokenizer
+    longer = adapted().tokenizer
+    longer.add_tokens(["<|turn|>"])
+    model.tokenizer = longer  # more words are no fault
+
+
+def test_prompts_of_ids_alone_take_any_tokenizer():
+    prompts = {"summarize_prompt_ids": [500], "predict_prompt_ids": [501]}
+    counts = {"num_summary_tokens": 1, "num_predict_tokens": 1}
+    model = LlaraForPreTraining.from_backbone(tiny_backbone(), tiny_tokenizer(), **prompts, **counts)
+    assert isinstance(model.tokenizer, PreTrainedTokenizerFast)
