@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from .backbones_llara import load_backbone_weights, tokenizer_place
+from .backbones_llara import load_backbone_weights, refuse_ours, tokenizer_place
 from .configuration_llara import LlaraConfig
 from .loading_llara import split_keywords, tokenizer_keywords
 from .masking_llara import check_implementation
@@ -63,6 +63,13 @@ def load_backbone(backbone: str | PreTrainedModel, **loading: Any) -> PreTrained
         raise ValueError(
             f"{sorted(loading)} are for loading a backbone, but the backbone is a loaded {type(backbone).__name__}: "
             "pass them to its from_pretrained, or pass a repo id or path here."
+        )
+    refuse_ours(type(backbone).__name__, backbone.config.model_type)
+    if backbone.config.get_text_config() is not backbone.config:
+        raise ValueError(
+            f"the backbone is a {type(backbone).__name__}, whose language model is a part of it "
+            f"({backbone.config.get_text_config().model_type!r}): give that part alone as a causal LM, saved with its "
+            "tokenizer in a folder of its own."
         )
     if backbone.config.is_encoder_decoder or backbone.get_output_embeddings() is None:
         raise ValueError(

@@ -21,6 +21,7 @@ from .saving_llara import FolderlessConfig
 
 LOSS_WEIGHTINGS = ("fixed", "uncertainty")
 MOST_PROMPT_TOKENS = 1024
+NO_LIMIT = 2**31 - 1
 # What the ids of a prompt were made from.
 _OF_IDS = {
     "summarize_prompt_ids": ("num_summary_tokens", "summarize_prompt"),
@@ -98,6 +99,13 @@ class LlaraConfig(FolderlessConfig, PreTrainedConfig):
         super().__init__(**kwargs)
         # peft reads from here whether the head is tied, and not every backbone's configuration says so.
         self.tie_word_embeddings = bool(getattr(text_config, "tie_word_embeddings", False))
+
+    @property
+    def max_positions(self) -> int:
+        """How many positions the backbone has; of one that names no number, as many as anyone could ask for."""
+        names = ("max_position_embeddings", "max_target_positions")
+        named = (getattr(self.text_config, name, None) for name in names)
+        return next((number for number in named if number), NO_LIMIT)
 
     @property
     def summarize_token_ids(self) -> list[int]:

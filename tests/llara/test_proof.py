@@ -4,7 +4,7 @@ import pytest
 import torch
 import transformers
 
-from modeling_llara import LlaraForPreTraining
+from modeling_llara import LlaraConfig, LlaraForPreTraining
 from modeling_llara.proof_llara import check_backbone
 from tests.support.tiny import FAMILIES, tiny_backbone, tiny_tokenizer
 
@@ -69,6 +69,31 @@ def test_windows_that_masks_are_made_from_fit(name, window):
     """Also one that is shorter than a prompt."""
     sizes = {**FAMILIES["llama"][1], "sliding_window": window, "initializer_range": 0.2}
     check_backbone(causal_lm(name, sizes | ({"head_dim": 8} if "Gemma" in name else {})))
+
+
+def test_a_language_model_that_is_a_part_is_refused_by_name():
+    text = {**FAMILIES["llama"][1], "head_dim": 8}
+    vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4}
+    sizes = {"text_config": text, "vision_config": {**vision, "image_size": 28, "patch_size": 14}}
+    with pytest.raises(ValueError, match=r"Gemma3ForConditionalGeneration.*'gemma3_text'.*as a causal LM"):
+        LlaraForPreTraining.from_backbone(causal_lm("Gemma3Config", sizes), tiny_tokenizer())
+
+
+def test_positions_under_another_name():
+    """Whisper's decoder takes positions, and has a name of its own for how many."""
+    sizes = {
+        "vocab_size": 512,
+        "d_model": 32,
+        "decoder_layers": 2,
+        "decoder_attention_heads": 4,
+        "decoder_ffn_dim": 64,
+    }
+    backbone = causal_lm("WhisperConfig", {**sizes, "max_target_positions": 96})
+    model = LlaraForPreTraining.from_backbone(backbone, tiny_tokenizer())
+    assert model(torch.full((1, 96), 3), output_logits=True).logits.isfinite().all()
+    with pytest.raises(ValueError, match=r"outside 0\.\.95"):
+        model(torch.full((1, 97), 3))
+    assert LlaraConfig(text_config=transformers.MptConfig()).max_positions > 10**9  # which names none
 
 
 def test_a_mixture_of_experts_in_half_precision():
