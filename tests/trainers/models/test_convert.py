@@ -20,7 +20,7 @@ from trainers import LlaraTrainer, LlaraTrainingArguments, cli
 from trainers.models.convert import biencoder_from_llara
 from trainers.models.load import load_as_biencoder
 
-TEXTS = [*SENTENCES, "", "x", 'a "quoted" copper, lantern"']
+TEXTS = [*SENTENCES, "", "x", 'a "quoted" copper, lantern"', "of <|summarize_3|> and <|predict_8|>", "<|predict_1|>"]
 
 
 @pytest.fixture
