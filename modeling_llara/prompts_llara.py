@@ -79,17 +79,20 @@ def adapted_config(tokenizer: PreTrainedTokenizerBase, backbone: PreTrainedConfi
     How many special tokens they have is in the backbone's configuration where this version wrote it: of more the
     tokenizer may know from before. Else they are counted there; None for a tokenizer that has none of a prompt.
     """
-    saved = [getattr(backbone, name, None) for name in COUNTS]
-    if all(isinstance(count, int) and 0 < count <= MOST_PROMPT_TOKENS for count in saved):
-        counts = saved
-    elif _knows(tokenizer, PUBLISHED_TOKENS):
-        counts = [8, 8]
-    else:
-        counts = [_count(tokenizer, name) for name in ("summarize", "predict")]
+    counts = [_saved_count(backbone, name) for name in COUNTS]
+    if 0 in counts:
+        published = _knows(tokenizer, PUBLISHED_TOKENS)
+        counts = [8, 8] if published else [_count(tokenizer, name) for name in ("summarize", "predict")]
     if 0 in counts or not all(_knows(tokenizer, tokens) for tokens in _special_tokens(tokenizer, *counts)):
         return None
     prompts = add_prompts(tokenizer, *counts)[1]
     return LlaraConfig(num_summary_tokens=counts[0], num_predict_tokens=counts[1], **prompts)
+
+
+def _saved_count(backbone: PreTrainedConfig, name: str) -> int:
+    """0 where there is none, or what is there is no such number."""
+    saved = getattr(backbone, name, None)
+    return saved if isinstance(saved, int) and 0 < saved <= MOST_PROMPT_TOKENS else 0
 
 
 def _count(tokenizer: PreTrainedTokenizerBase, name: str) -> int:
