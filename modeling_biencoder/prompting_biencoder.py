@@ -1,6 +1,6 @@
 """From texts in a prompt to token ids: truncation that spares the prompt, special tokens, padding, parts."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -56,8 +56,10 @@ def tokenize_in_prompt(
             f"max_length={settings.max_length} leaves no room for a text: the prompt takes {fixed} tokens and special "
             f"tokens {len(head) + len(tail)}. Raise config.max_length, shorten the prompt or give fewer examples."
         )
-    make_bodies = _separate_bodies if settings.separate_prompts else _joint_bodies
-    bodies = make_bodies(texts, tokenizer, prefix, suffix, room) if texts else []
+    if settings.separate_prompts:
+        bodies = _separate_bodies(texts, tokenizer, prefix, suffix, room, _pooled_ids(settings, suffix, tokenizer))
+    else:
+        bodies = _joint_bodies(texts, tokenizer, prefix, suffix, room) if texts else []
     return [head + body + tail or [fallback_id(tokenizer)] for body in bodies]
 
 
@@ -117,11 +119,26 @@ def _reaches(prefix: str, text: str, tokenizer: PreTrainedTokenizerBase, room: i
 
 
 def _separate_bodies(
-    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, prefix: str, suffix: str, room: int
+    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, prefix: str, suffix: str, room: int, left_out: set[int]
 ) -> list[list[int]]:
     before, after = _ids(tokenizer, [prefix, suffix])
     room -= len(before) + len(after)
-    return [before + ids[:room] + after for ids in _ids(tokenizer, list(texts))]
+    bodies = ([index for index in ids if index not in left_out] for ids in _ids(tokenizer, list(texts)))
+    return [before + ids[:room] + after for ids in bodies]
+
+
+def _pooled_ids(settings: Any, suffix: str, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """Ids of the added tokens at the suffixes' ends that the embedding is a mean over.
+
+    A text may spell one, and is then read without it, as in the training rows of LLaRA.
+    """
+    if getattr(settings, "pooling", None) != "mean_last_k":
+        return set()
+    prompts = getattr(settings, "prompts", None) or {}
+    tasks = [task for task in prompts.values() if isinstance(task, Mapping)] or [prompts]
+    suffixes = {suffix, *(text for task in tasks for key, text in task.items() if key.endswith("_suffix"))}
+    ends = _ids(tokenizer, sorted(suffixes))
+    return {index for ids in ends for index in ids[-settings.pooling_k :]} & set(tokenizer.added_tokens_decoder)
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:

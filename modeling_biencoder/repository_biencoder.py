@@ -47,7 +47,7 @@ class CompleteRepository(PlacedModel):
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer, loaded when first needed from where the model came from.
 
-        Raises ValueError if there is none, and for one with ids beyond the embeddings; so does setting it.
+        Raises ValueError if there is none, and for one that does not fit the model; so does setting it.
         """
         if self._tokenizer is None:
             self.tokenizer = self._load_tokenizer()
@@ -60,8 +60,11 @@ class CompleteRepository(PlacedModel):
                 f"tokenizer must be a transformers tokenizer, not {type(tokenizer).__name__}: "
                 "AutoTokenizer.from_pretrained(...) gives one."
             )
-        check_fit(tokenizer, self.get_input_embeddings())
+        self._check_tokenizer(tokenizer)
         self._tokenizer = tokenizer
+
+    def _check_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        check_fit(tokenizer, self.get_input_embeddings())
 
     def _load_tokenizer(self) -> PreTrainedTokenizerBase:
         if self._tokenizer_source is None:

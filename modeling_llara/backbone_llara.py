@@ -1,31 +1,20 @@
-"""What LLaRA asks of a backbone: loading it, its logits at chosen rows, new token rows, and a proof that it fits."""
+"""What LLaRA asks of a backbone: loading it, its tokenizer, new token rows, and saving it alone."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
-from transformers import (
-    AutoModelForCausalLM,
-    PreTrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from .backbones_llara import load_backbone_weights, tokenizer_place
+from .backbones_llara import load_backbone_weights, refuse_ours, tokenizer_place
 from .configuration_llara import LlaraConfig
 from .loading_llara import split_keywords, tokenizer_keywords
-from .masking_llara import (
-    PREDICT,
-    SUMMARIZE,
-    check_attention,
-    check_implementation,
-    two_stream_mask,
-    two_stream_positions,
-)
-from .placement_llara import check_at_hand, input_device, is_dispatched
-from .prompts_llara import add_prompts
+from .masking_llara import check_implementation
+from .placement_llara import check_at_hand, is_dispatched
+from .prompts_llara import COUNTS, add_prompts
+from .proof_llara import check_backbone
 from .saving_llara import saved_whole
 from .vocabulary_llara import check_fit, compare_given
 from .vocabulary_llara import load_tokenizer as read_tokenizer
@@ -74,6 +63,13 @@ def load_backbone(backbone: str | PreTrainedModel, **loading: Any) -> PreTrained
         raise ValueError(
             f"{sorted(loading)} are for loading a backbone, but the backbone is a loaded {type(backbone).__name__}: "
             "pass them to its from_pretrained, or pass a repo id or path here."
+        )
+    refuse_ours(type(backbone).__name__, backbone.config.model_type)
+    if backbone.config.get_text_config() is not backbone.config:
+        raise ValueError(
+            f"the backbone is a {type(backbone).__name__}, whose language model is a part of it "
+            f"({backbone.config.get_text_config().model_type!r}): give that part alone as a causal LM, saved with its "
+            "tokenizer in a folder of its own."
         )
     if backbone.config.is_encoder_decoder or backbone.get_output_embeddings() is None:
         raise ValueError(
@@ -129,94 +125,6 @@ def add_token_rows(backbone: PreTrainedModel, new_ids: list[int], num_known: int
                 rows[new_ids] = rows[:num_known].float().mean(0).to(rows.dtype)
 
 
-def scale_logits(logits: torch.Tensor, config: PreTrainedConfig) -> torch.Tensor:
-    """What some families do to (..., V) logits behind the output embeddings: scale (Granite, Cohere), cap (Gemma)."""
-    values = vars(config)
-    if scale := values.get("logit_scale"):
-        logits = logits * scale
-    if divisor := values.get("logits_scaling"):
-        logits = logits / divisor
-    if cap := values.get("final_logit_softcapping"):
-        logits = cap * torch.tanh(logits / cap)
-    return logits
-
-
-def logits_head(backbone: PreTrainedModel) -> Callable[[torch.Tensor], torch.Tensor]:
-    """What maps (..., d) last hidden states to (..., V) logits as the backbone does: its head itself where it can."""
-    head, config = backbone.get_output_embeddings(), backbone.config
-    scaled = any(vars(config).get(name) for name in ("logit_scale", "logits_scaling", "final_logit_softcapping"))
-    if not scaled and not is_dispatched(backbone):
-        return head
-    return lambda states: scale_logits(head(states).to(states.device), config)  # it may be on another device
-
-
-@torch.no_grad()
-def check_backbone(backbone: PreTrainedModel) -> None:
-    """Prove on four tokens that the two-stream mask works and that the logits are read off as the backbone does.
-
-    Raises:
-        ValueError: when the backbone cannot take the mask, a summarize token reaches the predict stream, or plain
-            causal logits are not the backbone's own (an encoder, or a logit scaling unknown here).
-    """
-    check_attention(backbone.config)
-    if input_device(backbone).type == "meta":
-        return
-    name, was_training = backbone.config.model_type, backbone.training
-    backbone.eval()
-    try:
-        # Two rows that differ in the summarize token alone: [passage, passage, summarize, predict].
-        ids = torch.tensor([[3, 4, 5, 6], [3, 4, 7, 6]], device=input_device(backbone))
-        streams = torch.tensor([[0, 0, SUMMARIZE, PREDICT]] * 2, device=ids.device)
-        states = run_decoder(backbone, ids, torch.ones_like(ids).bool(), streams).last_hidden_state
-        plain = backbone(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
-        ours = logits_head(backbone)(states)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(
-            f"backbone type {name!r} does not take a 4-D attention mask and position ids: use one that does, such as "
-            "Llama, Qwen, Mistral, Gemma, GPT-2 or OPT."
-        ) from error
-    finally:
-        backbone.train(was_training)
-    if not (states.isfinite().all() and plain.logits.isfinite().all()):
-        raise ValueError(
-            f"the backbone ({name!r}) gives NaN or infinity: its weights hold some (a run that diverged), or its "
-            "dtype overflows. Take another checkpoint, or load it with dtype=torch.float32."
-        )
-    rounding = 1e-4 if backbone.dtype == torch.float32 else 0.05
-    change = (states[0] - states[1]).abs().amax(-1)  # (4,): only the summarize token may differ
-    if not change[[0, 1, 3]].max() < rounding * change[2]:
-        raise ValueError(
-            f"in backbone type {name!r} a summarize token reaches tokens that must not see it: use a causal decoder "
-            "with softmax attention that takes a custom mask."
-        )
-    # The first three tokens stand as in plain causal attention.
-    difference = (ours - plain.logits)[:, :3].abs().max()
-    if not difference <= 10 * rounding * plain.logits.abs().max():
-        raise ValueError(
-            f"backbone type {name!r} is not causal by itself, or changes its logits behind the output embeddings in a "
-            "way not known here: use a causal decoder, or add the change to scale_logits in backbone_llara.py."
-        )
-
-
-def run_decoder(
-    backbone: PreTrainedModel,
-    input_ids: torch.Tensor,
-    mask: torch.Tensor,
-    streams: torch.Tensor,
-    position_ids: torch.Tensor | None = None,
-    **outputs: bool,
-) -> Any:
-    """The backbone without its head over (B, L) ids under the two-stream mask; gives a transformers base output."""
-    positions = two_stream_positions(mask, streams) if position_ids is None else position_ids
-    attention_mask = two_stream_mask(backbone.config, mask, streams, positions, backbone.dtype)
-    decoder: nn.Module = backbone.base_model
-    states = decoder(
-        input_ids=input_ids, attention_mask=attention_mask, position_ids=positions, use_cache=False, **outputs
-    )
-    states.last_hidden_state = states.last_hidden_state.to(input_ids.device)  # the last layer may be on another one
-    return states
-
-
 def save_backbone(model: Any, folder: Path, state_dict: dict[str, torch.Tensor] | None) -> None:
     """What `LlaraForPreTraining.save_backbone` does."""
     if any("lora_" in name for name, _ in model.named_parameters()) or model._hf_peft_config_loaded:
@@ -229,6 +137,24 @@ def save_backbone(model: Any, folder: Path, state_dict: dict[str, torch.Tensor] 
     prefix = f"{model.base_model_prefix}."
     given = {name: value for name, value in (state_dict or {}).items() if name.startswith(prefix)}
     weights = {name.removeprefix(prefix): value for name, value in given.items()}
-    with saved_whole(folder) as place:
+    with saved_whole(folder) as place, _counts_in(model.backbone.config, model.config):
         model.backbone.save_pretrained(place, state_dict=None if state_dict is None else weights)
         model._save_beside(place)
+
+
+@contextmanager
+def _counts_in(backbone: PreTrainedConfig, config: LlaraConfig) -> Iterator[None]:
+    """How many special tokens the prompts have, in the backbone's configuration while it is saved.
+
+    Plain transformers keeps what it does not know. Prompts of one's own are in no checkpoint of a backbone alone.
+    """
+    ours = config.summarize_prompt is not None and config.predict_prompt is not None
+    counts = (config.num_summary_tokens, config.num_predict_tokens) if ours else ()
+    before = {name: vars(backbone).pop(name) for name in COUNTS if name in vars(backbone)}
+    vars(backbone).update(zip(COUNTS, counts, strict=False))
+    try:
+        yield
+    finally:
+        for name in COUNTS:
+            vars(backbone).pop(name, None)
+        vars(backbone).update(before)

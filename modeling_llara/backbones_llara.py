@@ -32,6 +32,11 @@ from .loading_llara import (
 from .merging_llara import merge_layers
 
 OF_BASE = ("base", "base_revision")  # keywords for the base of an adapter
+_OURS = {
+    "lookback_biencoder": "BiEncoderModel",
+    "lookback_llara": "LlaraForPreTraining",
+    "lookback_srlm": "SelfRetrievalLM",
+}
 _OPTIONS = "--base; of a --retriever --retriever_base"
 _OF_PEFT = "base_model.model."  # before every name in an adapter's file
 
@@ -42,8 +47,8 @@ def load_backbone_weights(auto_class: Any, source: str | os.PathLike, keywords: 
     An adapter is merged into its base, the one that it names or `base`; the weights of a GGUF file (`gguf_file`) are
     unpacked. Both are models like any other afterwards. An adapter on quantised weights stays beside them.
 
-    Raises ValueError for an adapter that does not fit or whose base cannot be read, and for a GGUF file that cannot;
-    OSError for half a model.
+    Raises ValueError for an adapter that does not fit or whose base cannot be read, for a GGUF file that cannot, and
+    for one of our models as a causal LM; OSError for half a model.
     """
     loading = backbone_keywords(keywords)
     if loading.get("gguf_file"):
@@ -57,12 +62,23 @@ def load_backbone_weights(auto_class: Any, source: str | os.PathLike, keywords: 
     if loading["use_safetensors"]:
         refuse_foreign_shards(source, loading)
     refuse_halves(source, loading)
+    if auto_class is AutoModelForCausalLM:
+        refuse_ours(str(source), (read_json(source, CONFIG_NAME, loading) or {}).get("model_type"))
     try:
         model = auto_class.from_pretrained(source, **loading)
     except (SafetensorError, OSError) as error:  # of a repo: a folder was looked at
         raise damage(source, loading, error) or error from error
     model.config._commit_hash = commit_of(source, loading)  # for an adapter or a card, which names its base
     return model
+
+
+def refuse_ours(name: str, model_type: object) -> None:
+    """ValueError for a model of ours where a plain causal LM is asked for."""
+    if (family := _OURS.get(str(model_type))) is not None:
+        raise ValueError(
+            f"{name!r} is of type {model_type!r}, no plain causal LM: load it with {family}.from_pretrained(...), or "
+            "give the plain backbone that it was made of."
+        )
 
 
 def tokenizer_place(source: str | os.PathLike, keywords: dict[str, Any]) -> tuple[str, dict[str, Any]]:

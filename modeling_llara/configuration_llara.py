@@ -21,6 +21,13 @@ from .saving_llara import FolderlessConfig
 
 LOSS_WEIGHTINGS = ("fixed", "uncertainty")
 MOST_PROMPT_TOKENS = 1024
+NO_LIMIT = 2**31 - 1
+# What the ids of a prompt were made from.
+_OF_IDS = {
+    "summarize_prompt_ids": ("num_summary_tokens", "summarize_prompt"),
+    "predict_prompt_ids": ("num_predict_tokens", "predict_prompt"),
+    "prefix_ids": ("passage_prefix",),
+}
 
 
 class LlaraConfig(FolderlessConfig, PreTrainedConfig):
@@ -94,6 +101,13 @@ class LlaraConfig(FolderlessConfig, PreTrainedConfig):
         self.tie_word_embeddings = bool(getattr(text_config, "tie_word_embeddings", False))
 
     @property
+    def max_positions(self) -> int:
+        """How many positions the backbone has; of one that names no number, as many as anyone could ask for."""
+        names = ("max_position_embeddings", "max_target_positions")
+        named = (getattr(self.text_config, name, None) for name in names)
+        return next((number for number in named if number), NO_LIMIT)
+
+    @property
     def summarize_token_ids(self) -> list[int]:
         """Ids of the summarize prompt's special tokens, in order."""
         return self.summarize_prompt_ids[-self.num_summary_tokens :]
@@ -105,8 +119,12 @@ class LlaraConfig(FolderlessConfig, PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """As in transformers; settings given beside a saved configuration are checked like those of a new one."""
+        """As in transformers; settings given beside a saved configuration are checked like those of a new one.
+
+        Raises ValueError for another count or text of a prompt without its ids: the tokens would be others.
+        """
         given = {name: kwargs.pop(name) for name in cls.keywords() if name in kwargs and name not in cls.sub_configs}
+        _check_given(config_dict, given)
         return super().from_dict({**config_dict, **given}, **kwargs)
 
     @classmethod
@@ -158,6 +176,17 @@ class LlaraConfig(FolderlessConfig, PreTrainedConfig):
                 raise ValueError(
                     f"token ids {sorted(shared)} are special in one prompt and occur in the other, which makes the "
                     "prompts impossible to tell apart: use other special tokens."
+                )
+
+
+def _check_given(saved: dict[str, Any], given: dict[str, Any]) -> None:
+    for ids, names in _OF_IDS.items():
+        for name in names if saved.get(ids) and ids not in given else ():
+            was = saved.get(name)
+            if name in given and was is not None and given[name] != was:
+                raise ValueError(
+                    f"{name}={given[name]!r} would redefine a prompt of the saved model, which has {name}={was!r} and "
+                    f"the ids to it: leave it out, give {ids} as well, or adapt the plain backbone anew."
                 )
 
 

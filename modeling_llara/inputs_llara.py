@@ -144,7 +144,7 @@ def check_rows(
     targets: dict[str, torch.Tensor | None],
 ) -> None:
     """Raise ValueError for the first row with a broken prompt, an id or position out of range, or a lost target."""
-    size, limit = config.text_config.vocab_size, config.text_config.max_position_embeddings
+    size, limit = config.text_config.vocab_size, config.max_positions
     given, mask = mask, mask.bool()
     odd = "has an attention_mask that is not 1 at tokens and 0 at padding: give such a mask"
     checks = [

@@ -137,3 +137,11 @@ def check_attention(config: PreTrainedConfig) -> None:
             f"backbone type {config.model_type!r} has layers of the kinds {unknown}, in which the predict prompt "
             "cannot be kept from seeing the summarize prompt: use a backbone with full or sliding attention only."
         )
+    values = vars(config)
+    window, positions = values.get("window_size") or 0, values.get("max_position_embeddings") or 0
+    if "local" in (values.get("attention_layers") or ()) and window < positions:
+        raise ValueError(
+            f"backbone type {config.model_type!r} has layers of the kind 'local', with a window of {window} tokens "
+            f"that counts padding and the other prompt, and rows of up to {positions}: use a backbone with full or "
+            "sliding attention, such as Llama, Mistral or GPT-2."
+        )

@@ -11,13 +11,14 @@ from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel,
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
-from .backbone_llara import adopt_backbone, logits_head, run_decoder, save_backbone
+from .backbone_llara import adopt_backbone, save_backbone
 from .batch_loss_llara import batch_losses
 from .configuration_llara import LlaraConfig
+from .decoder_llara import logits_head, run_decoder
 from .inputs_llara import check_generation, check_switches, check_vocabulary, read_batch
 from .loss_llara import LossWeighting
 from .placement_llara import own_class, to_inputs
-from .prompts_llara import biencoder_keywords
+from .prompts_llara import biencoder_keywords, check_prompts
 from .repository_llara import CompleteRepository
 
 AUTO_CLASSES = ("AutoModel", "AutoModelForCausalLM", "AutoModelForPreTraining")
@@ -110,7 +111,8 @@ class LlaraForPreTraining(CompleteRepository, GenerationMixin):
         """
         config, decoder, words = adopt_backbone(backbone, tokenizer, kwargs)
         model = cls(config, backbone=decoder)
-        model._tokenizer = words
+        if words is not None:
+            model.tokenizer = words
         return model
 
     def forward(
@@ -167,6 +169,10 @@ class LlaraForPreTraining(CompleteRepository, GenerationMixin):
             output.logits = head(states.last_hidden_state)
         output.hidden_states, output.attentions = states.hidden_states, states.attentions
         return output.to_tuple() if return_dict is False else output
+
+    def _check_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        super()._check_tokenizer(tokenizer)
+        check_prompts(self.config, tokenizer)
 
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, LossWeighting):

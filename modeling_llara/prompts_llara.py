@@ -4,10 +4,10 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from .checks_llara import check_bool, check_positive_int, check_token_ids
-from .configuration_llara import LlaraConfig
+from .configuration_llara import MOST_PROMPT_TOKENS, LlaraConfig
 from .loss_llara import IGNORED_LABEL
 
 PASSAGE_PREFIX = '"'
@@ -16,6 +16,9 @@ PREDICT_TEXT = '", predict the following passage within {count} words: '
 
 # Of BAAI/LLARA-pretrain and the checkpoints fine-tuned from it: 8 to summarize, 8 to predict.
 PUBLISHED_TOKENS = [f"<s{i + 1}>" for i in range(16)]
+
+# In the configuration of a backbone that is saved alone: how many special tokens each of its prompts has.
+COUNTS = ("llara_num_summary_tokens", "llara_num_predict_tokens")
 
 
 def add_prompts(
@@ -26,10 +29,7 @@ def add_prompts(
     Tokens that are there already (a backbone that LLaRA has seen before, the paper's own among them) are used again.
     """
     tokenizer = copy.deepcopy(tokenizer)
-    summary_tokens = [f"<|summarize_{i + 1}|>" for i in range(num_summary_tokens)]
-    predict_tokens = [f"<|predict_{i + 1}|>" for i in range(num_predict_tokens)]
-    if (num_summary_tokens, num_predict_tokens) == (8, 8) and _knows(tokenizer, PUBLISHED_TOKENS):
-        summary_tokens, predict_tokens = PUBLISHED_TOKENS[:8], PUBLISHED_TOKENS[8:]
+    summary_tokens, predict_tokens = _special_tokens(tokenizer, num_summary_tokens, num_predict_tokens)
     tokenizer.add_tokens(summary_tokens + predict_tokens, special_tokens=True)
     summarize_prompt, summarize_ids = _prompt(tokenizer, SUMMARIZE_TEXT, summary_tokens)
     predict_prompt, predict_ids = _prompt(tokenizer, PREDICT_TEXT, predict_tokens)
@@ -45,24 +45,61 @@ def add_prompts(
     }  # fmt: skip
 
 
+def _special_tokens(
+    tokenizer: PreTrainedTokenizerBase, num_summary_tokens: int, num_predict_tokens: int
+) -> tuple[list[str], list[str]]:
+    if (num_summary_tokens, num_predict_tokens) == (8, 8) and _knows(tokenizer, PUBLISHED_TOKENS):
+        return PUBLISHED_TOKENS[:8], PUBLISHED_TOKENS[8:]
+    counts = {"summarize": num_summary_tokens, "predict": num_predict_tokens}
+    summary, predict = ([f"<|{name}_{i + 1}|>" for i in range(count)] for name, count in counts.items())
+    return summary, predict
+
+
+def check_prompts(config: LlaraConfig, tokenizer: PreTrainedTokenizerBase) -> None:
+    """ValueError for a tokenizer that makes other ids of the special tokens of the prompts' texts, where there are."""
+    for name, ids in (("summarize", config.summarize_token_ids), ("predict", config.predict_token_ids)):
+        text = getattr(config, f"{name}_prompt")
+        if text is None or not ids:
+            continue
+        found = tokenizer(text, add_special_tokens=False)["input_ids"][-len(ids) :]
+        if found != ids:
+            raise ValueError(
+                f"the tokenizer ends the {name} prompt with the ids {found}, and the model with {ids}, which are its "
+                "special tokens: take the tokenizer that is saved with the model (model.tokenizer), in which they are."
+            )
+
+
 def _knows(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[str]) -> bool:
     return set(tokens) <= set(tokenizer.get_vocab())
 
 
-def adapted_config(tokenizer: PreTrainedTokenizerBase) -> LlaraConfig | None:
+def adapted_config(tokenizer: PreTrainedTokenizerBase, backbone: PreTrainedConfig) -> LlaraConfig | None:
     """The prompts of a plain backbone that LLaRA adapted (a published checkpoint, or one that `save_backbone` wrote).
 
-    They are known by their special tokens; None for a tokenizer that has none.
+    How many special tokens they have is in the backbone's configuration where this version wrote it: of more the
+    tokenizer may know from before. Else they are counted there; None for a tokenizer that has none of a prompt.
     """
-    vocabulary = tokenizer.get_vocab()
-    count = 0
-    while {f"<|summarize_{count + 1}|>", f"<|predict_{count + 1}|>"} <= set(vocabulary):
-        count += 1
-    count = 8 if _knows(tokenizer, PUBLISHED_TOKENS) else count
-    if not count:
+    counts = [_saved_count(backbone, name) for name in COUNTS]
+    if 0 in counts:
+        published = _knows(tokenizer, PUBLISHED_TOKENS)
+        counts = [8, 8] if published else [_count(tokenizer, name) for name in ("summarize", "predict")]
+    if 0 in counts or not all(_knows(tokenizer, tokens) for tokens in _special_tokens(tokenizer, *counts)):
         return None
-    prompts = add_prompts(tokenizer, count, count)[1]
-    return LlaraConfig(num_summary_tokens=count, num_predict_tokens=count, **prompts)
+    prompts = add_prompts(tokenizer, *counts)[1]
+    return LlaraConfig(num_summary_tokens=counts[0], num_predict_tokens=counts[1], **prompts)
+
+
+def _saved_count(backbone: PreTrainedConfig, name: str) -> int:
+    """0 where there is none, or what is there is no such number."""
+    saved = getattr(backbone, name, None)
+    return saved if isinstance(saved, int) and 0 < saved <= MOST_PROMPT_TOKENS else 0
+
+
+def _count(tokenizer: PreTrainedTokenizerBase, name: str) -> int:
+    vocabulary, count = tokenizer.get_vocab(), 0
+    while f"<|{name}_{count + 1}|>" in vocabulary:
+        count += 1
+    return count
 
 
 def _prompt(tokenizer: PreTrainedTokenizerBase, text: str, tokens: list[str]) -> tuple[str, list[int]]:

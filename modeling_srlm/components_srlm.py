@@ -14,7 +14,7 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
-from .backbones_srlm import load_backbone_weights, tokenizer_place
+from .backbones_srlm import load_backbone_weights, refuse_ours, tokenizer_place
 from .checks_srlm import shown
 from .configuration_srlm import SelfRetrievalConfig
 from .halves_srlm import refuse_halves
@@ -120,6 +120,7 @@ def check_language_model(model: object, tokenizer: object) -> None:
             "AutoModelForCausalLM."
         )
     config: Any = model.config
+    refuse_ours(type(model).__name__, config.model_type)
     kind = config.get_text_config().model_type
     if kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False):
         raise ValueError(  # transformers puts a random head on one that has none

@@ -178,3 +178,54 @@ def test_resize_keeps_both_configs_in_step():
     model.resize_token_embeddings(600)
     assert model.config.text_config.vocab_size == model.backbone.config.vocab_size == 600
     model(torch.tensor([[599, 3]]), output_logits=True)
+
+
+def test_a_tokenizer_without_the_prompts_tokens_is_refused(tmp_path):
+    model = adapted()
+    with pytest.raises(
+        ValueError, match=r"ends the summarize prompt with the ids .* take the tokenizer that is saved"
+    ):
+        model.tokenizer = tiny_tokenizer()
+    swapped = tiny_tokenizer()  # the same tokens, the two prompts' the other way round
+    names = [f"<|{name}_{i}|>" for name in ("predict", "summarize") for i in range(1, 9)]
+    swapped.add_tokens(names, special_tokens=True)
+    with pytest.raises(ValueError, match="ends the summarize prompt"):
+        model.tokenizer = swapped
+    model.save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="ends the summarize prompt"):
+        _ = LlaraForPreTraining.from_pretrained(tmp_path).tokenizer
+    longer = adapted().tokenizer
+    longer.add_tokens(["<|turn|>"])
+    model.tokenizer = longer  # more words are no fault
+
+
+def test_a_count_alone_does_not_redefine_a_saved_prompt(tmp_path):
+    model = adapted()
+    model.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"num_summary_tokens=4 would redefine a prompt .* num_summary_tokens=8"):
+        LlaraForPreTraining.from_pretrained(tmp_path, num_summary_tokens=4, num_predict_tokens=4)
+    with pytest.raises(ValueError, match=r"predict_prompt='x' would redefine"):
+        LlaraForPreTraining.from_pretrained(tmp_path, predict_prompt="x")
+    same = {"num_summary_tokens": 8, "num_predict_tokens": 8, "bow_loss_weight": 0.5}
+    assert LlaraForPreTraining.from_pretrained(tmp_path, **same).config.bow_loss_weight == 0.5
+    ids = model.config.predict_prompt_ids
+    other = {"num_predict_tokens": 4, "predict_prompt_ids": ids[:-8] + ids[-4:], "predict_prompt": None}
+    assert LlaraForPreTraining.from_pretrained(tmp_path, **other).config.predict_token_ids == ids[-4:]
+
+
+def test_a_model_of_ours_is_no_backbone(tmp_path):
+    model = adapted()
+    model.save_pretrained(tmp_path)
+    for backbone in (model, tmp_path, str(tmp_path)):
+        with pytest.raises(
+            ValueError, match=r"'lookback_llara', no plain causal LM: load it with LlaraForPreTraining"
+        ):
+            LlaraForPreTraining.from_backbone(backbone, model.tokenizer)
+
+
+def test_prompts_of_ids_alone_take_any_tokenizer():
+    prompts = {"summarize_prompt_ids": [500], "predict_prompt_ids": [501]}
+    counts = {"num_summary_tokens": 1, "num_predict_tokens": 1}
+    model = LlaraForPreTraining.from_backbone(tiny_backbone(), tiny_tokenizer(), **prompts, **counts)
+    assert isinstance(model.tokenizer, PreTrainedTokenizerFast)

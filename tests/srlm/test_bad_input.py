@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from modeling_srlm import SelfRetrievalLM
+from tests.support.families import build as build_family
 from tests.support.srlm import SETTINGS, ByteCounter
 from tests.support.tiny import random_ids, tiny_backbone, tiny_tokenizer
 
@@ -307,3 +308,13 @@ def test_states_that_are_not_finite_are_not_compared():
     model = build(retrieval_method="self")
     torch.nn.init.constant_(model.language_model.base_model.norm.weight, math.nan)
     refused(lambda: model(IDS, labels=LABELS), ValueError, "inner products of the embeddings are not finite")
+
+
+@pytest.mark.parametrize("family", ["llara", "srlm"])
+@pytest.mark.parametrize("form", ["model", "folder"])
+def test_a_model_of_ours_is_no_language_model(tmp_path, family, form):
+    model = build_family(family)
+    if form == "folder":
+        model.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=rf"is of type 'lookback_{family}', no plain causal LM: load it with"):
+        SelfRetrievalLM.from_components(model if form == "model" else tmp_path, tiny_tokenizer(), **SETTINGS)

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from hub_cards.travelling.checks import check_positive_int, shown
 from modeling_biencoder.prompting_biencoder import text_list
 from modeling_llara import LlaraForPreTraining, build_row
-from modeling_llara.backbone_llara import scale_logits
+from modeling_llara.decoder_llara import scale_logits
 
 from ..data.padding import pad_id, pad_texts
 from .rows import passage_room
@@ -55,7 +55,7 @@ def explain(
     for number, text in enumerate(texts):
         if not isinstance(text, str) or not text.strip():
             raise ValueError(f"Text {number} (the first is 0) is {text!r}; it must be a text that is not blank.")
-    max_length = max_length or model.config.text_config.max_position_embeddings
+    max_length = max_length or model.config.max_positions
     passage_room(model.config, max_length)
     starts = range(0, len(texts), batch_size)
     training = model.training
@@ -158,7 +158,7 @@ class WordPrecision:
         columns = []
         for name, token_ids in prompt_token_ids(self.model).items():
             targets = inputs.get(f"output_{name}_ids")
-            if targets is None:
+            if targets is None or not token_ids:  # the model may have no such prompt
                 columns += [torch.zeros(len(states), device=states.device)] * 2
                 continue
             words = word_logits(self.model, states, inputs["input_ids"], token_ids)

@@ -67,7 +67,7 @@ def passage_room(config: LlaraConfig, max_length: int) -> int:
         )
     # The predict prompt stands at the positions of the summarize prompt.
     needed = max_length - min(len(config.summarize_prompt_ids), len(config.predict_prompt_ids))
-    positions = config.text_config.max_position_embeddings
+    positions = config.max_positions
     if needed > positions:
         raise ValueError(
             f"max_length={max_length} needs {needed} positions, and the backbone has {positions}: give at most "
@@ -137,8 +137,9 @@ def llara_example(
     """The token ids of a normalized row: input_ids, labels, output_summarize_ids and output_predict_ids.
 
     A target is the sorted list of its text's distinct ids, without the tokenizer's special ids and those that the
-    model ignores, empty where the row has no target. Texts are cut at `max_length` tokens, and a summarize target that
-    is the passage itself where the passage is cut. `stop_words` are left out of the predict target.
+    model ignores, empty where the row has no target, or the model no such prompt. Texts are cut at `max_length`
+    tokens, and a summarize target that is the passage itself where the passage is cut. `stop_words` are left out of
+    the predict target.
     """
     passage = _ids(tokenizer, row["input"], max_length)
     example = build_row(config, passage, max_length)
@@ -149,8 +150,10 @@ def llara_example(
     if stop_words and predicted is not None:
         predicted = without_stop_words(predicted, stop_words)
     ignored = {*config.ignored_target_ids, *tokenizer.all_special_ids}
-    example["output_summarize_ids"] = sorted(set(summarize) - ignored)
-    example["output_predict_ids"] = sorted(set(_ids(tokenizer, predicted, max_length)) - ignored)
+    targets = {"summarize": summarize, "predict": _ids(tokenizer, predicted, max_length)}
+    for name, ids in targets.items():
+        asked = getattr(config, f"{name}_prompt_ids")
+        example[f"output_{name}_ids"] = sorted(set(ids) - ignored) if asked else []
     return example
 
 

@@ -6,6 +6,7 @@ from transformers import PreTrainedTokenizerBase
 
 from modeling_biencoder import BiEncoderConfig, BiEncoderModel
 from modeling_llara import LlaraConfig, LlaraForPreTraining
+from modeling_llara.prompts_llara import check_prompts
 
 from .kind import ModelSource, model_type
 
@@ -18,10 +19,11 @@ def biencoder_from_llara(
     Args:
         settings: fields of `BiEncoderConfig` that replace those of `llara.to_biencoder()`.
 
-    Raises ValueError for a tokenizer that puts a token behind the prompts' special tokens.
+    Raises ValueError for a tokenizer that puts a token behind the prompts' special tokens, or does not know them.
     """
     tokenizer = llara.tokenizer if tokenizer is None else tokenizer
     check_ends_open(tokenizer)
+    check_prompts(llara.config, tokenizer)
     settings = {**llara.to_biencoder(), **settings}
     biencoder = BiEncoderModel.from_backbone(llara.backbone, tokenizer=tokenizer, **settings)
     biencoder.name_or_path = llara.name_or_path  # an adapter is made for these weights, not for LLaRA's own backbone's

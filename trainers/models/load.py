@@ -121,7 +121,7 @@ def load_as_biencoder(
         )
     check_plain(source, found.model_type, LlaraConfig.model_type)
     tokenizer = load_tokenizer(source, found.loading)
-    config = adapted_config(tokenizer)
+    config = adapted_config(tokenizer, found.config)
     if config is None:
         raise ValueError(
             f"{source!r} is no LLaRA model and its tokenizer has no special tokens of LLaRA's prompts: adapt it with "

@@ -17,6 +17,29 @@ def make_trainer(folder, family="llama", rows=PASSAGES, evaluation=None, **setti
     return LlaraTrainer(model, args, rows, evaluation)
 
 
+@pytest.mark.parametrize("missing", ["summarize", "predict"])
+def test_a_prompt_that_is_not_used(tmp_path, missing):
+    """Rows may have targets for it: they are for nothing."""
+    whole = LlaraForPreTraining.from_backbone(tiny_backbone(), tiny_tokenizer())
+    ids = {name: getattr(whole.config, name) for name in ("summarize_prompt_ids", "predict_prompt_ids", "prefix_ids")}
+    model = LlaraForPreTraining.from_backbone(whole.backbone, whole.tokenizer, **{**ids, f"{missing}_prompt_ids": []})
+    texts = [row["text"] for row in PASSAGES if "text" in row] or ["The library reads.", "A query finds it."]
+    rows = [dict.fromkeys(("input", "output_summarize", "output_predict"), text) for text in texts]
+    trainer = LlaraTrainer(model, arguments(LlaraTrainingArguments, tmp_path, max_length=128, max_steps=2), rows, rows)
+    trainer.train()
+    measured = trainer.evaluate()
+    used = {"summarize": "predict", "predict": "summarize"}[missing]
+    assert measured[f"eval_bow_{used}_loss"] > 0
+    assert f"eval_{missing}_precision@8" not in measured and f"eval_{used}_precision@8" in measured
+
+
+def test_a_tokenizer_without_the_prompts_tokens_is_refused_before_training(tmp_path):
+    model = LlaraForPreTraining.from_backbone(tiny_backbone(), tiny_tokenizer())
+    with pytest.raises(ValueError, match="ends the summarize prompt with the ids"):
+        args = arguments(LlaraTrainingArguments, tmp_path, max_length=128)
+        LlaraTrainer(model, args, PASSAGES, processing_class=tiny_tokenizer())
+
+
 @pytest.mark.cases(1)
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_loss_falls_and_every_parameter_moves(tmp_path, family):

@@ -9,7 +9,7 @@ from peft import LoraConfig, PeftModel
 from tokenizers import Tokenizer, models, pre_tokenizers
 from tokenizers import trainers as bpe_trainers
 from tokenizers.processors import TemplateProcessing
-from transformers import AutoModel, AutoTokenizer, LlamaTokenizer
+from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, LlamaTokenizer
 
 from modeling_biencoder import BiEncoderModel
 from modeling_llara import LlaraForPreTraining, build_row
@@ -17,9 +17,10 @@ from tests.support import quick_first
 from tests.support.tiny import TEXT, tiny_backbone, tiny_tokenizer
 from tests.support.training import PASSAGES, SENTENCES, arguments
 from trainers import LlaraTrainer, LlaraTrainingArguments, cli
+from trainers.models.convert import biencoder_from_llara
 from trainers.models.load import load_as_biencoder
 
-TEXTS = [*SENTENCES, "", "x", 'a "quoted" copper, lantern"']
+TEXTS = [*SENTENCES, "", "x", 'a "quoted" copper, lantern"', "of <|summarize_3|> and <|predict_8|>", "<|predict_1|>"]
 
 
 @pytest.fixture
@@ -60,6 +61,36 @@ def test_embeddings_are_the_states_of_the_training_rows(tmp_path, convert, famil
         torch.testing.assert_close(biencoder.encode(TEXTS, role=role), wanted, rtol=0, atol=1e-5)
     apart = biencoder.encode(TEXTS, role="query") - biencoder.encode(TEXTS, role="passage")
     assert apart.abs().max() > 1e-2
+
+
+def test_how_many_special_tokens_a_saved_backbone_has(tmp_path):
+    """It is in its configuration, which plain transformers keeps: its tokenizer may know more, from before."""
+    LlaraForPreTraining.from_backbone(tiny_backbone(), tiny_tokenizer()).save_backbone(tmp_path / "eight")
+    four = LlaraForPreTraining.from_backbone(tmp_path / "eight", num_summary_tokens=4, num_predict_tokens=4)
+    four.save_backbone(tmp_path / "four")
+    assert vars(four.backbone.config)["llara_num_summary_tokens"] == 8  # as it was loaded
+    AutoModelForCausalLM.from_pretrained(tmp_path / "four").save_pretrained(tmp_path / "again")
+    AutoTokenizer.from_pretrained(tmp_path / "four").save_pretrained(tmp_path / "again")
+    for folder in ("four", "again"):
+        found = load_as_biencoder(str(tmp_path / folder))
+        assert found.config.prompts == {"default": four.to_biencoder()["prompts"]["default"]}
+        assert found.config.pooling_k == 4
+    uneven = LlaraForPreTraining.from_backbone(tiny_backbone(), tiny_tokenizer(), num_predict_tokens=3)
+    uneven.save_backbone(tmp_path / "uneven")
+    config = tmp_path / "uneven" / "config.json"
+    written = json.loads(config.read_text())
+    assert (written.pop("llara_num_summary_tokens"), written.pop("llara_num_predict_tokens")) == (8, 3)
+    with pytest.raises(ValueError, match="have 8 and 3 special tokens"):
+        load_as_biencoder(str(tmp_path / "uneven"))
+    config.write_text(json.dumps(written))  # as an older version saved it: the tokens are counted
+    with pytest.raises(ValueError, match="have 8 and 3 special tokens"):
+        load_as_biencoder(str(tmp_path / "uneven"))
+
+
+def test_a_tokenizer_that_does_not_know_the_prompts_is_refused():
+    model = LlaraForPreTraining.from_backbone(tiny_backbone(), tiny_tokenizer())
+    with pytest.raises(ValueError, match="ends the summarize prompt with the ids"):
+        biencoder_from_llara(model, tiny_tokenizer())
 
 
 @pytest.mark.slow
