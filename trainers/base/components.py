@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.data_loader import IterableDatasetShard
+from accelerate.data_loader import BatchSamplerShard, IterableDatasetShard, SkipBatchSampler
 from torch.utils.data import DataLoader
 from transformers import Trainer
 from transformers.trainer_pt_utils import find_batch_size
@@ -39,7 +39,7 @@ class ComponentTrainer(Trainer):
     A subclass names its components and says how to read them from a batch and the model's output.
     """
 
-    _rows_count = True  # False while a process evaluates rows that only fill up a batch
+    _rows_count = True  # False while a process is at rows that only fill up a batch
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -82,12 +82,12 @@ class ComponentTrainer(Trainer):
         num_items_in_batch: Any = None,
     ) -> Any:
         """The loss of a micro-batch; `num_items_in_batch` (n,) are the items of its whole step."""
+        self._rows_count = not isinstance(inputs, Filling)
         outputs = self.run_model(model, inputs)
-        items = self.count_items(inputs).to(self.args.device)
+        items = self.count_items(inputs).to(self.args.device) * self._rows_count
         zero = outputs.loss.float() * 0.0
         parts = torch.stack([zero if part is None else part.float() for part in self.components(outputs)])
-        if self._rows_count:
-            self._means.add(parts.detach(), items)
+        self._means.add(parts.detach(), items)
         totals = items if num_items_in_batch is None else num_items_in_batch
         # Gradients are averaged over the processes, shares are of the items of all processes.
         scale = 1 if num_items_in_batch is None else self.accelerator.num_processes
@@ -102,11 +102,12 @@ class ComponentTrainer(Trainer):
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
     ) -> tuple[list, torch.Tensor | None]:
         """The micro-batches of a step, and the (n,) items of the step over all processes."""
-        batches = list(_take(epoch_iterator, num_batches))
+        # As they are taken: what fills up a batch is known while the data loader is at it.
+        batches = [drop_padding_rows(batch, self.accelerator) for batch in _take(epoch_iterator, num_batches)]
         # A process without batches still has to take part in the reduction.
         items = torch.zeros(len(self.component_names), device=device)
         for batch in batches:
-            items += self.count_items(batch).to(device)
+            items += 0 if isinstance(batch, Filling) else self.count_items(batch).to(device)
         return batches, self.accelerator.reduce(items, "sum")
 
     def prediction_step(
@@ -117,12 +118,9 @@ class ComponentTrainer(Trainer):
         ignore_keys: list[str] | None = None,
     ) -> tuple[torch.Tensor, None, None]:
         """The loss of an evaluation batch, whatever its keys: batches of nested dictionaries have no `labels`."""
-        inputs, self._rows_count = drop_padding_rows(self._prepare_inputs(inputs), self.accelerator)
-        try:
-            with torch.no_grad(), self.compute_loss_context_manager():
-                loss = self.compute_loss(model, inputs)
-        finally:
-            self._rows_count = True
+        inputs = drop_padding_rows(self._prepare_inputs(inputs), self.accelerator)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            loss = self.compute_loss(model, inputs)
         return loss.detach(), None, None
 
     def evaluation_loop(
@@ -180,18 +178,24 @@ def _take(iterator: Iterator, count: int) -> Iterator:
             return
 
 
-# accelerate gives every process batches of one size: it fills the last ones of an evaluation up with rows from the
-# start of the data. What a batch's loss is a mean over cannot be taken off again afterwards, so such rows leave the
-# batch before the model sees it.
-def drop_padding_rows(batch: dict[str, Any], accelerator: Accelerator) -> tuple[dict[str, Any], bool]:
-    """The batch without rows that only fill it up, and whether a row of it counts.
+class Filling(dict[str, Any]):
+    """A batch of which no row counts: with it a process takes part in what the processes do together."""
 
-    A process that has nothing but such rows keeps one, so that it takes part in what the processes do together. To be
-    called while the data loader is at this batch.
+
+# accelerate gives every process batches of one size: it fills the last ones of a pass up with rows from the start of
+# the data. What a batch's loss is a mean over cannot be taken off again afterwards, so such rows leave the batch
+# before the model sees it.
+def drop_padding_rows(batch: dict[str, Any], accelerator: Accelerator) -> dict[str, Any]:
+    """The batch without rows that only fill it up; a process that has nothing but such rows keeps one, as `Filling`.
+
+    To be called while the data loader is at this batch.
     """
+    if accelerator.num_processes == 1 or not accelerator.gradient_state.end_of_dataloader:
+        return batch
     rows = find_batch_size(batch)
     real = _count_real(accelerator, rows)
-    return (batch if real == rows else first_rows(batch, max(real, 1), rows)), real > 0
+    batch = batch if real == rows else first_rows(batch, max(real, 1), rows)
+    return batch if real else Filling(batch)
 
 
 def first_rows(batch: Any, count: int, rows: int) -> Any:
@@ -208,16 +212,22 @@ def first_rows(batch: Any, count: int, rows: int) -> Any:
 
 
 def _count_real(accelerator: Accelerator, rows: int) -> int:
-    if not accelerator.gradient_state.end_of_dataloader:
-        return rows
     loader: Any = accelerator.gradient_state.active_dataloader
     sharded = isinstance(loader.dataset, IterableDatasetShard)
     stream = loader.dataset.dataset if sharded else loader.dataset
     if isinstance(stream, StreamedRows) and loader.num_workers <= 1:
         # Known now that it has ended; accelerate's truncation of the gathered losses needs it, too.
         loader.remainder = stream.num_rows % (loader.batch_size * accelerator.num_processes)
-    filled_up = accelerator.num_processes > 1 and (sharded or accelerator.even_batches)
+    if isinstance(loader.batch_sampler, SkipBatchSampler):
+        loader.remainder = _remainder_behind(loader.batch_sampler.batch_sampler, len(loader.dataset))
     # `remainder` is the number of rows of the last joint batch, the first process's first; 0: it is full, -1: unknown.
-    if not filled_up or loader.remainder <= 0:
+    if loader.remainder <= 0:
         return rows
     return min(max(loader.remainder - accelerator.process_index * rows, 0), rows)
+
+
+def _remainder_behind(sampler: Any, rows: int) -> int:
+    """`remainder` of a resumed run's loader, which skips batches and so does not know their size; -1: unknown."""
+    if not isinstance(sampler, BatchSamplerShard) or sampler.drop_last or sampler.batch_size is None:
+        return -1
+    return rows % (sampler.batch_size * (1 if sampler.split_batches else sampler.num_processes))

@@ -41,8 +41,9 @@ def test_what_the_defaults_say_is_no_refusal(tmp_path, kind):
     defaults = {field.name: field.default for field in dataclasses.fields(TrainingArguments)}
     given = {name: defaults[name] for name in SETTINGS if defaults[name] is not dataclasses.MISSING}
     assert kind(str(tmp_path), **given).label_smoothing_factor == 0
-    with pytest.raises(ValueError, match="dispatch_batches=True must be False"):
-        kind(str(tmp_path), accelerator_config={"dispatch_batches": True})
+    for refused in ({"dispatch_batches": True}, {"even_batches": False}):
+        with pytest.raises(ValueError, match=rf"{next(iter(refused))}=.* must be .*; leave it out"):
+            kind(str(tmp_path), accelerator_config=refused)
 
 
 def test_settings_of_one_family(tmp_path):
