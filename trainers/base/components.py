@@ -132,7 +132,8 @@ class ComponentTrainer(Trainer):
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
         """Trainer's loop, with the components' means over the whole data set as `eval_<component>`."""
-        with self._separate_means():
+        half = self.args.bf16_full_eval or self.args.fp16_full_eval
+        with self._separate_means(), own_dtype(self.model) if half else contextlib.nullcontext():
             with self.measuring(metric_key_prefix) as measured:
                 output = super().evaluation_loop(
                     dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
@@ -168,6 +169,22 @@ class ComponentTrainer(Trainer):
         sums, items = self.accelerator.reduce(torch.stack([self._means.sums, self._means.items]), "sum")
         present = [i for i, count in enumerate(items.tolist()) if count > 0]
         return self.readable({self.component_names[i]: (sums[i] / items[i]).item() for i in present})
+
+
+@contextlib.contextmanager
+def own_dtype(model: torch.nn.Module) -> Iterator[None]:
+    """Weights and buffers are afterwards what they were, to the bit: `bf16_full_eval` leaves the model in bfloat16."""
+    weights = [(one, one.data) for one in model.parameters()]
+    buffers = [(part, name, one) for part in model.modules() for name, one in part._buffers.items() if one is not None]
+    try:
+        yield
+    finally:
+        for weight, value in weights:
+            if weight.dtype != value.dtype:
+                weight.data = value.to(weight.device)
+        for part, name, buffer in buffers:
+            if part._buffers[name].dtype != buffer.dtype:
+                part._buffers[name] = buffer.to(part._buffers[name].device)
 
 
 def _take(iterator: Iterator, count: int) -> Iterator:
