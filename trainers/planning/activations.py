@@ -6,6 +6,7 @@ alone, and a and b are solved for; so a family's own activations, norms and adap
 """
 
 import copy
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -121,6 +122,7 @@ def _first_layers(body: nn.Module, name: str | None, depth: int) -> Any:
 
 def _fit(body: Any, lengths: tuple[int, ...], mask: bool, bf16: bool, checkpointing: bool) -> np.ndarray:
     """The numbers of (1, S, S^2); ValueError for a backbone whose forward pass needs the contents of its tensors."""
+    logging.getLogger("torch._subclasses.fake_tensor").setLevel(logging.CRITICAL)  # of what is tried and fails
     dims = (4, 2) if mask else (0,)  # the mask that is made here; some families (OPT) take theirs of rows alone
     for number, dim in enumerate(dims, start=1):
         try:
