@@ -7,6 +7,7 @@ that the gradient is that of the same rows in one batch, however the items are s
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 import torch
@@ -103,7 +104,7 @@ class ComponentTrainer(Trainer):
     ) -> tuple[list, torch.Tensor | None]:
         """The micro-batches of a step, and the (n,) items of the step over all processes."""
         # As they are taken: what fills up a batch is known while the data loader is at it.
-        batches = [drop_padding_rows(batch, self.accelerator) for batch in _take(epoch_iterator, num_batches)]
+        batches = [drop_padding_rows(batch, self.accelerator) for batch in islice(epoch_iterator, num_batches)]
         # A process without batches still has to take part in the reduction.
         items = torch.zeros(len(self.component_names), device=device)
         for batch in batches:
@@ -172,7 +173,7 @@ class ComponentTrainer(Trainer):
 
 
 @contextlib.contextmanager
-def own_dtype(model: torch.nn.Module) -> Iterator[None]:
+def own_dtype(model: Any) -> Iterator[None]:
     """Weights and buffers are afterwards what they were, to the bit: `bf16_full_eval` leaves the model in bfloat16."""
     weights = [(one, one.data) for one in model.parameters()]
     buffers = [(part, name, one) for part in model.modules() for name, one in part._buffers.items() if one is not None]
@@ -183,16 +184,9 @@ def own_dtype(model: torch.nn.Module) -> Iterator[None]:
             if weight.dtype != value.dtype:
                 weight.data = value.to(weight.device)
         for part, name, buffer in buffers:
-            if part._buffers[name].dtype != buffer.dtype:
-                part._buffers[name] = buffer.to(part._buffers[name].device)
-
-
-def _take(iterator: Iterator, count: int) -> Iterator:
-    for _ in range(count):
-        try:
-            yield next(iterator)
-        except StopIteration:
-            return
+            now = part._buffers[name]
+            if now is not None and now.dtype != buffer.dtype:
+                part._buffers[name] = buffer.to(now.device)
 
 
 class Filling(dict[str, Any]):

@@ -143,7 +143,8 @@ def _sizes(body: Any, lengths: tuple[int, ...], mask_dims: int, bf16: bool, chec
         there = _with_shapes(body)
         there.train()
         for part in there.modules():  # an expert at a time would mean to see which tokens are sent to it
-            if hasattr(config := getattr(part, "config", None), "_experts_implementation"):
+            config: Any = getattr(part, "config", None)
+            if hasattr(config, "_experts_implementation"):
                 config._experts_implementation = "grouped_mm"
         if checkpointing:
             there.config.use_cache = False  # as it would be; without checkpointing no cache would mean a mask here
