@@ -25,11 +25,21 @@ LOOKING_BACK = ("documents", "chats", "kept_states", "dense", "self")
 
 
 def trainer_of(
-    kind: str, folder: Path, processes: int, rows: int = 8, family: str = "llama", lora: bool = False, **settings: Any
+    kind: str,
+    folder: Path,
+    processes: int,
+    rows: int = 8,
+    family: str = "llama",
+    lora: bool = False,
+    joint: int | None = None,
+    **settings: Any,
 ) -> Trainer:
-    """A Trainer of plain SGD; all rows are a step of two micro-batches, of which each process has its share."""
+    """A Trainer of plain SGD; a step is two micro-batches of `joint` rows, of which each process has its share.
+
+    By default a step takes all rows.
+    """
     torch.set_num_threads(1)
-    batch_size = rows // 2 // processes
+    batch_size = (joint or rows // 2) // processes
     settings = {"optim": "sgd", "learning_rate": 0.003, "max_grad_norm": 0.0, "max_steps": 20, **settings}
     settings |= {"per_device_train_batch_size": batch_size, "per_device_eval_batch_size": batch_size}
     settings["gradient_accumulation_steps"] = 2

@@ -55,6 +55,11 @@ class FamilyArguments(TrainingArguments):
         accelerator: Any = self.accelerator_config  # an object by now, whatever form it was given in
         if accelerator.dispatch_batches:
             raise ValueError("dispatch_batches=True must be False: each process reads its own share; leave it out.")
+        if not accelerator.even_batches:  # a process without a last batch would leave the others waiting for ever
+            raise ValueError(
+                "even_batches=False must be True: all processes take as many batches, and what only fills one up "
+                "does not count; leave it out."
+            )
         accelerator.dispatch_batches = False
 
 

@@ -8,36 +8,36 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from transformers import Trainer
 from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_utils import sort_checkpoints
 
 from hub_cards.travelling.saving import flush_folder
 from hub_cards.whole_files import full_disk_named, written_whole
 
+from .resuming import ORDER, SameOrder
+
 PARTIAL = ".writing"  # in the output folder: the checkpoint that is being written
 _REPLACED, _REMOVED = "replaced", "removed"
 _SENTINEL = "checkpoint-is-incomplete.txt"  # of transformers' checkpoint at SIGTERM
 
 
-class WholeCheckpoints(Trainer):
+class WholeCheckpoints(SameOrder):
     """A Trainer that writes a checkpoint beside its place and renames it when it is complete and on the disk.
 
     A process that is ended, or a disk that is full, leaves the checkpoints that were there, and `get_last_checkpoint`
     (`resume_from_checkpoint=True`) never sees half of one.
     """
 
-    args: Any
     state: Any
-    accelerator: Any
     _writing: Path | None = None
 
-    def train(self, *args: Any, **kwargs: Any) -> Any:
-        """As in transformers."""
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+        """As in transformers; ValueError for a checkpoint behind which other rows would come."""
         if self.args.should_save:
             tidy(Path(self.args.output_dir))
         self.accelerator.wait_for_everyone()
-        return super().train(*args, **kwargs)
+        self.check_order(resume_from_checkpoint)
+        return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def _get_output_dir(self, trial: Any) -> str:
         return super()._get_output_dir(trial) if self._writing is None else str(self._writing)
@@ -117,6 +117,7 @@ class WholeCheckpoints(Trainer):
         if self.state.best_model_checkpoint is not None:
             self._name_best(run, written.name)
             self.state.save_to_json(str(written / TRAINER_STATE_NAME))
+        write_text(written / ORDER, json.dumps(self.data_order(), indent=1))
         flush_folder(written)
         if (run / written.name).exists():  # of the same step, from an earlier run
             os.rename(run / written.name, run / PARTIAL / f"{_REPLACED}-{written.name}")

@@ -6,18 +6,16 @@ that the gradient is that of the same rows in one batch, however the items are s
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.data_loader import IterableDatasetShard
 from torch.utils.data import DataLoader
 from transformers import Trainer
-from transformers.trainer_pt_utils import find_batch_size
 from transformers.trainer_utils import EvalLoopOutput
 
-from ..data.transforms import StreamedRows
+from .filling import Filling, drop_padding_rows
 
 
 class ComponentMeans:
@@ -41,7 +39,7 @@ class ComponentTrainer(Trainer):
     A subclass names its components and says how to read them from a batch and the model's output.
     """
 
-    _rows_count = True  # False while a process evaluates rows that only fill up a batch
+    _rows_count = True  # False while a process is at rows that only fill up a batch
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -84,13 +82,13 @@ class ComponentTrainer(Trainer):
         num_items_in_batch: Any = None,
     ) -> Any:
         """The loss of a micro-batch; `num_items_in_batch` (n,) are the items of its whole step."""
+        self._rows_count = not isinstance(inputs, Filling)
         outputs = self.run_model(model, inputs)
-        items = self.count_items(inputs).to(self.args.device)
+        items = self.count_items(inputs).to(self.args.device) * self._rows_count
         zero = outputs.loss.float() * 0.0
         parts = torch.stack([zero if part is None else part.float() for part in self.components(outputs)])
         terms = self.weigh(parts, outputs)
-        if self._rows_count:
-            self._means.add(parts.detach(), items, terms.detach())
+        self._means.add(parts.detach(), items, terms.detach())
         totals = items if num_items_in_batch is None else num_items_in_batch
         # Gradients are averaged over the processes, shares are of the items of all processes.
         scale = 1 if num_items_in_batch is None else self.accelerator.num_processes
@@ -105,11 +103,12 @@ class ComponentTrainer(Trainer):
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
     ) -> tuple[list, torch.Tensor | None]:
         """The micro-batches of a step, and the (n,) items of the step over all processes."""
-        batches = list(_take(epoch_iterator, num_batches))
+        # As they are taken: what fills up a batch is known while the data loader is at it.
+        batches = [drop_padding_rows(batch, self.accelerator) for batch in islice(epoch_iterator, num_batches)]
         # A process without batches still has to take part in the reduction.
         items = torch.zeros(len(self.component_names), device=device)
         for batch in batches:
-            items += self.count_items(batch).to(device)
+            items += 0 if isinstance(batch, Filling) else self.count_items(batch).to(device)
         return batches, self.accelerator.reduce(items, "sum")
 
     def prediction_step(
@@ -120,12 +119,9 @@ class ComponentTrainer(Trainer):
         ignore_keys: list[str] | None = None,
     ) -> tuple[torch.Tensor, None, None]:
         """The loss of an evaluation batch, whatever its keys: batches of nested dictionaries have no `labels`."""
-        inputs, self._rows_count = drop_padding_rows(self._prepare_inputs(inputs), self.accelerator)
-        try:
-            with torch.no_grad(), self.compute_loss_context_manager():
-                loss = self.compute_loss(model, inputs)
-        finally:
-            self._rows_count = True
+        inputs = drop_padding_rows(self._prepare_inputs(inputs), self.accelerator)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            loss = self.compute_loss(model, inputs)
         return loss.detach(), None, None
 
     def evaluation_loop(
@@ -141,7 +137,8 @@ class ComponentTrainer(Trainer):
         `eval_loss` is the loss of these means, as in training; Trainer's own depends on how rows fall into batches.
         Raises ValueError for data without a row, as those of a stream may turn out to be.
         """
-        with self._separate_means():
+        half = self.args.bf16_full_eval or self.args.fp16_full_eval
+        with self._separate_means(), own_dtype(self.model) if half else contextlib.nullcontext():
             with self.measuring(metric_key_prefix) as measured:
                 output = super().evaluation_loop(
                     dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
@@ -188,52 +185,18 @@ class ComponentTrainer(Trainer):
         return self.readable({self.component_names[i]: (sums[i] / items[i]).item() for i in present})
 
 
-def _take(iterator: Iterator, count: int) -> Iterator:
-    for _ in range(count):
-        try:
-            yield next(iterator)
-        except StopIteration:
-            return
-
-
-# accelerate gives every process batches of one size: it fills the last ones of an evaluation up with rows from the
-# start of the data. What a batch's loss is a mean over cannot be taken off again afterwards, so such rows leave the
-# batch before the model sees it.
-def drop_padding_rows(batch: dict[str, Any], accelerator: Accelerator) -> tuple[dict[str, Any], bool]:
-    """The batch without rows that only fill it up, and whether a row of it counts.
-
-    A process that has nothing but such rows keeps one, so that it takes part in what the processes do together. To be
-    called while the data loader is at this batch.
-    """
-    rows = find_batch_size(batch)
-    real = _count_real(accelerator, rows)
-    return (batch if real == rows else first_rows(batch, max(real, 1), rows)), real > 0
-
-
-def first_rows(batch: Any, count: int, rows: int) -> Any:
-    """The first `count` of the `rows` rows of tensors and lists in nested dictionaries.
-
-    What has several entries for each row (the passages of a query) keeps those of the rows that are kept.
-
-    >>> first_rows({"query": [1, 2], "passage": {"ids": [1, 1, 2, 2]}, "flag": True}, count=1, rows=2)
-    {'query': [1], 'passage': {'ids': [1, 1]}, 'flag': True}
-    """
-    if isinstance(batch, Mapping):
-        return {name: first_rows(value, count, rows) for name, value in batch.items()}
-    return batch[: len(batch) * count // rows] if hasattr(batch, "__len__") else batch
-
-
-def _count_real(accelerator: Accelerator, rows: int) -> int:
-    if not accelerator.gradient_state.end_of_dataloader:
-        return rows
-    loader: Any = accelerator.gradient_state.active_dataloader
-    sharded = isinstance(loader.dataset, IterableDatasetShard)
-    stream = loader.dataset.dataset if sharded else loader.dataset
-    if isinstance(stream, StreamedRows) and loader.num_workers <= 1:
-        # Known now that it has ended; accelerate's truncation of the gathered losses needs it, too.
-        loader.remainder = stream.num_rows % (loader.batch_size * accelerator.num_processes)
-    filled_up = accelerator.num_processes > 1 and (sharded or accelerator.even_batches)
-    # `remainder` is the number of rows of the last joint batch, the first process's first; 0: it is full, -1: unknown.
-    if not filled_up or loader.remainder <= 0:
-        return rows
-    return min(max(loader.remainder - accelerator.process_index * rows, 0), rows)
+@contextlib.contextmanager
+def own_dtype(model: Any) -> Iterator[None]:
+    """Weights and buffers are afterwards what they were, to the bit: `bf16_full_eval` leaves the model in bfloat16."""
+    weights = [(one, one.data) for one in model.parameters()]
+    buffers = [(part, name, one) for part in model.modules() for name, one in part._buffers.items() if one is not None]
+    try:
+        yield
+    finally:
+        for weight, value in weights:
+            if weight.dtype != value.dtype:
+                weight.data = value.to(weight.device)
+        for part, name, buffer in buffers:
+            now = part._buffers[name]
+            if now is not None and now.dtype != buffer.dtype:
+                part._buffers[name] = buffer.to(now.device)

@@ -19,6 +19,11 @@ Item = TypeVar("Item")
 Streamed = tuple[int, int, Row]  # epoch, row number, row
 
 
+def order_seed(args: Any) -> int:
+    """What the order of the rows is drawn by."""
+    return args.seed if args.data_seed is None else args.data_seed
+
+
 def share(batch: Sequence[Item], num_processes: int, process_index: int) -> Sequence[Item]:
     """The part of a joint batch that is for one process."""
     bounds = [len(batch) * index // num_processes for index in (process_index, process_index + 1)]
@@ -101,7 +106,7 @@ def stream_loader(
     if args.accelerator_config.split_batches:  # a batch is then that of all processes
         batch_size = max(1, batch_size // accelerator.num_processes)
     places = {"num_processes": accelerator.num_processes, "process_index": accelerator.process_index}
-    batches = StreamedBatches([stream], [batch_size], [1.0], args.seed, ["The streamed data set"], **places)
+    batches = StreamedBatches([stream], [batch_size], [1.0], order_seed(args), ["The streamed data set"], **places)
     return ready(DataLoader(batches, batch_size=None, **loader_keywords(args, collate)), accelerator)
 
 

@@ -153,9 +153,20 @@ class FamilyTrainer(
     def get_train_dataloader(self) -> DataLoader:
         """As in transformers; a stream gives batches without an end, of which each process reads its own share."""
         if not isinstance(self.train_dataset, StreamedRows):
-            return super().get_train_dataloader()
+            loader = super().get_train_dataloader()
+            self._check_batches(loader)
+            return loader
         collate, size = self.data_collator, self._train_batch_size
         return stream_loader(self.train_dataset, collate, self.args, self.accelerator, size)
+
+    def _check_batches(self, loader: DataLoader) -> None:
+        """ValueError where there is nothing to train on, which would end in a model as if it were trained."""
+        if len(loader) == 0:
+            joint = self._train_batch_size * self.accelerator.num_processes
+            raise ValueError(
+                f"dataloader_drop_last=True leaves no batch of the {len(self.train_dataset)} rows, as one of all "
+                f"processes takes {joint}: leave it out, or lower per_device_train_batch_size."
+            )
 
     def evaluate(
         self,

@@ -40,6 +40,7 @@ class RetrievalEvaluation:
                     "some too: put both into eval_dataset."
                 )
             self.evaluators = self._load("", args.eval_retrieval, args.eval_retrieval_revision)
+        self._check_dtype(self.evaluators)
         for evaluator in self.evaluators.values():
             evaluator.check(model)
         self._check_best_metric()
@@ -60,6 +61,7 @@ class RetrievalEvaluation:
 
     def measure(self, evaluators: Evaluators, model: BiEncoderModel, prefix: str) -> dict[str, float]:
         """The metrics of some evaluators under their full names, and how long it took."""
+        self._check_dtype(evaluators)
         start = time.perf_counter()
         show_progress = False if self.args.disable_tqdm else None
         metrics = evaluate_all(
@@ -94,6 +96,15 @@ class RetrievalEvaluation:
         if not is_collection(source):
             return dict.fromkeys([name], *loaded.values())
         return {f"{name}_{part}" if name else part: evaluator for part, evaluator in loaded.items()}
+
+    def _check_dtype(self, evaluators: Evaluators) -> None:
+        """ValueError for transformers' types of an evaluation, which are those of its loop over rows alone."""
+        for name in ("bf16_full_eval", "fp16_full_eval"):
+            if evaluators and getattr(self.args, name):
+                raise ValueError(
+                    f"{name}=True must be False beside retrieval data, which the model embeds in its own type: leave "
+                    "it out, or set bf16 or fp16, under which texts are embedded too."
+                )
 
     def _check_best_metric(self) -> None:
         """A metric that will not be there is an error now, not after the first evaluation."""

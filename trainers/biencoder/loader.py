@@ -8,7 +8,7 @@ from accelerate import Accelerator
 from torch.utils.data import DataLoader
 from transformers.utils import logging
 
-from ..base.streams import StreamedBatches, loader_keywords, ready
+from ..base.streams import StreamedBatches, loader_keywords, order_seed, ready
 from ..data.sources import Row
 from .batches import MixtureBatchSampler, SampledSet, mixture_shares
 from .mixture import MixedRows, MixedStream, MixturePart
@@ -53,7 +53,7 @@ def training_loader(
     across = processes if in_batch_across else 1
     for part, size in zip(dataset.parts, sizes, strict=True):
         check_company(part, size * across, args.dataloader_drop_last)
-    seed = args.seed if args.data_seed is None else args.data_seed
+    seed = order_seed(args)
     places: dict[str, Any] = {"num_processes": processes, "process_index": index}
     keywords = loader_keywords(args, collate)
     if isinstance(dataset, MixedStream):
@@ -66,24 +66,26 @@ def training_loader(
     return ready(loader, accelerator)
 
 
-def check_company(part: MixturePart, joint: int, drop_last: bool) -> None:
+def check_company(part: MixturePart, joint: int, drop_last: bool, trains: bool = True) -> None:
     """Raise ValueError for a data set whose passages are compared with nothing; warn of a last batch that is so.
 
     Args:
         joint: queries whose passages meet.
+        trains: False for rows that are evaluated.
     """
     if part.scored or part.group_size > 1:
         return
     rows = None if isinstance(part.rows, datasets.IterableDataset) else len(part.rows)
+    done = "learned" if trains else "measured"
     if joint == 1 or rows == 1:
         raise ValueError(
             f"Data set {part.name!r}: one query a batch with one passage has nothing to be compared with, so that its "
-            "loss is 0 and nothing is learned: give it a batch size of 2 or more (and as many rows), or negatives."
+            f"loss is 0 and nothing is {done}: give it a batch size of 2 or more (and as many rows), or negatives."
         )
     if rows is not None and rows % joint == 1 and not drop_last:
         logger.warning_once(
             f"Data set {part.name!r}: its last batch of {rows} rows is one query with one passage, from which nothing "
-            "is learned: set dataloader_drop_last=True, or another batch size."
+            f"is {done}: set dataloader_drop_last=True, or another batch size."
         )
 
 

@@ -10,6 +10,7 @@ import datasets
 import torch
 from transformers.utils import logging
 
+from ..base.streams import order_seed
 from ..data.sources import Row, Table, TypedTable, load_tables
 from ..data.transforms import StreamedRows, Transform, TransformedRows
 from .columns import SCORES, check_layouts
@@ -72,7 +73,7 @@ def _joined(loaded: list[Any], entry: DataSetEntry, args: Any) -> Any:
     # A stream that the user made is in the order that the user wants.
     if isinstance(rows, datasets.Dataset) or isinstance(entry.data, datasets.IterableDataset):
         return rows
-    return rows.shuffle(args.seed, buffer_size=args.shuffle_buffer) if args.shuffle_buffer else rows
+    return rows.shuffle(order_seed(args), buffer_size=args.shuffle_buffer) if args.shuffle_buffer else rows
 
 
 def _first(rows: Any, max_rows: int | None) -> Any:

@@ -15,6 +15,7 @@ from modeling_biencoder.inputs_biencoder import check_max_length, check_truncate
 from modeling_biencoder.objectives_biencoder import LOSSES
 
 from ..base.sharding import whole
+from ..base.streams import order_seed
 from ..base.trainer import FamilyTrainer
 from ..data.padding import pad_id
 from ..data.sources import Row
@@ -27,7 +28,7 @@ from .collator import BiEncoderCollator
 from .entries import DataSetEntry, mixture_entries, plain_sources, settle_prompts
 from .evaluation import RetrievalEvaluation
 from .in_context import InContextExamples
-from .loader import stream_shares, training_loader
+from .loader import check_company, stream_shares, training_loader
 from .mixture import MixedRows, MixedStream, MixturePart, load_part, mix
 from .rows import biencoder_example
 
@@ -118,6 +119,8 @@ class BiEncoderTrainer(FamilyTrainer):
         entry = source if isinstance(source, DataSetEntry) else DataSetEntry(source)
         settle_prompts(self.model.config, [entry])
         part = load_part(entry, self.args)
+        across = self.args.world_size if self.model.config.negatives_cross_device else 1
+        check_company(part, self.args.eval_batch_size * across, self.args.dataloader_drop_last, trains=False)
         return transform_rows(part.rows, self.part_transform(part))
 
     def prepare_training(self, source: Any) -> Any:
@@ -144,7 +147,7 @@ class BiEncoderTrainer(FamilyTrainer):
             query_config=self._cut_at("query_max_length"),
             passage_config=self._cut_at("passage_max_length"),
             group_size=part.group_size,
-            seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
+            seed=order_seed(self.args),
             # One passage has nothing to be compared with, unless its score is what there is to learn.
             use_teacher_scores=part.scored or (self.args.use_teacher_scores and part.group_size > 1),
             symmetric=part.symmetric,

@@ -11,7 +11,7 @@ from transformers.trainer_pt_utils import find_batch_size
 
 from modeling_biencoder.packing_biencoder import can_pack
 
-from ..base.components import first_rows
+from ..base.filling import first_rows
 from ..base.trainer import FamilyTrainer
 from ..biencoder.arguments import BiEncoderTrainingArguments
 from ..planning.activations import activation_bytes as reckoned_bytes

@@ -11,10 +11,12 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
+from transformers.utils import logging
 
 from hub_cards.whole_files import full_disk_named
 
@@ -23,6 +25,7 @@ from .claims import Claims
 from .idle import refuse_idle
 from .parts import check_same_run, shards_folder, write_lines
 
+logger = logging.get_logger(__name__)
 _PAUSE = 0.1  # seconds before others' work is looked at anew, at first
 # Of the commands that take one.
 NUM_SHARDS_HELP = (
@@ -58,11 +61,31 @@ class Shards:
         seconds: float | None = None,
     ):
         self.output, self.num_shards = Path(output), num_shards
-        self.over = over or self.output.exists
+        self._all_there = over or self.output.exists
+        self._damaged: dict[Path, Callable[[], bool]] = {}  # and whether it is whole by now
         self.folder = shards_folder(output)
         self.claims = Claims(self.folder, seconds)
         self._settings = self.folder / "settings.json"
         self._own = self.folder / self.claims.worker
+
+    def over(self) -> bool:
+        """Whether all is done."""
+        return self._all_there() and all(self._is_done(file) for file in list(self._damaged))
+
+    def look(self, files: Sequence[Path], is_whole: Callable[[int], bool]) -> None:
+        """Looks at those of `files` that are there: one that something damaged since is to be made anew.
+
+        Nothing that works here leaves such; a full disk, a copy or a hand may.
+        """
+        for number, file in enumerate(files):
+            if file.exists() and not is_whole(number):
+                logger.warning(f"{file}, or what lies beside it, is damaged: it is made anew.")
+                self._damaged[file] = partial(is_whole, number)
+
+    def _is_done(self, file: Path) -> bool:
+        if file.exists() and (is_whole := self._damaged.get(file)) is not None and is_whole():
+            del self._damaged[file]  # as another worker made it anew, or this one
+        return file.exists() and file not in self._damaged
 
     def open(self, settings: dict[str, Any]) -> None:
         """Joins the run, or begins it; ValueError where there is one with other settings, or a finished output."""
@@ -95,7 +118,7 @@ class Shards:
                 for number in left:
                     made += (done := self._take(files[number], number, make))
                     bar.update(done)
-                left = [number for number in left if not files[number].exists()]
+                left = [number for number in left if not self._is_done(files[number])]
                 bar.update(len(files) - len(left) - bar.n)
                 if left and not made:  # others are at work
                     bar.set_postfix_str("waiting for others")
@@ -104,10 +127,10 @@ class Shards:
 
     def _take(self, file: Path, number: int, make: Callable[[int], None]) -> bool:
         """Whether it was done here: it was neither there nor another's."""
-        if file.exists():
+        if self._is_done(file):
             return False
         with self.claims.held(file.name) as held:
-            if not held or file.exists():
+            if not held or self._is_done(file):
                 return False
             try:
                 make(number)

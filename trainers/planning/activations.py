@@ -6,7 +6,10 @@ alone, and a and b are solved for; so a family's own activations, norms and adap
 """
 
 import copy
+import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from transformers.integrations import moe
 
 from modeling_llara import LlaraForPreTraining
 from modeling_srlm import SelfRetrievalLM
@@ -117,14 +121,49 @@ def _first_layers(body: nn.Module, name: str | None, depth: int) -> Any:
 
 
 def _fit(body: Any, lengths: tuple[int, ...], mask: bool, bf16: bool, checkpointing: bool) -> np.ndarray:
-    with FakeTensorMode():
+    """The numbers of (1, S, S^2); ValueError for a backbone whose forward pass needs the contents of its tensors."""
+    logging.getLogger("torch._subclasses.fake_tensor").setLevel(logging.CRITICAL)  # of what is tried and fails
+    dims = (4, 2) if mask else (0,)  # the mask that is made here; some families (OPT) take theirs of rows alone
+    for number, dim in enumerate(dims, start=1):
+        try:
+            sizes = _sizes(body, lengths, dim, bf16, checkpointing)
+            break
+        except Exception as error:  # whatever a family's own code says of tensors without contents
+            if number == len(dims):
+                told = next(iter(str(error).splitlines()), type(error).__name__)
+                raise ValueError(
+                    f"A model of the kind {body.config.model_type} does not run without contents ({told}): plan one "
+                    "of its size that does, such as a Llama."
+                ) from error
+    return np.linalg.solve([[1.0, length, length**2] for length in lengths], sizes)
+
+
+def _sizes(body: Any, lengths: tuple[int, ...], mask_dims: int, bf16: bool, checkpointing: bool) -> list[int]:
+    with FakeTensorMode(), _experts_in_any_dtype():
         there = _with_shapes(body)
         there.train()
+        for part in there.modules():  # an expert at a time would mean to see which tokens are sent to it
+            config: Any = getattr(part, "config", None)
+            if hasattr(config, "_experts_implementation"):
+                config._experts_implementation = "grouped_mm"
         if checkpointing:
             there.config.use_cache = False  # as it would be; without checkpointing no cache would mean a mask here
             _enable_checkpointing(there)
-        sizes = [_kept_of_row(there, length, mask, bf16) for length in lengths]
-    return np.linalg.solve([[1.0, length, length**2] for length in lengths], sizes)
+        return [_kept_of_row(there, length, mask_dims, bf16) for length in lengths]
+
+
+@contextmanager
+def _experts_in_any_dtype() -> Iterator[None]:
+    """Experts by transformers' own operation, which keeps what torch's does: that has no shapes for float32 alone."""
+    known = getattr(moe, "_can_use_grouped_mm", None)
+    if known is None:
+        yield
+        return
+    moe._can_use_grouped_mm = lambda *_, **__: False
+    try:
+        yield
+    finally:
+        moe._can_use_grouped_mm = known
 
 
 def _enable_checkpointing(model: Any) -> None:
@@ -133,9 +172,10 @@ def _enable_checkpointing(model: Any) -> None:
         model.gradient_checkpointing_enable({"use_reentrant": False})
 
 
-def _kept_of_row(there: Any, length: int, mask: bool, bf16: bool) -> int:
+def _kept_of_row(there: Any, length: int, mask_dims: int, bf16: bool) -> int:
     ids = torch.zeros(1, length, dtype=torch.long)
-    given = {"attention_mask": torch.ones(1, 1, length, length, dtype=torch.bool)} if mask else {}
+    masks = {4: torch.ones(1, 1, length, length, dtype=torch.bool), 2: torch.ones_like(ids)}
+    given = {"attention_mask": masks[mask_dims]} if mask_dims else {}
 
     def forward() -> Any:
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):

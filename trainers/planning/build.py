@@ -47,6 +47,7 @@ def build_planned(asked: PlannedModel, texts: PlannedTexts, place: dict[str, Any
             f"--model={asked.model!r} is of a kind ({config.model_type}) that cannot be built without its weights: "
             "plan a model of its size that can, such as a Llama."
         )
+    _check_attention(asked, text_config_of(model))
     model.to(getattr(torch, asked.dtype)).train()
     if asked.lora_rank is not None:
         with torch.device("meta"), warnings.catch_warnings():
@@ -59,12 +60,28 @@ def build_planned(asked: PlannedModel, texts: PlannedTexts, place: dict[str, Any
 
 
 def _check_decoder(asked: PlannedModel, config: Any) -> None:
+    """ValueError for what the system cannot be built on; some families' configurations do not say what they are."""
     kind = config.get_text_config().model_type
-    encodes = kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not config.is_decoder
-    if asked.system != "biencoder" and (encodes or config.is_encoder_decoder):
+    encodes = kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False)
+    both = getattr(config, "is_encoder_decoder", False)
+    if asked.system == "biencoder" and both:
+        raise ValueError(
+            f"--model={asked.model!r} is an encoder with a decoder ({kind}), and a biencoder takes one of the two: "
+            "give such a model."
+        )
+    if asked.system != "biencoder" and (encodes or both):
         raise ValueError(
             f"--model={asked.model!r} is an encoder ({kind}), and --system {asked.system} needs a decoder: give one, "
             "or plan a biencoder."
+        )
+
+
+def _check_attention(asked: PlannedModel, config: Any) -> None:
+    """ValueError for a backbone without attention, whose operations and states are counted otherwise."""
+    if getattr(config, "num_attention_heads", None) is None or getattr(config, "num_hidden_layers", None) is None:
+        raise ValueError(
+            f"--model={asked.model!r} is of a kind ({config.model_type}) without attention heads, whose operations "
+            "are not known: plan a model of its size that has them, such as a Llama."
         )
 
 

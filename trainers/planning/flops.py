@@ -74,7 +74,9 @@ def operations_of(model: Any) -> Operations:
     """The numbers of a model, with or without a LoRA."""
     body, config = body_of(model), text_config_of(model)
     head = model.get_output_embeddings()
-    weights = list(_weights(body, config))
+    # Of ALBERT all layers are one, or a few.
+    times = config.num_hidden_layers / (vars(config).get("num_hidden_groups") or config.num_hidden_layers)
+    weights = [(size * times, trains) for size, trains in _weights(body, config)]
     return Operations(
         weights=sum(size for size, _ in weights),
         trained_weights=sum(size for size, trains in weights if trains),

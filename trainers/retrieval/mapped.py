@@ -4,7 +4,7 @@
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -61,6 +61,16 @@ def open_stored(path: str | Path) -> Stored:
         texts,
         files[0].about,
     )
+
+
+def is_whole(path: Path, rows: int, about: Mapping[str, str]) -> bool:
+    """Whether a file, with what lies beside it, holds so many embeddings and ids, and these facts."""
+    try:
+        file = _opened(path)
+        ids = sum(len(piece.ids()) for piece in file.pieces)
+    except (OSError, EOFError, ValueError, pa.ArrowException):
+        return False
+    return sum(piece.rows for piece in file.pieces) == ids == rows and about.items() <= file.about.items()
 
 
 def _opened(path: Path) -> _File:

@@ -10,6 +10,7 @@ import torch
 from ..data.texts import IdentifiedTexts
 from ..jobs.shards import Shards
 from .embeddings import parts_of
+from .mapped import is_whole
 from .quantization import ranges_of
 from .storing import names_of, write_embeddings
 
@@ -36,7 +37,9 @@ class ShardedEmbeddings(NamedTuple):
         """Returns when the files of all shards are there."""
         work = _Work(self, shards)
         description = "Encoding" if show_progress else None
+        shards.look(work.files, work.is_whole)
         if self.precision == "int8":  # the range of each number is that of all texts
+            shards.look(work.floats, work.has_floats)
             shards.share(work.floats, work.write_floats, description)
             shards.share(work.files, work.write_int8)
         else:
@@ -62,6 +65,16 @@ class _Work:
         self.rows = [range(own[0].start, own[-1].stop) for own in self.parts]
         self.files = names_of(asked.output, shards.num_shards)
         self.floats = [shards.folder / f"floats-{number:05}.bin" for number in range(shards.num_shards)]
+
+    def is_whole(self, shard: int) -> bool:
+        """Whether the shard's file, which is there, is what was written."""
+        facts = {**self.asked.about, "precision": self.asked.precision}
+        return is_whole(self.files[shard], len(self.rows[shard]), facts)
+
+    def has_floats(self, shard: int) -> bool:
+        """The same of the embeddings that int8 is made of."""
+        size = len(self.rows[shard]) * self.asked.width * torch.float32.itemsize
+        return self.floats[shard].stat().st_size == size and _ranges_path(self.floats[shard]).exists()
 
     def _blocks(self, shard: int) -> Iterator[torch.Tensor]:
         return (self.asked.embed(self.asked.texts[part.start : part.stop]) for part in self.parts[shard])

@@ -112,6 +112,17 @@ class SelfRetrievalTrainer(FamilyTrainer):
             return load_token_rows(table, self.model.config.text_config.vocab_size)
         return tokenize_documents(table, self.processing_class, self.args.document_length, self.args.target_size)
 
+    def prepare_training(self, source: Any) -> Any:
+        """As in the base class; ValueError for chats in an order by lengths, which they do not have."""
+        prepared = super().prepare_training(source)
+        columns = [] if prepared is None else prepared.rows.column_names or []
+        if "history" in columns and self.args.train_sampling_strategy in ("group_by_length", "batch_rebalance"):
+            raise ValueError(
+                f"train_sampling_strategy={str(self.args.train_sampling_strategy)!r} needs the lengths of rows, and "
+                "chats become tokens within the model; use random or sequential."
+            )
+        return prepared
+
     def metric_names(self) -> list[str]:
         """Perplexity, beside the loss."""
         return ["perplexity"]

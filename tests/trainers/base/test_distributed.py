@@ -28,6 +28,18 @@ def test_so_do_three(tmp_path, kind):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("kind", "processes", "rows"), [("llara_learned", 2, 5), ("llara", 3, 7), ("chats", 3, 7)])
+def test_each_row_counts_once_where_the_last_batch_does_not_fill(tmp_path, kind, processes, rows):
+    """One row remains for the last batch, the other processes have none; so it is behind a checkpoint in an epoch."""
+    settings = {"rows": rows, "joint": processes, "save_strategy": "steps", "save_steps": 3}
+    train(kind, tmp_path / "alone", **settings)
+    together(kind, tmp_path / "together", processes, **settings)
+    assert_same_run(tmp_path / "together", tmp_path / "alone")
+    together(kind, tmp_path / "together", processes, resume="checkpoint-3", **settings)
+    assert_same_run(tmp_path / "together", tmp_path / "alone")
+
+
+@pytest.mark.slow
 def test_every_process_ends_with_the_best_weights(tmp_path):
     """Of four steps the second, by a metric that grows: the highest loss."""
     settings = {"eval_strategy": "steps", "eval_steps": 2, "save_strategy": "steps", "save_steps": 2, "max_steps": 4}

@@ -5,11 +5,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import datasets
 import pytest
 import torch
+from accelerate.data_loader import prepare_data_loader, skip_first_batches
 from torch import distributed
+from torch.utils.data import DataLoader
 
 from modeling_biencoder import BiEncoderModel
 from modeling_llara import LlaraForPreTraining
@@ -25,7 +29,7 @@ from trainers import (
     SelfRetrievalTrainer,
     SelfRetrievalTrainingArguments,
 )
-from trainers.base import components
+from trainers.base import filling
 
 # Kind -> number of rows; the joint batches hold 4. Of 5 rows the last one is with the first process, the second has
 # nothing but filling; of 3 all batches are the last.
@@ -84,10 +88,39 @@ def test_two_processes_evaluate_as_one_does(tmp_path):
         assert alone and together[kind] == pytest.approx(alone, rel=1e-5), kind
 
 
+def counted(rows: int, batch_size: int, processes: int, skipped: int, **settings: bool) -> tuple[list[int], set[int]]:
+    """(rows that count on some process, lengths of their batches in number) of a loader that accelerate shares out."""
+    found, lengths = [], set()
+    for index in range(processes):
+        loader = DataLoader([{"ids": torch.tensor(row)} for row in range(rows)], batch_size)
+        loader = prepare_data_loader(loader, None, processes, index, put_on_device=False, **settings)
+        loader = skip_first_batches(loader, skipped) if skipped else loader
+        accelerator: Any = SimpleNamespace(
+            num_processes=processes, process_index=index, gradient_state=loader.gradient_state
+        )
+        batches = [filling.drop_padding_rows(batch, accelerator) for batch in loader]
+        lengths.add(len(batches))
+        found += [row for batch in batches if not isinstance(batch, filling.Filling) for row in batch["ids"].tolist()]
+    return sorted(found), lengths
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+@pytest.mark.parametrize("skipped", [0, 1])
+def test_each_row_counts_once_and_each_process_has_as_many_batches(processes, skipped):
+    for rows in range(1, 14):
+        for batch_size in (1, 2, 3):
+            expected = list(range(skipped * batch_size * processes, rows))
+            if expected:
+                found, lengths = counted(rows, batch_size, processes, skipped)
+                assert found == expected and len(lengths) == 1, (rows, batch_size)
+                split = counted(rows, batch_size * processes, processes, skipped, split_batches=True)
+                assert split == (found, lengths), (rows, batch_size)
+
+
 def test_what_has_several_entries_a_row_is_cut_with_its_rows():
-    assert not doctest.testmod(components).failed
+    assert not doctest.testmod(filling).failed
     batch = {"ids": torch.arange(12).view(6, 2), "history": [["a"], ["b"], ["c"]], "flag": False}
-    kept = components.first_rows(batch, count=2, rows=3)
+    kept = filling.first_rows(batch, count=2, rows=3)
     assert kept["ids"].tolist() == batch["ids"][:4].tolist()
     assert kept["history"] == [["a"], ["b"]] and kept["flag"] is False
 

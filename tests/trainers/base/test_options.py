@@ -41,8 +41,9 @@ def test_what_the_defaults_say_is_no_refusal(tmp_path, kind):
     defaults = {field.name: field.default for field in dataclasses.fields(TrainingArguments)}
     given = {name: defaults[name] for name in SETTINGS if defaults[name] is not dataclasses.MISSING}
     assert kind(str(tmp_path), **given).label_smoothing_factor == 0
-    with pytest.raises(ValueError, match="dispatch_batches=True must be False"):
-        kind(str(tmp_path), accelerator_config={"dispatch_batches": True})
+    for refused in ({"dispatch_batches": True}, {"even_batches": False}):
+        with pytest.raises(ValueError, match=rf"{next(iter(refused))}=.* must be .*; leave it out"):
+            kind(str(tmp_path), accelerator_config=refused)
 
 
 def test_settings_of_one_family(tmp_path):
@@ -118,3 +119,25 @@ def test_on_a_cpu_nothing_is_pinned_and_no_warning_says_so(tmp_path, recwarn, pi
     assert not trainer.args.dataloader_pin_memory
     trainer.train()
     assert not [str(one.message) for one in recwarn if "pin" in str(one.message)]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_batch_at_all_is_no_training(tmp_path, family):
+    trainer = make_trainer(family, tmp_path, dataloader_drop_last=True, per_device_train_batch_size=16)
+    with pytest.raises(
+        ValueError, match=r"(dataloader_drop_last=True leaves no batch of the \d+ rows|gives no batch)"
+    ):
+        trainer.train()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_evaluation_in_half_precision_leaves_the_weights_as_they_were(tmp_path, family):
+    trainer = make_trainer(family, tmp_path, bf16_full_eval=True)
+    before = {**weights(trainer.model), **{name: one.clone() for name, one in trainer.model.named_buffers()}}
+    seen = []
+    trainer.model.register_forward_pre_hook(lambda model, _: seen.append(model.dtype))
+    trainer.evaluate(trainer.train_dataset)
+    assert set(seen) == {torch.bfloat16}
+    after = {**weights(trainer.model), **dict(trainer.model.named_buffers())}
+    for name, value in before.items():
+        assert after[name].dtype == value.dtype and torch.equal(after[name], value), name

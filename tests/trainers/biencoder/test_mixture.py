@@ -218,6 +218,15 @@ def test_streams_mix_by_weight_and_start_anew(tmp_path):
     assert streamed(make_trainer(tmp_path, entries, streaming=True), 9) != batches[:9]  # drawn from a buffer
 
 
+def test_data_seed_draws_the_order_of_a_streamed_file(tmp_path):
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in QUESTIONS))
+    found = [
+        streamed(make_trainer(tmp_path, str(tmp_path / "rows.jsonl"), streaming=True, **seeds), 4)
+        for seeds in ({"data_seed": 1}, {"data_seed": 1, "seed": 8}, {"data_seed": 2})
+    ]
+    assert found[0] == found[1] != found[2]
+
+
 def test_one_stream_starts_anew_within_a_batch_and_is_resumed_there(tmp_path):
     stream = datasets.Dataset.from_list(PAIRS[:5]).to_iterable_dataset()
     batches = streamed(make_trainer(tmp_path, stream), 5)

@@ -7,7 +7,7 @@ from modeling_llara import LlaraForPreTraining
 from tests.support import quick_first
 from tests.support.tiny import tiny_backbone, tiny_tokenizer
 from tests.support.training import PAIRS, SENTENCES, arguments, assert_moved, assert_same_weights, logged, weights
-from trainers import BiEncoderTrainer, BiEncoderTrainingArguments
+from trainers import BiEncoderTrainer, BiEncoderTrainingArguments, RetrievalEvaluator
 
 
 def make_trainer(folder, family="llama", rows=PAIRS, evaluation=None, **settings):
@@ -153,6 +153,16 @@ def test_a_llara_model_brings_its_prompts_and_pooling(tmp_path):
         trainer.train()
 
 
+@pytest.mark.parametrize("name", ["bf16_full_eval", "fp16_full_eval"])
+def test_retrieval_is_not_evaluated_in_a_type_of_its_own(tmp_path, name):
+    retrieval = RetrievalEvaluator({"q": "the hammer"}, {"p": "it is here", "n": "no"}, {"q": {"p": 1}})
+    with pytest.raises(ValueError, match=f"{name}=True must be False beside retrieval data"):
+        make_trainer(tmp_path, evaluation={"rows": PAIRS, "search": retrieval}, **{name: True})
+    trainer = make_trainer(tmp_path, evaluation=PAIRS, **{name: True})
+    with pytest.raises(ValueError, match=f"{name}=True must be False beside retrieval data"):
+        trainer.evaluate(retrieval)
+
+
 def test_bad_input(tmp_path):
     with pytest.raises(ValueError, match=r"Row 1 .*'query' is missing"):
         make_trainer(tmp_path, rows=[PAIRS[0], {"pos": ["x"], "neg": ["y"]}])
@@ -174,6 +184,17 @@ def test_one_query_a_batch_with_one_passage_is_refused_before_the_first_step(tmp
     trainer = make_trainer(tmp_path, rows=rows, **settings)
     with pytest.raises(ValueError, match=r"one query a batch with one passage .* batch size of 2 or more"):
         trainer.train()
+
+
+def test_so_it_is_refused_where_it_is_evaluated(tmp_path):
+    settings = {"per_device_eval_batch_size": 1}
+    told = r"one query a batch with one passage .*nothing is measured: .* batch size of 2 or more"
+    with pytest.raises(ValueError, match=told):
+        make_trainer(tmp_path, evaluation=PAIRS_ALONE[:4], **settings)
+    trainer = make_trainer(tmp_path, **settings)
+    with pytest.raises(ValueError, match=told):
+        trainer.evaluate(PAIRS_ALONE[:4])
+    assert trainer.evaluate(PAIRS[:4])["eval_contrastive_loss"] > 0  # negatives of its own are company
 
 
 def test_a_last_batch_of_one_pair_is_warned_of_and_negatives_of_its_own_are_company(tmp_path, caplog):

@@ -121,3 +121,27 @@ def test_score_writes_the_same_bytes(tmp_path: Path) -> None:
     assert run("two.jsonl", "--num_shards", "2") == run("plain.jsonl")
     with pytest.raises(ValueError, match="--num_shards=99 must be at most"):
         run("many.jsonl", "--num_shards", "99")
+
+
+@pytest.mark.cases(2)
+@pytest.mark.parametrize(
+    ("suffix", "precision", "damaged"),
+    [(".npy", "float32", ""), (".npy", "float32", ".ids.jsonl"), (".npy", "binary", ".about.json"),
+     (".safetensors", "float16", ""), (".parquet", "int8", "")],
+)  # fmt: skip
+def test_a_damaged_shard_is_made_anew(folder: Path, monkeypatch, caplog, suffix, precision, damaged) -> None:
+    given = ("--precision", precision, "--num_shards", 2)
+    with monkeypatch.context() as patch:  # the run ends before it tidies up
+        patch.setattr("trainers.jobs.shards.Shards.remove", lambda self: None)
+        run_encode(folder, f"whole{suffix}", *given)
+    whole = {path.name: path.read_bytes() for path in folder.glob("whole-*")}
+    last = folder / f"whole-00001-of-00002{damaged or suffix}"
+    last.write_bytes(last.read_bytes()[:-9])
+    if damaged == ".about.json":
+        last.unlink()
+    # As behind another process, which is gone: a claim of a living one would have to stand still first.
+    for claim in folder.glob("whole*.shards/*.claim"):
+        claim.write_text("given up")
+    run_encode(folder, f"whole{suffix}", *given)
+    assert {path.name: path.read_bytes() for path in folder.glob("whole-*")} == whole
+    assert caplog.text.count("is damaged") == 1 and not list(folder.glob("*.shards"))

@@ -6,10 +6,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 from peft import LoraConfig
+from transformers import CONFIG_MAPPING
 
 from modeling_llara import LlaraForPreTraining
 from modeling_srlm.moving_srlm import state_groups
 from modeling_srlm.store_srlm import StateStore
+from tests.support.decoders import SIZES, SPECIAL
 from tests.support.planning import made
 from tests.support.tiny import tiny_backbone, tiny_tokenizer
 from tests.support.training import PASSAGES, arguments
@@ -167,6 +169,47 @@ def test_an_encoder_is_refused_where_a_decoder_is_needed(tmp_path):
     for system in ("llara", "srlm"):
         with pytest.raises(ValueError, match=f"is an encoder .bert., and --system {system} needs a decoder"):
             command.main(["--model", str(tmp_path), "--system", system])
+
+
+def configured(folder, family, **settings):
+    """A folder with a small configuration of a family, by transformers' own name."""
+    CONFIG_MAPPING[family](**{**SIZES, **SPECIAL.get(family, {}), **settings}).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("family", ["albert", "distilbert", "modernbert", "opt"])
+def test_families_that_say_little_of_themselves_or_take_a_mask_of_rows(tmp_path, family):
+    sizes = {"dim": 32, "hidden_dim": 64, "n_layers": 2, "n_heads": 4} if family == "distilbert" else {}
+    plan = planned(configured(tmp_path, family, **sizes))
+    assert plan.kind == family and plan.memory.activations > 0 and plan.operations_a_batch > 0
+    if family != "opt":
+        with pytest.raises(ValueError, match=f"is an encoder .{family}., and --system srlm needs a decoder"):
+            planned(tmp_path, "srlm")
+
+
+@pytest.mark.parametrize("system", ["biencoder", "llara", "srlm"])
+def test_experts_are_planned_in_either_type(tmp_path, system):
+    folder = configured(tmp_path, "mixtral", max_position_embeddings=256)
+    whole, half = (planned(folder, system, dtype=dtype) for dtype in ("float32", "bfloat16"))
+    assert whole.memory.activations > half.memory.activations > 0
+
+
+@pytest.mark.parametrize(
+    ("family", "message"), [("t5", "is an encoder with a decoder"), ("mamba", "without attention heads")]
+)
+def test_a_kind_that_no_biencoder_is_planned_on_is_refused(tmp_path, family, message):
+    CONFIG_MAPPING[family](vocab_size=512).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        planned(tmp_path)
+
+
+def test_a_forward_pass_that_needs_contents_is_refused_in_one_line(backbone, monkeypatch):
+    def looks(*_, **__):
+        raise RuntimeError("a look at contents\nand where")
+
+    monkeypatch.setattr("trainers.planning.activations._kept_of_row", looks)
+    with pytest.raises(ValueError, match=r"kind llama does not run without contents .a look at contents.: plan"):
+        planned(backbone)
 
 
 def test_an_unknown_family_is_refused(tmp_path):

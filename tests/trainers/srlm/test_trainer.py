@@ -189,6 +189,13 @@ def test_a_plain_backbone_gets_bm25_and_the_settings_given(tmp_path):
     )
 
 
+@pytest.mark.parametrize("strategy", ["group_by_length", "batch_rebalance"])
+def test_chats_have_no_order_by_length(tmp_path, strategy):
+    with pytest.raises(ValueError, match=f"train_sampling_strategy='{strategy}' needs the lengths of rows, and chats"):
+        make_trainer(tmp_path, rows=CHATS, train_sampling_strategy=strategy)
+    make_trainer(tmp_path, evaluation=CHATS, train_sampling_strategy=strategy)  # which are evaluated in their order
+
+
 def test_bad_input(tmp_path):
     with pytest.raises(ValueError, match=r"Row 1 .*'text' is missing"):
         make_trainer(tmp_path, rows=[TEXTS[0], {"text": None}])
