@@ -23,7 +23,7 @@ def drop_padding_rows(batch: dict[str, Any], accelerator: Accelerator) -> dict[s
 
     To be called while the data loader is at this batch.
     """
-    if accelerator.num_processes == 1 or not accelerator.gradient_state.end_of_dataloader:
+    if not accelerator.gradient_state.end_of_dataloader:
         return batch
     rows = find_batch_size(batch)
     real = _count_real(accelerator, rows)
@@ -54,7 +54,7 @@ def _count_real(accelerator: Accelerator, rows: int) -> int:
     if isinstance(loader.batch_sampler, SkipBatchSampler):
         loader.remainder = _remainder_behind(loader.batch_sampler.batch_sampler, len(loader.dataset))
     # `remainder` is the number of rows of the last joint batch, the first process's first; 0: it is full, -1: unknown.
-    if loader.remainder <= 0:
+    if accelerator.num_processes == 1 or loader.remainder <= 0:
         return rows
     return min(max(loader.remainder - accelerator.process_index * rows, 0), rows)
 

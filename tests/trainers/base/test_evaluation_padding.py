@@ -88,6 +88,12 @@ def test_two_processes_evaluate_as_one_does(tmp_path):
         assert alone and together[kind] == pytest.approx(alone, rel=1e-5), kind
 
 
+def test_a_streams_last_batch_has_the_weight_of_its_rows(tmp_path):
+    metrics = evaluate("own_group_stream", tmp_path, batch_size=4)
+    parts = metrics["contrastive_loss"] + metrics["distillation_loss"]
+    assert metrics["loss"] == pytest.approx(parts, rel=1e-5)
+
+
 def counted(rows: int, batch_size: int, processes: int, skipped: int, **settings: bool) -> tuple[list[int], set[int]]:
     """(rows that count on some process, lengths of their batches in number) of a loader that accelerate shares out."""
     found, lengths = [], set()
