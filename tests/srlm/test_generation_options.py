@@ -6,8 +6,7 @@ from transformers import GenerationConfig
 
 from modeling_srlm import SelfRetrievalLM
 from tests.support.tiny import random_ids, tiny_backbone, tiny_tokenizer
-from trainers.commands.generate import main
-from trainers.models.load import load_srlm
+from trainers.commands import generate, needle, perplexity
 
 TEMPLATE = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}answer:"
 MESSAGES = [{"role": "user", "content": "What does the library read?"}]
@@ -104,14 +103,20 @@ def test_the_command_ends_where_the_repo_says_and_names_a_seed_that_is_none(tmp_
     whole = model.generate(model.tokenizer(text, return_tensors="pt")["input_ids"], max_new_tokens=8)[0, 3:]
     model.generation_config.stop_strings = [model.tokenizer.decode(whole[-2])]
     model.save_pretrained(tmp_path / "repo")
-    main(["--model", str(tmp_path / "repo"), "--prompt", text, "--max_new_tokens", "8"])
+    generate.main(["--model", str(tmp_path / "repo"), "--prompt", text, "--max_new_tokens", "8"])
     assert capsys.readouterr().out
     with pytest.raises(ValueError, match="seed=4294967296 must be below 4294967296"):
-        main(["--model", str(tmp_path / "repo"), "--prompt", text, "--do_sample", "--seed", str(2**32)])
+        generate.main(["--model", str(tmp_path / "repo"), "--prompt", text, "--do_sample", "--seed", str(2**32)])
 
 
-def test_a_target_size_that_kept_states_do_not_heed_is_refused(tmp_path):
-    srlm(reuse_states=True).save_pretrained(tmp_path / "repo")
+@pytest.mark.parametrize("command", [generate, perplexity, needle])
+def test_a_target_size_that_kept_states_do_not_heed_is_refused(command, tmp_path):
+    repo, text = tmp_path / "repo", tmp_path / "a.txt"
+    srlm(reuse_states=True).save_pretrained(repo)
+    text.write_text("The library reads long documents. " * 20)
+    own = {
+        generate: ["--prompt", "the library"], perplexity: ["--data", str(text)],
+        needle: ["--data", str(text), "--lengths", "150", "--plain_prompt", "--max_new_tokens", "2"],
+    }[command]  # fmt: skip
     with pytest.raises(ValueError, match="--target_size=16 has no meaning with reuse_states"):
-        load_srlm(tmp_path / "repo", {"target_size": 16})
-    assert load_srlm(tmp_path / "repo", {"target_size": 16, "reuse_states": False}).config.target_size == 16
+        command.main(["--model", str(repo), "--target_size", "16", *own])

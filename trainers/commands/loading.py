@@ -201,4 +201,5 @@ class LookbackArguments(KeptStatesArguments, DtypeArguments, RetrieverArguments)
         """What the function gets that loads the model."""
         names = ("retriever", "retriever_revision", "retriever_preset", "retriever_base")
         own = {name: getattr(self, name) for name in names}
-        return {**own, **RetrieverArguments.keywords(self), **DtypeArguments.keywords(self)}
+        of_blocks = {"of_blocks": ("target_size",)}
+        return {**own, **of_blocks, **RetrieverArguments.keywords(self), **DtypeArguments.keywords(self)}

@@ -70,14 +70,15 @@ def check_kept(config: SelfRetrievalConfig, given: Mapping[str, Any]) -> None:
             )
 
 
-def check_used(config: SelfRetrievalConfig, given: Mapping[str, Any]) -> None:
-    """As `check_kept`, of a model that scores or generates; in training a target has a size in either mode."""
+def check_used(config: SelfRetrievalConfig, given: Mapping[str, Any], of_blocks: Sequence[str] = ()) -> None:
+    """As `check_kept`; with `reuse_states` also for the settings `of_blocks`, where each chunk has its own window."""
     check_kept(config, given)
-    if config.reuse_states and given.get("target_size") is not None:
-        raise ValueError(
-            f"--target_size={given['target_size']} has no meaning with reuse_states, where each chunk has the window "
-            "before it: leave it out, or give --reuse_states false."
-        )
+    for name in of_blocks if config.reuse_states else ():
+        if given.get(name) is not None:
+            raise ValueError(
+                f"--{name}={given[name]} has no meaning with reuse_states, where each chunk has the window before it: "
+                "leave it out, or give --reuse_states false."
+            )
 
 
 def check_methods(config: SelfRetrievalConfig, methods: Sequence[str], has_retriever: bool) -> None:

@@ -166,6 +166,7 @@ def load_srlm(
     retriever_preset: str | None = None,
     retriever_base: str | None = None,
     methods: Sequence[str] = (),
+    of_blocks: Sequence[str] = (),
     check: Callable[[SelfRetrievalConfig, Any], None] | None = None,
     **loading: Any,
 ) -> SelfRetrievalLM:
@@ -178,6 +179,7 @@ def load_srlm(
         retriever_preset: how a published retriever is used, by name; default: by its repo.
         retriever_base: of a retriever that is an adapter, folder or Hub id of the model that it was made for.
         methods: retrieval methods, beside that of the settings, that the model shall serve for.
+        of_blocks: settings of blocks that share a window, which are refused with `reuse_states`.
         check: called before weights are read with the configuration and the tokenizer (None where that comes with the
             weights: of an adapter, in a GGUF file), and raises where the model cannot serve.
         loading: where the LM's repo lies (`revision`, `token`, `cache_dir`, ...), and `trust_remote_code`; what does
@@ -200,7 +202,7 @@ def load_srlm(
             complete = {"retrieval_method": "dense", "retriever": retriever, **complete}
         fields = {name: value for name, value in complete.items() if name != "retriever"}
         wanted = SelfRetrievalConfig(text_config=found.config, **{"retrieval_method": "bm25", **fields})
-        check_used(wanted, settings)
+        check_used(wanted, settings, of_blocks)
         check_methods(wanted, methods, retriever is not None)
         refuse_idle_retriever(retriever, methods)
         words = check_words(source, found.config, place)
@@ -217,7 +219,7 @@ def load_srlm(
     wanted = copy.deepcopy(found.config)
     for name, value in settings.items():
         setattr(wanted, name, value)
-    check_used(wanted, settings)
+    check_used(wanted, settings, of_blocks)
     check_methods(wanted, methods, retriever is not None or wanted.retriever_config is not None)
     words = _words(found)
     if check is not None:
