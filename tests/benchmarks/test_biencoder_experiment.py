@@ -60,6 +60,7 @@ def test_the_first_stage_starts_from_a_copy(tmp_path):
     assert any((value != before[name]).any() for name, value in after.model.state_dict().items())
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("variant", [Variant(teacher=True, nested=True), Variant(rows="random", lora=True)])
 def test_a_variant_leaves_the_start_as_it_was(rows, tmp_path, variant):
     start = raw_biencoder("last_token")

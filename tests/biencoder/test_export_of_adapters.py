@@ -31,6 +31,7 @@ def adapted(model: BiEncoderModel, folder) -> BiEncoderModel:
     return model
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("base", ["biencoder", "plain"])
 def test_an_adapter_alone_goes_onto_its_base(base, tmp_path):
     source = plain(tmp_path / "lm")

@@ -145,6 +145,7 @@ def _collate(rows: list[dict]) -> dict:
     return {"query": {"input_ids": queries}, "passage": {"input_ids": passages}}
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("family", ["llama", "bert"])
 def test_trainer_trains_every_parameter_and_evaluates_the_loss(family: str, tmp_path) -> None:
     rows = Dataset.from_list(

@@ -92,6 +92,7 @@ def test_keywords_of_another_shape_keep_the_batch_whole(monkeypatch, shape: str)
     assert len(seen) > 2
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("objectives", [Objectives(), ALL, Objectives(distillation_weight=0.0, margin_mse_weight=1.0)])
 @pytest.mark.parametrize("kind", quick_first(["lora and checkpointing", "full", "lora", "checkpointing"]))
 @pytest.mark.parametrize("in_batch", [True, False])

@@ -30,6 +30,7 @@ def given(how, model, **options):
     return {}
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("how", ["keyword", "config", "own"])
 @pytest.mark.parametrize("reuse_states", [False, True])
 @pytest.mark.parametrize(

@@ -132,6 +132,7 @@ def test_the_vectors_are_those_of_the_biencoder(seed):
     assert refused < 12, "every case was refused: nothing was compared"
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("seed", range(6))
 def test_the_vectors_stay_when_it_is_saved_and_loaded(seed, tmp_path):
     rng = random.Random(1000 + seed)

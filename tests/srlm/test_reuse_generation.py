@@ -69,6 +69,7 @@ def test_rows_of_a_batch_are_what_they_are_alone():
         assert torch.equal(together[row, -60:], alone[0, -60:])
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("method", ["self", "bm25"])
 def test_forward_knows_where_each_prompt_of_a_batch_ended(method):
     model = build(retrieval_method=method)
@@ -106,6 +107,7 @@ def test_beams_are_those_of_the_slow_way():
     torch.testing.assert_close(-scored.loss * 40, output.sequences_scores[0], atol=1e-3, rtol=1e-4)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("guesses", [1, 3, 8])
 def test_guesses_change_nothing(guesses):
     model = build(retrieval_method="self")

@@ -60,6 +60,7 @@ def with_lora(model: SelfRetrievalLM) -> SelfRetrievalLM:
     return model
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_in_one_block_it_is_the_gradient_of_the_plain_pass(family, checkpointing):

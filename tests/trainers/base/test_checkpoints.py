@@ -60,6 +60,7 @@ def test_a_kill_before_the_new_checkpoint_is_in_its_place_leaves_the_one_before(
         torch.testing.assert_close(weights(resumed.model)[name], value, rtol=0, atol=1e-6)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     "error",
     [OSError(errno.ENOSPC, "No space left"), RuntimeError("[enforce fail at inline_container.cc:1] . unexpected pos")],
@@ -76,6 +77,7 @@ def test_a_full_disk_is_said_and_leaves_the_checkpoints_before(tmp_path, monkeyp
     assert names(tmp_path) == set()
 
 
+@pytest.mark.slow
 def test_best_and_old_checkpoints_are_as_in_transformers(tmp_path):
     trainer = make_trainer(
         tmp_path, max_steps=4, save_total_limit=2, load_best_model_at_end=True, eval_strategy="steps", eval_steps=1,
@@ -92,6 +94,7 @@ def test_best_and_old_checkpoints_are_as_in_transformers(tmp_path):
     assert all(torch.equal(value, saved[name]) for name, value in trainer.model.state_dict().items())
 
 
+@pytest.mark.slow
 def test_the_same_step_again_replaces_its_checkpoint(tmp_path, monkeypatch):
     make_trainer(tmp_path, max_steps=1).train()
     (tmp_path / "checkpoint-1" / "old").touch()

@@ -165,6 +165,7 @@ def test_settings_that_cannot_be(family, tmp_path, monkeypatch, settings, messag
         arguments(TRAINERS[family][1], tmp_path, **settings)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("metric", ["nonsense", "eval_los", "other_loss"])
 def test_a_best_metric_that_is_not_measured(family, tmp_path, metric):
     settings = {"eval_strategy": "steps", "eval_steps": 3, "metric_for_best_model": metric}

@@ -110,6 +110,7 @@ def counted(rows: int, batch_size: int, processes: int, skipped: int, **settings
     return sorted(found), lengths
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("processes", [2, 3])
 @pytest.mark.parametrize("skipped", [0, 1])
 def test_each_row_counts_once_and_each_process_has_as_many_batches(processes, skipped):

@@ -121,6 +121,7 @@ def test_on_a_cpu_nothing_is_pinned_and_no_warning_says_so(tmp_path, recwarn, pi
     assert not [str(one.message) for one in recwarn if "pin" in str(one.message)]
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_no_batch_at_all_is_no_training(tmp_path, family):
     trainer = make_trainer(family, tmp_path, dataloader_drop_last=True, per_device_train_batch_size=16)

@@ -31,6 +31,7 @@ def pushed(hub, revision: str = "main") -> set[str]:
     return set(hub.repos["user/repo"].files(revision))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", quick_first(["all_checkpoints", "end", "every_save", "checkpoint"]))
 def test_every_strategy_sends_what_it_says_and_pickles_only_to_resume(hub, tmp_path, strategy):
     trainer = make_trainer(tmp_path / "out", hub_strategy=strategy, hub_always_push=True)

@@ -60,6 +60,7 @@ def test_equal_seeds_give_equal_bits_in_another_process(tmp_path):
     assert said[0].count("0x") > 18 and said[0] == said[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", quick_first(FAMILIES))
 def test_autocast_to_bfloat16_stays_near(family, tmp_path):
     exact, near = (run(family, tmp_path / str(bf16), bf16=bf16, learning_rate=1e-3) for bf16 in (False, True))

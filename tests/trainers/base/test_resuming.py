@@ -19,6 +19,7 @@ def checkpoint(tmp_path):
     return str(tmp_path / "run" / "checkpoint-1")
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
@@ -49,6 +50,7 @@ def test_other_rows_are_refused(tmp_path, checkpoint, rows, told):
         trainer.train(resume_from_checkpoint=checkpoint)
 
 
+@pytest.mark.slow
 def test_what_is_no_other_order_goes_on(tmp_path, checkpoint):
     more = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 2, "data_seed": 7, "max_steps": 4}
     for settings in ({**SETTINGS, **more}, {**SETTINGS, "max_steps": 2, "seed": 8, "ignore_data_skip": True}):
@@ -57,6 +59,7 @@ def test_what_is_no_other_order_goes_on(tmp_path, checkpoint):
         assert trainer.state.global_step == settings["max_steps"]
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_each_family_keeps_it_and_an_older_checkpoint_goes_on_without(tmp_path, family):
     make_trainer(family, tmp_path, **{**SETTINGS, "max_steps": 1}).train()

@@ -42,6 +42,7 @@ def make_trainer(family, folder, rows=8, **settings):
     return SelfRetrievalTrainer(model, args, stream(DOCUMENTS[:rows]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", quick_first(["srlm", "llara", "biencoder"]))
 @pytest.mark.parametrize(("rows", "accumulation"), quick_first([(5, 2), (8, 1)]))
 def test_a_run_resumed_in_a_streams_second_pass_ends_in_the_same_weights(tmp_path, family, rows, accumulation):

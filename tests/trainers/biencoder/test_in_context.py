@@ -68,6 +68,7 @@ def test_equal_queries_and_known_positives_are_left_out():
         assert pairs == [("blue?", "blue!")]
 
 
+@pytest.mark.slow
 def test_numbers_are_uniform_or_fixed_and_the_draw_is_reproducible():
     counts = [len(pairs_before(text)[0]) for epoch in range(120) for text in queries(ROWS, epoch)]
     for number in range(4):
@@ -134,6 +135,7 @@ def make_trainer(folder, rows, prompts=PROMPTS, **settings):
     return BiEncoderTrainer(model, arguments(BiEncoderTrainingArguments, folder, **settings), rows, PAIRS[:3])
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("workers", [0, 1])
 def test_training_puts_examples_before_queries_and_evaluation_does_not(tmp_path, workers):
     trainer = make_trainer(tmp_path, PAIRS, max_steps=2, dataloader_num_workers=workers)

@@ -175,6 +175,7 @@ def test_bad_input(tmp_path):
 PAIRS_ALONE = [{"query": row["query"], "positive": row["pos"][0]} for row in PAIRS]
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(("rows", "batch_size"), [(PAIRS_ALONE[:4], 1), (PAIRS_ALONE[:1], 8)])
 @pytest.mark.parametrize("streaming", [False, True])
 def test_one_query_a_batch_with_one_passage_is_refused_before_the_first_step(tmp_path, rows, batch_size, streaming):

@@ -109,6 +109,7 @@ def test_memory_of_settings(folder):
     }  # fmt: skip
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("settings", [{}, {"sub_batch_size": 3}, {"gradient_checkpointing": True}])
 def test_a_pass_that_takes_too_long_on_a_cpu_is_reckoned(folder, monkeypatch, settings):
     """By the formulas of `lookback plan`, of rows as long as they may be: here no longer than they are."""

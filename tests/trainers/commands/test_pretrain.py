@@ -48,6 +48,7 @@ def trainer_on(folder, output, **settings):
     return LlaraTrainer(model, args, folder / "text")
 
 
+@pytest.mark.slow
 def test_a_stream_of_text_resumes_in_the_same_place(folder):
     straight = trainer_on(folder, folder / "a", save_strategy="steps", save_steps=3)
     straight.train()

@@ -17,6 +17,7 @@ def make_trainer(folder, family="llama", rows=PASSAGES, evaluation=None, **setti
     return LlaraTrainer(model, args, rows, evaluation)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("missing", ["summarize", "predict"])
 def test_a_prompt_that_is_not_used(tmp_path, missing):
     """Rows may have targets for it: they are for nothing."""
@@ -62,6 +63,7 @@ def test_logged_loss_is_the_weighted_sum_of_its_components(tmp_path):
         assert loss == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("micro_batch", quick_first([2, 1]))
 def test_accumulation_equals_the_big_batch(tmp_path, micro_batch):
     """Rows of unequal lengths, some without a predict target: a mean of the micro-batches' means would differ."""

@@ -171,6 +171,7 @@ def test_rows_of_new_tokens_train_beside_whole_modules(tied, whole):
     assert rows == (one if tied or whole == ["lm_head"] else {**one, "backbone.lm_head": [5, 6]})
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("settings", [{}, {"ensure_weight_tying": True}])
 def test_embeddings_that_train_whole_under_a_tied_head_load_as_they_were(tmp_path, settings):
     tiny_backbone(tie_word_embeddings=True).save_pretrained(tmp_path / "lm")

@@ -37,6 +37,7 @@ def test_the_tasks_of_a_text_differ_in_their_question_alone():
             assert tokenizer.decode(task.prompt[slice(*task.needle)]) == NEEDLE.format(key=task.key, value=task.value)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("family", ["llama", "mistral"])
 def test_with_kept_states_a_text_is_read_once_for_all_its_questions(family, monkeypatch):
     model = srlm(family, reuse_states=True)

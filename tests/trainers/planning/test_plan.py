@@ -177,6 +177,7 @@ def configured(folder, family, **settings):
     return folder
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("family", ["albert", "distilbert", "modernbert", "opt"])
 def test_families_that_say_little_of_themselves_or_take_a_mask_of_rows(tmp_path, family):
     sizes = {"dim": 32, "hidden_dim": 64, "n_layers": 2, "n_heads": 4} if family == "distilbert" else {}
@@ -187,6 +188,7 @@ def test_families_that_say_little_of_themselves_or_take_a_mask_of_rows(tmp_path,
             planned(tmp_path, "srlm")
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("system", ["biencoder", "llara", "srlm"])
 def test_experts_are_planned_in_either_type(tmp_path, system):
     folder = configured(tmp_path, "mixtral", max_position_embeddings=256)
