@@ -99,7 +99,7 @@ def keeps_past(language_model: Any) -> bool:
     places = torch.arange(ids.shape[1], device=device)[None]
     given: dict[str, Any] = {"past_key_values": DynamicCache(config=config), "use_cache": True}
     try:
-        with torch.no_grad(), evaluating(language_model):
+        with evaluating(language_model):
             whole = language_model(input_ids=ids, use_cache=False).logits[:, -1].float()
             for part in (slice(0, 5), slice(5, 6)):
                 if "position_ids" in parameters:

@@ -113,10 +113,15 @@ def max_positions(config: Any) -> int:
 def plain_settings(config: Any, given: dict[str, Any]) -> dict[str, Any]:
     """Settings for a plain LM: a quarter of its positions as the window, half of the window scored at once.
 
-    With kept states a key costs no reading, and 8 were better than 4 on every text that was tried.
+    With kept states a key costs no reading, and 8 were better than 4 on every text that was tried: so many are taken
+    where the positions hold them.
     """
     window = given.get("context_window_size", min(2048, max(max_positions(config) // 4, 64)))
     chunk = given.get("chunk_size", 64 if window >= 1024 else 32 if window >= 256 else 16)
+    if "context_window_size" not in given:  # a quarter of the positions need not divide into chunks
+        window -= window % chunk
     target = max(window // 2 // chunk, 1) * chunk
     sizes = {"context_window_size": window, "chunk_size": chunk, "target_size": target}
-    return {**sizes, "key_num": 8 if given.get("reuse_states") else 4, "chunk_batch_size": 4}
+    seen = given.get("num_sink_tokens", 4) + 1 + 2 * 8 * chunk + window + chunk  # with 8 keys
+    keys = 8 if given.get("reuse_states") and seen <= max_positions(config) else 4
+    return {**sizes, "key_num": keys, "chunk_batch_size": 4}

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoConfig
+from transformers import AutoConfig, LlamaConfig
 
 from modeling_biencoder import BiEncoderModel
 from modeling_llara import LlaraForPreTraining
-from modeling_srlm import SelfRetrievalLM
+from modeling_srlm import SelfRetrievalConfig, SelfRetrievalLM
 from tests.support import quick_first
 from tests.support.files import write_rows
 from tests.support.loopback_hub import LoopbackHub, in_process
@@ -32,6 +32,7 @@ from trainers import (
     load_adapter,
 )
 from trainers.commands import convert, encode, finetune, generate, mine, perplexity, pretrain, score, train_lm
+from trainers.models.components import plain_settings
 from trainers.models.kind import look
 from trainers.models.load import load_as_biencoder, load_biencoder, load_llara, load_srlm
 
@@ -259,3 +260,18 @@ def test_another_kind_of_ours_is_refused_with_what_to_give(folders, tmp_path, co
     train = ["--train_data", str(tmp_path / "rows.jsonl"), "--output_dir", str(tmp_path / "run"), "--use_cpu"]
     with pytest.raises(ValueError, match=r"is of type 'lookback_\w+' and must be a lookback_\w+ here, or a plain"):
         command.main(["--model", str(folders / f"{kind}0"), *more.get(name, train)])
+
+
+@pytest.mark.parametrize("positions", [256, 400, 512, 1000, 2048, 8192])
+@pytest.mark.parametrize("reuse_states", [False, True])
+def test_what_a_plain_model_is_given_fits_its_positions(positions, reuse_states):
+    config = LlamaConfig(max_position_embeddings=positions)
+    given = {"reuse_states": reuse_states}
+    settings = {**plain_settings(config, given), **given}
+    SelfRetrievalConfig(text_config=config, retrieval_method="bm25", **settings).check()
+    assert settings["key_num"] == (8 if reuse_states and positions >= 400 else 4)
+
+
+def test_a_window_that_leaves_no_room_for_eight_keys_is_taken_with_four():
+    given = {"reuse_states": True, "context_window_size": 7168}
+    assert plain_settings(LlamaConfig(max_position_embeddings=8192), given)["key_num"] == 4
