@@ -9,6 +9,7 @@ over tokens that have left the window. When the memory ends, the window is moved
 chunks, so that the cost of a token is the same however long the text is.
 """
 
+import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -37,7 +38,8 @@ class AttendedLayer(DynamicLayer):
 
     def __init__(self, owner: "AttendedStates", keys: torch.Tensor, values: torch.Tensor):
         super().__init__()
-        self.owner, self.memory = owner, (keys, values)
+        # No cycle of references: the memory is given back with its owner, and not when the collector happens to run.
+        self.owner, self.memory = weakref.proxy(owner), (keys, values)
         self.dtype, self.device = keys.dtype, keys.device
         self.is_initialized = True
 

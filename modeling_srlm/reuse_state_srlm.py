@@ -115,6 +115,7 @@ class ReuseState(RetrievalState):
             self.hidden = [[]]
             self.selectors[0].forget(row.complete)
         else:
+            del row, self.stream  # what it has read is not kept beside the new text
             return self._start(texts)
         row.tokens = text
         logits = self._read_on()
@@ -200,9 +201,8 @@ class ReuseState(RetrievalState):
         The prompts of the rows `ending` end in the chunk that begins.
         """
         stream = self.stream
-        whole = [
-            number for number, row in enumerate(stream.rows[: stream.attended.rows]) if row.length % stream.size == 0
-        ]
+        rows = stream.rows[: stream.attended.rows]
+        whole = [number for number, row in enumerate(rows) if row.length % stream.size == 0]
         if not whole:
             return
         ended = [number for number in whole if stream.rows[number].length > stream.rows[number].complete * stream.size]
