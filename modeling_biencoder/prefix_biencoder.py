@@ -9,6 +9,7 @@ the token ids themselves, so a text that changes how the end of its prompt is to
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
+from weakref import proxy
 
 import torch
 from transformers import Cache
@@ -124,7 +125,7 @@ class _KeptLayer(DynamicLayer):
 
     def __init__(self, owner: KeptPrefix) -> None:
         super().__init__()
-        self.owner = owner
+        self.owner = proxy(owner)  # no cycle of references: the states go with their owner
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any

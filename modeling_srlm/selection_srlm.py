@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
+from weakref import proxy
 
 import torch
 
@@ -24,7 +25,9 @@ class KeySelector:
         self.one_role = plan.one_role and self.key_width == 1
         self.document: Any = None
         self.bm25_index: Bm25Index | None = None
-        self.tables = {role: ChunkTable(partial(self._embed, role=role)) for role in self._roles}
+        # No cycle of references: what was embedded goes with its selector, and not when the collector happens to run.
+        own: Any = proxy(self)
+        self.tables = {role: ChunkTable(partial(KeySelector._embed, own, role=role)) for role in self._roles}
 
     @property
     def _roles(self) -> tuple[str, ...]:
