@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
-from transformers.utils import logging
+from transformers.utils import CONFIG_NAME, logging
 
 from .backbones_biencoder import load_backbone_weights, tokenizer_place
 from .halves_biencoder import refuse_halves
-from .loading_biencoder import split_keywords, tokenizer_keywords
+from .loading_biencoder import hub_keywords, read_json, split_keywords, tokenizer_keywords
 from .published_biencoder import check_tokens, published_parts
 from .sentence_modules_biencoder import SentenceTransformerParts
 from .sentence_transformers_biencoder import (
@@ -153,6 +153,14 @@ def _finish_parts(
         model.config.max_length = longest_input(parts, tokenizer, model.config.max_positions)
 
 
+_OURS = {
+    "lookback_biencoder": "a bi-encoder already: load it with BiEncoderModel.from_pretrained(...)",
+    "lookback_llara": "a LLaRA model, which has prompts and a pooling of its own: trainers.build_biencoder(...) takes "
+    "them over; its `backbone` alone has none",
+    "lookback_srlm": "a self-retrieval LM: give the language model that it was made of, its `language_model`",
+}
+
+
 def load_backbone(backbone: str | os.PathLike | PreTrainedModel, loading: dict[str, Any]) -> PreTrainedModel:
     """The base model of `backbone`; a model given as such is taken over, not copied.
 
@@ -168,14 +176,16 @@ def load_backbone(backbone: str | os.PathLike | PreTrainedModel, loading: dict[s
             )
         model = backbone
     elif isinstance(backbone, str | os.PathLike):
+        if not loading.get("gguf_file"):
+            config = read_json(backbone, CONFIG_NAME, hub_keywords(loading))
+            _refuse_ours(config.get("model_type") if isinstance(config, dict) else None)
         model = load_backbone_weights(AutoModel, backbone, loading)
     else:
         raise TypeError(
             f"backbone must be a repo id, a path or a PreTrainedModel, not {type(backbone).__name__}: merge a PEFT "
             "model first (merge_and_unload()), or add the adapter to the bi-encoder."
         )
-    if model.config.model_type == "lookback_biencoder":
-        raise ValueError("the backbone is a bi-encoder already: load it with BiEncoderModel.from_pretrained(...).")
+    _refuse_ours(model.config.model_type)
     if model.config.is_encoder_decoder:
         raise ValueError(f"{type(model).__name__} is an encoder-decoder: use an encoder or a decoder alone.")
     # Only a base model is its own base model; around it there may be more than one head.
@@ -184,6 +194,11 @@ def load_backbone(backbone: str | os.PathLike | PreTrainedModel, loading: dict[s
     if model.config.model_type in _LOOK_AT_PADDING:
         logger.warning_once(_MOVED % repr(model.config.model_type))
     return model
+
+
+def _refuse_ours(model_type: object) -> None:
+    if (fix := _OURS.get(str(model_type))) is not None:
+        raise ValueError(f"the backbone is {fix}.")
 
 
 def check_bidirectional(model_type: str) -> None:

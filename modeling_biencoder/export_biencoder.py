@@ -13,7 +13,8 @@ from .configuration_biencoder import BiEncoderConfig
 from .inputs_biencoder import check_truncate_dim
 from .placement_biencoder import check_at_hand
 from .saving_biencoder import saved_whole
-from .sentence_encoder_biencoder import TEXT, flat_prompts, settings_of, write_sentence_files
+from .sentence_encoder_biencoder import write_sentence_files
+from .sentence_settings_biencoder import TEXT, flat_prompts, settings_of
 from .sentence_transformers_biencoder import MODULES, SETTINGS, WEIGHTS
 
 _POOLINGS = {"last_token": "lasttoken", "cls": "cls_token", "mean": "mean_tokens"}  # ours -> theirs

@@ -12,16 +12,22 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
-from transformers.utils import cached_file
 
 from .bases_biencoder import load_whole
 from .configuration_biencoder import BiEncoderConfig
 from .encoding_biencoder import prompt_affixes
 from .inputs_biencoder import check_max_length
 from .prompting_biencoder import pad_rows, tokenize_in_prompt
+from .sentence_settings_biencoder import (
+    affixes,
+    flat_prompts,
+    own_width,
+    read_own_width,
+    saved_prompts,
+    settings_of,
+    write_json,
+)
 from .sentence_transformers_biencoder import MODULES, OUR_MODULE, SETTINGS
-
-TEXT = "{text}"  # stands for the text in a prompt of theirs, which is one string, where ours has a suffix
 
 
 class SentenceEncoder(nn.Module):
@@ -77,17 +83,21 @@ class SentenceEncoder(nn.Module):
             place["local_files_only"] = True
         settings = {**(model_kwargs or {}), **(config_kwargs or {})}
         model = load_whole(model_name_or_path, place, {"trust_remote_code": trust_remote_code, **settings})
-        return cls(model.eval(), _truncate_dim(model_name_or_path, place))
+        return cls(model.eval(), read_own_width(model_name_or_path, place))
 
     def save(self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any) -> None:
-        """Write what `BiEncoderModel.save_pretrained` does; sentence-transformers' settings, written before, stay."""
+        """Write what `BiEncoderModel.save_pretrained` does; sentence-transformers' settings, written before, stay.
+
+        Prompts among them that are not the bi-encoder's are those of its saved configuration, too.
+        """
         if not safe_serialization:
             raise ValueError("safe_serialization=False would write a pickle: leave it out.")
         settings = Path(output_path, SETTINGS)
-        theirs = settings.read_text(encoding="utf-8") if settings.is_file() else None
-        self.model.save_pretrained(output_path)
-        if theirs is not None:
-            settings.write_text(theirs, encoding="utf-8")
+        theirs = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
+        with saved_prompts(self.model.config, theirs.get("prompts") or {}) as prompts:
+            self.model.save_pretrained(output_path)
+        if theirs:
+            write_json(settings, theirs | {"prompts": prompts} | own_width(self.truncate_dim))
 
     def preprocess(
         self,
@@ -122,7 +132,7 @@ class SentenceEncoder(nn.Module):
     def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """The features with `sentence_embedding`, (batch, d), at least float32."""
         vectors = self.model.embed(features["input_ids"], features["attention_mask"], self.truncate_dim)
-        return {**features, "sentence_embedding": vectors}
+        return _Features({**features, "sentence_embedding": vectors})
 
     def get_embedding_dimension(self) -> int:
         """Width of the vectors."""
@@ -148,60 +158,21 @@ class SentenceEncoder(nn.Module):
         self.model.tokenizer = tokenizer
 
 
+class _Features(dict[str, Any]):
+    """What the module returns; what it does not have is named."""
+
+    def __missing__(self, name: str) -> Any:
+        raise ValueError(
+            f"output_value={name!r}: a bi-encoder of Lookback gives 'sentence_embedding' alone; the states of its "
+            "tokens are those of its `backbone`."
+        )
+
+
 def write_sentence_files(config: BiEncoderConfig, folder: Path, truncate_dim: int | None = None) -> None:
     """Write the two files by which sentence-transformers finds the module, and its prompts, in a saved model."""
     files = {
         MODULES: [{"idx": 0, "name": "0", "path": "", "type": OUR_MODULE}],
-        SETTINGS: settings_of(config, flat_prompts(config.prompts), truncate_dim),
+        SETTINGS: settings_of(config, flat_prompts(config.prompts)) | own_width(truncate_dim),
     }
     for name, content in files.items():
-        (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
-def settings_of(config: BiEncoderConfig, prompts: dict[str, str], truncate_dim: int | None = None) -> dict[str, Any]:
-    """A SentenceTransformer's settings.
-
-    A text of no role gets no prompt, or that of a passage where the embedding is read from behind the text (LLaRA's).
-    """
-    width = {} if truncate_dim is None else {"truncate_dim": truncate_dim}
-    default = "document" if prompt_affixes(config.prompts, "passage")[1] else None
-    return {"prompts": prompts, "default_prompt_name": default, "similarity_fn_name": config.similarity, **width}
-
-
-def flat_prompts(prompts: dict[str, dict[str, str]]) -> dict[str, str]:
-    """Their prompts of ours, each one string, under the names that sentence-transformers and mteb ask for.
-
-    Those of the task "default" are `query` and `document`, others `task-role`; a text of no role has the query's.
-
-    >>> flat_prompts({"default": {"query": "q: ", "query_suffix": "?"}})
-    {'query': 'q: {text}?', 'document': '', 'passage': ''}
-    >>> flat_prompts({"STS": {"query": "similar: "}})
-    {'STS': 'similar: ', 'STS-query': 'similar: ', 'STS-document': '', 'STS-passage': ''}
-    """
-    flat: dict[str, str] = {}
-    for task in prompts:
-        query, passage = (_joined(*prompt_affixes(prompts, role, task)) for role in ("query", "passage"))
-        start = "" if task == "default" else f"{task}-"
-        flat |= {task: query} if start else {}
-        flat |= {f"{start}query": query, f"{start}document": passage, f"{start}passage": passage}
-    return flat
-
-
-def affixes(prompt: str | None, config: BiEncoderConfig) -> tuple[str, str]:
-    """What stands before and after a text by a prompt of theirs: one of the configuration's, or another."""
-    for task in config.prompts:
-        for role in ("query", "passage"):
-            known = prompt_affixes(config.prompts, role, task)
-            if _joined(*known) == prompt:
-                return known
-    before, _, after = (prompt or "").partition(TEXT)
-    return before, after
-
-
-def _joined(prefix: str, suffix: str) -> str:
-    return f"{prefix}{TEXT}{suffix}" if suffix or TEXT in prefix else prefix
-
-
-def _truncate_dim(source: str, place: dict[str, Any]) -> int | None:
-    file = cached_file(source, SETTINGS, _raise_exceptions_for_missing_entries=False, **place)
-    return json.loads(Path(file).read_text(encoding="utf-8")).get("truncate_dim") if file else None
+        write_json(folder / name, content)

@@ -11,6 +11,7 @@ from transformers import BertTokenizerFast, PreTrainedTokenizerFast
 from hub_cards import inspect
 from modeling_biencoder import BiEncoderModel
 from modeling_biencoder.sentence_transformers_biencoder import lower_cased
+from tests.support.families import build
 from tests.support.tiny import tiny_backbone, tiny_tokenizer
 
 SentenceTransformer = pytest.importorskip("sentence_transformers").SentenceTransformer
@@ -198,3 +199,34 @@ def test_the_files_name_no_more_than_they_need(tmp_path):
         {"idx": 0, "name": "0", "path": "", "type": "sentence_encoder_biencoder.SentenceEncoder"}
     ]
     assert [path.name for path in tmp_path.rglob("*.safetensors")] == ["model.safetensors"]
+
+
+PROMPTED = {"asked": {"query": "NEW: ", "document": "DOC: "}, "half": {"query": "NEW: "}, "none": {"document": ""}}
+
+
+@pytest.mark.cases(2)
+@pytest.mark.parametrize("case", ["none", *PROMPTED])
+def test_what_sentence_transformers_saves_is_one_model_however_it_is_loaded(case, tmp_path):
+    """Prompts and a width that were given to it, not to us."""
+    model = model_of("qwen", pooling="last_token", prompts=AROUND)
+    model.save_pretrained(tmp_path / "ours")
+    theirs = loaded(tmp_path / "ours", trust_remote_code=True, truncate_dim=8, prompts=PROMPTED.get(case))
+    theirs.save_pretrained(str(tmp_path / case))
+    again = loaded(tmp_path / case, trust_remote_code=True)
+    ours = BiEncoderModel.from_pretrained(tmp_path / case)
+    for role, name in (("query", "encode_query"), ("passage", "encode_document")):
+        expected = getattr(theirs, name)(TEXTS, convert_to_tensor=True)
+        torch.testing.assert_close(getattr(again, name)(TEXTS, convert_to_tensor=True), expected)
+        torch.testing.assert_close(ours.encode(TEXTS, role=role)[:, :8], expected)
+    assert model.config.prompts == AROUND
+    with pytest.raises(ValueError, match="output_value='token_embeddings': a bi-encoder"):
+        again.encode(TEXTS, output_value="token_embeddings")
+
+
+@pytest.mark.parametrize("family", ["llara", "srlm"])
+def test_another_model_of_ours_is_no_backbone(family, tmp_path):
+    model = build(family)
+    model.save_pretrained(tmp_path)
+    for source in (model, tmp_path):
+        with pytest.raises(ValueError, match=r"the backbone is a (LLaRA model|self-retrieval LM)"):
+            BiEncoderModel.from_backbone(source)
