@@ -1,12 +1,15 @@
 """The backbone of a new bi-encoder: from the Hub, a folder or memory, as a base model; and which see both ways."""
 
 import os
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import initialization as init
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 from transformers.utils import CONFIG_NAME, logging
 
+from .adapters_biencoder import refuse_adapted
 from .backbones_biencoder import load_backbone_weights, tokenizer_place
 from .halves_biencoder import refuse_halves
 from .loading_biencoder import hub_keywords, read_json, split_keywords, tokenizer_keywords
@@ -174,6 +177,7 @@ def load_backbone(backbone: str | os.PathLike | PreTrainedModel, loading: dict[s
                 f"{sorted(loading)} have no meaning for a model that is already loaded: load it with them, or pass "
                 "its repo id or path."
             )
+        refuse_adapted(backbone)
         model = backbone
     elif isinstance(backbone, str | os.PathLike):
         if not loading.get("gguf_file"):
@@ -194,6 +198,17 @@ def load_backbone(backbone: str | os.PathLike | PreTrainedModel, loading: dict[s
     if model.config.model_type in _LOOK_AT_PADDING:
         logger.warning_once(_MOVED % repr(model.config.model_type))
     return model
+
+
+def initialize(model: Any, given: bool) -> None:
+    """`post_init` of a bi-encoder; a backbone that was given as a model is taken over as it is.
+
+    (transformers draws anew what it has not loaded or drawn itself: embeddings and layers that a person put there.)
+    """
+    with init.no_init_weights() if given else nullcontext():
+        model.post_init()
+    if given and model.dense is not None:
+        model.dense.apply(model._init_weights)
 
 
 def _refuse_ours(model_type: object) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from safetensors.torch import save_file
 
+from .adapters_biencoder import refuse_wrapped
 from .configuration_biencoder import BiEncoderConfig
 from .inputs_biencoder import check_truncate_dim
 from .placement_biencoder import check_at_hand
@@ -29,6 +30,7 @@ def export_sentence_transformers(model: Any, folder: str | os.PathLike, truncate
             "the model carries an adapter, and an export holds all weights: merge it first, with merge_adapter(model) "
             "of trainers, or `lookback merge`."
         )
+    refuse_wrapped(model)
     check_at_hand(model)
     with saved_whole(Path(folder)) as place:
         if _has_modules_for(config, truncate_dim):

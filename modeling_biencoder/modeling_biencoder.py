@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import ModelOutput, can_return_tuple
 
-from .backbone_biencoder import from_backbone
+from .backbone_biencoder import from_backbone, initialize
 from .batch_inputs_biencoder import backbone_keywords, check_alone, check_batch
 from .batch_loss_biencoder import weighted_loss
 from .configuration_biencoder import BiEncoderConfig
@@ -78,7 +78,7 @@ class BiEncoderModel(CompleteRepository):
         self.dense = dense_layers(config.dense)
         drop_pooler(self.backbone)
         self.backbone.config.use_cache = False  # keys and values would be kept for nothing
-        self.post_init()
+        initialize(self, given=backbone is not None)
 
     @classmethod
     def from_backbone(

@@ -2,7 +2,6 @@
 """A model that keeps its tokenizer, and whose folder is a complete repo: weights, code, tokenizer, model card."""
 
 import os
-import warnings
 from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,28 +11,33 @@ from safetensors import SafetensorError
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from .adapters_biencoder import AdaptableModel, refuse_wrapped
+from .checks_biencoder import check_keywords, check_positive_int
+from .fitting_biencoder import check_loaded, refuse_other_kind
 from .halves_biencoder import damage, refuse_halves
 from .loading_biencoder import (
     commit_of,
     hub_keywords,
-    not_shared,
     refuse_adapter_alone,
     refuse_foreign_shards,
-    refuse_pickled_adapter,
     refuse_pickles,
     tokenizer_keywords,
 )
-from .placement_biencoder import PlacedModel, as_own_class
+from .placement_biencoder import as_own_class
 from .saving_biencoder import finish_save, name_folders_whole, saved_whole
 from .vocabulary_biencoder import check_fit, load_tokenizer
 
 # What is sent without Lookback: files of the model, and no pickle that a training left beside them.
 _SENT = (".safetensors", ".json", ".py", ".jinja", ".txt", ".model", ".md")
+_SAVE_KEYWORDS = (
+    "distributed_checkpoint", "max_shard_size", "safe_serialization", "save_function", "save_original_format",
+    "save_peft_format", "variant",
+)  # fmt: skip
 _UPLOAD_KEYWORDS = ("commit_message", "create_pr", "private", "revision", "token")
 logger = logging.get_logger(__name__)
 
 
-class CompleteRepository(PlacedModel):
+class CompleteRepository(AdaptableModel):
     """Base class of a model that saves, pushes and loads with its tokenizer."""
 
     _tokenizer: PreTrainedTokenizerBase | None = None
@@ -88,7 +92,7 @@ class CompleteRepository(PlacedModel):
         """As in transformers, but from safetensors alone; the tokenizer comes later from the same repo and revision.
 
         Raises OSError with the file's name where one is missing, and where weights are truncated or not what their
-        checksum says.
+        checksum says; ValueError for another kind of model, and for weights that are not there.
         """
         refuse_pickles(kwargs)
         source = pretrained_model_name_or_path
@@ -97,18 +101,21 @@ class CompleteRepository(PlacedModel):
             refuse_foreign_shards(source, kwargs)
         if source is not None:
             refuse_halves(source, kwargs)
+            refuse_other_kind(cls.config_class, source, kwargs.get("config"), kwargs)
         keywords = hub_keywords(kwargs)  # transformers takes them out
+        asked = kwargs.pop("output_loading_info", False)
         try:
-            loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+            model, info = super().from_pretrained(source, *args, output_loading_info=True, **kwargs)
         except (SafetensorError, OSError, RuntimeError) as error:
             if source is not None and (damaged := damage(source, keywords, error)) is not None:
                 raise damaged from error
             refuse_adapter_alone(source, keywords, error)
             raise
-        model = loaded[0] if isinstance(loaded, tuple) else loaded  # a tuple with output_loading_info=True
-        if pretrained_model_name_or_path is not None:  # None: the weights were given as a state_dict
-            model._remember_source(pretrained_model_name_or_path, kwargs)
-        return loaded
+        if source is not None:  # None: the weights were given as a state_dict
+            if not asked:
+                check_loaded(model, source, info["missing_keys"])
+            model._remember_source(source, kwargs)
+        return (model, info) if asked else model
 
     def save_pretrained(  # type: ignore[override]  # transformers spells out its keywords; they pass through
         self,
@@ -126,10 +133,14 @@ class CompleteRepository(PlacedModel):
 
         The folder changes when everything is written, or not at all: a full disk (OSError) or the end of the process
         leaves what it held, and weights under other names (other shards, an adapter) go when new full ones come.
+
+        Raises TypeError or ValueError for keywords that do not exist, and for an adapter that would be left out.
         """
+        _check_saving(save_directory, kwargs)
+        refuse_wrapped(self)
         upload = {name: kwargs.pop(name) for name in _UPLOAD_KEYWORDS if name in kwargs}
         folder = Path(save_directory)
-        repo_id = repo_id or (folder.name if push_to_hub else None)
+        repo_id = repo_id or (folder.resolve().name if push_to_hub else None)
         _record_commits(self.config)
         alone = is_main_process and not kwargs.get("distributed_checkpoint")  # else other processes write there too
         with as_own_class(self), saved_whole(folder) if alone else nullcontext(folder) as place:
@@ -141,37 +152,6 @@ class CompleteRepository(PlacedModel):
                 _write_card(self, place, repo_id)
         if push_to_hub and is_main_process and repo_id:
             _upload(folder, repo_id, **upload)
-
-    def load_adapter(self, peft_model_id: str | None = None, *args: Any, **kwargs: Any) -> Any:
-        """As in transformers, but from safetensors alone, and ValueError where the weights do not fit the model.
-
-        transformers cannot read a DoRA's magnitudes (5.23); `peft.PeftModel.from_pretrained(model, folder)` does.
-        """
-        if peft_model_id is not None and kwargs.get("adapter_state_dict") is None:
-            refuse_pickled_adapter(peft_model_id, kwargs)
-        with warnings.catch_warnings():  # our pattern of what lies outside excludes nothing where there is nothing
-            warnings.filterwarnings("ignore", "You have passed exclude_modules=.* but no modules were excluded")
-            result = super().load_adapter(peft_model_id, *args, **kwargs)
-        if strange := sorted({*not_shared(self, result.missing_keys), *result.unexpected_keys}):
-            hint = (
-                "transformers cannot load a DoRA; use peft.PeftModel.from_pretrained(model, folder)."
-                if any("lora_magnitude_vector" in name for name in strange)
-                else "load it onto the model that it was trained on (base_model_name_or_path of adapter_config.json)."
-            )
-            raise ValueError(f"the adapter {str(peft_model_id)!r} does not fit: {strange[0]!r} is on one side; {hint}")
-        self._compare_base()
-        return result
-
-    def _compare_base(self) -> None:
-        """A warning where an adapter names another commit of this repo: transformers takes the newest one."""
-        here = getattr(self.config, "_commit_hash", None)
-        for adapter in self.peft_config.values() if self._hf_peft_config_loaded else ():
-            wanted = getattr(adapter, "revision", None)
-            if here and wanted and wanted != here and adapter.base_model_name_or_path == self.name_or_path:
-                logger.warning(
-                    f"The adapter was trained on commit {wanted} of {self.name_or_path!r}, and this is commit {here}: "
-                    f"load the base with revision={wanted!r}, then the adapter with load_adapter."
-                )
 
     def _save_beside(self, folder: Path) -> None:
         """Write what a repo holds beside the model: the tokenizer."""
@@ -203,6 +183,16 @@ class CompleteRepository(PlacedModel):
         with TemporaryDirectory() as folder:
             self.save_pretrained(folder, repo_id=repo_id, max_shard_size=max_shard_size)
             return _upload(Path(folder), repo_id, commit_message, create_pr, private, revision, token)
+
+
+def _check_saving(folder: str | os.PathLike, keywords: dict[str, Any]) -> None:
+    if not os.fspath(folder):
+        raise ValueError("save_directory='' names no folder: '.' is the one that you are in.")
+    check_keywords(keywords, (*_SAVE_KEYWORDS, *_UPLOAD_KEYWORDS), "save_pretrained")
+    if not keywords.get("safe_serialization", True):
+        raise ValueError("safe_serialization=False would write a pickle: leave it out.")
+    if isinstance(size := keywords.get("max_shard_size"), int):
+        check_positive_int("max_shard_size", size, "give bytes, or a size such as '5GB'")
 
 
 def _record_commits(config: PreTrainedConfig) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from .adapters_llara import refuse_adapted
 from .backbones_llara import load_backbone_weights, refuse_ours, tokenizer_place
 from .configuration_llara import LlaraConfig
 from .loading_llara import split_keywords, tokenizer_keywords
@@ -58,12 +59,17 @@ def _has_prompts(given: dict[str, Any]) -> bool:
 def load_backbone(backbone: str | PreTrainedModel, **loading: Any) -> PreTrainedModel:
     """The causal LM of a repo id or path, or the one given; ValueError unless it is a decoder with an LM head."""
     if not isinstance(backbone, PreTrainedModel):
-        return load_backbone(load_backbone_weights(AutoModelForCausalLM, backbone, loading))
+        return _checked(load_backbone_weights(AutoModelForCausalLM, backbone, loading))
     if loading:
         raise ValueError(
             f"{sorted(loading)} are for loading a backbone, but the backbone is a loaded {type(backbone).__name__}: "
             "pass them to its from_pretrained, or pass a repo id or path here."
         )
+    refuse_adapted(backbone)
+    return _checked(backbone)
+
+
+def _checked(backbone: PreTrainedModel) -> PreTrainedModel:
     refuse_ours(type(backbone).__name__, backbone.config.model_type)
     if backbone.config.get_text_config() is not backbone.config:
         raise ValueError(

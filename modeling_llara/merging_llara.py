@@ -18,7 +18,7 @@ def merge_layers(model: PreTrainedModel) -> None:
 
     Raises ValueError where merged weights are not finite, and for ties that such a model cannot do without.
     """
-    layers = _outermost(model)
+    layers = outermost(model)
     _unshare(model, [layer for _, layer in layers])
     for name, layer in tqdm(layers, desc="Merging", unit="layer", delay=2.0):
         parent, _, child = name.rpartition(".")
@@ -28,24 +28,38 @@ def merge_layers(model: PreTrainedModel) -> None:
     _tie_equal(model)
 
 
-def _outermost(model: nn.Module) -> list[tuple[str, Any]]:
+def outermost(model: nn.Module) -> list[tuple[str, Any]]:
     """The adapted layers by name, without those inside another."""
     found: list[tuple[str, Any]] = []
     for name, module in model.named_modules():
         inside = bool(found) and name.startswith(f"{found[-1][0]}.")
-        if _is_adapted(module) and not inside:
+        if is_adapted(module) and not inside:
             found.append((name, module))
     return found
 
 
-def _is_adapted(module: Any) -> bool:
+def is_adapted(module: Any) -> bool:
     """Whether it is a layer of peft's, known by its bases' names: a repo's code does not ask for peft."""
     return any(base.__name__ in ("BaseTunerLayer", "AuxiliaryTrainingWrapper") for base in type(module).__mro__)
 
 
+def unwrap_layers(model: nn.Module) -> None:
+    """Take out layers of peft's that hold no adapter any more."""
+    for name, layer in outermost(model):
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, _plain(layer))
+
+
+def _plain(layer: Any) -> nn.Module:
+    if not is_adapted(layer):
+        return layer
+    bare = getattr(layer, "original_module", None)
+    return _plain(layer.get_base_layer() if bare is None else bare)
+
+
 def _merged(layer: Any) -> nn.Module:
     """The layer without its adapters; of one around another that inside goes first, as its rows replace others."""
-    if _is_adapted(inside := getattr(layer, "base_layer", None)):
+    if is_adapted(inside := getattr(layer, "base_layer", None)):
         layer.base_layer = _merged(inside)
     if hasattr(layer, "unload_and_optionally_merge_module"):
         return layer.unload_and_optionally_merge_module(merge=True, safe_merge=True, adapter_names=None)

@@ -35,6 +35,13 @@ FAMILIES = {
 }
 
 
+# Facts that are texts, and whether they may be several.
+_TEXTS = {
+    "repo_id": False, "base_model": False, "base_revision": False, "license": False, "language": True,
+    "datasets": True, "evaluation_data": False,
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class CardFacts:
     """Facts of a run for its card; all are optional, and what is not given is not written.
@@ -73,6 +80,14 @@ class CardFacts:
     def __post_init__(self) -> None:
         if self.base_model_relation not in (None, *RELATIONS):
             raise ValueError(f"base_model_relation is {self.base_model_relation!r}; it must be one of {RELATIONS}.")
+        for name, lists in _TEXTS.items():
+            value = getattr(self, name)
+            if isinstance(value, tuple) and lists:
+                object.__setattr__(self, name, value := list(value))
+            several = lists and isinstance(value, list) and all(isinstance(one, str) for one in value)
+            if not (value is None or isinstance(value, str) or several):
+                kind = "a string or a list of strings" if lists else "a string"
+                raise TypeError(f"{name} is {value!r} but must be {kind}.")
         for name in ("training", "losses", "metrics"):
             value = getattr(self, name)
             if not isinstance(value, Mapping):

@@ -99,7 +99,8 @@ def _license(data: ModelCardData | None) -> dict[str, str]:
 
 
 def _adapter(model: Any) -> Any:
-    return next(iter(model.peft_config.values())) if model._hf_peft_config_loaded else None
+    """The configuration of the adapter that a save writes: the active one."""
+    return model.peft_config[model.active_adapters()[0]] if model._hf_peft_config_loaded else None
 
 
 def _commit(config: Any) -> str | None:

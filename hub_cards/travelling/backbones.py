@@ -16,13 +16,13 @@ from transformers.utils import (
     SAFE_WEIGHTS_NAME,
 )
 
+from .adapters import misfits
 from .halves import damage, refuse_halves
 from .loading import (
     backbone_keywords,
     commit_of,
     find_file,
     hub_keywords,
-    not_shared,
     read_json,
     refuse_foreign_shards,
     refuse_pickled_adapter,
@@ -215,7 +215,7 @@ def _put_on(model: PreTrainedModel, source: str, loading: dict[str, Any]) -> Non
     if loading["use_safetensors"]:
         refuse_pickled_adapter(source, hub)
     result = model.load_adapter(source, adapter_kwargs=hub, use_safetensors=loading["use_safetensors"])
-    if strange := sorted({*not_shared(model, result.missing_keys), *result.unexpected_keys}):
+    if strange := misfits(model, "default", result):
         raise ValueError(
             f"the adapter {source!r} does not fit its base: {strange[0]!r} is on one side alone. Give the base that "
             "it was trained on as base=... (a DoRA is read by load_adapted of Lookback)."

@@ -6,6 +6,7 @@ import re
 import numpy
 import pytest
 import torch
+from peft import LoraConfig
 from transformers import T5Config, T5Model
 
 from modeling_biencoder import BiEncoderConfig, BiEncoderModel
@@ -203,3 +204,15 @@ def test_vectors_that_are_not_finite_are_not_compared(model: BiEncoderModel) -> 
 def test_embed_truncated(model: BiEncoderModel, width: int, message: str) -> None:
     with pytest.raises(ValueError, match=f"truncate_dim={width} {message}|truncate_dim={width} was {message}"):
         model.embed(IDS, truncate_dim=width)
+
+
+@pytest.mark.parametrize("family", ["llama", "bert"])
+def test_a_model_that_is_given_is_taken_over_as_it_is(family):
+    """transformers draws anew what it has not drawn or loaded itself; an adapter could not be saved."""
+    backbone, weight = tiny_backbone(family, lm_head=False), torch.randn(512, 32)
+    backbone.set_input_embeddings(torch.nn.Embedding.from_pretrained(weight.clone(), freeze=False))
+    model = BiEncoderModel.from_backbone(backbone, tiny_tokenizer(), pooling="mean")
+    assert torch.equal(model.get_input_embeddings().weight, weight)
+    with pytest.raises(ValueError, match="carries an adapter: merge it first"):
+        backbone.add_adapter(LoraConfig(r=2, target_modules="all-linear"))
+        BiEncoderModel.from_backbone(backbone, tiny_tokenizer())
