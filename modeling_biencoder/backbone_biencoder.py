@@ -9,7 +9,7 @@ from transformers import initialization as init
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 from transformers.utils import CONFIG_NAME, logging
 
-from .adapters_biencoder import refuse_adapted
+from .adapting_biencoder import refuse_adapted
 from .backbones_biencoder import load_backbone_weights, tokenizer_place
 from .halves_biencoder import refuse_halves
 from .loading_biencoder import hub_keywords, read_json, split_keywords, tokenizer_keywords

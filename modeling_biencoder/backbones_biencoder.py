@@ -17,7 +17,7 @@ from transformers.utils import (
     SAFE_WEIGHTS_NAME,
 )
 
-from .adapters_biencoder import misfits
+from .adapting_biencoder import misfits
 from .halves_biencoder import damage, refuse_halves
 from .loading_biencoder import (
     backbone_keywords,

@@ -9,7 +9,7 @@ from typing import Any
 
 from safetensors.torch import save_file
 
-from .adapters_biencoder import refuse_wrapped
+from .adapting_biencoder import refuse_wrapped
 from .configuration_biencoder import BiEncoderConfig
 from .inputs_biencoder import check_truncate_dim
 from .placement_biencoder import check_at_hand

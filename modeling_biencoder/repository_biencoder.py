@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from .adapters_biencoder import AdaptableModel, refuse_wrapped
+from .adapting_biencoder import AdaptableModel, refuse_wrapped
 from .checks_biencoder import check_keywords, check_positive_int
 from .fitting_biencoder import check_loaded, refuse_other_kind
 from .halves_biencoder import damage, refuse_halves

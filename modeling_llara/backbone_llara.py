@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from .adapters_llara import refuse_adapted
+from .adapting_llara import refuse_adapted
 from .backbones_llara import load_backbone_weights, refuse_ours, tokenizer_place
 from .configuration_llara import LlaraConfig
 from .loading_llara import split_keywords, tokenizer_keywords

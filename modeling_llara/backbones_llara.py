@@ -17,7 +17,7 @@ from transformers.utils import (
     SAFE_WEIGHTS_NAME,
 )
 
-from .adapters_llara import misfits
+from .adapting_llara import misfits
 from .halves_llara import damage, refuse_halves
 from .loading_llara import (
     backbone_keywords,

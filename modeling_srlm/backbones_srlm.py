@@ -17,7 +17,7 @@ from transformers.utils import (
     SAFE_WEIGHTS_NAME,
 )
 
-from .adapters_srlm import misfits
+from .adapting_srlm import misfits
 from .halves_srlm import damage, refuse_halves
 from .loading_srlm import (
     backbone_keywords,

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from .adapters_srlm import AdaptableModel, refuse_wrapped
+from .adapting_srlm import AdaptableModel, refuse_wrapped
 from .checks_srlm import check_keywords, check_positive_int
 from .fitting_srlm import check_loaded, refuse_other_kind
 from .halves_srlm import damage, refuse_halves

@@ -15,14 +15,16 @@ from transformers.utils import (
     ADAPTER_CONFIG_NAME,
     ADAPTER_SAFE_WEIGHTS_NAME,
     CONFIG_NAME,
-    SAFE_WEIGHTS_INDEX_NAME,
-    SAFE_WEIGHTS_NAME,
 )
 
 # Inside a folder that is saved into: what is being written, and what is written and only has to take its place.
 _PARTIAL, _WHOLE, _STALE = ".saving", ".saved", ".stale"
 # What the system, safetensors and torch.save (2.13: "unexpected pos 64 vs 0") say of a full disk.
 _FULL = ("No space left", "os error 28", "inline_container", "PytorchStreamWriter", "iostream error")
+# Full weights, their shards and their index, each also of a variant.
+_WEIGHTS = re.compile(
+    r"model(?:\.([^.]+?))?(?:-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index(?:\.([^.]+))?\.json"
+)
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
@@ -32,6 +34,8 @@ def saved_whole(folder: Path) -> Iterator[Path]:
 
     Raises ValueError where `folder` is a file, OSError where the disk is full.
     """
+    if folder.is_symlink() and not folder.exists():
+        raise ValueError(f"{str(folder)!r} is a link to what is not there: make its target, or name another folder.")
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{str(folder)!r} is a file: name a folder to save into.")
     finish_save(folder)
@@ -132,11 +136,18 @@ def _drop_folders(part: Any) -> bool:
 def _other_weights(folder: Path, new: Path) -> list[str]:
     """Names of weights in `folder`, other shards or an adapter, that would be loaded for the full ones in `new`."""
     names = {path.name for path in new.iterdir()}
-    if not names & {SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME}:
+    variants = {weights_variant(name) for name in names} - {None}
+    if not variants:
         return []
-    adapter = (ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIGHTS_NAME)  # transformers would load its base and it
-    patterns = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, "model-?????-of-?????.safetensors", *adapter)
-    return sorted({path.name for pattern in patterns for path in folder.glob(pattern)} - names)
+    adapter = {ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIGHTS_NAME}  # transformers would load its base and it
+    there = {path.name for path in folder.iterdir()}
+    return sorted({name for name in there if weights_variant(name) in variants or name in adapter} - names)
+
+
+def weights_variant(name: str) -> str | None:
+    """The variant that a file of full weights is of, "" for none; None for another file."""
+    found = _WEIGHTS.fullmatch(name)
+    return None if found is None else found[1] or found[2] or ""
 
 
 def flush_folder(folder: Path, files: bool = True) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, ModelInfo
 from huggingface_hub.errors import HfHubHTTPError
 
+from ..travelling.saving import weights_variant
 from .retries import TransferError, is_transient, retried
 from .verification import damaged
 
@@ -88,9 +89,11 @@ def _stale(head: ModelInfo, files: dict[str, Path]) -> list[str]:
     folders = {name.split("/")[0] + "/" for name in files if name.startswith(("last-checkpoint/", "checkpoint-"))}
     names = [sibling.rfilename for sibling in head.siblings or [] if sibling.rfilename not in files]
     sends_weights = any(fnmatchcase(name, pattern) for name in files for pattern in WEIGHTS)
+    variants = {weights_variant(name) for name in files} - {None}
     return [
         name
         for name in names
-        if (sends_weights and any(fnmatchcase(name, pattern) and "/" not in name for pattern in WEIGHTS))
+        if weights_variant(name) in variants
+        or (sends_weights and any(fnmatchcase(name, pattern) and "/" not in name for pattern in WEIGHTS))
         or any(name.startswith(folder) for folder in folders)
     ]

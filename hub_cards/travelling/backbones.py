@@ -16,7 +16,7 @@ from transformers.utils import (
     SAFE_WEIGHTS_NAME,
 )
 
-from .adapters import misfits
+from .adapting import misfits
 from .halves import damage, refuse_halves
 from .loading import (
     backbone_keywords,

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from .adapters import AdaptableModel, refuse_wrapped
+from .adapting import AdaptableModel, refuse_wrapped
 from .checks import check_keywords, check_positive_int
 from .fitting import check_loaded, refuse_other_kind
 from .halves import damage, refuse_halves

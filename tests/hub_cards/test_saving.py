@@ -167,3 +167,27 @@ def test_damaged_weights_are_named(saved, hub, tmp_path):
     with pytest.raises(OSError, match=rf"'user/repo' cannot be loaded, as {first.name}"):
         BiEncoderModel.from_pretrained("user/repo")
     assert same_weights(saved, BiEncoderModel.from_pretrained("user/repo", force_download=True))
+
+
+def test_a_variants_former_weights_go_and_others_stay(saved):
+    build(1).save_pretrained(saved, variant="fp16")
+    build(2).save_pretrained(saved, variant="fp16", max_shard_size="40KB")
+    assert not (saved / "model.fp16.safetensors").exists() and same_weights(saved, build())
+    loaded = BiEncoderModel.from_pretrained(saved, variant="fp16").state_dict()
+    assert all(torch.equal(value, loaded[name]) for name, value in build(2).state_dict().items())
+    assert saving.weights_variant("model.fp16-00001-of-00002.safetensors") == "fp16"
+
+
+def test_a_link_to_nowhere_is_refused_by_its_name(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    with pytest.raises(ValueError, match="is a link to what is not there"):
+        build().save_pretrained(tmp_path / "link")
+
+
+def test_the_card_describes_the_adapter_that_is_saved(tmp_path):
+    model = build()
+    for name, rank in (("a", 2), ("b", 3)):
+        model.add_adapter(LoraConfig(r=rank, target_modules=["q_proj"]), adapter_name=name)
+    model.set_adapter("b")
+    model.save_pretrained(tmp_path)
+    assert "rank 3" in (tmp_path / "README.md").read_text()

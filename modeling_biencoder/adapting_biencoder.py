@@ -1,4 +1,4 @@
-# Copied from hub_cards/travelling/adapters.py by "make copies": edit that one.
+# Copied from hub_cards/travelling/adapting.py by "make copies": edit that one.
 """A model and the adapters on it: those that fit are taken, others leave it as it was, and none is lost in a save."""
 
 import warnings
@@ -10,9 +10,9 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from .loading_srlm import not_shared, refuse_pickled_adapter
-from .merging_srlm import is_adapted, outermost, unwrap_layers
-from .placement_srlm import PlacedModel
+from .loading_biencoder import not_shared, refuse_pickled_adapter
+from .merging_biencoder import is_adapted, outermost, unwrap_layers
+from .placement_biencoder import PlacedModel
 
 _BARE = ("base_layer.", "original_module.", "token_adapter.")  # what a layer of peft's holds beside its adapters
 logger = logging.get_logger(__name__)
