@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from transformers.utils import logging
+
 from .pooling_biencoder import ACTIVATIONS, POOLINGS
 
 LAST = "Normalize"  # the one module without settings
@@ -12,6 +14,7 @@ _FLAG = "pooling_mode_"  # before version 5.4 one flag for each pooling: pooling
 _PASSAGES = ("document", "passage", "corpus")  # in the order that encode_document has them
 _SIMILARITIES = ("cosine", "dot")
 _HARMLESS = {"add_pooling_layer", "attn_implementation", "torch_dtype", "dtype", "padding_side", "model_max_length"}
+logger = logging.get_logger(__name__)
 
 
 @dataclass
@@ -35,6 +38,15 @@ class SentenceTransformerParts:
     tokens: tuple[str, ...] = ()
 
 
+def say_width(what: str, width: int | None) -> None:
+    """Say once that a model of sentence-transformers cuts its vectors, which no field of a bi-encoder does."""
+    if width is not None:
+        logger.warning_once(
+            f"{what} cuts its vectors to truncate_dim={width}, for which a bi-encoder has no field: it gives them "
+            f"whole. encode(texts, truncate_dim={width}) cuts them, too."
+        )
+
+
 def describe(
     what: str,
     kinds: list[str],
@@ -53,6 +65,7 @@ def describe(
     """
     _check_order(what, kinds)
     _check_transformer(what, transformer)
+    say_width(what, settings.get("truncate_dim"))
     fields = {
         "pooling": _pooling(what, configs[0], bool(settings.get("prompts"))),
         "normalize": kinds[-1] == LAST,

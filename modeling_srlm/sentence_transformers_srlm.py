@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME, logging
 
 from .loading_srlm import find_file, read_json, tokenizer_keywords
-from .sentence_modules_srlm import LAST, SentenceTransformerParts, describe
+from .sentence_modules_srlm import LAST, SentenceTransformerParts, describe, say_width
 from .vocabulary_srlm import contradiction, load_tokenizer
 
 MODULES, SETTINGS = "modules.json", "config_sentence_transformers.json"
@@ -82,6 +82,8 @@ def is_sentence_transformer(model: object) -> bool:
 def unwrapped(model: Any) -> Any:
     """The bi-encoder that a SentenceTransformer holds as its one module; anything else as it is."""
     ours = is_sentence_transformer(model) and [type(module).__name__ for module in model] == [OUR_MODULE.split(".")[1]]
+    if ours:
+        say_width("the SentenceTransformer", model.truncate_dim or model[0].truncate_dim)
     return model[0].model if ours else model
 
 
@@ -89,7 +91,8 @@ def describe_sentence_transformer(model: Any) -> SentenceTransformerParts:
     """The parts of a SentenceTransformer in memory; its tokenizer puts texts in lower case by itself."""
     kinds = [type(module).__name__ for module in model]
     configs = [module.get_config_dict() for module, kind in zip(model, kinds, strict=True) if kind != LAST]
-    settings = {name: getattr(model, name) for name in ("prompts", "default_prompt_name", "similarity_fn_name")}
+    names = ("prompts", "default_prompt_name", "similarity_fn_name", "truncate_dim")
+    settings = {name: getattr(model, name) for name in names}
     parts = describe("the SentenceTransformer", kinds, configs[1:], {**configs[0], "do_lower_case": False}, settings)
     parts.max_length = model.max_seq_length
     return parts

@@ -83,6 +83,15 @@ def test_what_the_caller_says_counts(tmp_path):
         load_biencoder(folder, pooling="mean")
 
 
+def test_a_width_that_they_cut_to_is_said(tmp_path, caplog):
+    folder = saved(tmp_path)
+    change(tmp_path, "config_sentence_transformers.json", truncate_dim=7)
+    cut = sentence_transformers.SentenceTransformer(folder, device="cpu", truncate_dim=9)
+    for source, said in ((folder, f"{folder!r} cuts its vectors to truncate_dim=7"), (cut, "truncate_dim=9")):
+        assert BiEncoderModel.from_backbone(source).encode(TEXTS[:1]).shape == (1, 32)
+        assert said in caplog.text
+
+
 def test_the_temperature_is_that_of_their_losses_where_nothing_else_is_said(tmp_path):
     folder = saved(tmp_path)
     assert BiEncoderModel.from_backbone(folder).config.temperature == 0.05
