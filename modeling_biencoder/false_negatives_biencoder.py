@@ -89,10 +89,11 @@ def _positives_of_text(mine: Identity, batch: Identity) -> torch.Tensor:
 def known_queries(mine: Identity, batch: Identity, own: torch.Tensor) -> torch.Tensor:
     """(B, queries) bool: queries of `batch` that the positives of `mine` are no negatives of; the other direction.
 
+    A query with the positive's own text is among them.
     `own` (B,) is the column of each positive's query, which is never among them.
     """
     positive = mine.passage.view(len(mine.query), -1)[:, 0]  # (B,)
-    found = mine.query[:, None] == batch.query[None, :]
+    found = (mine.query[:, None] == batch.query[None, :]) | (positive[:, None] == batch.query[None, :])
     for known in _positives_of_text(batch, batch).T:
         found |= positive[:, None] == known[None, :]
     return found.scatter(1, own[:, None], False)

@@ -140,6 +140,11 @@ def test_queries_of_a_known_positive_are_no_negatives_of_it() -> None:
     left_out = torch.zeros(3, 3, dtype=torch.bool)
     left_out[1, 0] = left_out[1, 2] = left_out[2, 1] = True  # positive 12 is query 0's too; queries 1 and 2 are one
     torch.testing.assert_close(loss, contrastive_loss(PASSAGES[::2] @ QUERIES.T / 0.1, torch.arange(3), left_out))
+    numbers = identity([1, 2, 10], [10, 11, 12, 13, 14, 15], [[10], [12], [14]])  # query 2 has the text of positive 0
+    loss = model().compute_loss(QUERIES, PASSAGES, identity=numbers, objectives=only).loss
+    left_out = torch.zeros(3, 3, dtype=torch.bool)
+    left_out[0, 2] = True
+    torch.testing.assert_close(loss, contrastive_loss(PASSAGES[::2] @ QUERIES.T / 0.1, torch.arange(3), left_out))
 
 
 @pytest.mark.parametrize(("kind", "margin"), [("absolute", 0.5), ("relative", 5.0)])
