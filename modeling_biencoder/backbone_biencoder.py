@@ -13,6 +13,7 @@ from .adapting_biencoder import refuse_adapted
 from .backbones_biencoder import load_backbone_weights, tokenizer_place
 from .halves_biencoder import refuse_halves
 from .loading_biencoder import hub_keywords, read_json, split_keywords, tokenizer_keywords
+from .pooling_biencoder import check_own_dense
 from .published_biencoder import check_tokens, published_parts
 from .sentence_modules_biencoder import SentenceTransformerParts
 from .sentence_transformers_biencoder import (
@@ -87,6 +88,8 @@ def from_backbone(
     fields, loading = split_keywords(settings, names, "from_backbone")
     backbone, dense = unwrapped(backbone), {}
     parts = published_parts(backbone, loading, preset, tuple(fields))
+    if parts is not None:
+        check_own_dense(fields.get("dense"), parts.fields.get("dense"))
     if is_sentence_transformer(backbone):
         dense = states_of_dense(backbone)
         backbone, tokenizer = backbone[0].auto_model, backbone.tokenizer if tokenizer is None else tokenizer
@@ -143,7 +146,7 @@ def _finish_parts(
     model: "BiEncoderModel", parts: SentenceTransformerParts, dense: dict[str, Any], fields: dict[str, Any]
 ) -> None:
     """The dense layers' weights, lower case, and the length that the tokenizer knows."""
-    if model.dense is not None and model.config.dense == parts.fields.get("dense"):
+    if model.dense is not None and dense:
         model.dense.load_state_dict(dense)
         first = next(model.backbone.parameters())
         model.dense.to(first.device, first.dtype)

@@ -89,6 +89,16 @@ def check_dense(dense: object, width: int) -> None:
         width = layer["out_features"]
 
 
+def check_own_dense(dense: Any, own: list[dict[str, Any]] | None) -> None:
+    """ValueError for layers given to a model that has others of its `own`, whose trained weights they would drop."""
+    if not dense or not own:
+        return
+    check_dense(dense, own[0]["in_features"])
+    full = {"bias": True, "activation": "Identity"}
+    if [{**full, **layer} for layer in dense] != [{**full, **layer} for layer in own]:
+        raise ValueError(f"dense={dense} is given, and the model has trained layers {own}: leave dense out.")
+
+
 class DenseLayer(nn.Module):
     """A linear layer behind the pooling, and its activation; as sentence-transformers' `Dense`."""
 

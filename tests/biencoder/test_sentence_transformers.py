@@ -92,6 +92,16 @@ def test_a_width_that_they_cut_to_is_said(tmp_path, caplog):
         assert said in caplog.text
 
 
+def test_dense_layers_that_are_given_anew_have_the_models_weights_or_are_refused(tmp_path):
+    folder, layer = saved(tmp_path, dense=[(16, True, "Tanh")]), {"in_features": 32, "out_features": 16}
+    expected = BiEncoderModel.from_backbone(folder).encode(TEXTS)
+    again = BiEncoderModel.from_backbone(folder, dense=[{**layer, "activation": "Tanh"}])
+    torch.testing.assert_close(again.encode(TEXTS), expected)
+    with pytest.raises(ValueError, match=r"the model has trained layers .*: leave dense out"):
+        BiEncoderModel.from_backbone(folder, dense=[layer])
+    assert BiEncoderModel.from_backbone(folder, dense=None).encode(TEXTS).shape == (3, 32)
+
+
 def test_the_temperature_is_that_of_their_losses_where_nothing_else_is_said(tmp_path):
     folder = saved(tmp_path)
     assert BiEncoderModel.from_backbone(folder).config.temperature == 0.05
