@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 ROLES = ("query", "passage")
 PROMPT_KEYS = ("query", "passage", "query_suffix", "passage_suffix")
 _NEUTRAL = ("a", ".", "1", "\n", "\u4e00")  # ends of a text, of which a suffix merges with some
+_PROBES = (".", *_NEUTRAL)
 CPU_TOKENS = 1024  # embedded at once on a CPU: the states of more fall out of its cache
 
 
@@ -24,6 +25,8 @@ class PromptSettings(Protocol):
 def text_list(texts: object) -> list[str]:
     """`texts` as a list: any sequence of strings, such as a column of a data set, or a NumPy array of one axis.
 
+    A lone surrogate, which no tokenizer takes, is U+FFFD, as in the rows of a training.
+
     Raises TypeError for anything else.
     """
     if isinstance(texts, str):
@@ -36,7 +39,15 @@ def text_list(texts: object) -> list[str]:
     for i, text in enumerate(found):
         if not isinstance(text, str):
             raise TypeError(f"texts[{i}]={text!r} must be a string, not {type(text).__name__}.")
-    return found
+    return [_encodable(text) for text in found]
+
+
+def _encodable(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
 
 
 def tokenize_in_prompt(
@@ -49,7 +60,7 @@ def tokenize_in_prompt(
     leaves no room for a text.
     """
     texts = text_list(texts)
-    head, tail = _special_tokens(tokenizer, settings.append_eos)
+    head, tail = special_tokens(tokenizer, settings.append_eos)
     room = settings.max_length - len(head) - len(tail)
     fixed = sum(len(ids) for ids in _ids(tokenizer, [prefix, suffix]))
     if room <= fixed:
@@ -149,9 +160,16 @@ def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]
     return tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
 
 
-def _special_tokens(tokenizer: PreTrainedTokenizerBase, append_eos: bool) -> tuple[list[int], list[int]]:
-    """What the tokenizer puts before and after a text ([CLS] and [SEP], or BOS), with EOS at the end if asked for."""
-    bare, full = tokenizer(".", add_special_tokens=False)["input_ids"], tokenizer(".")["input_ids"]
+def special_tokens(tokenizer: PreTrainedTokenizerBase, append_eos: bool) -> tuple[list[int], list[int]]:
+    """What the tokenizer puts before and after a text ([CLS] and [SEP], or BOS), with EOS at the end if asked for.
+
+    Raises ValueError for a tokenizer of which neither can be known, and for `append_eos` without such a token.
+    """
+    # Of a text without tokens the two could not be told apart, and some tokenizers make none of a full stop.
+    some = next((text for text, ids in zip(_PROBES, _ids(tokenizer, list(_PROBES)), strict=True) if ids), None)
+    if some is None:
+        raise ValueError(f"the tokenizer makes no token of any of {list(_PROBES)}: give the one of the backbone.")
+    bare, full = _ids(tokenizer, [some])[0], tokenizer(some)["input_ids"]
     start = next(i for i in range(len(full)) if full[i : i + len(bare)] == bare)
     head, tail = full[:start], full[start + len(bare) :]
     if append_eos and tokenizer.eos_token_id is None:

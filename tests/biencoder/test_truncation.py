@@ -6,18 +6,20 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 from modeling_biencoder import BiEncoderModel
 from modeling_biencoder.prompting_biencoder import tokenize_in_prompt
 from modeling_srlm import SelfRetrievalLM
-from tests.support.tiny import TEXT, tiny_backbone
+from tests.support.tiny import TEXT, tiny_backbone, tiny_tokenizer
 
 # Ends of texts and the starts of the suffixes below, together, so that merges across the seam are learned.
 ENDS = ('lantern."', "word means in one", "query?", 'he said."', "the reading")
 SEAMS = [text + suffix for text in ENDS for suffix in (" means in one word:", '", in one word:', "ing", "?")]
 CORPUS = [TEXT, TEXT.lower(), *SEAMS * 30, "<>", "\n", "Rpqrsvxyz:"]
+SPECIAL_IDS = [("<s>", 0), ("</s>", 1)]
 SPECIAL = ["<unk>", "<s>", "</s>", "<pad>"]
 PREFIXES = ["", '"', "query: ", "the li", "Represent this sentence for searching: "]
 SUFFIXES = ["", " means in one word:", '", in one word:', "ing", "?", ' means "</s>', "\n<response>"]
@@ -101,6 +103,18 @@ def test_prefix_and_suffix_are_whole_and_nothing_behind_the_cut_matters(kind, su
             kept = read[len(_letters(prefix)) : len(read) - len(_letters(suffix))]
             assert _letters(start).startswith(kept), (prefix, length, kept)
             assert kept or separate or not prefix, (prefix, length, read)
+
+
+def test_the_first_token_of_all_is_the_tokenizers_where_it_makes_none_of_a_full_stop():
+    tokenizer = tiny_tokenizer()
+    tokenizer.backend_tokenizer.normalizer = normalizers.Replace(Regex("[.,!?]"), "")
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing("<s> $A </s>", special_tokens=SPECIAL_IDS)
+    text, own = "the copper lantern", tokenizer("the copper lantern")["input_ids"]
+    assert (own[0], own[-1]) == (0, 1)
+    assert _tokens([text, "a\ud800"], "", "", tokenizer, 99) == [own, tokenizer("a\ufffd")["input_ids"]]
+    tokenizer.backend_tokenizer.normalizer = normalizers.Replace(Regex(r"[\s\S]"), "")
+    with pytest.raises(ValueError, match="makes no token of any of"):
+        _tokens([text], "", "", tokenizer, 99)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -5,6 +5,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from modeling_biencoder import BiEncoderConfig, BiEncoderModel
+from modeling_biencoder.prompting_biencoder import special_tokens
 from modeling_llara import LlaraConfig, LlaraForPreTraining
 from modeling_llara.prompts_llara import check_prompts
 
@@ -54,8 +55,7 @@ def build_biencoder(
 
 def check_ends_open(tokenizer: PreTrainedTokenizerBase) -> None:
     """ValueError for a tokenizer that puts a token behind every text."""
-    bare = tokenizer(".", add_special_tokens=False)["input_ids"]
-    if tokenizer(".")["input_ids"][-len(bare) :] != bare:
+    if special_tokens(tokenizer, append_eos=False)[1]:
         raise ValueError(
             f"{type(tokenizer).__name__} ends every text with a token of its own, which would take the place of a "
             "special token in the pooling: load it with add_eos_token=False."
