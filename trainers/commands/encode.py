@@ -73,7 +73,7 @@ class EncodeArguments:
     overwrite: bool = field(default=False, metadata={"help": "Start anew over a finished or interrupted output."})
 
     def __post_init__(self) -> None:
-        check_output(self.output, SUFFIXES)
+        check_output(self.output, SUFFIXES, data=self.data)
         if self.num_shards is not None:
             refuse_idle(self, ["shard_size"], "with --num_shards, which says how many files there are")
         check_num_shards(self)

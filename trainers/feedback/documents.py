@@ -110,7 +110,10 @@ def score_prefix(
     labels = input_ids.clone()
     labels[:, :-scored] = -100
     numbers = pad_sequence([torch.tensor(own, dtype=torch.long) for own in tried], True, padding_value=-1)
-    scores = (lm.score_candidates(input_ids, labels=labels, candidates=numbers[None])[0] * scale).tolist()
+    found = lm.score_candidates(input_ids, labels=labels, candidates=numbers[None])[0]
+    if found.isnan().any():
+        raise ValueError("the language model's scores are NaN: its weights are damaged, or its precision too small.")
+    scores = (found * scale).tolist()
     query_texts = lm.tokenizer.batch_decode(queries, skip_special_tokens=True)
     rows = [
         _best_first(query, [texts[key] for key in own], row[: len(own)])

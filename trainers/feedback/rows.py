@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
@@ -119,10 +120,11 @@ class GroupedRows(ABC):
     def score(self, group: int) -> list[Row]:
         """The rows of a group, each with `teacher_scores`: one a candidate, positives first, or one a turn."""
         numbers = self.groups[group]
-        return [
-            {**self.rows[number], "teacher_scores": row_scores}
-            for number, row_scores in zip(numbers, self._scores(numbers), strict=True)
-        ]
+        found = list(zip(numbers, self._scores(numbers), strict=True))
+        for number, scores in found:
+            if not all(map(math.isfinite, scores)):
+                raise RowError(number, f"the teacher's scores are {scores}, and must be finite: take another teacher.")
+        return [{**self.rows[number], "teacher_scores": scores} for number, scores in found]
 
 
 class RowFeedback(GroupedRows):

@@ -5,7 +5,6 @@ bi-encoder's those of `model.similarity`.
 """
 
 import json
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from modeling_biencoder import BiEncoderConfig, BiEncoderModel
 from modeling_biencoder.published_biencoder import NO_PRESET, recognised
 from modeling_biencoder.sentence_transformers_biencoder import SETTINGS, read_sentence_transformer
 
-from ..data.sources import Row, RowError, text_field
+from ..data.sources import Row, text_field
 from ..jobs.parts import weights_digest
 from ..models.identity import encoding_settings
 from ..models.kind import Found, find_file, look, place_of, weights_of
@@ -115,9 +114,6 @@ class TeacherFeedback(GroupedRows):
 
     def _scores(self, numbers: Sequence[int]) -> list[list[float]]:
         found = self.teacher.score([read_for_teacher(self.rows[number], number) for number in numbers])
-        for number, scores in zip(numbers, found, strict=True):
-            if not all(map(math.isfinite, scores)):
-                raise RowError(number, f"the teacher's scores are {scores}, and must be finite: take another teacher.")
         return [[round(score, DECIMALS) for score in scores] for scores in found]
 
 

@@ -115,6 +115,11 @@ def _run_method(
         return _on_cpu(output)
 
     outputs = shared(batches, scored)
+    strange = [loss for output in outputs if not math.isfinite(loss := output["loss"].item())]
+    if strange:
+        raise ValueError(
+            f"the loss by {method!r} is {strange[0]}: the model's weights are damaged, or its precision too small."
+        )
     total = sum(output["loss"].double().item() * output["num_scored_tokens"] for output in outputs)
     return MethodResult(method, math.exp(total / sum(output["num_scored_tokens"] for output in outputs)), outputs)
 

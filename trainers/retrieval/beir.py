@@ -27,6 +27,7 @@ from ..data.texts import passage_text
 from .data import RetrievalData, make_retrieval_data
 from .trec import TREC_SUFFIXES, has_head, read_trec
 
+_QUERY_ID, _PASSAGE_ID = ("query-id", "query_id"), ("corpus-id", "corpus_id")
 TABLES = ("corpus", "queries", "qrels")
 TABLE_SUFFIXES = (".jsonl", ".parquet", ".csv", ".tsv")  # BEIR's own, not those of training rows
 
@@ -122,9 +123,14 @@ def _load_hub(repo_id: str, split: str | None, revision: str | None) -> Retrieva
 def _combine(corpus: _Table, queries: _Table, qrels: _Table) -> RetrievalData:
     judged: dict[str, dict[str, float]] = {}
     for place, row in qrels.rows:
-        query = _field(row, ("query-id", "query_id"), place)
-        passage = _field(row, ("corpus-id", "corpus_id"), place)
-        judged.setdefault(query, {})[passage] = _grade(row, place)
+        query = _field(row, _QUERY_ID, place)
+        passage = _field(row, _PASSAGE_ID, place)
+        grade = _grade(row, place)
+        if (known := judged.setdefault(query, {}).setdefault(passage, grade)) != grade:
+            raise ValueError(
+                f"{place}: passage {passage!r} has grade {grade:g} for query {query!r}, and {known:g} before: "
+                "leave one of them."
+            )
     where = {"queries": queries.where, "corpus": corpus.where, "qrels": qrels.where}
     return make_retrieval_data(_texts(queries), _texts(corpus, may_be_empty=True), judged, where)
 
@@ -153,9 +159,16 @@ def _field(row: Row, names: tuple[str, ...], where: str) -> str:
 
 
 def _grade(row: Row, where: str) -> float:
-    value = row.get("score")
+    if "score" not in row:  # two columns alone name what is relevant
+        if others := sorted(set(row) - {*_QUERY_ID, *_PASSAGE_ID}):
+            raise ValueError(
+                f"{where}: a judgement has no field 'score', and {', '.join(map(repr, others))} beside the ids: name "
+                "the grade 'score', or leave the two ids alone, which are then relevant."
+            )
+        return 1.0
+    value = row["score"]
     try:
-        grade = 1.0 if value is None else float(value)
+        grade = math.nan if value is None else float(value)
     except (TypeError, ValueError, OverflowError):
         grade = math.nan
     if not math.isfinite(grade):

@@ -21,7 +21,7 @@ from .embeddings import check_embeddings, check_encoder
 from .hamming import nearest
 from .mapped import open_stored
 from .pieces import Pieces
-from .quantization import quantize, signs, starts_and_steps
+from .quantization import centres_and_steps, quantize, signs
 from .search import PassageIndex, check_index, usable_device, uses_faiss
 from .stored import Stored, load_stored
 
@@ -34,6 +34,10 @@ class Hit(NamedTuple):
     id: str
     score: float
     text: str | None
+
+
+# What two files of the same embeddings say alike, whatever their precision.
+MADE_BY = ("texts", "encoding", "role", "task", "truncate_dim")
 
 
 def load_index(
@@ -59,6 +63,13 @@ def load_index(
         raise ValueError(
             f"rescore={str(rescore)!r} has other ids than {str(path)!r}: give embeddings of the same texts."
         )
+    for name in MADE_BY:
+        values = [one.about.get(name) for one in (stored, other)]
+        if None not in values and values[0] != values[1]:
+            raise ValueError(
+                f"rescore={str(rescore)!r} was made of other texts, by another model or with other settings than "
+                f"{str(path)!r} ({name!r} differs): encode the same texts with the same command, but for --precision."
+            )
     widths = [int(one.about.get("width", one.embeddings.shape[1])) for one in (stored, other)]
     if widths[0] != widths[1]:
         raise ValueError(
@@ -194,8 +205,7 @@ class _Scores:
     def __init__(self, stored: Stored, cosine: bool):
         self.numbers, self.starts, self.steps = stored.embeddings, torch.zeros(()), torch.ones(())
         if stored.about.get("precision") == "int8":
-            starts, self.steps = starts_and_steps(torch.tensor(json.loads(stored.about["ranges"])))
-            self.starts = starts + 128.5 * self.steps
+            self.starts, self.steps = centres_and_steps(torch.tensor(json.loads(stored.about["ranges"])))
         if cosine:
             self.numbers = self._normalized(self.starts, self.steps)
             self.starts, self.steps = torch.zeros(()), torch.ones(())

@@ -64,6 +64,19 @@ def starts_and_steps(ranges: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return ranges[0], torch.where(steps == 0, 1.0, steps)
 
 
+def centres_and_steps(ranges: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(d,) each: what code 0 stands for, the middle of its step, and how much more each further code does.
+
+    A number that is the same in all texts is that number, whatever its code.
+
+    >>> centres_and_steps(torch.tensor([[0.0, 3.0], [255.0, 3.0]]))
+    (tensor([128.5000,   3.0000]), tensor([1., 0.]))
+    """
+    starts, steps = starts_and_steps(ranges)
+    wide = ranges[1] > ranges[0]
+    return torch.where(wide, starts + 128.5 * steps, starts), torch.where(wide, steps, 0.0)
+
+
 def signs(codes: torch.Tensor, width: int) -> torch.Tensor:
     """(m, width) float32 of 1 and -1 from (m, width / 8) binary codes.
 

@@ -16,6 +16,7 @@ from tests.support.feedback import ROWS, TEXTS, candidates, plain_score, scorer
 from tests.support.tiny import TEXT, random_ids, tiny_backbone, tiny_tokenizer
 from tests.support.training import arguments, logged
 from trainers import BiEncoderTrainer, BiEncoderTrainingArguments
+from trainers.data.sources import RowError
 from trainers.feedback.candidates import Candidates
 from trainers.feedback.documents import DocumentFeedback, least_tokens, score_prefix
 from trainers.feedback.formats import count_tokens, place_space, read_question
@@ -315,3 +316,14 @@ def test_the_output_trains_a_biencoder(tmp_path, kind):
     losses = logged(trainer, "loss")
     assert len(losses) == 2 and min(losses) > 0
     assert not torch.equal(before, model.backbone.get_input_embeddings().weight)
+
+
+def test_scores_that_are_no_numbers_are_no_teacher():
+    lms = [scorer("llama"), document_lm()]
+    for lm in lms:
+        with torch.no_grad():
+            lm.language_model.get_input_embeddings().weight.fill_(float("nan"))
+    with pytest.raises(RowError, match=r"scores are \[nan.*must be finite: take another teacher"):
+        feedback(lms[0], [ROWS["qa"]], task="qa")
+    with pytest.raises(ValueError, match="the language model's scores are NaN"):
+        score_prefix(lms[1], random_ids(16 * 12), None, random.Random(0))

@@ -125,3 +125,11 @@ def test_a_place_that_cannot_be_written_is_an_error_before_scoring(tmp_path, mon
     monkeypatch.setattr(pages.tempfile, "TemporaryFile", no_room)
     with pytest.raises(ValueError, match="Permission denied"):
         check_report_file(tmp_path / "out.html")
+
+
+def test_a_loss_that_is_no_number_is_said():
+    model = SelfRetrievalLM.from_components(tiny_backbone(), tiny_tokenizer(), **SETTINGS)
+    with torch.no_grad():
+        model.language_model.get_input_embeddings().weight.fill_(float("nan"))
+    with pytest.raises(ValueError, match="the loss by 'no' is nan: the model's weights are damaged"):
+        compare_methods(model, [random_ids(300)], ["no"])

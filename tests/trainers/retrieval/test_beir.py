@@ -106,6 +106,9 @@ def test_a_folder_of_folders_and_splits(tmp_path):
         ("qrels/test.tsv", "q0 0 d0 1\nq0 0 d1 high\n", r"test.tsv, line 2: field 'score' is 'high'"),
         ("qrels/test.tsv", "query-id\tscore\nq0\t1\n", r"test.tsv, line 2: field 'corpus-id' is missing"),
         ("qrels/test.tsv", "query-id\tcorpus-id\tscore\nq0\td0\thigh\n", r"'score' is 'high'"),
+        ("qrels/test.tsv", "query-id\tcorpus-id\trelevance\nq0\td0\t0\n", r"no field 'score', and 'relevance' beside"),
+        ("qrels/test.tsv", "query-id\tcorpus-id\tscore\nq0\td0\t\nq0\td1\t1\n", r"'score' is (None|'')"),
+        ("qrels/test.tsv", "query-id\tcorpus-id\tscore\nq0\td0\t2\nq0\td0\t0\n", r"has grade 0 .*, and 2 before"),
         ("qrels/test.tsv", "query-id\tcorpus-id\tscore\nq0\td0\t0\n", r"no query has a relevant passage"),
     ],
 )

@@ -33,7 +33,9 @@ def meant(table, precision):
     if precision == "int8":
         low, high = ranges_of([table]).double()
         steps = torch.where(low == high, 1.0, (high - low) / 255)
-        return low + (quantize(table, "int8", ranges_of([table])).double() + 128.5) * steps
+        return torch.where(
+            low == high, low, low + (quantize(table, "int8", ranges_of([table])).double() + 128.5) * steps
+        )
     return quantize(table, precision).double()
 
 
@@ -107,3 +109,24 @@ def test_rescoring_takes_the_same_texts_in_another_precision(tmp_path):
     for one, other in (("f", "f"), ("b", "b")):
         with pytest.raises(ValueError, match="rescore is for a binary index"):
             load_index(tmp_path / f"{one}.parquet", tmp_path / f"{other}.parquet")
+
+
+@pytest.mark.parametrize("cosine", [False, True])
+def test_a_number_that_is_the_same_in_all_texts_is_that_number(cosine):
+    passages, queries = rows(300, 12, 0), rows(5, 12, 1)
+    passages[:, 3], passages[:, 5] = 0, 0.7
+    settings = {"similarity": "cosine" if cosine else "dot", "normalize": False}
+    exact, close = (EmbeddingIndex(stored(passages, name, **settings), index="torch") for name in ("float32", "int8"))
+    found = [index.search(queries, 300) for index in (exact, close)]
+    scores = [torch.zeros(5, 300).scatter_(1, numbers, values) for values, numbers in found]
+    torch.testing.assert_close(scores[1], scores[0], atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("differs", ["encoding", "texts", "role"])
+def test_what_scores_anew_was_made_as_what_is_searched(tmp_path, differs):
+    table, ids = rows(20, 16, 0), [f"id{number}" for number in range(20)]
+    facts = {"texts": "one", "role": "passage", "encoding": json.dumps({"normalize": False})}
+    for name, precision, about in (("b", "binary", facts), ("f", "float32", facts | {differs: '{"other": 1}'})):
+        write_embeddings(tmp_path / f"{name}.npy", lambda: [table], (20, 16), ids, None, precision, about)
+    with pytest.raises(ValueError, match=rf"made of other texts, by another model or .*'{differs}' differs"):
+        load_index(tmp_path / "b.npy", rescore=tmp_path / "f.npy")
