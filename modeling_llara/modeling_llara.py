@@ -60,6 +60,7 @@ class LlaraForPreTraining(CompleteRepository, GenerationMixin):
     config_class = LlaraConfig
     config: LlaraConfig
     base_model_prefix = "backbone"
+    _begins_anew = ("loss_weighting.",)  # a model with fixed weights may begin to learn them
     _tied_weights_keys = {}  # noqa: RUF012  (none here; as a dict it sends peft to those of the backbone)
     supports_gradient_checkpointing = True
     _supports_sdpa = True

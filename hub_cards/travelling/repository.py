@@ -39,6 +39,7 @@ logger = logging.get_logger(__name__)
 class CompleteRepository(AdaptableModel):
     """Base class of a model that saves, pushes and loads with its tokenizer."""
 
+    _begins_anew: tuple[str, ...] = ()  # beginnings of the names of weights that start as the configuration says
     _tokenizer: PreTrainedTokenizerBase | None = None
     _tokenizer_source: tuple[str, dict[str, Any]] | None = None  # (repo id or folder, keywords for loading from it)
 
@@ -112,7 +113,8 @@ class CompleteRepository(AdaptableModel):
             raise
         if source is not None:  # None: the weights were given as a state_dict
             if not asked:
-                check_loaded(model, source, info["missing_keys"])
+                missing = [name for name in info["missing_keys"] if not name.startswith(cls._begins_anew)]
+                check_loaded(model, source, missing)
             model._remember_source(source, kwargs)
         return (model, info) if asked else model
 
