@@ -19,8 +19,8 @@ SIMILARITIES = ("cosine", "dot")
 DEFAULT_MAX_LENGTH = 512
 # Their first token's position is the one behind the padding token's id, as in fairseq: those before it go unused.
 COUNTED_FROM_PADDING = {
-    "camembert", "data2vec-text", "ibert", "longformer", "luke", "mpnet", "roberta", "roberta-prelayernorm",
-    "xlm-roberta", "xlm-roberta-xl", "xmod",
+    "camembert", "data2vec-text", "esm", "ibert", "layoutlmv3", "lilt", "longformer", "luke", "markuplm", "mpnet",
+    "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod",
 }  # fmt: skip
 
 
@@ -135,7 +135,8 @@ class BiEncoderConfig(FolderlessConfig, PreTrainedConfig):
         """The most tokens that the backbone has positions for, None where it does not say."""
         text_config = self.text_config.get_text_config()
         positions = getattr(text_config, "max_position_embeddings", None)
-        if positions is None or text_config.model_type not in COUNTED_FROM_PADDING:
+        rotary = getattr(text_config, "position_embedding_type", None) == "rotary"  # of ESM: nothing is counted
+        if positions is None or rotary or text_config.model_type not in COUNTED_FROM_PADDING:
             return positions
         return positions - text_config.pad_token_id - 1
 

@@ -30,20 +30,22 @@ def settings_of(config: BiEncoderConfig, prompts: dict[str, str], truncate_dim: 
 def flat_prompts(prompts: dict[str, dict[str, str]]) -> dict[str, str]:
     """Their prompts of ours, each one string, under the names that sentence-transformers and mteb ask for.
 
-    Those of the task "default" are `query` and `document`, others `task-role`; a text of no role has the query's.
+    Those of the task "default" are `query` and `document`, others `task-role`; a text of no role has the query's. A
+    name of a role is that, whatever tasks are called: one named "query" is there as "query-query" alone.
 
     >>> flat_prompts({"default": {"query": "q: ", "query_suffix": "?"}})
     {'query': 'q: {text}?', 'document': '', 'passage': ''}
     >>> flat_prompts({"STS": {"query": "similar: "}})
     {'STS': 'similar: ', 'STS-query': 'similar: ', 'STS-document': '', 'STS-passage': ''}
     """
-    flat: dict[str, str] = {}
+    alone: dict[str, str] = {}
+    of_roles: dict[str, str] = {}
     for task in prompts:
         query, passage = (_joined(*prompt_affixes(prompts, role, task)) for role in ("query", "passage"))
         start = "" if task == "default" else f"{task}-"
-        flat |= {task: query} if start else {}
-        flat |= {f"{start}query": query, f"{start}document": passage, f"{start}passage": passage}
-    return flat
+        alone |= {task: query} if start and task not in ("query", "document", "passage") else {}
+        of_roles |= {f"{start}query": query, f"{start}document": passage, f"{start}passage": passage}
+    return {**alone, **of_roles}
 
 
 def affixes(prompt: str | None, config: BiEncoderConfig) -> tuple[str, str]:

@@ -10,6 +10,7 @@ from peft import LoraConfig
 from hub_cards import inspect
 from modeling_biencoder import BiEncoderModel
 from modeling_biencoder.sentence_modules_biencoder import prompts_by_task
+from modeling_biencoder.sentence_settings_biencoder import flat_prompts
 from modeling_srlm import SelfRetrievalLM
 from tests.support.sentence_folders import saved
 from tests.support.tiny import tiny_backbone, tiny_tokenizer
@@ -190,6 +191,20 @@ def test_a_plain_backbone_is_told_what_it_gets_once(tmp_path, caplog):
     for _ in range(2):
         BiEncoderModel.from_backbone(tmp_path)
     assert caplog.text.count("says nothing of pooling") <= 1
+
+
+def test_names_of_prompts_are_those_of_the_roles_whatever_tasks_are_called():
+    flat = flat_prompts(
+        {
+            "default": {"query": "q: "},
+            "STS": {"query": "s: "},
+            "STS-query": {"query": "t: "},
+            "query": {"query": "u: "},
+        }
+    )
+    found = {name: flat[name] for name in ("query", "STS", "STS-query", "STS-query-query", "query-query")}
+    assert list(found.values()) == ["q: ", "s: ", "s: ", "t: ", "u: "]
+    assert prompts_by_task(flat_prompts({"query": {"query": "u: "}}))["default"]["query"] == ""
 
 
 def test_names_of_prompts():

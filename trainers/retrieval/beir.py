@@ -12,6 +12,7 @@ corpus, queries and qrels are configurations of a data set.
 """
 
 import math
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,7 +74,9 @@ def load_retrieval_data(
     if revision is not None:
         raise ValueError(f"revision={revision!r} is for a Hub id, and {str(source)!r} is a folder: leave it out.")
     parts = [folder] if _is_one(folder) else _parts(folder)
-    return {part.resolve().name: _load_folder(part, split) for part in parts}
+    # A part's own name, as links may lead to folders of one name; "." has none before it is resolved.
+    names = [folder.resolve().name] if parts == [folder] else [part.name for part in parts]
+    return {name: _load_folder(part, split) for name, part in zip(names, parts, strict=True)}
 
 
 def check_retrieval_source(source: str | Path) -> None:
@@ -225,6 +228,6 @@ def _files(folder: Path, name: str) -> list[Path]:
 
 def _of_split(files: list[Path], wanted: str | None, folder: Path) -> list[Path]:
     # test.tsv, test.tsv.gz, or test-00000-of-00002.parquet
-    splits = {file: file.name.split(".")[0].split("-")[0] for file in files}
+    splits = {file: re.sub(r"-\d{5}-of-\d{5}$", "", file.name.split(".")[0]) for file in files}
     (chosen,) = _choose_split(dict.fromkeys(splits.values()), wanted, str(folder / "qrels"))
     return [file for file, split in splits.items() if split == chosen]

@@ -1,6 +1,6 @@
 """Several retrieval data sets, evaluated by name, and the means over them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ def load_evaluators(
     `settings` are keywords of `RetrievalEvaluator`, such as `ks`.
     """
     found = load_retrieval_data(source, split, revision)
+    _refuse_mean(found)
     return {name: RetrievalEvaluator(data, **settings) for name, data in found.items()}
 
 
@@ -31,12 +32,16 @@ def evaluate_all(
 
     A single evaluator under the name "" keeps its metrics' names. Raises ValueError for one called "mean".
     """
-    if MEAN in evaluators:
-        raise ValueError(f"A data set is called {MEAN!r}, which is the name of the means over all: call it otherwise.")
+    _refuse_mean(evaluators)
     found = {name: evaluate(evaluator) for name, evaluator in evaluators.items()}
     if len(found) > 1:
         found[MEAN] = means(found)
     return {f"{name}_{key}" if name else key: value for name, one in found.items() for key, value in one.items()}
+
+
+def _refuse_mean(names: Collection[str]) -> None:
+    if MEAN in names:
+        raise ValueError(f"A data set is called {MEAN!r}, which is the name of the means over all: call it otherwise.")
 
 
 def means(found: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

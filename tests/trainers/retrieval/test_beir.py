@@ -175,3 +175,20 @@ def test_sources_that_are_none(tmp_path):
     with pytest.raises(ValueError, match="is for a Hub id"):
         load_retrieval_data(write_beir(tmp_path), revision="main")
     assert not is_retrieval_source(tmp_path / "empty") and not is_retrieval_source([{"query": "x"}])
+
+
+def test_names_of_sets_and_of_splits_stay_apart(tmp_path):
+    for name in ("a", "b"):
+        folder = write_beir(tmp_path / name / "data")
+        (tmp_path / "all").mkdir(exist_ok=True)
+        (tmp_path / "all" / f"set-{name}").symlink_to(folder)
+    assert list(load_retrieval_data(tmp_path / "all")) == ["set-a", "set-b"]
+    (tmp_path / "all" / "set-b").rename(tmp_path / "all" / "mean")
+    with pytest.raises(ValueError, match="is called 'mean'"):
+        load_evaluators(tmp_path / "all")
+    qrels = tmp_path / "a" / "data" / "qrels"
+    (file,) = qrels.iterdir()
+    file.rename(qrels / "dev-small.tsv")
+    (qrels / "dev-large.tsv").write_bytes((qrels / "dev-small.tsv").read_bytes())
+    with pytest.raises(ValueError, match="dev-large, dev-small"):
+        load_retrieval_data(tmp_path / "all" / "set-a", "dev")
