@@ -7,6 +7,7 @@ a line that was cut off by an interruption is dropped, its group is done again.
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -19,6 +20,9 @@ from hub_cards.whole_files import full_disk_named, written_whole
 
 from ..data.sources import Row
 from .places import check_file
+
+# What runs write beside their settings: parts, shards and their claims, folders of workers, files half written.
+_OF_A_RUN = re.compile(r"\.|(part|rows|embeddings|floats|shard|ranges)-|.*\.(claim|tmp|partial)$|.+-\d+-[0-9a-f]{8}$")
 
 
 class PartFiles:
@@ -40,6 +44,7 @@ class PartFiles:
 
         Raises ValueError where a finished output is there, or an interrupted run with other settings.
         """
+        refuse_foreign(self.folder)
         if overwrite:
             shutil.rmtree(self.folder, ignore_errors=True)
         elif not extends:
@@ -101,6 +106,19 @@ class PartFiles:
     def remove(self) -> None:
         """Removes the parts, when what they held is elsewhere."""
         shutil.rmtree(self.folder)
+
+
+def refuse_foreign(folder: Path) -> None:
+    """ValueError where the folder that a run would use, and remove, is somebody's own: it has no settings of a run,
+    and holds what no run writes. (A run that was killed while it removed its files leaves some of these.)"""
+    if (folder / "settings.json").exists():
+        return
+    for file in folder.glob("*"):
+        if not _OF_A_RUN.match(file.name):
+            raise ValueError(
+                f"{str(folder)!r} is where the run keeps what it has done, and holds {file.name!r}, which is not "
+                "of a run: move that folder, or name another output."
+            )
 
 
 def check_same_run(kept: Path, settings: dict[str, Any], fix: str = "remove that folder") -> None:

@@ -23,7 +23,7 @@ from hub_cards.whole_files import full_disk_named
 from ..data.sources import Row
 from .claims import Claims
 from .idle import refuse_idle
-from .parts import check_same_run, shards_folder, write_lines
+from .parts import check_same_run, refuse_foreign, shards_folder, write_lines
 
 logger = logging.get_logger(__name__)
 _PAUSE = 0.1  # seconds before others' work is looked at anew, at first
@@ -91,6 +91,7 @@ class Shards:
         """Joins the run, or begins it; ValueError where there is one with other settings, or a finished output."""
         settings = {**settings, "num_shards": self.num_shards}
         if not self._settings.exists():
+            refuse_foreign(self.folder)
             if self.over():
                 self.remove()  # of a run that was killed while it did so
                 raise ValueError(f"{self.output} is there already, all of it: name another output.")

@@ -19,3 +19,13 @@ def test_parts_without_their_settings_are_no_part_of_a_run(tmp_path: Path, overw
     assert [path.name for path in parts.folder.iterdir()] == ["settings.json"]
     parts.append(0, 0, [{"neg": ["of the margin 2"]}])
     assert parts.open({"margin": 2}, False) == {0}
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_of_somebodys_own_is_not_removed(tmp_path: Path, overwrite: bool) -> None:
+    own = tmp_path / "x.jsonl.parts" / "precious.txt"
+    own.parent.mkdir()
+    own.write_text("mine")
+    with pytest.raises(ValueError, match=r"holds 'precious.txt', which is not of a run: move that folder"):
+        PartFiles(tmp_path / "x.jsonl").open({"a": 1}, overwrite)
+    assert own.read_text() == "mine"
