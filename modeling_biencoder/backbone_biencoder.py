@@ -161,8 +161,8 @@ def _finish_parts(
 
 _OURS = {
     "lookback_biencoder": "a bi-encoder already: load it with BiEncoderModel.from_pretrained(...)",
-    "lookback_llara": "a LLaRA model, which has prompts and a pooling of its own: trainers.build_biencoder(...) takes "
-    "them over; its `backbone` alone has none",
+    "lookback_llara": "a LLaRA model, which has prompts and a pooling of its own: give save_backbone(folder) and "
+    "**llara.to_biencoder(), or its folder to BiEncoderTrainer, which takes them over",
     "lookback_srlm": "a self-retrieval LM: give the language model that it was made of, its `language_model`",
 }
 

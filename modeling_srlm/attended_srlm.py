@@ -91,6 +91,13 @@ class AttendedStates(Cache):
                 views[layer] = AttendedLayer(self, keys[place], values[place])
         self.layers = [views[layer] for layer in sorted(views)]
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "layers": []}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._view()  # of a copy the layers are views of its own memory
+
     @property
     def left(self) -> int:
         """The first column that any row of the pass attends to."""

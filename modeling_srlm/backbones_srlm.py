@@ -17,7 +17,8 @@ from transformers.utils import (
     SAFE_WEIGHTS_NAME,
 )
 
-from .adapting_srlm import misfits
+from .adapting_srlm import misfits, own_names
+from .fitting_srlm import CLASSES
 from .halves_srlm import damage, refuse_halves
 from .loading_srlm import (
     backbone_keywords,
@@ -32,11 +33,6 @@ from .loading_srlm import (
 from .merging_srlm import merge_layers
 
 OF_BASE = ("base", "base_revision")  # keywords for the base of an adapter
-_OURS = {
-    "lookback_biencoder": "BiEncoderModel",
-    "lookback_llara": "LlaraForPreTraining",
-    "lookback_srlm": "SelfRetrievalLM",
-}
 _OPTIONS = "--base; of a --retriever --retriever_base"
 _OF_PEFT = "base_model.model."  # before every name in an adapter's file
 
@@ -74,7 +70,7 @@ def load_backbone_weights(auto_class: Any, source: str | os.PathLike, keywords: 
 
 def refuse_ours(name: str, model_type: object) -> None:
     """ValueError for a model of ours where a plain causal LM is asked for."""
-    if (family := _OURS.get(str(model_type))) is not None:
+    if (family := CLASSES.get(str(model_type))) is not None:
         raise ValueError(
             f"{name!r} is of type {model_type!r}, no plain causal LM: load it with {family}.from_pretrained(...), or "
             "give the plain backbone that it was made of."
@@ -215,7 +211,8 @@ def _put_on(model: PreTrainedModel, source: str, loading: dict[str, Any]) -> Non
     hub = hub_keywords(loading)
     if loading["use_safetensors"]:
         refuse_pickled_adapter(source, hub)
-    result = model.load_adapter(source, adapter_kwargs=hub, use_safetensors=loading["use_safetensors"])
+    with own_names(model):
+        result = model.load_adapter(source, adapter_kwargs=hub, use_safetensors=loading["use_safetensors"])
     if strange := misfits(model, "default", result):
         raise ValueError(
             f"the adapter {source!r} does not fit its base: {strange[0]!r} is on one side alone. Give the base that "

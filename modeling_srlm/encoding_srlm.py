@@ -92,24 +92,19 @@ class EmbeddingCache:
 
 
 class ChunkTable:
-    """The embeddings of one document's chunks in one role, each made once, when first needed.
+    """The embeddings of one document's chunks in one role, each made once, when first needed."""
 
-    Args:
-        encode: chunk numbers -> (n, d).
-    """
-
-    def __init__(self, encode: Callable[[list[int]], torch.Tensor]):
-        self.encode = encode
+    def __init__(self) -> None:
         self.vectors = torch.empty(0, 0)
         self.known = torch.empty(0, dtype=torch.bool)
 
-    def fill(self, chunks: Iterable[int]) -> None:
-        """Makes the embeddings of those chunks that have none yet."""
+    def fill(self, chunks: Iterable[int], encode: Callable[[list[int]], torch.Tensor]) -> None:
+        """Makes the embeddings of those chunks that have none yet; `encode`: chunk numbers -> (n, d)."""
         wanted = sorted(set(chunks))
         missing = [chunk for chunk in wanted if chunk >= len(self.known) or not self.known[chunk]]
         if not missing:
             return
-        found = self.encode(missing)
+        found = encode(missing)
         if len(self.known) and found.shape[1] != self.vectors.shape[1]:
             raise ValueError(
                 f"the retriever's embeddings are {self.vectors.shape[1]} and {found.shape[1]} wide and must be of one "

@@ -1,9 +1,8 @@
 """Which keys the targets of a document retrieve, by the configured method."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
-from weakref import proxy
 
 import torch
 
@@ -25,9 +24,7 @@ class KeySelector:
         self.one_role = plan.one_role and self.key_width == 1
         self.document: Any = None
         self.bm25_index: Bm25Index | None = None
-        # No cycle of references: what was embedded goes with its selector, and not when the collector happens to run.
-        own: Any = proxy(self)
-        self.tables = {role: ChunkTable(partial(KeySelector._embed, own, role=role)) for role in self._roles}
+        self.tables = {role: ChunkTable() for role in self._roles}
 
     @property
     def _roles(self) -> tuple[str, ...]:
@@ -51,8 +48,8 @@ class KeySelector:
         self.document = document
         blocks = [block for block in blocks if block.num_keys]
         if blocks and self.encode is not None:
-            self._table("query").fill(target - 1 for block in blocks for target in block.targets)
-            self._table("key").fill(range(max(block.num_keys for block in blocks)))
+            self._fill("query", [target - 1 for block in blocks for target in block.targets])
+            self._fill("key", range(max(block.num_keys for block in blocks)))
 
     def select(
         self, block: Block, targets: Sequence[int], query: torch.Tensor | None = None
@@ -96,6 +93,9 @@ class KeySelector:
 
     def _table(self, role: str) -> ChunkTable:
         return self.tables["key" if self.one_role else role]
+
+    def _fill(self, role: str, chunks: Iterable[int]) -> None:
+        self._table(role).fill(chunks, partial(self._embed, role="key" if self.one_role else role))
 
     def _embed(self, chunks: list[int], role: str) -> torch.Tensor:
         return self.encode(self._chunks(chunks, self.key_width if role == "key" else 1), role)

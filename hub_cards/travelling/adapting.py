@@ -31,7 +31,7 @@ class AdaptableModel(PlacedModel):
         if peft_model_id is not None and kwargs.get("adapter_state_dict") is None:
             refuse_pickled_adapter(peft_model_id, kwargs)
         name = adapter_name or "default"
-        with warnings.catch_warnings(), self._as_it_was(name):
+        with warnings.catch_warnings(), self._as_it_was(name), own_names(self):
             # Our pattern of what lies outside excludes nothing where there is nothing.
             warnings.filterwarnings("ignore", "You have passed exclude_modules=.* but no modules were excluded")
             result = super().load_adapter(peft_model_id, adapter_name, *args, **kwargs)
@@ -81,6 +81,19 @@ class AdaptableModel(PlacedModel):
                     f"The adapter was trained on commit {wanted} of {self.name_or_path!r}, and this is commit {here}: "
                     f"load the base with revision={wanted!r}, then the adapter with load_adapter."
                 )
+
+
+@contextmanager
+def own_names(model: PreTrainedModel) -> Iterator[None]:
+    """A model's weights are saved under the names that they have: transformers (5.23) would give them those of the
+    adapter that was loaded in this block, also when it has been taken out or merged."""
+    kept = vars(model).get("_weight_conversions")
+    try:
+        yield
+    finally:
+        vars(model).pop("_weight_conversions", None)
+        if kept is not None:
+            model._weight_conversions = kept
 
 
 def misfits(model: PreTrainedModel, name: str, result: Any) -> list[str]:

@@ -9,7 +9,7 @@ from transformers.utils import CONFIG_NAME
 
 from .loading import hub_keywords, not_shared, read_json
 
-_CLASSES = {
+CLASSES = {
     "lookback_biencoder": "BiEncoderModel",
     "lookback_llara": "LlaraForPreTraining",
     "lookback_srlm": "SelfRetrievalLM",
@@ -32,8 +32,8 @@ def refuse_other_kind(config_class: Any, source: str | os.PathLike, config: Any,
     wanted = config_class.model_type
     if kind != wanted:
         fix = (
-            f"load it with {_CLASSES[kind]}.from_pretrained(...)"
-            if kind in _CLASSES
+            f"load it with {CLASSES[kind]}.from_pretrained(...)"
+            if kind in CLASSES
             else f"one is made of it with {_MAKES.get(wanted, config_class.__name__)}"
         )
         raise ValueError(f"{str(source)!r} is a model of type {kind!r}, no {wanted!r}: {fix}.")

@@ -290,3 +290,11 @@ def test_data_in_words(tmp_path):
     from_hub = Dataset.from_list([{"a": 1}])
     from_hub.info.download_checksums = {"hf://datasets/user/c@0123abc/data/train.parquet": {}}
     assert facts(from_hub) == {"data": ["user/c, revision 0123abc"], "datasets": ["user/c"]}
+
+
+def test_facts_are_texts_or_lists_of_them(tmp_path):
+    card = ModelCard.load(write_card(fake_model(), tmp_path, datasets=("user/a", "user/b")))
+    assert card.data.datasets == ["user/a", "user/b"]
+    for facts in ({"base_model": ["a/b", "c/d"]}, {"license": 3}, {"datasets": [1]}):
+        with pytest.raises(TypeError, match=rf"{next(iter(facts))} is .* but must be a string"):
+            write_card(fake_model(), tmp_path, **facts)

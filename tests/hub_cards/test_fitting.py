@@ -7,12 +7,14 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from modeling_biencoder import BiEncoderModel
 from modeling_llara import LlaraForPreTraining
 from modeling_srlm import SelfRetrievalLM
 from tests.support.families import build
-from tests.support.tiny import tiny_backbone
+from tests.support.tiny import tiny_backbone, tiny_tokenizer
+from trainers import merge_adapter
 
 CLASSES = {"biencoder": BiEncoderModel, "llara": LlaraForPreTraining, "srlm": SelfRetrievalLM}
 TEXTS = ["where is the lantern?", "x"]
@@ -83,6 +85,29 @@ def test_a_save_after_the_last_adapter_is_whole(saved, tmp_path):
     wrapped.unload()
     model.save_pretrained(tmp_path / "unloaded")
     assert difference(BiEncoderModel.from_pretrained(tmp_path / "unloaded").encode(TEXTS), expected) == 0
+
+
+@pytest.mark.parametrize("away", [merge_adapter, lambda model: model.delete_adapter(["default"])])
+def test_a_save_has_the_models_names_when_an_adapter_was_loaded_and_is_gone(saved, tmp_path, away):
+    model = BiEncoderModel.from_pretrained(saved)
+    model.load_adapter(str(adapter(saved, tmp_path / "adapter")))
+    away(model)
+    expected = model.encode(TEXTS)
+    model.save_pretrained(tmp_path / "out")
+    assert difference(BiEncoderModel.from_pretrained(tmp_path / "out").encode(TEXTS), expected) == 0
+
+
+def test_a_plain_checkpoint_of_an_adapted_backbone_has_the_backbones_names(tmp_path):
+    backbone = tiny_backbone("llama")
+    backbone.save_pretrained(tmp_path / "base")
+    tiny_tokenizer().save_pretrained(tmp_path / "base")
+    backbone = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    backbone.add_adapter(LoraConfig(**LORA))
+    backbone.peft_config["default"].base_model_name_or_path = str(tmp_path / "base")
+    backbone.save_pretrained(tmp_path / "adapter")
+    LlaraForPreTraining.from_backbone(str(tmp_path / "adapter")).save_backbone(tmp_path / "out")
+    names = [load_file(tmp_path / folder / "model.safetensors").keys() for folder in ("base", "out")]
+    assert names[0] == names[1]
 
 
 def test_several_adapters_under_any_name(saved, tmp_path):

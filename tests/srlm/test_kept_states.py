@@ -154,3 +154,16 @@ def test_a_retriever_that_changes_is_noticed():
     assert_as_read_anew(own, longer)
     model.retriever = type("Backwards", (), {"encode": lambda self, texts: -ByteCounter().encode(texts)})()
     assert_as_read_anew(model, torch.cat([said, random_ids(1, 30, seed=5)], dim=1))
+
+
+def test_a_copy_of_what_was_read_is_of_its_own():
+    """As people copy a cache: its layers write into its own memory, at its own place."""
+    kept = answer(build(key_num=1), random_ids(1, 80), 4).past_key_values
+    attended, twin = kept.stream.attended, copy.deepcopy(kept).stream.attended
+    states = torch.ones(1, *attended.layers[0].memory[0].shape[1:2], 1, attended.layers[0].memory[0].shape[-1])
+    before, end = [part.clone() for part in attended.layers[0].memory], attended.end
+    twin.advance(1)
+    keys, _ = twin.layers[0].update(states, states)
+    assert keys.shape[-2] == twin.end + 1 - twin.left and attended.end == end
+    assert torch.equal(twin.memory[0][0][0, :, :, twin.end : twin.end + 1], states)
+    assert all(torch.equal(*pair) for pair in zip(before, attended.layers[0].memory, strict=True))

@@ -21,8 +21,8 @@ from hub_cards.whole_files import full_disk_named, written_whole
 from ..data.sources import Row
 from .places import check_file
 
-# What runs write beside their settings: parts, shards and their claims, folders of workers, files half written.
-_OF_A_RUN = re.compile(r"\.|(part|rows|embeddings|floats|shard|ranges)-|.*\.(claim|tmp|partial)$|.+-\d+-[0-9a-f]{8}$")
+# What runs write beside their settings: parts, their claims, folders of workers, and any of these half written.
+_OF_A_RUN = re.compile(r"\.?((part|rows|embeddings|floats)-\d+\.|settings\.json|.+\.claim|.+-\d+-[0-9a-f]{8}$)")
 
 
 class PartFiles:
