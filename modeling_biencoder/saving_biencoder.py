@@ -6,7 +6,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from transformers.utils import (
     CONFIG_NAME,
 )
 
+from .locking_biencoder import alone, locked
+
 # Inside a folder that is saved into: what is being written, and what is written and only has to take its place.
 _PARTIAL, _WHOLE, _STALE = ".saving", ".saved", ".stale"
 # What the system, safetensors and torch.save (2.13: "unexpected pos 64 vs 0") say of a full disk.
@@ -26,20 +29,34 @@ _WEIGHTS = re.compile(
     r"model(?:\.([^.]+?))?(?:-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index(?:\.([^.]+))?\.json"
 )
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_PAUSE = 0.05  # seconds between two looks at a save that another process puts into its place
+_READS = 5  # how often a folder that changes while it is read is begun anew
 
 
 @contextmanager
 def saved_whole(folder: Path) -> Iterator[Path]:
     """A folder to write into; its files come into `folder` when all are written, or not at all.
 
-    Raises ValueError where `folder` is a file, OSError where the disk is full.
+    Where another process saves into `folder`, this waits until it is done.
+
+    Raises ValueError where `folder` is a file, OSError where the disk is full or the other process never is done.
     """
     if folder.is_symlink() and not folder.exists():
         raise ValueError(f"{str(folder)!r} is a link to what is not there: make its target, or name another folder.")
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{str(folder)!r} is a file: name a folder to save into.")
-    finish_save(folder)
-    new, partial = not folder.exists(), folder / _PARTIAL
+    new = not folder.exists()
+    with alone(folder):
+        _place(folder)  # what a process that was ended has written as a whole
+        with _written(folder, new) as partial:
+            yield partial
+        _place(folder)
+
+
+@contextmanager
+def _written(folder: Path, new: bool) -> Iterator[Path]:
+    """A folder whose files are then written as a whole; a `folder` that is new goes again where they are not."""
+    partial = folder / _PARTIAL
     shutil.rmtree(partial, ignore_errors=True)  # of a process that was ended
     partial.mkdir(parents=True)
     try:
@@ -61,7 +78,6 @@ def saved_whole(folder: Path) -> Iterator[Path]:
             what = f"no space left to save into {str(folder)!r}, which is as it was: free some and save again"
             raise OSError(errno.ENOSPC, what) from error
         raise
-    finish_save(folder)
 
 
 def is_full_disk(error: BaseException) -> bool:
@@ -71,19 +87,65 @@ def is_full_disk(error: BaseException) -> bool:
 
 
 def finish_save(folder: Path) -> None:
-    """Put the files of a save that was written as a whole into their places, also if its process ended before."""
+    """Put the files of a save that was written as a whole into their places, also if its process ended before.
+
+    Where it has not ended this waits: the process does so itself.
+    """
+    while (folder / _WHOLE).is_dir():
+        with locked(folder) as mine:
+            if mine:
+                _place(folder)
+                return
+        time.sleep(_PAUSE)
+
+
+def _place(folder: Path) -> None:
     whole = folder / _WHOLE
     if not whole.is_dir():
         return
     for path in sorted(path for path in whole.rglob("*") if path.is_file() and path.name != _STALE):
         target = folder / path.relative_to(whole)
         target.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(path, target)
+        with suppress(FileNotFoundError):  # without locks: another process has just put it there
+            os.replace(path, target)
     stale = whole / _STALE
     for name in stale.read_text().splitlines() if stale.exists() else ():
         (folder / name).unlink(missing_ok=True)
     flush_folder(folder, files=False)
-    shutil.rmtree(whole)
+    with suppress(FileNotFoundError):
+        shutil.rmtree(whole)
+
+
+def read_whole(folder: Path, read: Callable[[], Any]) -> Any:
+    """What `read` makes of a folder, of one save alone: it is called anew where another one came in between.
+
+    Raises OSError where that never ends.
+    """
+    for _ in range(_READS):
+        finish_save(folder)
+        before = _stamps(folder)
+        try:
+            found = read()
+        except Exception:
+            if _stamps(folder) == before:
+                raise
+            continue
+        if _stamps(folder) == before:
+            return found
+        del found  # before there is another of its size
+    raise OSError(
+        errno.EBUSY, f"{str(folder)!r} was saved into {_READS} times while it was read: read it when that is over"
+    )
+
+
+def _stamps(folder: Path) -> dict[str, tuple[int, int]]:
+    """What tells a model's configuration and weights in a folder from those of another save."""
+    stamps = {}
+    for file in folder.iterdir():
+        if weights_variant(file.name) is not None or file.name in (CONFIG_NAME, ADAPTER_CONFIG_NAME):
+            with suppress(OSError):  # it has gone just now
+                stamps[file.name] = file.stat().st_ino, file.stat().st_mtime_ns
+    return stamps
 
 
 def is_folder(name: str) -> bool:

@@ -24,7 +24,7 @@ from .loading_srlm import (
     tokenizer_keywords,
 )
 from .placement_srlm import as_own_class
-from .saving_srlm import finish_save, name_folders_whole, saved_whole
+from .saving_srlm import name_folders_whole, read_whole, saved_whole
 from .vocabulary_srlm import check_fit, load_tokenizer
 
 # What is sent without Lookback: files of the model, and no pickle that a training left beside them.
@@ -95,10 +95,16 @@ class CompleteRepository(AdaptableModel):
         Raises OSError with the file's name where one is missing, and where weights are truncated or not what their
         checksum says; ValueError for another kind of model, and for weights that are not there.
         """
-        refuse_pickles(kwargs)
         source = pretrained_model_name_or_path
+        place = None if source is None else Path(source, kwargs.get("subfolder") or "")
+        if place is None or not place.is_dir():
+            return cls._read(source, *args, **kwargs)
+        return read_whole(place, lambda: cls._read(source, *args, **kwargs))
+
+    @classmethod
+    def _read(cls, source: str | os.PathLike | None, *args: Any, **kwargs: Any) -> Any:
+        refuse_pickles(kwargs)
         if source is not None and os.path.isdir(source):
-            finish_save(Path(source))
             refuse_foreign_shards(source, kwargs)
         if source is not None:
             refuse_halves(source, kwargs)

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import threading
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from peft import LoraConfig
 from transformers import PreTrainedTokenizerBase
 
 from modeling_biencoder import BiEncoderModel
+from modeling_biencoder import locking_biencoder as locking
 from modeling_biencoder import repository_biencoder as repository
 from modeling_biencoder import saving_biencoder as saving
 from modeling_llara import LlaraForPreTraining
@@ -191,3 +193,59 @@ def test_the_card_describes_the_adapter_that_is_saved(tmp_path):
     model.set_adapter("b")
     model.save_pretrained(tmp_path)
     assert "rank 3" in (tmp_path / "README.md").read_text()
+
+
+def at_once(work) -> threading.Thread:
+    """`work` in a thread that has begun and, a moment later, has not ended."""
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join(0.1)
+    assert thread.is_alive()
+    return thread
+
+
+def test_a_load_waits_for_a_save_that_takes_its_place(saved, monkeypatch):
+    found, threads = [], []
+
+    def load():
+        found.append(same_weights(saved, build(1)))
+
+    fail_at(monkeypatch, saving.os, "replace", 3, lambda: threads.append(at_once(load)))
+    build(1).save_pretrained(saved, max_shard_size="40KB")
+    threads[0].join()
+    assert found == [True]
+
+
+def test_a_load_while_another_process_writes_reads_what_is_there_and_a_save_waits(saved):
+    with saving.saved_whole(saved) as place:
+        build(1).save_pretrained(place)
+        assert same_weights(saved, build())
+        thread = at_once(lambda: build(2).save_pretrained(saved))
+    thread.join()
+    assert same_weights(saved, build(2)) and not list(saved.glob(".sav*"))
+
+
+def test_a_save_that_comes_while_shards_are_read_does_not_mix_with_them(saved, monkeypatch):
+    fail_at(
+        monkeypatch, transformers.modeling_utils, "safe_open", 3,
+        lambda: build(1).save_pretrained(saved, max_shard_size="40KB"),
+    )  # fmt: skip
+    assert same_weights(saved, build(1))
+    fail_at(monkeypatch, transformers.modeling_utils, "safe_open", 3, lambda: build(2).save_pretrained(saved))
+    assert same_weights(saved, build(2))  # the shards that the index named have gone
+
+
+def test_saves_and_loads_go_without_locks_where_there_are_none(saved, monkeypatch):
+    def no_locks(*arguments):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    for flock in (no_locks, None):
+        monkeypatch.setattr(locking, "flock", flock)
+        build(1).save_pretrained(saved)
+        assert same_weights(saved, build(1))
+
+
+def test_a_save_that_another_one_never_lets_begin_is_said(saved, monkeypatch):
+    monkeypatch.setattr(locking, "_PATIENCE", -1.0)
+    with saving.saved_whole(saved), pytest.raises(OSError, match=r"another process has been saving into .*saved"):
+        build(1).save_pretrained(saved)
