@@ -14,20 +14,16 @@ from typing import Any
 
 from transformers.utils import (
     ADAPTER_CONFIG_NAME,
-    ADAPTER_SAFE_WEIGHTS_NAME,
     CONFIG_NAME,
 )
 
+from .leftovers_biencoder import left_in, weights_variant
 from .locking_biencoder import alone, locked
 
 # Inside a folder that is saved into: what is being written, and what is written and only has to take its place.
 _PARTIAL, _WHOLE, _STALE = ".saving", ".saved", ".stale"
 # What the system, safetensors and torch.save (2.13: "unexpected pos 64 vs 0") say of a full disk.
 _FULL = ("No space left", "os error 28", "inline_container", "PytorchStreamWriter", "iostream error")
-# Full weights, their shards and their index, each also of a variant.
-_WEIGHTS = re.compile(
-    r"model(?:\.([^.]+?))?(?:-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index(?:\.([^.]+))?\.json"
-)
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _PAUSE = 0.05  # seconds between two looks at a save that another process puts into its place
 _READS = 5  # how often a folder that changes while it is read is begun anew
@@ -66,7 +62,7 @@ def _written(folder: Path, new: bool) -> Iterator[Path]:
         for file in partial.rglob(CONFIG_NAME):
             if (text := without_folders(file)) is not None:
                 file.write_text(text, encoding="utf-8")
-        (partial / _STALE).write_text("\n".join(_other_weights(folder, partial)))
+        (partial / _STALE).write_text("\n".join(left_in(folder, partial)))
         flush_folder(partial)
         os.rename(partial, folder / _WHOLE)
     except BaseException as error:
@@ -111,6 +107,9 @@ def _place(folder: Path) -> None:
     stale = whole / _STALE
     for name in stale.read_text().splitlines() if stale.exists() else ():
         (folder / name).unlink(missing_ok=True)
+        with suppress(OSError):  # others are there
+            if (place := (folder / name).parent) != folder:
+                place.rmdir()
     flush_folder(folder, files=False)
     with suppress(FileNotFoundError):
         shutil.rmtree(whole)
@@ -193,23 +192,6 @@ def _drop_folders(part: Any) -> bool:
             del part[key]
             found = True
     return found
-
-
-def _other_weights(folder: Path, new: Path) -> list[str]:
-    """Names of weights in `folder`, other shards or an adapter, that would be loaded for the full ones in `new`."""
-    names = {path.name for path in new.iterdir()}
-    variants = {weights_variant(name) for name in names} - {None}
-    if not variants:
-        return []
-    adapter = {ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIGHTS_NAME}  # transformers would load its base and it
-    there = {path.name for path in folder.iterdir()}
-    return sorted({name for name in there if weights_variant(name) in variants or name in adapter} - names)
-
-
-def weights_variant(name: str) -> str | None:
-    """The variant that a file of full weights is of, "" for none; None for another file."""
-    found = _WEIGHTS.fullmatch(name)
-    return None if found is None else found[1] or found[2] or ""
 
 
 def flush_folder(folder: Path, files: bool = True) -> None:

@@ -1,12 +1,14 @@
 """Files to a repo in one commit: all of them, or none."""
 
+import json
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, ModelInfo
 from huggingface_hub.errors import HfHubHTTPError
+from transformers.utils import CONFIG_NAME
 
-from ..travelling.saving import weights_variant
+from ..travelling.leftovers import kind_of, left_over
 from .retries import TransferError, is_transient, retried
 from .verification import damaged
 
@@ -85,15 +87,23 @@ def head_of(api: HfApi, repo_id: str, revision: str | None) -> ModelInfo:
 
 
 def _stale(head: ModelInfo, files: dict[str, Path]) -> list[str]:
-    """Files of the repo that must go: other weights, and what else lies in the folders that are sent."""
+    """Files of the repo that must go: what a former model left, and what else lies in the folders that are sent."""
     folders = {name.split("/")[0] + "/" for name in files if name.startswith(("last-checkpoint/", "checkpoint-"))}
     names = [sibling.rfilename for sibling in head.siblings or [] if sibling.rfilename not in files]
     sends_weights = any(fnmatchcase(name, pattern) for name in files for pattern in WEIGHTS)
-    variants = {weights_variant(name) for name in files} - {None}
+    left = left_over(names, files, _kind(files))
     return [
         name
         for name in names
-        if weights_variant(name) in variants
+        if name in left
         or (sends_weights and any(fnmatchcase(name, pattern) and "/" not in name for pattern in WEIGHTS))
         or any(name.startswith(folder) for folder in folders)
     ]
+
+
+def _kind(files: dict[str, Path]) -> str:
+    config = files.get(CONFIG_NAME)
+    try:
+        return kind_of(json.loads(config.read_text(encoding="utf-8"))) if config is not None else ""
+    except ValueError:
+        return ""
