@@ -26,6 +26,7 @@ from .loading_biencoder import (
     find_file,
     hub_keywords,
     read_json,
+    read_object,
     refuse_foreign_shards,
     refuse_pickled_adapter,
     tokenizer_keywords,
@@ -108,7 +109,7 @@ def _take_base(loading: dict[str, Any]) -> list[str]:
 
 def adapter_alone(source: str | os.PathLike, keywords: dict[str, Any]) -> dict[str, Any] | None:
     """adapter_config.json of a folder or repo that holds an adapter without the weights of its base; else None."""
-    adapter = read_json(source, ADAPTER_CONFIG_NAME, keywords)
+    adapter = read_object(source, ADAPTER_CONFIG_NAME, keywords)
     if adapter is None or any(
         find_file(source, name, keywords) for name in (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME)
     ):

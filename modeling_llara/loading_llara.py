@@ -105,9 +105,30 @@ def refuse_foreign_shards(source: str | os.PathLike, keywords: dict[str, Any]) -
     transformers would read the one with torch.load and follow the other (5.23).
     """
     folder = Path(source, keywords.get("subfolder") or "")
-    for index in folder.glob("*.safetensors*.index.json"):
-        for name in sorted(set(json.loads(index.read_text(encoding="utf-8")).get("weight_map", {}).values())):
+    variant = f".{keywords['variant']}" if keywords.get("variant") else ""
+    whole = (folder / f"model{variant}.safetensors").is_file()
+    for index in folder.glob("*.safetensors*.index*.json"):
+        try:
+            names = shard_names(json.loads(index.read_text(encoding="utf-8-sig")), str(index))
+        except ValueError:  # no JSON: `refuse_halves` names it
+            continue
+        except OSError:
+            if whole or index.name != f"{SAFE_WEIGHTS_INDEX_NAME.removesuffix('.json')}{variant}.json":
+                continue  # it will not be read
+            raise
+        for name in names:
             check_shard(f"{index} names", name)
+
+
+def shard_names(index: Any, what: str) -> list[str]:
+    """The files that an index of weights names; OSError where it is none."""
+    weights = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(weights, dict) or not weights or not all(isinstance(name, str) for name in weights.values()):
+        raise OSError(
+            f"{what} is no index of weights, whose weight_map says in which file each lies: fetch it again, or save "
+            "the model again."
+        )
+    return sorted(set(weights.values()))
 
 
 def check_shard(what: str, name: str) -> None:
@@ -168,7 +189,7 @@ def refuse_adapter_alone(source: str | os.PathLike | None, keywords: dict[str, A
 
 
 def _named_base(source: str | os.PathLike, keywords: dict[str, Any]) -> str:
-    named = (read_json(source, ADAPTER_CONFIG_NAME, keywords) or {}).get("base_model_name_or_path")
+    named = (read_object(source, ADAPTER_CONFIG_NAME, keywords) or {}).get("base_model_name_or_path")
     return f" {named!r}" if named else ""
 
 
@@ -189,6 +210,19 @@ def read_json(source: str | os.PathLike, name: str, keywords: dict[str, Any]) ->
         return json.loads(Path(file).read_text(encoding="utf-8-sig"))
     except ValueError as error:
         raise ValueError(f"{name} of {str(source)!r} is no JSON ({error}): fetch it again.") from error
+
+
+def read_object(source: str | os.PathLike, name: str, keywords: dict[str, Any]) -> dict[str, Any] | None:
+    """`read_json`, and ValueError where the file holds something else than an object."""
+    found = read_json(source, name, keywords)
+    if found is not None and not isinstance(found, dict):
+        raise ValueError(f"{name} of {str(source)!r} {no_object(found)}: fetch it again.")
+    return found
+
+
+def no_object(found: Any) -> str:
+    """How a message says what stands in a file of settings."""
+    return f"holds {shown(found)}, and must hold an object in braces"
 
 
 def cached_config(source: str | os.PathLike, keywords: dict[str, Any]) -> str | None:

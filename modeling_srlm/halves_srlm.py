@@ -17,7 +17,7 @@ from transformers.utils import (
     has_file,
 )
 
-from .loading_srlm import cached_config, find_file, read_json
+from .loading_srlm import cached_config, find_file, no_object, read_json, shard_names
 
 _POINTER = b"version https://git-lfs"  # the first line of what Git LFS puts in a file's place
 _ANEW = "fetch the model whole, or save it there again."
@@ -83,7 +83,7 @@ def check_weights(source: str | os.PathLike, keywords: dict[str, Any]) -> None:
     if (folder / SAFE_WEIGHTS_NAME).is_file() or not index.is_file():
         names, asked = [SAFE_WEIGHTS_NAME], ""
     else:
-        names, asked = sorted(set(check_json(index).get("weight_map", {}).values())), f", which its {index.name} names"
+        names, asked = shard_names(check_json(index), str(index)), f", which its {index.name} names"
     for name in names:
         if not (folder / name).is_file():
             raise HalfModelError(f"{str(folder)!r} has no file named {name}{asked}: {_instead(folder)}")
@@ -92,13 +92,16 @@ def check_weights(source: str | os.PathLike, keywords: dict[str, Any]) -> None:
 
 
 def check_json(file: Path, repo: str | None = None) -> Any:
-    """What a file holds; OSError where it is no JSON, which names its folder, or the repo that it is of."""
+    """What a file holds; OSError where it is no JSON object, which names its folder, or the repo that it is of."""
+    fix, what = "fetch it again." if repo is None else _OF_OWNER, f"{file.name} of {repo or str(file.parent)!r}"
     try:
-        return json.loads(file.read_text(encoding="utf-8-sig"))
+        found = json.loads(file.read_text(encoding="utf-8-sig"))
     except ValueError as error:
-        fix = "fetch it again." if repo is None else _OF_OWNER
         said = _what(file) if _is_pointer(file) else f"is no JSON ({error}): {fix}"
-        raise HalfModelError(f"{file.name} of {repo or str(file.parent)!r} {said}") from error
+        raise HalfModelError(f"{what} {said}") from error
+    if not isinstance(found, dict):
+        raise HalfModelError(f"{what} {no_object(found)}: {fix}")
+    return found
 
 
 def _is_whole(config: str | None) -> bool:
@@ -156,8 +159,8 @@ def _lacking(source: str | os.PathLike, keywords: dict[str, Any], error: Excepti
     if os.path.isdir(source) or keywords.get("variant") or find_file(source, ADAPTER_CONFIG_NAME, keywords):
         return None
     index = read_json(source, SAFE_WEIGHTS_INDEX_NAME, keywords)
-    if index:
-        names = sorted(set(index.get("weight_map", {}).values()))
+    if index is not None:
+        names = shard_names(index, f"{SAFE_WEIGHTS_INDEX_NAME} of {str(source)!r}")
         lost = next((name for name in names if f"{_LACKS} {name}" in str(error)), None)
     else:
         lost = SAFE_WEIGHTS_NAME if find_file(source, SAFE_WEIGHTS_NAME, keywords) is None else None

@@ -179,3 +179,20 @@ def test_a_shard_that_is_not_there(work):
     lost.unlink()
     with pytest.raises(OSError, match=rf"'shards' has no file named {lost.name}, which its model.safetensors.index"):
         BiEncoderModel.from_backbone("shards", pooling="mean")
+
+
+@pytest.mark.parametrize("text", ["[]", "null", "{}", '{"weight_map": [1]}', '{"weight_map": {"a": 1}}'])
+def test_json_of_another_shape(tmp_path, text):
+    """An index is looked at where it will be read; beside whole weights it is not."""
+    BiEncoderModel.from_backbone(tiny_backbone(lm_head=False), tiny_tokenizer()).save_pretrained(tmp_path)
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(text)
+    BiEncoderModel.from_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(OSError, match=r"index.json is no index of weights"):
+        BiEncoderModel.from_pretrained(tmp_path)
+    if not text.startswith("{"):
+        (tmp_path / "config.json").write_text(text)
+        index.unlink()
+        with pytest.raises(OSError, match=r"config.json of .* holds .*, and must hold an object"):
+            BiEncoderModel.from_pretrained(tmp_path)
