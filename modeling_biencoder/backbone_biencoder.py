@@ -87,7 +87,7 @@ def from_backbone(
     preset, settings = settings.get("preset"), {key: value for key, value in settings.items() if key != "preset"}
     fields, loading = split_keywords(settings, names, "from_backbone")
     backbone, dense = unwrapped(backbone), {}
-    parts = published_parts(backbone, loading, preset, tuple(fields))
+    parts = published_parts(backbone, loading, preset, fields)
     if parts is not None:
         check_own_dense(fields.get("dense"), parts.fields.get("dense"))
     if is_sentence_transformer(backbone):

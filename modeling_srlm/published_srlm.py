@@ -3,6 +3,7 @@
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ logger = logging.get_logger(__name__)
 
 
 def published_parts(
-    source: Any, keywords: dict[str, Any], preset: str | None = None, given: tuple[str, ...] = ()
+    source: Any, keywords: dict[str, Any], preset: str | None = None, given: Mapping[str, Any] | None = None
 ) -> SentenceTransformerParts | None:
     """How a model embeds, by its files and by a preset for what they do not say; None where neither says anything.
 
@@ -42,6 +43,15 @@ def published_parts(
 
     Raises ValueError for an unknown preset, and for files of sentence-transformers that cannot be taken.
     """
+    parts = _described(source, keywords, preset, given or {})
+    if parts is not None:
+        parts.check(given or {})
+    return parts
+
+
+def _described(
+    source: Any, keywords: dict[str, Any], preset: str | None, given: Mapping[str, Any]
+) -> SentenceTransformerParts | None:
     check_preset("preset", preset)
     in_memory = not isinstance(source, str | os.PathLike)
     if in_memory:

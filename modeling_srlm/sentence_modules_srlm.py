@@ -29,6 +29,8 @@ class SentenceTransformerParts:
         dense_folders: where the weights of the dense layers lie, in their order.
         lower_case: texts are in lower case before they are tokenised.
         tokens: those of the tokenizer's own that the prompts are made of.
+        refusals: {field: why it cannot be taken over}, for those that the caller does not decide; of "prompts" it
+            holds for any prompt.
     """
 
     fields: dict[str, Any]
@@ -37,6 +39,14 @@ class SentenceTransformerParts:
     lower_case: bool = False
     max_length: int | None = None
     tokens: tuple[str, ...] = ()
+    refusals: dict[str, str] = field(default_factory=dict)
+
+    def check(self, given: Mapping[str, Any]) -> None:
+        """ValueError for what cannot be taken over, beside the fields that the caller decides."""
+        prompts = given.get("prompts", self.fields["prompts"])
+        for name, why in self.refusals.items():
+            if _has_text(prompts) if name == "prompts" else name not in given:
+                raise ValueError(why)
 
 
 def say_width(what: str, width: int | None) -> None:
@@ -67,16 +77,21 @@ def describe(
     _check_order(what, kinds)
     _check_transformer(what, transformer)
     say_width(what, settings.get("truncate_dim"))
+    pooling, similarity = _modes(configs[0]), settings.get("similarity_fn_name") or "cosine"
+    refusals = _refusals(what, pooling, similarity, configs[0].get("include_prompt") is not False)
     fields = {
-        "pooling": _pooling(what, configs[0], bool(settings.get("prompts"))),
+        "pooling": _POOLINGS.get(pooling[0]),
         "normalize": kinds[-1] == LAST,
-        "similarity": _similarity(what, settings.get("similarity_fn_name")),
+        "similarity": similarity,
         "prompts": prompts_by_task(settings.get("prompts") or {}, settings.get("default_prompt_name")),
     }
     if dense := [_dense(what, config) for config in configs[1:]]:
         fields["dense"] = dense
     return SentenceTransformerParts(
-        fields, lower_case=bool(transformer.get("do_lower_case")), max_length=transformer.get("max_seq_length")
+        fields,
+        lower_case=bool(transformer.get("do_lower_case")),
+        max_length=transformer.get("max_seq_length"),
+        refusals=refusals,
     )
 
 
@@ -139,33 +154,41 @@ def _check_transformer(what: str, transformer: Mapping[str, Any]) -> None:
             )
 
 
-def _pooling(what: str, config: Mapping[str, Any], has_prompts: bool) -> str:
+def _modes(config: Mapping[str, Any]) -> list[str]:
     flags = {
         name.removeprefix(_FLAG).removesuffix("_tokens").removesuffix("_token"): value
         for name, value in config.items()
         if name.startswith(_FLAG)
     }
     modes = config.get("pooling_mode") or [name for name, value in flags.items() if value] or ["mean"]
-    modes = [modes] if isinstance(modes, str) else list(modes)
-    if len(modes) != 1 or modes[0] not in _POOLINGS:
-        raise ValueError(
-            f"{what} pools by {' and '.join(map(str, modes))}; a bi-encoder by one of {', '.join(_POOLINGS)} (and "
-            f"others of its own: {', '.join(POOLINGS)}): wrap SentenceTransformer(...) in an object with encode()."
-        )
-    if has_prompts and config.get("include_prompt") is False:
-        raise ValueError(
-            f"{what} leaves its prompts out of the pooling (include_prompt=False), which a bi-encoder does not: wrap "
+    return [modes] if isinstance(modes, str) else list(map(str, modes))
+
+
+def _refusals(what: str, pooling: list[str], similarity: str, include_prompt: bool) -> dict[str, str]:
+    refusals: dict[str, str] = {}
+    if len(pooling) != 1 or pooling[0] not in _POOLINGS:
+        refusals["pooling"] = (
+            f"{what} pools by {' and '.join(pooling)}; a bi-encoder by one of {', '.join(_POOLINGS)} (and others of "
+            f"its own: {', '.join(POOLINGS)}): give pooling=... to train it anew with another, or wrap "
             "SentenceTransformer(...) in an object with encode()."
         )
-    return _POOLINGS[modes[0]]
-
-
-def _similarity(what: str, name: str | None) -> str:
-    if name not in (None, *_SIMILARITIES):
-        raise ValueError(
-            f"{what} compares by {name!r}; a bi-encoder by one of {', '.join(_SIMILARITIES)}: give similarity=..."
+    if not include_prompt:
+        refusals["prompts"] = (
+            f"{what} leaves its prompts out of the pooling (include_prompt=False), which a bi-encoder does not: give "
+            "prompts={}, or wrap SentenceTransformer(...) in an object with encode()."
         )
-    return name or "cosine"
+    if similarity not in _SIMILARITIES:
+        refusals["similarity"] = (
+            f"{what} compares by {similarity!r}; a bi-encoder by one of {', '.join(_SIMILARITIES)}: give "
+            "similarity=..."
+        )
+    return refusals
+
+
+def _has_text(prompts: Any) -> bool:
+    return isinstance(prompts, Mapping) and any(
+        any(prompt.values()) for prompt in prompts.values() if isinstance(prompt, Mapping)
+    )
 
 
 def _dense(what: str, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -211,3 +211,16 @@ def test_names_of_prompts():
     assert prompts_by_task({}) == {} == prompts_by_task({"query": "", "document": ""})
     found = prompts_by_task({"corpus": "c: ", "passage": "p: "})
     assert found == {"default": {"query": "", "passage": "p: "}}
+
+
+def test_what_the_caller_decides_is_not_refused(tmp_path):
+    folder = Path(saved(tmp_path))
+    change(folder, "config_sentence_transformers.json", similarity_fn_name="euclidean")
+    change(folder, "1_Pooling/config.json", pooling_mode="max", include_prompt=False)
+    given = {"similarity": "dot", "pooling": "mean"}
+    config = BiEncoderModel.from_backbone(folder, **given).config
+    assert (config.similarity, config.pooling) == ("dot", "mean")
+    with pytest.raises(ValueError, match="compares by 'euclidean'"):
+        BiEncoderModel.from_backbone(folder, pooling="mean")
+    with pytest.raises(ValueError, match="include_prompt=False"):
+        BiEncoderModel.from_backbone(folder, prompts={"default": {"query": "q: "}}, **given)

@@ -105,7 +105,7 @@ def biencoder_config(source: Any, config: Any, keywords: dict[str, Any], fields:
     if config.model_type == LlaraConfig.model_type:
         return BiEncoderConfig(text_config=config.text_config, **{**biencoder_keywords(config), **fields})
     place = {name: value for name, value in keywords.items() if name not in (*fields, "preset")}
-    parts = published_parts(source, place, keywords.get("preset"), tuple(fields))
+    parts = published_parts(source, place, keywords.get("preset"), fields)
     whole = BiEncoderConfig(text_config=config, **{**(parts.fields if parts else {}), **fields})
     if parts is not None and "max_length" not in fields:
         inside = tokenizer_place(source, within(place, parts.folder)) if parts.max_length is None else None
