@@ -7,7 +7,6 @@ embeddings is in memory.
 
 import json
 import os
-import shutil
 import time
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,7 +23,7 @@ from modeling_biencoder.inputs_biencoder import check_truncate_dim
 from ..data.sources import check_source
 from ..data.texts import IdentifiedTexts, is_text_file
 from ..jobs.idle import refuse_idle
-from ..jobs.parts import PartFiles, check_output, is_unfinished
+from ..jobs.parts import PartFiles, check_new, check_output
 from ..jobs.processes import on_main_process, start_processes
 from ..jobs.shards import NUM_SHARDS_HELP, Shards, check_num_shards
 from ..models.identity import encoding_settings
@@ -77,12 +76,14 @@ class EncodeArguments:
         if self.num_shards is not None:
             refuse_idle(self, ["shard_size"], "with --num_shards, which says how many files there are")
         check_num_shards(self)
-        if not self.overwrite and not is_unfinished(self.output):
-            for file in (*files_of(self.output), ids_path(self.output)):
-                if file.exists():
-                    raise ValueError(f"{file} is there already: name another output, or give --overwrite.")
+        check_new(self.output, self.num_shards is not None, self.overwrite, written(self.output))
         check_source(self.data)
         check_at_least(self, 1, "batch_size", "shard_size")
+
+
+def written(output: str) -> list[Path]:
+    """What is there of an output: its files, or ids alone, which may be of an output of another suffix."""
+    return [*files_of(output), *(file for file in [ids_path(output)] if file.exists())]
 
 
 def run_settings(arguments: EncodeArguments, model: BiEncoderModel, texts: IdentifiedTexts) -> dict[str, Any]:
@@ -138,9 +139,9 @@ def main(argv: list[str]) -> None:
     keywords = {**loading.keywords(), **weights.keywords()}
     model = cast(Any, load_biencoder(arguments.model, check=fits, **keywords)).to(state.device)
     began, run = time.perf_counter(), EncodeRun(arguments, model, texts, loading.revision, state, given(weights))
-    written = run.write_shared() if arguments.num_shards is None else run.write_sharded()
-    if written:
-        print(f"{_summary(run.shape, arguments.precision, written)}, {time.perf_counter() - began:.1f} s")
+    files = run.write_shared() if arguments.num_shards is None else run.write_sharded()
+    if files:
+        print(f"{_summary(run.shape, arguments.precision, files)}, {time.perf_counter() - began:.1f} s")
 
 
 class EncodeRun:
@@ -163,7 +164,7 @@ class EncodeRun:
     def write_shared(self) -> list[Path]:
         """The processes of one launcher embed, the first one writes and returns the files."""
         arguments, state, texts = self.arguments, self.state, self.texts
-        parts = PartFiles(arguments.output)
+        parts = PartFiles(arguments.output, over=lambda: bool(written(arguments.output)))
         on_main_process(state, lambda: parts.open(self.settings, arguments.overwrite))
         files = EmbeddingFiles(parts.folder, texts, arguments.batch_size)
         place = state.process_index, state.num_processes
@@ -172,12 +173,12 @@ class EncodeRun:
         if not state.is_main_process:
             return []
         in_rows = texts if Path(arguments.output).suffix == ".parquet" else None
-        written = write_embeddings(
+        names = write_embeddings(
             arguments.output, files.blocks, self.shape, texts.ids(), in_rows, arguments.precision, self.facts,
             arguments.shard_size,
         )  # fmt: skip
-        shutil.rmtree(parts.folder)
-        return written
+        parts.remove()
+        return names
 
     def write_sharded(self) -> list[Path]:
         """Every process makes the shards that it claims, and returns all files when they are there."""

@@ -108,8 +108,7 @@ class ScoreArguments:
             refuse_idle(self, OF_SOME, "with --candidates all")
         check_num_shards(self)
         check_output(self.output, data=self.data)
-        if not self.overwrite:
-            check_new(self.output)
+        check_new(self.output, self.num_shards is not None, self.overwrite)
         check_source(self.data)
 
     def _check_teacher(self) -> None:

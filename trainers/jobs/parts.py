@@ -9,7 +9,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +29,15 @@ class PartFiles:
     """The parts of `output`, in the folder `output`.parts beside it, which all processes must see.
 
     `open`, `join`, `rows` and `remove` are for one process, before and after all of them; `append` is for each.
+
+    Args:
+        over: whether a finished output is there; by default when `output` is.
     """
 
-    def __init__(self, output: str | Path):
+    def __init__(self, output: str | Path, over: Callable[[], bool] | None = None):
         self.output = Path(output)
-        self.folder = self.output.with_name(self.output.name + ".parts")
+        self._all_there = over or self.output.exists
+        self.folder = parts_folder(output)
         self._settings = self.folder / "settings.json"
 
     def open(self, settings: dict[str, Any], overwrite: bool, extends: bool = False) -> set[int]:
@@ -42,13 +46,15 @@ class PartFiles:
         Args:
             extends: a finished output may be there, to which the groups are added.
 
-        Raises ValueError where a finished output is there, or an interrupted run with other settings.
+        Raises ValueError where a finished output is there, or an interrupted run with other settings, or in shards.
         """
+        refuse_other_kind(self.output, sharded=False)
         refuse_foreign(self.folder)
         if overwrite:
             shutil.rmtree(self.folder, ignore_errors=True)
-        elif not extends:
-            check_new(self.output)
+        elif not extends and self._all_there() and not self._settings.exists():
+            shutil.rmtree(self.folder, ignore_errors=True)  # of a run that was killed while it did so
+            raise _there_already(self.output)
         if self._settings.exists():
             check_same_run(self._settings, settings, "give --overwrite to start anew")
         else:  # what lies there is of a run that was ended while it removed its parts, and may be of another kind
@@ -104,7 +110,8 @@ class PartFiles:
                 yield from json.loads(file.readline())[1]
 
     def remove(self) -> None:
-        """Removes the parts, when what they held is elsewhere."""
+        """Removes the parts, when what they held is elsewhere; the settings first: what lies beside none is over."""
+        self._settings.unlink(missing_ok=True)
         shutil.rmtree(self.folder)
 
 
@@ -140,20 +147,47 @@ def differing(before: dict[str, Any], now: dict[str, Any]) -> str:
     )
 
 
+def parts_folder(output: str | Path) -> Path:
+    """Where the processes of one launcher keep what they have done."""
+    return Path(output).with_name(Path(output).name + ".parts")
+
+
 def shards_folder(output: str | Path) -> Path:
     """Where workers that share no more than storage keep what they need (see `shards`)."""
     return Path(output).with_name(Path(output).name + ".shards")
 
 
-def is_unfinished(output: str | Path) -> bool:
-    """Whether a run on this output was interrupted, or goes on."""
-    return PartFiles(output).folder.exists() or shards_folder(output).exists()
+def check_new(
+    output: str | Path, sharded: bool = False, overwrite: bool = False, there: Iterable[Path] | None = None
+) -> None:
+    """ValueError for an output that is there, and that no run of this kind may have to go on with or tidy up behind;
+    and where a run of the other kind does. Whether it is this run, `open` says, by its settings.
+
+    Args:
+        sharded: whether the work is shared in shards.
+        there: the files of the output that are there, where it is not the one of this name.
+    """
+    refuse_other_kind(output, sharded)
+    own = shards_folder(output) if sharded else parts_folder(output)
+    if overwrite or own.exists():
+        return
+    for file in [Path(output)] if there is None else there:
+        if file.exists():
+            raise _there_already(file, "remove it" if sharded else "give --overwrite")
 
 
-def check_new(output: str | Path) -> None:
-    """ValueError for an output that is there, and is not one that an interrupted run only had to tidy up behind."""
-    if Path(output).exists() and not is_unfinished(output):
-        raise ValueError(f"{output} is there already: name another output, or give --overwrite.")
+def _there_already(file: Path, fix: str = "give --overwrite") -> ValueError:
+    return ValueError(f"{file} is there already: name another output, or {fix}.")
+
+
+def refuse_other_kind(output: str | Path, sharded: bool) -> None:
+    """ValueError where a run on this output goes on, or was interrupted, that shares its work in another way."""
+    other, kind = (parts_folder(output), "without") if sharded else (shards_folder(output), "with")
+    if (other / "settings.json").exists():
+        raise ValueError(
+            f"{other} holds a run {kind} --num_shards on this output: go on with it {kind} that option, or remove "
+            "that folder."
+        )
 
 
 def check_output(output: str, suffixes: str | tuple[str, ...] = ".jsonl", **sources: str | None) -> None:

@@ -23,7 +23,7 @@ from hub_cards.whole_files import full_disk_named
 from ..data.sources import Row
 from .claims import Claims
 from .idle import refuse_idle
-from .parts import check_same_run, refuse_foreign, shards_folder, write_lines
+from .parts import check_same_run, refuse_foreign, refuse_other_kind, shards_folder, write_lines
 
 logger = logging.get_logger(__name__)
 _PAUSE = 0.1  # seconds before others' work is looked at anew, at first
@@ -88,7 +88,9 @@ class Shards:
         return file.exists() and file not in self._damaged
 
     def open(self, settings: dict[str, Any]) -> None:
-        """Joins the run, or begins it; ValueError where there is one with other settings, or a finished output."""
+        """Joins the run, or begins it; ValueError where there is one with other settings or of another kind, or a
+        finished output."""
+        refuse_other_kind(self.output, sharded=True)
         settings = {**settings, "num_shards": self.num_shards}
         if not self._settings.exists():
             refuse_foreign(self.folder)

@@ -42,8 +42,7 @@ class MineArguments:
         check_fields(self, MineArguments)
         check_num_shards(self)
         check_output(self.output, data=self.data, corpus=self.corpus)
-        if not self.overwrite:
-            check_new(self.output)
+        check_new(self.output, self.num_shards is not None, self.overwrite)
         check_source(self.data)
         if self.corpus is not None:
             check_source(self.corpus)

@@ -4,7 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.files import write_rows
+from trainers.commands.encode import EncodeArguments
 from trainers.jobs.parts import PartFiles
+from trainers.jobs.shards import Shards
+from trainers.mining.settings import MineArguments
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -29,3 +33,37 @@ def test_a_folder_of_somebodys_own_is_not_removed(tmp_path: Path, overwrite: boo
     with pytest.raises(ValueError, match=r"holds 'precious.txt', which is not of a run: move that folder"):
         PartFiles(tmp_path / "x.jsonl").open({"a": 1}, overwrite)
     assert own.read_text() == "mine"
+
+
+def test_a_run_goes_on_as_it_was_shared(tmp_path: Path) -> None:
+    """Else a plain run would write over what a run in shards has finished, and the other way round."""
+    data, output = str(tmp_path / "rows.jsonl"), tmp_path / "x.jsonl"
+    write_rows(Path(data), [{"query": "a", "pos": ["b"]}])
+    Shards(output, 2).open({"seed": 1})
+    kept = sorted(tmp_path.rglob("*"))
+    plain, shards = "with --num_shards on this output: go on with it with", "without --num_shards on this output"
+    for overwrite in (False, True):
+        with pytest.raises(ValueError, match=plain):
+            PartFiles(output).open({"seed": 1}, overwrite)
+        with pytest.raises(ValueError, match=plain):
+            MineArguments(data, str(output), overwrite=overwrite)
+    Shards(tmp_path / "x.npy", 2).open({"seed": 1})
+    (tmp_path / "x-00000-of-00002.npy").touch()
+    with pytest.raises(ValueError, match=plain):
+        EncodeArguments("model", data, str(tmp_path / "x.npy"))
+    PartFiles(tmp_path / "y.jsonl").open({"seed": 1}, False)
+    with pytest.raises(ValueError, match=shards):
+        Shards(tmp_path / "y.jsonl", 2).open({"seed": 1})
+    with pytest.raises(ValueError, match=shards):
+        MineArguments(data, str(tmp_path / "y.jsonl"), num_shards=2)
+    assert {*kept} <= {*tmp_path.rglob("*")} and (tmp_path / "x-00000-of-00002.npy").exists()
+
+
+def test_a_finished_output_is_kept_behind_a_run_that_was_killed_while_it_tidied_up(tmp_path: Path) -> None:
+    parts = PartFiles(tmp_path / "x.jsonl")
+    parts.folder.mkdir()
+    (parts.folder / "part-00000.jsonl").touch()
+    parts.output.write_text("finished")
+    with pytest.raises(ValueError, match=r"x\.jsonl is there already: name another output, or give --overwrite"):
+        parts.open({"seed": 2}, False)
+    assert parts.output.read_text() == "finished" and not parts.folder.exists()
