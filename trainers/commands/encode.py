@@ -86,21 +86,21 @@ def written(output: str) -> list[Path]:
     return [*files_of(output), *(file for file in [ids_path(output)] if file.exists())]
 
 
-def run_settings(arguments: EncodeArguments, model: BiEncoderModel, texts: IdentifiedTexts) -> dict[str, Any]:
+def run_settings(arguments: EncodeArguments, encoding: dict[str, Any], texts: IdentifiedTexts) -> dict[str, Any]:
     """Whatever the embeddings depend on: an interrupted run goes on only if all of it is as it was."""
     names = ("role", "task", "batch_size", "truncate_dim")
     asked = {name: getattr(arguments, name) for name in names}
-    return {**asked, **encoding_settings(model), "sha256 of the texts": texts.digest}
+    return {**asked, **encoding, "sha256 of the texts": texts.digest}
 
 
 def about(
-    arguments: EncodeArguments, model: BiEncoderModel, texts: IdentifiedTexts, revision: str | None
+    arguments: EncodeArguments, encoding: dict[str, Any], texts: IdentifiedTexts, revision: str | None
 ) -> dict[str, str]:
     """What the output says of itself: by it `lookback search` embeds its queries."""
     facts = {
         "model": shared_name(arguments.model), "revision": revision, "model_path": _beside(arguments),
         "role": arguments.role, "task": arguments.task, "truncate_dim": arguments.truncate_dim,
-        "texts": texts.digest, "encoding": json.dumps(encoding_settings(model), ensure_ascii=False),
+        "texts": texts.digest, "encoding": json.dumps(encoding, ensure_ascii=False),
     }  # fmt: skip
     return {name: str(value) for name, value in facts.items() if value is not None}
 
@@ -157,8 +157,9 @@ class EncodeRun:
         weights: dict[str, str],
     ):
         self.arguments, self.model, self.texts, self.state = arguments, model, texts, state
-        self.settings = {**run_settings(arguments, model, texts), **weights}
-        self.facts = {**about(arguments, model, texts, revision), **weights}
+        encoding = encoding_settings(model)
+        self.settings = {**run_settings(arguments, encoding, texts), **weights}
+        self.facts = {**about(arguments, encoding, texts, revision), **weights}
         self.shape = len(texts), arguments.truncate_dim or model.config.hidden_size
 
     def write_shared(self) -> list[Path]:

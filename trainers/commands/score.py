@@ -32,11 +32,11 @@ from ..feedback.formats import place_space, read_question
 from ..feedback.rows import RowFeedback, check_length
 from ..feedback.settings import DOCUMENT, ScoreArguments
 from ..feedback.teachers import TeacherFeedback, load_teacher, read_for_teacher
-from ..jobs.parts import PartFiles, weights_digest
+from ..jobs.parts import PartFiles
 from ..jobs.processes import on_main_process, start_processes
 from ..jobs.shards import Shards
 from ..models.components import max_positions
-from ..models.identity import RETRIEVER_DIGEST, srlm_settings
+from ..models.identity import retriever_settings, srlm_settings
 from ..models.load import load_srlm
 from .loading import DtypeArguments, EmbedderArguments, KeptStatesArguments
 from .parsing import parse_arguments
@@ -148,7 +148,7 @@ def _settings_of_model(feedback: Feedback) -> dict[str, Any]:
         return feedback.teacher.settings()
     settings = srlm_settings(feedback.lm)
     if isinstance(feedback, DocumentFeedback) and feedback.candidates is not None and feedback.candidates.dense:
-        settings[RETRIEVER_DIGEST] = weights_digest(feedback.lm.retriever)
+        settings |= retriever_settings(feedback.lm.retriever)
     return settings
 
 

@@ -18,8 +18,8 @@ from modeling_biencoder.encoding_biencoder import prompt_affixes
 
 from ..data.sources import check_source
 from ..data.texts import IdentifiedTexts
-from ..jobs.parts import check_output, weights_digest
-from ..models.identity import WEIGHTS_DIGEST, configured
+from ..jobs.parts import check_output
+from ..models.identity import TOKENIZER, configured, fingerprint
 from ..models.load import load_biencoder
 from ..retrieval.index import EmbeddingIndex, Hit, load_index
 from ..retrieval.search import check_index
@@ -115,19 +115,23 @@ def weights_of(index: EmbeddingIndex, weights: WeightsArguments) -> WeightsArgum
 def check_settings(config: BiEncoderConfig, index: EmbeddingIndex, name: str, task: str | None) -> None:
     """ValueError for a model that is set to make other embeddings than those of the index, or lacks the task."""
     before, now = json.loads(index.about.get("encoding", "{}")), json.loads(json.dumps(configured(config)))
-    before.pop(WEIGHTS_DIGEST, None)
-    differ = [f"{key} was {before[key]!r} and is {now.get(key)!r}" for key in before if before[key] != now.get(key)]
+    names = [name for name in before if not name.startswith("sha256 of ")]  # these `check_weights` looks at
+    differ = [
+        f"{name} was {before[name]!r} and is {now.get(name)!r}" for name in names if before[name] != now.get(name)
+    ]
     if differ:
         raise ValueError(f"--model={name!r} is not set as it was when it made the index: {'; '.join(differ)}.")
     prompt_affixes(config.prompts, "query", task or index.about.get("task") or None, None)
 
 
 def check_weights(model: Any, index: EmbeddingIndex, name: str) -> None:
-    """ValueError for another model than the one that made the index."""
-    before = json.loads(index.about.get("encoding", "{}")).get(WEIGHTS_DIGEST)
-    if before is not None and before != weights_digest(model):
+    """ValueError for another model than the one that made the index, or one with another tokenizer."""
+    before = json.loads(index.about.get("encoding", "{}"))
+    others = [key for key, digest in fingerprint(model, model.tokenizer).items() if before.get(key, digest) != digest]
+    if others:
+        what = "another tokenizer" if others == [TOKENIZER] else "other weights"
         raise ValueError(
-            f"--model={name!r} has other weights than the model {index.about.get('model')!r} that made the index: "
+            f"--model={name!r} has {what} than the model {index.about.get('model')!r} that made the index: "
             "give that one, at its revision, or encode anew."
         )
 

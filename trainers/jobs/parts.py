@@ -4,7 +4,6 @@ The work is cut into groups, numbered from 0. A finished group is one line in th
 a line that was cut off by an interruption is dropped, its group is done again.
 """
 
-import hashlib
 import json
 import os
 import re
@@ -13,13 +12,11 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch.utils._python_dispatch import is_traceable_wrapper_subclass
-
 from hub_cards.whole_files import full_disk_named, written_whole
 
 from ..data.sources import Row
 from .places import check_file
+from .settings import check_same_run
 
 # What runs write beside their settings: parts, their claims, folders of workers, and any of these half written.
 _OF_A_RUN = re.compile(r"\.?((part|rows|embeddings|floats)-\d+\.|settings\.json|.+\.claim|.+-\d+-[0-9a-f]{8}$)")
@@ -128,25 +125,6 @@ def refuse_foreign(folder: Path) -> None:
             )
 
 
-def check_same_run(kept: Path, settings: dict[str, Any], fix: str = "remove that folder") -> None:
-    """ValueError for a run whose settings, kept in a file of its folder, are others."""
-    if differences := differing(json.loads(kept.read_text(encoding="utf-8")), settings):
-        raise ValueError(
-            f"{kept.parent} holds an interrupted run of another kind: {differences}. Run it as it was to go on with "
-            f"it, or {fix}."
-        )
-
-
-def differing(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """How settings that were saved as JSON differ from these, in words; "" where they do not."""
-    now = json.loads(json.dumps(now))
-    return "; ".join(
-        f"{name} was {before.get(name)!r} and is {now.get(name)!r}"
-        for name in {**before, **now}
-        if before.get(name) != now.get(name)
-    )
-
-
 def parts_folder(output: str | Path) -> Path:
     """Where the processes of one launcher keep what they have done."""
     return Path(output).with_name(Path(output).name + ".parts")
@@ -201,22 +179,6 @@ def check_output(output: str, suffixes: str | tuple[str, ...] = ".jsonl", **sour
         source = None if value is None else Path(value).resolve()
         if source is not None and (path == source or (source.is_dir() and source in path.parents)):
             raise ValueError(f"--output={output!r} lies in --{name}={value!r}: name a file outside of it.")
-
-
-def weights_digest(model: torch.nn.Module) -> str:
-    """A sha256 that other weights do not have: of the first 64 numbers of every parameter."""
-    digest = hashlib.sha256()
-    for parameter in model.parameters():  # training moves every one of them
-        for plain in _plain(parameter.detach()):
-            digest.update(plain.flatten()[:64].float().cpu().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _plain(weight: torch.Tensor) -> list[torch.Tensor]:
-    """A weight, or the tensors that it is made of: torchao's hold whole numbers and scales."""
-    if not is_traceable_wrapper_subclass(weight):
-        return [weight]
-    return [getattr(weight, name) for name in weight.__tensor_flatten__()[0]]
 
 
 def _lines(part: Path) -> Iterator[tuple[int, int, int]]:

@@ -58,7 +58,7 @@ class MtebEncoder:
         model: a bi-encoder, or what `lookback evaluate --model` takes: the folder or Hub id of one, of a LLaRA model,
             of a published retriever.
         revision: of a Hub id: branch, tag or commit. Of a model, what its results are filed under; default a digest of
-            its weights and settings, so that no other model's results are taken for its own.
+            its weights, settings and tokenizer, so that no other model's results are taken for its own.
         device: such as "cuda:0"; default where the model is, of a folder or Hub id the first GPU, if there is one.
         name: `owner/name` that results are filed under; default the Hub id, or `local/` and the folder's name.
         task: a task of the model's prompts that holds for all of mteb's.

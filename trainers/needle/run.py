@@ -12,9 +12,10 @@ from modeling_srlm import SelfRetrievalLM
 from modeling_srlm.configuration_srlm import RETRIEVER_METHODS
 
 from ..data.sources import Row
-from ..jobs.parts import PartFiles, check_output, differing, weights_digest
+from ..jobs.parts import PartFiles, check_output
 from ..jobs.processes import on_main_process, place, shared
-from ..models.identity import RETRIEVER_DIGEST, srlm_settings
+from ..jobs.settings import differing
+from ..models.identity import RETRIEVER_DIGEST, retriever_settings, srlm_settings
 from .haystack import read_texts
 from .measure import NeedleTest, digest_of
 from .results import NeedleResults, cell_of, read_results
@@ -92,7 +93,7 @@ def answer_settings(test: NeedleTest) -> dict[str, Any]:
     del of_model["retrieval_method"], of_model["chunk_batch_size"]  # each cell's own; of speed alone
     retriever: Any = test.model.retriever
     if hasattr(retriever, "parameters") and not {*RETRIEVER_METHODS}.isdisjoint(test.settings.methods):
-        of_model[RETRIEVER_DIGEST] = weights_digest(retriever)
+        of_model |= retriever_settings(retriever)
     asked = test.settings  # a model's settings have a seed, too
     ours = {"max_new_tokens": asked.max_new_tokens, "plain_prompt": asked.plain_prompt, "seed of the test": asked.seed}
     one_text = {"one_text": True, "depths": asked.depths} if asked.one_text else {}

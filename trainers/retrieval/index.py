@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from hub_cards.travelling.checks import check_bool, check_positive_int
 
+from ..jobs.settings import differing
 from .embeddings import check_embeddings, check_encoder
 from .hamming import nearest
 from .mapped import open_stored
@@ -65,7 +66,7 @@ def load_index(
         )
     for name in MADE_BY:
         values = [one.about.get(name) for one in (stored, other)]
-        if None not in values and values[0] != values[1]:
+        if None not in values and _differ(name, *values):
             raise ValueError(
                 f"rescore={str(rescore)!r} was made of other texts, by another model or with other settings than "
                 f"{str(path)!r} ({name!r} differs): encode the same texts with the same command, but for --precision."
@@ -77,6 +78,12 @@ def load_index(
             "give those of the same width."
         )
     return EmbeddingIndex(stored, other, **settings)
+
+
+def _differ(name: str, *values: Any) -> bool:
+    if name != "encoding":
+        return values[0] != values[1]
+    return bool(differing(*map(json.loads, values)))  # one of them may be of a former version, which says less
 
 
 class EmbeddingIndex:

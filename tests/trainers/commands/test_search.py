@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tokenizers import normalizers
 
 from modeling_biencoder import BiEncoderModel
 from tests.support.beir import CORPUS
@@ -36,6 +37,21 @@ def folder(tmp_path: Path) -> Path:
     made.save_pretrained(tmp_path / "bi")
     write_rows(tmp_path / "rows.jsonl", [{"_id": key, "text": text} for key, text in CORPUS.items()])
     return tmp_path
+
+
+def test_an_index_of_a_former_version_says_less_and_is_taken(folder, capsys):
+    """Its settings lack the digests that came later; so a float index of today may score what it finds anew."""
+    for name, precision in (("b.npy", "binary"), ("f.npy", "float16")):
+        encode(folder / "bi", folder / "rows.jsonl", folder / name, "--precision", precision)
+    about = json.loads((folder / "b.about.json").read_text())
+    encoding = json.loads(about["encoding"])
+    assert encoding.pop("sha256 of all weights") and encoding.pop("sha256 of the tokenizer")
+    (folder / "b.about.json").write_text(json.dumps({**about, "encoding": json.dumps(encoding)}))
+    capsys.readouterr()
+    search(
+        folder / "b.npy", "--model", folder / "bi", "--query", "lantern", "--top_k", 2, "--rescore", folder / "f.npy"
+    )
+    assert len(printed(capsys)) == 2
 
 
 def printed(capsys: pytest.CaptureFixture) -> list[list[str]]:
@@ -118,7 +134,11 @@ def test_the_model_beside_the_index_is_found_by_itself(folder, capsys, monkeypat
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda model: model.backbone.get_input_embeddings().weight.data.mul_(2), "has other weights than"),
+        (lambda model: model.backbone.get_input_embeddings().weight.data[3:].mul_(2), "has other weights than"),
+        (
+            lambda model: setattr(model.tokenizer.backend_tokenizer, "normalizer", normalizers.Replace("e", "a")),
+            "has another tokenizer than",
+        ),
         (lambda model: model.config.prompts.update(default={"query": "q: "}), "prompts was"),
         (lambda model: setattr(model.config, "pooling", "mean"), "pooling was 'last_token' and is 'mean'"),
     ],

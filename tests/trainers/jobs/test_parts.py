@@ -7,6 +7,7 @@ import pytest
 from tests.support.files import write_rows
 from trainers.commands.encode import EncodeArguments
 from trainers.jobs.parts import PartFiles
+from trainers.jobs.settings import ALL_WEIGHTS
 from trainers.jobs.shards import Shards
 from trainers.mining.settings import MineArguments
 
@@ -67,3 +68,24 @@ def test_a_finished_output_is_kept_behind_a_run_that_was_killed_while_it_tidied_
     with pytest.raises(ValueError, match=r"x\.jsonl is there already: name another output, or give --overwrite"):
         parts.open({"seed": 2}, False)
     assert parts.output.read_text() == "finished" and not parts.folder.exists()
+
+
+def test_settings_that_came_later_count_where_both_runs_have_them(tmp_path: Path) -> None:
+    former = PartFiles(tmp_path / "x.jsonl")
+    former.open({"seed": 1}, False)
+    former.open({"seed": 1, ALL_WEIGHTS: "a"}, False)
+    with pytest.raises(ValueError, match="another kind: other was None and is 2"):
+        former.open({"seed": 1, "other": 2}, False)
+    today = PartFiles(tmp_path / "y.jsonl")
+    today.open({"seed": 1, ALL_WEIGHTS: "a"}, False)
+    with pytest.raises(ValueError, match="sha256 of all weights was 'a' and is 'b'"):
+        today.open({"seed": 1, ALL_WEIGHTS: "b"}, False)
+
+
+@pytest.mark.parametrize("damaged", ["", "[1]"])
+def test_settings_that_were_not_written_are_named(tmp_path: Path, damaged: str) -> None:
+    parts = PartFiles(tmp_path / "x.jsonl")
+    parts.open({"seed": 1}, False)
+    (parts.folder / "settings.json").write_text(damaged)  # as a full disk leaves it
+    with pytest.raises(ValueError, match=r"x.jsonl.parts.settings\.json is damaged.*give --overwrite to start anew"):
+        parts.open({"seed": 1}, False)
