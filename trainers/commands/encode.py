@@ -30,7 +30,7 @@ from ..models.identity import encoding_settings
 from ..models.load import load_biencoder
 from ..retrieval.embeddings import EmbeddingFiles, embed
 from ..retrieval.sharded import ShardedEmbeddings, check_shards
-from ..retrieval.stored import SUFFIXES, files_of, ids_path
+from ..retrieval.stored import SUFFIXES, files_of, ids_path, is_file_of
 from ..retrieval.storing import names_of, write_embeddings
 from .loading import EmbedderArguments, WeightsArguments
 from .parsing import check_at_least, given, parse_arguments
@@ -73,6 +73,10 @@ class EncodeArguments:
 
     def __post_init__(self) -> None:
         check_output(self.output, SUFFIXES, data=self.data)
+        if is_file_of(self.data, self.output):
+            raise ValueError(
+                f"--data={self.data!r} is called as a file of --output={self.output!r} is: name another output."
+            )
         if self.num_shards is not None:
             refuse_idle(self, ["shard_size"], "with --num_shards, which says how many files there are")
         check_num_shards(self)

@@ -17,8 +17,8 @@ from hub_cards.transfer.folder_names import shared_name
 from hub_cards.whole_files import written_whole
 from modeling_biencoder import BiEncoderConfig
 
-from ..jobs.idle import refuse_idle
-from ..jobs.parts import check_output
+from ..jobs.idle import refuse_idle, refuse_without
+from ..jobs.parts import check_absent, check_output
 from ..jobs.places import check_folder
 from ..jobs.processes import start_processes
 from ..models.load import load_biencoder
@@ -63,6 +63,7 @@ class EvaluateArguments:
     )
     baseline: Literal["none", "bm25"] = field(default="none", metadata={"help": "Also measure BM25."})
     output: str | None = field(default=None, metadata={"help": "Also write the metrics to this .json file."})
+    overwrite: bool = field(default=False, metadata={"help": "Write over an output that is there."})
     split: str | None = field(
         default=None, metadata={"help": "Which judgements, where there are several. Default: test."}
     )
@@ -87,8 +88,10 @@ class EvaluateArguments:
         check_metrics(self.metrics, self.ks)
         if self.batch_size < 1:
             raise ValueError(f"--batch_size={self.batch_size} must be at least 1: give a number of texts.")
-        if self.output is not None:
-            check_output(self.output, ".json")
+        if self.output is None:
+            return refuse_without(self, "output", ["overwrite"])
+        check_output(self.output, ".json")
+        check_absent(self.output, self.overwrite)
 
     def _check_kind(self) -> None:
         """ValueError unless there is one thing to evaluate on, and all else that is given goes with it."""

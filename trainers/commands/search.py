@@ -18,12 +18,13 @@ from modeling_biencoder.encoding_biencoder import prompt_affixes
 
 from ..data.sources import check_source
 from ..data.texts import IdentifiedTexts
-from ..jobs.parts import check_output
+from ..jobs.idle import refuse_without
+from ..jobs.parts import check_absent, check_output
 from ..models.identity import TOKENIZER, configured, fingerprint
 from ..models.load import load_biencoder
 from ..retrieval.index import EmbeddingIndex, Hit, load_index
 from ..retrieval.search import check_index
-from ..retrieval.stored import files_of
+from ..retrieval.stored import files_of, is_file_of
 from .loading import EmbedderArguments, WeightsArguments
 from .parsing import check_at_least, given, parse_arguments
 
@@ -62,6 +63,7 @@ class SearchArguments:
         default=32768, metadata={"help": "Embeddings in memory at once; all others stay in the files."}
     )
     output: str | None = field(default=None, metadata={"help": "Write a row for each query to this .jsonl file."})
+    overwrite: bool = field(default=False, metadata={"help": "Write over an output that is there."})
     batch_size: int = field(default=32, metadata={"help": "Queries that are embedded at once."})
 
     def __post_init__(self) -> None:
@@ -80,8 +82,17 @@ class SearchArguments:
             raise ValueError(
                 f"--text_field={self.text_field!r} is of the rows of --data: give these, or leave it out."
             )
-        if self.output is not None:
-            check_output(self.output, index=self.index, queries=self.queries, data=self.data)
+        if self.output is None:
+            refuse_without(self, "output", ["overwrite"])
+        else:
+            self._check_output(self.output)
+
+    def _check_output(self, output: str) -> None:
+        check_output(output, index=self.index, rescore=self.rescore, queries=self.queries, data=self.data)
+        for name in ("index", "rescore"):
+            if (path := getattr(self, name)) is not None and is_file_of(output, path):
+                raise ValueError(f"--output={output!r} is a file of --{name}={path!r}: name another output.")
+        check_absent(output, self.overwrite)
 
 
 def read_queries(arguments: SearchArguments) -> tuple[list[str], list[str]]:

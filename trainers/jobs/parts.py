@@ -135,6 +135,12 @@ def shards_folder(output: str | Path) -> Path:
     return Path(output).with_name(Path(output).name + ".shards")
 
 
+def check_absent(output: str | Path, overwrite: bool) -> None:
+    """ValueError for an output that is there, which is written in one stroke, where it is not to be written over."""
+    if Path(output).exists() and not overwrite:
+        raise _there_already(Path(output))
+
+
 def check_new(
     output: str | Path, sharded: bool = False, overwrite: bool = False, there: Iterable[Path] | None = None
 ) -> None:

@@ -19,6 +19,7 @@ from .pieces import Pieces
 
 SUFFIXES = (".safetensors", ".parquet", ".npy")
 ABOUT = "lookback"  # of a .parquet file's metadata
+_SHARD = r"-\d{5,}-of-\d{5,}"
 _WHICH = "the file that `lookback encode` wrote"
 
 
@@ -46,8 +47,16 @@ def files_of(path: str | Path) -> list[Path]:
     path = Path(path)
     if path.is_file():
         return [path]
-    parts = re.compile(re.escape(path.stem) + r"-\d{5,}-of-\d{5,}" + re.escape(path.suffix))
+    parts = re.compile(re.escape(path.stem) + _SHARD + re.escape(path.suffix))
     return sorted(file for file in path.parent.glob("*") if parts.fullmatch(file.name))
+
+
+def is_file_of(file: str | Path, path: str | Path) -> bool:
+    """Whether a file has a name that a file of an output gets: its own, a shard's, or that of ids or facts."""
+    file, path = Path(file).resolve(), Path(path).resolve()
+    suffixes = "|".join(map(re.escape, (path.suffix, ids_path("x").name[1:], about_path("x").name[1:])))
+    names = re.compile(rf"{re.escape(path.stem)}({_SHARD})?({suffixes})")
+    return file.parent == path.parent and names.fullmatch(file.name) is not None
 
 
 def load_embeddings(path: str | Path) -> tuple[torch.Tensor, list[str]]:

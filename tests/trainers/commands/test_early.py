@@ -67,11 +67,14 @@ def test_outputs_that_cannot_be(folder, monkeypatch, capsys, name):
         assert any(word in message for word in words.split("|")) and "user/none" not in message, (place, message)
 
 
-@pytest.mark.parametrize("name", ["score", "mine", "encode"])
+@pytest.mark.parametrize("name", ["score", "mine", "encode", "evaluate"])
 def test_an_output_that_is_there(folder, monkeypatch, capsys, name):
     (folder / f"old{SUFFIXES[name]}").write_text("x")
     message = refused(folder, monkeypatch, capsys, *BASES[name], f"IN/old{SUFFIXES[name]}")
     assert "is there already: name another output, or give --overwrite" in message
+    if name == "evaluate":
+        message = refused(folder, monkeypatch, capsys, *BASES[name], f"IN/old{SUFFIXES[name]}", "--overwrite")
+        assert "user/none" in message
 
 
 @pytest.mark.parametrize("name", TRAINING)

@@ -16,6 +16,8 @@ from tests.support.tiny import tiny_backbone, tiny_tokenizer
 from trainers import load_index
 from trainers.commands import encode as encode_command
 from trainers.commands import search as search_command
+from trainers.commands.encode import EncodeArguments
+from trainers.commands.search import SearchArguments
 
 PROMPTS = {"default": {"query": "ask: "}, "facts": {"query": "which? ", "passage": "fact: "}}
 TEXTS = list(CORPUS.values())
@@ -184,6 +186,22 @@ def test_what_is_wrong_is_named(folder, monkeypatch, options, message):
     Path("lines").write_text("one\ntwo\n")
     with pytest.raises(ValueError, match=message):
         search_command.main([*([] if "--index" in options else ["--index", "e.parquet"]), *options])
+
+
+def test_an_output_takes_the_place_of_nothing(tmp_path):
+    for name in ("e.npy", "e.ids.jsonl", "hits.jsonl", "e-00000-of-00002.parquet"):
+        (tmp_path / name).touch()
+    given = {"index": str(tmp_path / "e.npy"), "query": ["a"]}
+    hits, ids = str(tmp_path / "hits.jsonl"), str(tmp_path / "e.ids.jsonl")
+    with pytest.raises(ValueError, match=r"hits.jsonl is there already.*give --overwrite"):
+        SearchArguments(**given, output=hits)
+    assert SearchArguments(**given, output=hits, overwrite=True).output == hits
+    with pytest.raises(ValueError, match=r"ids.jsonl' is a file of --index="):
+        SearchArguments(**given, output=ids, overwrite=True)
+    for data, output in (("e-00000-of-00002.parquet", "e.parquet"), ("e.ids.jsonl", "e.npy")):
+        for more in ({"overwrite": True}, {"num_shards": 2}):
+            with pytest.raises(ValueError, match="is called as a file of --output="):
+                EncodeArguments("bi", str(tmp_path / data), str(tmp_path / output), **more)
 
 
 def test_a_table_of_another_tool_is_searched_with_a_model_that_is_named(folder, capsys):
