@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from trainers import mean_reciprocal_rank, ndcg, rank_passages, recall, retrieval_metrics
+from trainers.retrieval.metrics import rank_by_score, run_metrics
 
 
 def test_known_values():
@@ -34,3 +35,11 @@ def test_ranking_breaks_ties_by_number():
 def test_bad_input(rankings, relevant, k, message):
     with pytest.raises(ValueError, match=message):
         recall(rankings, relevant, k)
+
+
+def test_an_id_may_be_a_number_here_and_a_text_there():
+    same = {"mrr@10": 1.0}
+    for run in ({"q": {7: 1.0}}, {"q": [7, 8]}):
+        assert run_metrics(run, {"q": {"7": 1}}, metrics=["mrr"]) == same
+    assert run_metrics({1: {"a": 1.0}}, {"1": ["a"]}, metrics=["mrr"]) == same
+    assert rank_by_score({1: 1.0, "a": 1.0, 10: 2.0}) == [10, "a", 1]

@@ -10,6 +10,7 @@ import array
 import math
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from numbers import Integral, Real
+from typing import Any
 
 Ranking = Sequence[Hashable]
 Relevance = Mapping[Hashable, float] | Collection[Hashable]
@@ -108,6 +109,7 @@ def run_metrics(
     count. Scores are ranked by `rank_by_score`. Raises ValueError where no query of the run is in `qrels`.
     """
     check_metrics(metrics, ks)
+    run, qrels = ({str(query): _by_text(ids) for query, ids in one.items()} for one in (run, qrels))
     if not any(query in qrels for query in run):
         raise ValueError(
             f"None of the run's {len(run)} queries is among the {len(qrels)} of qrels; compare their ids."
@@ -121,6 +123,11 @@ def run_metrics(
     return {name: mean * len(judged) / len(qrels) for name, mean in means.items()}
 
 
+def _by_text(ids: Any) -> Any:
+    """Passage ids, or what there is of each, as texts: one may be a number here and a text there."""
+    return {str(one): ids[one] for one in ids} if isinstance(ids, Mapping) else [str(one) for one in ids]
+
+
 def rank_by_score(scores: Mapping[str, float]) -> list[str]:
     """Passage ids by descending score; of equal scores the greater id (as text) comes first, as in trec_eval.
 
@@ -132,7 +139,8 @@ def rank_by_score(scores: Mapping[str, float]) -> list[str]:
     rounded = array.array("f", scores.values())
     if any(math.isnan(score) for score in rounded):
         raise ValueError("A score of the run is NaN; scores must be numbers.")
-    return [passage for _, passage in sorted(zip(rounded, scores, strict=True), reverse=True)]
+    pairs = sorted(zip(rounded, scores, strict=True), key=lambda pair: (pair[0], str(pair[1])), reverse=True)
+    return [passage for _, passage in pairs]
 
 
 def check_metrics(metrics: Sequence[str], ks: Sequence[int]) -> None:
