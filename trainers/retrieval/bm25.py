@@ -39,11 +39,16 @@ class BM25Index:
             ids.append([numbers.setdefault(word, len(numbers)) for word in words(passage)])
             lengths[i] = len(ids[-1])
         self._index = bm25s.BM25(method="lucene")
-        self._index.index((ids, numbers), show_progress=False)
+        self._has_words = bool(numbers)  # of none bm25s makes no index
+        if self._has_words:
+            self._index.index((ids, numbers), show_progress=False)
+        self._count = len(ids)
         self._mean_length = max(float(lengths.mean()), 1.0)
 
     def scores(self, query: str) -> np.ndarray:
         """(passages,) float32 scores."""
+        if not self._has_words:
+            return np.zeros(self._count, dtype=np.float32)
         # Words that no passage has are left out.
         return self._index.get_scores_from_ids(self._index.get_tokens_ids(words(query)))
 
@@ -64,7 +69,7 @@ class BM25Index:
         config, counts = self._index, Counter(words(text))
         norm = config.k1 * (1 - config.b + config.b * counts.total() / self._mean_length)
         score = 0.0
-        for word in words(query):
+        for word in words(query) if self._has_words else ():
             if word in config.vocab_dict:
                 score += self._rarity(config.vocab_dict[word]) * counts[word] / (counts[word] + norm)
         return score

@@ -79,3 +79,9 @@ def test_bm25_scores_a_text_as_if_it_were_a_passage():
 def test_a_relative_margin_lies_below_a_negative_score_too():
     stays = passing(torch.tensor([-1.0, -0.7]), torch.tensor([-0.6]), relative_margin=0.5)  # below -0.9
     assert stays.tolist() == [True, False]
+
+
+def test_passages_without_a_word_are_found_by_none():
+    index = BM25Index(["🙂", "?!"])
+    assert index.scores("a word").tolist() == [0, 0] and index.search("a word", 2)[1].tolist() == []
+    assert index.score_text("a word", "a word") == 0
