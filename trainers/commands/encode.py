@@ -134,7 +134,7 @@ def main(argv: list[str]) -> None:
     arguments, loading, weights = parse_arguments(argv, ARGUMENTS, "encode", __doc__)
     state = start_processes()
     check_field(arguments)
-    texts = IdentifiedTexts(arguments.data, arguments.text_field, state.is_main_process)
+    texts = IdentifiedTexts(arguments.data, arguments.text_field, state.is_main_process, unique=True)
     if arguments.precision == "int8" and len(texts) < 2:
         raise ValueError("--precision='int8' needs two texts or more to know their range: take float16.")
     if arguments.num_shards is not None:

@@ -96,10 +96,10 @@ class SearchArguments:
 
 
 def read_queries(arguments: SearchArguments) -> tuple[list[str], list[str]]:
-    """(ids, texts) of all queries; those of the command line have their number."""
+    """(ids, texts) of all queries; those of the command line have their number, rows without an id go on from it."""
     texts, ids = list(arguments.query), [str(number) for number in range(len(arguments.query))]
     if arguments.queries is not None:
-        rows = IdentifiedTexts(arguments.queries)
+        rows = IdentifiedTexts(arguments.queries, first=len(texts))
         texts, ids = texts + list(rows[:]), ids + list(rows.ids())
     return ids, texts
 
@@ -165,7 +165,8 @@ def print_hits(query: str | None, hits: list[Hit]) -> None:
         print(f"# {' '.join(query.split())}")
     for hit in hits:
         text = "" if hit.text is None else " ".join(hit.text.split())
-        print(f"{hit.id}\t{hit.score:.4f}\t{text if len(text) <= SHOWN else text[:SHOWN] + '...'}")
+        one = " ".join(hit.id.replace("\t", " ").splitlines())  # each a line of three columns
+        print(f"{one}\t{hit.score:.4f}\t{text if len(text) <= SHOWN else text[:SHOWN] + '...'}")
 
 
 def write_hits(path: str, ids: list[str], queries: list[str], found: list[list[Hit]]) -> None:

@@ -1,10 +1,12 @@
 """Texts with ids, read by number from a file that may be larger than the memory."""
 
 import hashlib
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm.auto import tqdm
 
 from .faithful import ParsedRows, load_faithful_rows
@@ -18,23 +20,45 @@ class IdentifiedTexts(Sequence[str]):
     """The texts of `source`: a data file, a folder or Hub id of rows, or any other file, whose lines are the texts.
 
     A row has its text under `field`, with a `title` put before it, and its id under `_id` or `id`. A row without an id
-    has its number, a line too (the first is 0, lines that are blank count but are no text).
+    has its number, a line too (the first is 0, lines that are blank count but are no text). Beside a title the
+    text may be null.
 
-    `digest` is a hash of texts and ids. Raises ValueError for a row without text, naming its number, and for a source
-    without texts.
+    Args:
+        first: the number of the first row, as an id.
+        unique: whether no id may stand twice.
+
+    `digest` is a hash of texts and ids. Raises ValueError for a row without text, naming its number, for a source
+    without texts, and for an id that stands twice.
     """
 
-    def __init__(self, source: str, field: str = "text", show_progress: bool = False):
-        path = Path(source)
+    def __init__(
+        self, source: str, field: str = "text", show_progress: bool = False, first: int = 0, unique: bool = False
+    ):
+        path, self.first = Path(source), first
         self.source, self.field = source, field
         self.is_text = is_text_file(path)
         self.rows = ParsedRows(lines_table(path)) if self.is_text else load_faithful_rows(source)
-        digest = hashlib.sha256()
+        digest, keys = hashlib.sha256(), array("q")
         everything = self.pairs(range(len(self)))
         for pair in tqdm(everything, "Reading texts", len(self), unit="text", disable=not show_progress):
+            if unique:
+                keys.append(hash(pair[0]))
             for part in pair:
                 digest.update(part.encode(errors="surrogatepass") + b"\0")
         self.digest = digest.hexdigest()
+        self._refuse_twice(np.frombuffer(keys, dtype=np.int64))
+
+    def _refuse_twice(self, keys: np.ndarray) -> None:
+        """ValueError for an id that stands twice; `keys` are hashes, as all ids might be too many."""
+        ordered, first = np.sort(keys), dict[str, int]()
+        twice = ordered[1:][ordered[1:] == ordered[:-1]]
+        for number in np.flatnonzero(np.isin(keys, twice)).tolist() if len(twice) else ():
+            one = self._id(self.rows[number], number)
+            if (other := first.setdefault(one, number)) != number:
+                raise ValueError(
+                    f"{self.rows.where(number)}: the id {one!r} is that of {self.rows.where(other)}, too, where a row "
+                    "without one has its number: give each text an id of its own."
+                )
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -63,6 +87,8 @@ class IdentifiedTexts(Sequence[str]):
         if isinstance(text, str) and not title:
             return text  # as `passage_text` has it: to say where a row stands takes longer than to read it
         where = self.rows.where(number)
+        if text is None and title and self.field in row:
+            text = ""  # an empty cell, of a passage that is its title
         if not isinstance(text, str):
             raise ValueError(f"{where}: field {self.field!r} is {text!r}; it must be a text.")
         return passage_text({"title": title, "text": text}, where)
@@ -71,7 +97,7 @@ class IdentifiedTexts(Sequence[str]):
         value = row.get("_id") if row.get("_id") is not None else row.get("id")
         if value is not None and (not isinstance(value, str | int) or isinstance(value, bool)):
             raise ValueError(f"{self.rows.where(number)}: the id is {value!r}; it must be a text or a whole number.")
-        return str(number if value is None else value)
+        return str(self.first + number if value is None else value)
 
 
 def _slice(numbers: range) -> slice:

@@ -96,7 +96,7 @@ def test_several_queries_and_a_file_of_rows(folder, capsys):
     assert lines[::3] == ["# one", "# two", "# who reads", "# the hammer"] and len(lines) == 12
     rows = read_rows(folder / "hits.jsonl")
     assert [(row["id"], row["query"]) for row in rows] == list(
-        zip(["0", "1", "x", "1"], ["one", "two", "who reads", "the hammer"], strict=True)
+        zip(["0", "1", "x", "3"], ["one", "two", "who reads", "the hammer"], strict=True)
     )
     index, model = load_index(folder / "e.parquet"), BiEncoderModel.from_pretrained(folder / "bi")
     hits = index.find(model, ["who reads"], 2)[0]
