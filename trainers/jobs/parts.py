@@ -194,7 +194,7 @@ def _lines(part: Path) -> Iterator[tuple[int, int, int]]:
         for line in file:
             try:
                 group, _ = json.loads(line) if line.endswith(b"\n") else (None, None)
-            except ValueError:
+            except (TypeError, ValueError):  # no JSON, or none of ours
                 group = None
             if group is None:
                 return

@@ -89,3 +89,12 @@ def test_settings_that_were_not_written_are_named(tmp_path: Path, damaged: str) 
     (parts.folder / "settings.json").write_text(damaged)  # as a full disk leaves it
     with pytest.raises(ValueError, match=r"x.jsonl.parts.settings\.json is damaged.*give --overwrite to start anew"):
         parts.open({"seed": 1}, False)
+
+
+def test_a_line_that_is_no_group_is_where_a_part_ends(tmp_path: Path) -> None:
+    parts = PartFiles(tmp_path / "x.jsonl")
+    parts.open({"seed": 1}, False)
+    parts.append(0, 0, [{"a": 1}])
+    with (parts.folder / "part-00000.jsonl").open("a") as part:
+        part.write("5\n")
+    assert parts.open({"seed": 1}, False) == {0}
