@@ -185,6 +185,14 @@ class KeptStatesArguments:
 class LookbackArguments(KeptStatesArguments, DtypeArguments, RetrieverArguments):
     """The same as it is used: keywords of `load_srlm`."""
 
+    add_bos: bool | None = field(
+        default=None,
+        metadata={
+            "help": "Put BOS before every input, for models trained so (Llama, Gemma).",
+            "nargs": "?",
+            "const": True,
+        },
+    )
     target_size: int | None = field(
         default=None, metadata={"help": "Tokens that are scored, or generated, against one window."}
     )

@@ -14,14 +14,14 @@ from hub_cards.travelling.checks import check_choice
 from modeling_srlm import SelfRetrievalConfig, SelfRetrievalLM
 from modeling_srlm.configuration_srlm import RETRIEVAL_METHODS
 
-from ..data.sources import load_tables
+from ..data.sources import check_source, load_tables
 from ..embedded import BACKBONE_FOLDER
 from ..jobs.idle import refuse_idle, refuse_without
 from ..jobs.processes import place, start_processes
 from ..models.components import OF_KEPT_STATES
 from ..models.load import load_srlm
 from ..pages.page import check_report_file
-from ..perplexity.data import TokenizedDocument, check_source, read_chats, read_texts, tokenized
+from ..perplexity.data import TokenizedDocument, read_chats, read_texts, tokenized
 from ..perplexity.measure import MethodResult, compare_chats, compare_methods, count_scored, format_results
 from ..perplexity.page import write_report
 from ..perplexity.page_data import chat_page, describe, document_page
@@ -45,8 +45,8 @@ class PerplexityArguments:
     data: str | None = field(
         default=None,
         metadata={
-            "help": "A text file, a folder of them, or rows with 'text'; for chats, rows with 'history', 'query' and "
-            "'answers'. Default: the embedded hold-out (documents)."
+            "help": "A text file, a folder of them, or rows with 'text' (a Hub id, too); for chats, rows with "
+            "'history', 'query' and 'answers'. Default: the embedded hold-out (documents)."
         },
     )
     report: str | None = field(

@@ -56,7 +56,7 @@ def load_scorer(
     rows: Sequence[Row],
 ) -> SelfRetrievalLM:
     """The language model in eval mode, its window and batches set for the task; the rows fit it."""
-    names = ("context_window_size", "chunk_size", "target_size")
+    names = ("context_window_size", "chunk_size", "target_size", "add_bos")
     given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
     # Recomputed, nothing is retrieved here: in a document a single key's value comes before the window. Where states
     # are reused, the document is read as always, with the best key of each chunk.

@@ -60,6 +60,14 @@ class ScoreArguments:
     )
     chunk_size: int | None = field(default=None, metadata={"help": "Of documents: tokens of a chunk."})
     target_size: int | None = field(default=None, metadata={"help": "Of documents: tokens scored in one window."})
+    add_bos: bool | None = field(
+        default=None,
+        metadata={
+            "help": "Put BOS before every input, for models trained so (Llama, Gemma).",
+            "nargs": "?",
+            "const": True,
+        },
+    )
     cuts: int | None = field(
         default=None, metadata={"help": "Of documents: random cuts of each. Default: one behind every target block."}
     )

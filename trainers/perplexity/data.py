@@ -1,6 +1,5 @@
 """What `lookback perplexity` scores: documents with their names, and chat rows."""
 
-from pathlib import Path
 from typing import NamedTuple
 
 import datasets
@@ -8,10 +7,8 @@ import torch
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from ..data import sources
 from ..data.documents import document_table, document_text
 from ..data.joining import joined
-from ..data.readers import refuse_loose_link
 from ..data.sources import load_tables
 from ..embedded.corpus import standard_library
 from ..srlm.rows import load_chats
@@ -77,11 +74,3 @@ def read_chats(source: str, tokenizer: PreTrainedTokenizerBase, max_rows: int | 
     Raises ValueError for a row without `history`, `query` or `answers`, naming its number.
     """
     return load_chats(joined(load_tables(source)).first(max_rows), tokenizer)
-
-
-def check_source(source: str) -> None:
-    """Raises ValueError for a path that is not there, and for a file whose first row does not load."""
-    refuse_loose_link(Path(source))
-    if not Path(source).exists():
-        raise ValueError(f"--data={source!r} is neither a file nor a folder: name one that is there.")
-    sources.check_source(source)

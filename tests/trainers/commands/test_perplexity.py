@@ -9,7 +9,9 @@ import torch
 from modeling_srlm import SelfRetrievalLM
 from tests.support.tiny import random_ids, tiny_backbone, tiny_tokenizer
 from trainers import cli
-from trainers.commands.perplexity import main
+from trainers.commands import generate, needle, perplexity, score
+from trainers.commands.parsing import parse_arguments
+from trainers.commands.perplexity import PerplexityArguments, main
 from trainers.perplexity.data import TokenizedDocument
 from trainers.perplexity.measure import compare_methods, format_results
 from trainers.perplexity.page_data import describe, document_page
@@ -60,7 +62,7 @@ def test_the_command_scores_files_of_the_user(tmp_path, capsys, text_folder, kin
 def test_bad_input(tmp_path, text_folder):
     tiny_backbone().save_pretrained(tmp_path / "m")
     tiny_tokenizer().save_pretrained(tmp_path / "m")
-    with pytest.raises(ValueError, match="neither a file nor a folder"):
+    with pytest.raises(ValueError, match="There is no file or folder"):
         main(["--model", str(tmp_path / "m"), "--data", str(tmp_path / "missing")])
     with pytest.raises(ValueError, match="bm25"):
         main(["--model", str(tmp_path / "m"), "--data", str(text_folder), "--methods", "bm26"])
@@ -79,7 +81,7 @@ def test_the_command_line_names_what_is_wrong(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as stopped:
         lookback("perplexity", "--data", str(tmp_path / "none"))
     assert stopped.value.code == 2
-    assert "neither a file nor a folder" in capsys.readouterr().err
+    assert "There is no file or folder" in capsys.readouterr().err
 
 
 def test_bm25_ranks_the_shared_words_first():
@@ -115,3 +117,18 @@ def test_states_are_kept_by_option_and_oracle_is_refused_before_weights(tmp_path
         main([*options, "--methods", "no", "oracle"])
     with pytest.raises(ValueError, match="store_place"):
         main([*options, "--store_place", "moon"])
+
+
+@pytest.mark.parametrize("command", [perplexity, needle, generate, score])
+def test_bos_before_every_input_is_an_option(command, tmp_path):
+    (tmp_path / "a.txt").write_text("text")
+    data = ["--prompt", "a"] if command is generate else ["--data", str(tmp_path / "a.txt")]
+    more = ["--output", str(tmp_path / "o.jsonl"), "--task", "document"] if command is score else []
+    options = [*data, *more, "--model", "m"]
+    for said, value in ((["--add_bos"], True), (["--add_bos", "false"], False), ([], None)):
+        parsed = parse_arguments([*options, *said], command.ARGUMENTS, "x", None)
+        assert [one.add_bos for one in parsed if hasattr(one, "add_bos")] == [value]
+
+
+def test_data_may_be_a_hub_id():
+    assert PerplexityArguments(data="user/name").data == "user/name"
