@@ -14,11 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import fsspec
+from .unpacking import COMPRESSIONS, unpacked
 
 Row = dict[str, Any]
 ROW_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv")  # read here; parquet has types of its own
-COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
 _BLOCK = 1 << 20  # characters of a .json file that are read at once
 _BETWEEN = (re.compile(r"\s*"), re.compile(r"\s*,?\s*"))  # before the first row, before the others
 _DECODE = json.JSONDecoder().raw_decode
@@ -54,10 +53,12 @@ def read_rows(path: Path, numbers: tuple[str, ...] = ()) -> Iterator[tuple[str, 
             yield from _table(stream, path, numbers) if reader is None else reader(stream, path)
         except UnicodeDecodeError:
             raise no_utf8(path) from None
-        except (EOFError, OSError) as error:  # of a compressed file that is cut off or damaged
-            if path.suffix not in COMPRESSIONS:
-                raise
-            raise ValueError(f"{path} cannot be unpacked ({error}): fetch or pack it again.") from error
+
+
+def file_stamp(path: Path) -> tuple[str, int, int, int, int]:
+    """What changes when a file does, its path first: by a copy that keeps the size and the time, too."""
+    status = path.stat()
+    return str(path.absolute()), status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns
 
 
 def refuse_loose_link(path: Path) -> None:
@@ -70,7 +71,7 @@ def no_utf8(path: Path, text: bool = False) -> ValueError:
     """The error of a file that is no UTF-8; it names the first wrong line, which takes another look at the file."""
     if (problem := _other_kind(path, text)) is not None:
         return ValueError(f"{path} {problem}")
-    with fsspec.open(str(path), "rb", compression="infer") as lines:
+    with unpacked(path) as lines:
         for number, line in enumerate(lines, 1):
             try:
                 line.decode("utf-8")
@@ -94,14 +95,14 @@ def _other_kind(path: Path, text: bool = False) -> str | None:
 def opened(path: Path, text: bool = False) -> Iterator[io.TextIOBase]:
     """A file as text, unpacked, its byte order mark left out, its line ends as they are.
 
-    ValueError for a file that is another kind of file; `text`: where rows would not do.
+    ValueError for a file that is another kind of file, or cut off or damaged; `text`: where rows would not do.
     """
     refuse_loose_link(path)
     if (problem := _other_kind(path, text)) is not None:
         raise ValueError(f"{path} {problem}")
     # csv reads line ends itself; JSON cannot hold a bare one
-    with fsspec.open(str(path), "rt", encoding="utf-8-sig", newline="", compression="infer") as stream:
-        yield stream
+    with unpacked(path) as stream, io.TextIOWrapper(stream, encoding="utf-8-sig", newline="") as text_stream:
+        yield text_stream
 
 
 def _json_lines(stream: io.TextIOBase, path: Path) -> Iterator[tuple[str, Row]]:

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import fsspec
 import pytest
+import zstandard
 
 from trainers.data import readers
-from trainers.data.plain_text import read_lines
+from trainers.data.plain_text import read_lines, read_text
 from trainers.data.readers import read_rows
 
 ROWS = [
@@ -116,6 +117,33 @@ def test_every_compression_is_read(tmp_path, suffix):
     with fsspec.open(str(tmp_path / f"rows.jsonl{suffix}"), "wt", encoding="utf-8", compression="infer") as file:
         file.write(text)
     assert rows_of(tmp_path / f"rows.jsonl{suffix}") == ROWS
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed", "not packed"])
+@pytest.mark.parametrize("suffix", readers.COMPRESSIONS)
+def test_a_damaged_file_is_no_shorter_one(tmp_path, suffix, damage):
+    """Of rows, of lines and of a whole text; a .zst that ends too early is no file of fewer rows."""
+    random.seed(0)
+    text = "".join(f"{random.random()}\n" for _ in range(999)).encode()
+    file = tmp_path / f"a.txt{suffix}"
+    with fsspec.open(str(file), "wb", compression="infer") as stream:
+        stream.write(text)
+    packed = bytearray(file.read_bytes())
+    if damage == "changed":
+        packed[-12:-4] = bytes(8)  # what is left of the text, and of the sum of all of it
+    file.write_bytes({"cut": packed[:-20], "changed": packed, "not packed": text}[damage])
+    for read in (lambda path: list(read_lines(path)), read_text):
+        with pytest.raises(ValueError, match=rf"a\.txt{suffix} cannot be unpacked"):
+            read(file)
+    with pytest.raises(ValueError, match=r"rows\.jsonl\S* (cannot be unpacked|line 1 is a float)"):
+        rows_of(file.rename(tmp_path / f"rows.jsonl{suffix}"))
+
+
+def test_all_frames_of_a_file_are_read(tmp_path):
+    skipped = b"\x50\x2a\x4d\x18" + (4).to_bytes(4, "little") + b"size"  # as pzstd writes them
+    frames = [zstandard.compress(json.dumps(row).encode() + b"\n") for row in ROWS]
+    (tmp_path / "a.jsonl.zst").write_bytes(skipped + skipped.join(frames))
+    assert rows_of(tmp_path / "a.jsonl.zst") == ROWS
 
 
 def test_a_lone_surrogate_becomes_the_replacement_character(tmp_path):

@@ -1,0 +1,70 @@
+"""Files that may be compressed: one that is cut off or damaged is an error, and not a shorter one."""
+
+import bz2
+import gzip
+import io
+import lzma
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import zstandard
+
+_DAMAGE = (EOFError, OSError, zlib.error, lzma.LZMAError, zstandard.ZstdError)
+_BLOCK = 1 << 16  # bytes of a .zst file that are unpacked at once
+
+
+class _ZstdFile(io.RawIOBase):
+    """What all frames of a .zst file hold; zstandard's own reader ends without a word where a cut file does."""
+
+    def __init__(self, path: Path):
+        self._file = path.open("rb")
+        self._parts, self._rest = self._unpack(), b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._rest and (part := next(self._parts, None)) is not None:
+            self._rest = part
+        taken, self._rest = self._rest[: len(buffer)], self._rest[len(buffer) :]
+        buffer[: len(taken)] = taken
+        return len(taken)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+    def _unpack(self) -> Iterator[bytes]:
+        frame: Any = None
+        rest = b""
+        while block := rest or self._file.read(_BLOCK):
+            frame, rest = frame or zstandard.ZstdDecompressor().decompressobj(), b""
+            yield frame.decompress(block)
+            if frame.eof:
+                frame, rest = None, frame.unused_data
+        if frame is not None:
+            raise EOFError("it ends within a frame")
+
+
+_OPEN: dict[str, Callable[[Path], Any]] = {
+    ".gz": gzip.open,
+    ".bz2": bz2.open,
+    ".xz": lzma.open,
+    ".zst": lambda path: io.BufferedReader(_ZstdFile(path)),
+}
+COMPRESSIONS = tuple(_OPEN)
+
+
+@contextmanager
+def unpacked(path: Path) -> Iterator[Any]:
+    """A file's bytes, unpacked where its name ends so; ValueError for those cut off, damaged or packed otherwise."""
+    try:
+        with _OPEN.get(path.suffix, lambda path: path.open("rb"))(path) as stream:
+            yield stream
+    except _DAMAGE as error:
+        if path.suffix not in COMPRESSIONS or (isinstance(error, OSError) and error.errno is not None):
+            raise  # of the disk, not of what stands there
+        raise ValueError(f"{path} cannot be unpacked ({error}): fetch or pack it again.") from error
