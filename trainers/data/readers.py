@@ -45,7 +45,7 @@ def read_rows(path: Path, numbers: tuple[str, ...] = ()) -> Iterator[tuple[str, 
     surrogate, which no UTF-8 text can hold, becomes U+FFFD.
 
     Raises ValueError, naming the file and the line, for what cannot be read: bytes that are no UTF-8, text that is no
-    JSON, a row that is no object, a line of a table with more cells than its head.
+    JSON, a row that is no object, a table with a column twice, a line of it with more or fewer cells than its head.
     """
     reader = {".jsonl": _json_lines, ".json": _json_values}.get(data_suffix(path))
     with opened(path) as stream:
@@ -176,18 +176,35 @@ def without_surrogates(value: Any) -> Any:
 
 
 def _table(stream: io.TextIOBase, path: Path, numbers: tuple[str, ...]) -> Iterator[tuple[str, Row]]:
+    lines = _table_lines(stream, path)
+    where, head = next(lines, ("", []))
+    if twice := next((name for number, name in enumerate(head) if name in head[:number]), None):
+        raise ValueError(f"{where}: the column {twice!r} stands twice in the head: rename one.")
+    for where, cells in lines:
+        if len(cells) == 1 < len(head) and not cells[0].strip():
+            continue  # blanks alone
+        if len(cells) != len(head):
+            many = "more" if len(cells) > len(head) else "fewer"
+            raise ValueError(
+                f"{where} has {many} cells ({len(cells)}) than the {len(head)} columns: quote cells that hold the "
+                "separator, and give empty ones their place."
+            )
+        yield where, {name: _cell(cell, name in numbers) for name, cell in zip(head, cells, strict=True)}
+
+
+def _table_lines(stream: io.TextIOBase, path: Path) -> Iterator[tuple[str, list[str]]]:
+    """(where it stands, cells) for the head and each row; without lines that are empty."""
     tabs = data_suffix(path) == ".tsv"  # as BEIR has them: no quotes
-    style: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if tabs else {}
+    style: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if tabs else {"strict": True}
     csv.field_size_limit(2**31 - 1)
-    table = csv.DictReader(stream, **style)
+    table, start = csv.reader(stream, **style), 1
     try:
         for cells in table:
-            where = f"{path}, line {table.line_num}"
-            if None in cells:
-                raise ValueError(f"{where} has more cells than the {len(table.fieldnames or ())} columns: quote them.")
-            yield where, {name: _cell(cell, name in numbers) for name, cell in cells.items()}
-    except csv.Error as error:
-        raise ValueError(f"{path}, line {table.line_num} is no row of a table ({error}): mend it.") from None
+            if cells:
+                yield f"{path}, line {table.line_num}", cells
+            start = table.line_num + 1
+    except csv.Error as error:  # of a quote that is not closed the line is that where its row begins
+        raise ValueError(f"{path}, line {start} is no row of a table ({error}): mend its quotes.") from None
 
 
 def _cell(cell: str | None, number: bool) -> Any:

@@ -85,7 +85,11 @@ def test_compressed_files_load_as_plain_ones(tmp_path):
         ("a.json", b'[{"a": 1}, {"a": 2}] {', r"a\.json, row 3 is no JSON"),
         ("a.json", b'[{"a": 1}, 3]', r"a\.json, row 2 is a int and must be an object"),
         ("a.json", b'[{"a": 1}, {"b" 2}]', r"a\.json, row 2 is no JSON"),
-        ("a.csv", b"a,b\n1,2\n1,2,3\n", r"a\.csv, line 3 has more cells than the 2 columns"),
+        ("a.csv", b"a,b\n1,2\n1,2,3\n", r"a\.csv, line 3 has more cells \(3\) than the 2 columns"),
+        ("a.csv", b"a,b\n1,2\n1\n", r"a\.csv, line 3 has fewer cells \(1\) than the 2 columns"),
+        ("a.csv", b'a,b\n1,x\n2,"y\n3,z\n4,w\n', r"a\.csv, line 3 is no row of a table \(unexpected end"),
+        ("a.csv", b'a,b\n1,"hel"lo\n', r"a\.csv, line 2 is no row of a table"),
+        ("a.tsv", b"a\tb\ta\n1\t2\t3\n", r"a\.tsv, line 1: the column 'a' stands twice"),
         ("a.csv.gz", b"a,b\n1,2\n", r"a\.csv\.gz cannot be unpacked"),
     ],
 )
@@ -93,6 +97,12 @@ def test_what_cannot_be_read_is_named(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=message):
         rows_of(tmp_path / name)
+
+
+def test_blank_lines_of_a_table_are_no_rows(tmp_path):
+    text = '\r\n"a","b"\r\n\r\n1,"two\nlines"\r\n  \r\n3,\r\n\r\n'
+    assert rows_of(write(tmp_path / "a.csv", text)) == [{"a": "1", "b": "two\nlines"}, {"a": "3", "b": None}]
+    assert rows_of(write(tmp_path / "one.csv", "a\nx\n\n  \n")) == [{"a": "x"}, {"a": "  "}]
 
 
 @pytest.mark.parametrize("name", ["rows", "rows.ndjson", "rows.JSONL", "rows.txt", "rows.gz"])
