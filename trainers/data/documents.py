@@ -10,7 +10,7 @@ from hub_cards.travelling.checks import checked
 
 from .joining import joined
 from .plain_text import json_line, refuse_rows
-from .readers import COMPRESSIONS, data_suffix, no_utf8, without_surrogates
+from .readers import COMPRESSIONS, data_suffix, file_stamp, no_utf8, without_surrogates
 from .sources import Row, RowSource, is_data_file, load_tables, path_of
 from .tables import Table, TypedTable
 from .written import generated
@@ -69,23 +69,18 @@ def read_text_files(files: list[Path], streaming: bool) -> datasets.Dataset | da
     refused. Map-style rows are written to the cache of `datasets` and mapped into memory;
     a file that changed is read anew. Raises ValueError where no file holds text, and for such a file.
     """
-    stamped, alone = [_stamp(file) for file in files], len(files) == 1
+    stamped, alone = [file_stamp(file) for file in files], len(files) == 1
     if not any(True for _ in _read_parts(stamped, alone)):
         names = [str(file) for file in files[:3]]
         raise ValueError(
             f"None of {len(files)} files ({names} ...) holds text: give one UTF-8 file that is not blank."
         )
-    # The files' sizes and times make the cache's key; a list of files is what `datasets` shares among workers.
+    # The files' stamps make the cache's key; a list of files is what `datasets` shares among workers.
     return generated(_read_parts, FEATURES, {"files": stamped, "alone": alone}, streaming)
 
 
-def _stamp(file: Path) -> tuple[str, int, int]:
-    status = file.stat()
-    return str(file.absolute()), status.st_size, status.st_mtime_ns
-
-
-def _read_parts(files: list[tuple[str, int, int]], alone: bool) -> Iterator[dict[str, str]]:
-    for name, _, _ in files:
+def _read_parts(files: list[tuple[Any, ...]], alone: bool) -> Iterator[dict[str, str]]:
+    for name, *_ in files:
         with open(name, encoding="utf-8-sig", newline="") as stream:  # a text is what was given, line ends and all
             begun = False
             try:
@@ -142,15 +137,19 @@ def document_text(row: Row, where: str) -> str:
 
 
 def _plain(files: list[Path], folder: Path, streaming: bool) -> TypedTable:
-    keywords: dict[str, Any] = {"files": [_stamp(file) for file in files], "folder": folder, "alone": len(files) == 1}
+    keywords: dict[str, Any] = {
+        "files": [file_stamp(file) for file in files],
+        "folder": folder,
+        "alone": len(files) == 1,
+    }
     if not any(True for _ in _whole_documents(**keywords)):
         where = f"File {str(files[0])!r}" if len(files) == 1 else f"Folder {str(folder)!r}"
         raise ValueError(f"{where} holds no text: give one UTF-8 text or more that is not blank.")
     return DocumentTable(generated(_whole_documents, _DOCUMENT, keywords, streaming), str(folder))
 
 
-def _whole_documents(files: list[tuple[str, int, int]], folder: Path, alone: bool) -> Iterator[dict[str, str]]:
-    for name, _, _ in files:
+def _whole_documents(files: list[tuple[Any, ...]], folder: Path, alone: bool) -> Iterator[dict[str, str]]:
+    for name, *_ in files:
         try:
             text = Path(name).read_bytes().decode("utf-8-sig")
         except UnicodeDecodeError:

@@ -1,5 +1,6 @@
 """Data sets as tables of rows: from a file, a folder, a Hub id, a list of rows or a `datasets` object."""
 
+import hashlib
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -9,7 +10,7 @@ from huggingface_hub.utils import HFValidationError, validate_repo_id
 from hub_cards.travelling.saving import is_full_disk
 
 from .plain_text import refuse_rows
-from .readers import COMPRESSIONS, ROW_SUFFIXES, Row, data_suffix, refuse_loose_link
+from .readers import COMPRESSIONS, ROW_SUFFIXES, Row, data_suffix, file_stamp, refuse_loose_link
 from .tables import ReadTable, RowError, Table, TypedTable, file_table, list_table
 
 RowSource: TypeAlias = str | Path | tuple[Path, ...] | list[Row] | datasets.Dataset | datasets.IterableDataset
@@ -136,8 +137,10 @@ def _load_file(path: Path, streaming: bool, numbers: tuple[str, ...]) -> Table:
 
 
 def _load_parquet(path: Path, streaming: bool) -> datasets.Dataset | datasets.IterableDataset:
+    # By itself `datasets` takes a file with the path and the time of a former one for that one.
+    stamp = hashlib.sha256(repr(file_stamp(path)).encode()).hexdigest()[:16]
     try:
-        rows = datasets.load_dataset("parquet", data_files=str(path), split="train", streaming=streaming)
+        rows = datasets.load_dataset("parquet", stamp, data_files=str(path), split="train", streaming=streaming)
         next(iter(rows), None)
     except (datasets.exceptions.DatasetGenerationError, OSError, ValueError) as error:
         problem = error.__cause__ or error

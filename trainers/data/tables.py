@@ -15,7 +15,7 @@ import datasets
 
 from .features import TEXT, feature_of, fit_row, join_features, kind_of, kind_of_feature
 from .plain_text import read_lines
-from .readers import Row, read_rows, without_surrogates
+from .readers import Row, file_stamp, read_rows, without_surrogates
 from .written import generated
 
 Rows: TypeAlias = datasets.Dataset | datasets.IterableDataset
@@ -170,17 +170,12 @@ Table: TypeAlias = ReadTable | TypedTable
 
 def file_table(path: Path, streaming: bool = False, numbers: tuple[str, ...] = ()) -> ReadTable:
     """The rows of a .jsonl, .json, .csv or .tsv file, see `read_rows`."""
-    return ReadTable(partial(read_rows, path, numbers), _stamp(path), streaming)
-
-
-def _stamp(path: Path) -> tuple[Any, ...]:
-    status = path.stat()
-    return str(path.absolute()), status.st_size, status.st_mtime_ns
+    return ReadTable(partial(read_rows, path, numbers), file_stamp(path), streaming)
 
 
 def lines_table(path: Path) -> ReadTable:
     """The lines of a text file that are not blank, see `read_lines`; ValueError where there is none."""
-    table = ReadTable(partial(read_lines, path), _stamp(path))
+    table = ReadTable(partial(read_lines, path), file_stamp(path))
     if next(iter(table), None) is None:
         raise ValueError(f"{str(path)!r} holds no line that is not blank and needs one or more: give another.")
     return table

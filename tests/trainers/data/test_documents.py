@@ -1,5 +1,7 @@
 import json
+import os
 
+import datasets
 import pytest
 
 from tests.support.tiny import tiny_tokenizer
@@ -103,3 +105,16 @@ def test_a_text_too_short_to_be_scored_is_known_by_its_file(tmp_path):
     (tmp_path / "short.txt").write_text("a")
     with pytest.raises(ValueError, match=r"short\.txt: nothing can be scored"):
         tokenized(read_texts(str(tmp_path / "short.txt"), None), tiny_tokenizer(), None)
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.parquet", "a.txt"])
+def test_a_file_in_the_place_of_another_is_read_anew(tmp_path, name):
+    """`cp -p`, `tar` and `rsync -t` keep the time, and the size may be the same."""
+    for text in ("lantern", "hammers"):
+        new = tmp_path / "new"
+        new.write_text(text if name == "a.txt" else json.dumps({"text": text}))
+        if name == "a.parquet":
+            datasets.Dataset.from_list([{"text": text}]).to_parquet(new)
+        os.utime(new, (10**9, 10**9))
+        new.replace(tmp_path / name)
+        assert load_documents(tmp_path / name)["text"] == [text]
