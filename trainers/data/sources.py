@@ -9,14 +9,12 @@ from huggingface_hub.utils import HFValidationError, validate_repo_id
 
 from hub_cards.travelling.saving import is_full_disk
 
+from .folders import DATA_SUFFIXES, SUFFIXES, data_files, found_data_files, is_data_file
 from .plain_text import refuse_rows
-from .readers import COMPRESSIONS, ROW_SUFFIXES, Row, data_suffix, file_stamp, refuse_loose_link
+from .readers import Row, file_stamp, refuse_loose_link
 from .tables import ReadTable, RowError, Table, TypedTable, file_table, list_table
 
 RowSource: TypeAlias = str | Path | tuple[Path, ...] | list[Row] | datasets.Dataset | datasets.IterableDataset
-
-DATA_SUFFIXES = (*ROW_SUFFIXES, ".parquet")  # files that end otherwise are plain text, where that is taken
-_SUFFIXES = f"{', '.join(DATA_SUFFIXES)}, or the first four with {', '.join(COMPRESSIONS)} behind"
 
 
 def load_tables(
@@ -71,7 +69,7 @@ def path_of(source: Any) -> Path | None:
 def check_source(source: Any) -> None:
     """ValueError for a path that is not there, a name that can be no Hub id, and a file whose first row does not load.
 
-    So, too, for rows under the name of a plain text.
+    So, too, for rows under the name of a plain text, and a folder that `save_to_disk` wrote.
 
     It takes no time: nothing is asked of the Hub, and no more is read.
     """
@@ -79,7 +77,7 @@ def check_source(source: Any) -> None:
     if path is None:
         return
     if path.is_dir():
-        files = [file for file in path.iterdir() if is_data_file(file)]
+        files = found_data_files(path)
     elif path.is_file():
         files = [path]
     else:
@@ -112,22 +110,9 @@ def split_revision(source: str) -> tuple[str, str | None]:
     return repo_id, revision or None
 
 
-def is_data_file(path: Path) -> bool:
-    """Whether a file of this name holds rows."""
-    return data_suffix(path) in DATA_SUFFIXES and path.name != data_suffix(path)
-
-
-def data_files(folder: Path) -> list[Path]:
-    """The data files of a folder, by name; ValueError where it has none."""
-    files = sorted(file for file in folder.iterdir() if is_data_file(file))
-    if not files:
-        raise ValueError(f"Folder {str(folder)!r} holds no data files: give some whose names end in {_SUFFIXES}.")
-    return files
-
-
 def _load_file(path: Path, streaming: bool, numbers: tuple[str, ...]) -> Table:
     if not is_data_file(path):
-        raise ValueError(f"{path.name!r} is no data file, as names of these must end in {_SUFFIXES}: rename it.")
+        raise ValueError(f"{path.name!r} is no data file, as names of these must end in {SUFFIXES}: rename it.")
     if path.suffix == ".parquet":
         return TypedTable(_load_parquet(path, streaming), str(path))
     table = file_table(path, streaming, numbers)

@@ -22,7 +22,6 @@ from ..data.sources import (
     RowSource,
     Table,
     TypedTable,
-    is_data_file,
     load_tables,
     optional_text,
     text_field,
@@ -43,8 +42,9 @@ def load_llara_rows(
     """Rows of `FEATURES` from a path, a Hub id, a list of rows or a `datasets` object.
 
     Args:
-        source: data files hold rows of either kind; a folder of nothing else is their rows joined. Any other file is
-            a document, and a folder with such a file is all documents, read recursively, hidden files left out.
+        source: data files hold rows of either kind; a folder of nothing else, but for a card or a licence, is their
+            rows joined. Any other file is a document, and a folder with such a file is all documents, read
+            recursively, hidden files left out.
         room: tokens of a passage at most (see `passage_room`).
         streaming: read and cut while training goes on, a document at a time, instead of before it.
 
@@ -77,7 +77,7 @@ def passage_room(config: LlaraConfig, max_length: int) -> int:
 
 
 def _load(source: RowSource, split: str, streaming: bool) -> list[Table]:
-    files = plain_files(source, is_data_file)
+    files = plain_files(source)
     if not files:  # of an empty folder this says what is wrong
         return load_tables(source, split, streaming)
     return [TypedTable(read_text_files(files, streaming))]

@@ -11,9 +11,10 @@ from tqdm.auto import tqdm
 
 from ..biencoder.rows import normalize_row
 from ..data.faithful import faithful_rows, placed
+from ..data.folders import corpus_files, is_data_file
 from ..data.plain_text import read_lines
 from ..data.readers import without_surrogates
-from ..data.sources import Row, RowError, is_data_file
+from ..data.sources import Row, RowError
 
 # Texts, rows with `text` or `passage` (and `title`), a path or a Hub id.
 CorpusSource: TypeAlias = str | Path | list[str] | list[Row] | datasets.Dataset
@@ -102,9 +103,8 @@ def _passages(source: CorpusSource) -> Iterator[_Passage]:
     if isinstance(source, list) and all(isinstance(text, str) for text in source):
         yield from ((text, text) for text in map(without_surrogates, source))
     elif isinstance(source, str | Path) and Path(source).is_dir():
-        for file in sorted(Path(source).iterdir()):
-            if file.is_file() and not file.name.startswith("."):
-                yield from _passages(file)
+        for file in corpus_files(Path(source)):
+            yield from _passages(file)
     elif isinstance(source, str | Path) and Path(source).is_file() and not is_data_file(Path(source)):
         yield from ((row["text"].strip(), row["text"].strip()) for _, row in read_lines(Path(source)))
     else:
