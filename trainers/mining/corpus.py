@@ -15,6 +15,7 @@ from ..data.folders import corpus_files, is_data_file
 from ..data.plain_text import read_lines
 from ..data.readers import without_surrogates
 from ..data.sources import Row, RowError
+from ..data.texts import passage_text
 
 # Texts, rows with `text` or `passage` (and `title`), a path or a Hub id.
 CorpusSource: TypeAlias = str | Path | list[str] | list[Row] | datasets.Dataset
@@ -106,7 +107,7 @@ def _passages(source: CorpusSource) -> Iterator[_Passage]:
         for file in corpus_files(Path(source)):
             yield from _passages(file)
     elif isinstance(source, str | Path) and Path(source).is_file() and not is_data_file(Path(source)):
-        yield from ((row["text"].strip(), row["text"].strip()) for _, row in read_lines(Path(source)))
+        yield from ((row["text"], row["text"]) for _, row in read_lines(Path(source)))
     else:
         rows = faithful_rows(cast(Any, source))
         with placed(rows):
@@ -120,4 +121,4 @@ def _passage(row: Row, number: int) -> _Passage:
     title = row.get("title")
     if title is not None and not isinstance(title, str):
         raise RowError(number, f"field 'title' of the corpus is {title!r}; it must be a text or null.")
-    return (f"{title} {text}", text) if title and title.strip() else (text, text)
+    return passage_text({"title": title, "text": text}, f"Row {number} (the first is 0)"), text

@@ -77,3 +77,10 @@ def test_data_files_of_folders_below_and_of_several_splits_are_named(tmp_path, s
     assert "several splits (test.jsonl, train-00000-of-00001.jsonl)" in said[0]
     (tmp_path / "rows.jsonl").write_text(json.dumps(ROW))
     assert len(load_tables(tmp_path)) == 1 and "(data/test.jsonl ...) are not read" in said[1]
+
+
+def test_a_corpus_is_read_as_its_lines_stand(tmp_path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "a.txt").write_text("    indented  \n\tby a tab\n")
+    assert load_corpus(tmp_path).texts == ["    indented  ", "\tby a tab"]
+    assert load_corpus([{"title": "T", "text": "x\n"}, {"text": " y\n"}]).texts == ["T x", " y\n"]

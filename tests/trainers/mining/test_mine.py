@@ -144,7 +144,7 @@ def test_every_kind_of_corpus(tmp_path):
     folder = tmp_path / "folder"
     folder.mkdir()
     write_rows(folder / "1.jsonl", rows[:2])
-    (folder / "2.txt").write_text("\n d\na b\n")
+    (folder / "2.txt").write_text("\nd\n a b\n")
     (folder / ".hidden").write_text("no")
     file = write_rows(tmp_path / "corpus.jsonl", rows)
     for source in (rows, file, str(folder), folder, load_tables(rows)[0].dataset(), ["a b", "T c", " a b", "d"]):
