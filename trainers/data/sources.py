@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 
 import datasets
 from huggingface_hub.utils import HFValidationError, validate_repo_id
+from pyarrow import parquet
 
 from hub_cards.travelling.saving import is_full_disk
 
@@ -125,6 +126,8 @@ def _load_parquet(path: Path, streaming: bool) -> datasets.Dataset | datasets.It
     # By itself `datasets` takes a file with the path and the time of a former one for that one.
     stamp = hashlib.sha256(repr(file_stamp(path)).encode()).hexdigest()[:16]
     try:
+        if not parquet.read_metadata(path).num_rows:  # `datasets` has no word for it
+            raise ValueError("it holds no row and needs one or more")
         rows = datasets.load_dataset("parquet", stamp, data_files=str(path), split="train", streaming=streaming)
         next(iter(rows), None)
     except (datasets.exceptions.DatasetGenerationError, OSError, ValueError) as error:

@@ -4,7 +4,9 @@ import codecs
 import json
 
 import datasets
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from trainers.biencoder.entries import mixture_entries
 from trainers.data.documents import document_table, plain_files, read_text_files
@@ -51,6 +53,25 @@ def test_files_of_other_columns_are_named(tmp_path):
     write_parquet(tmp_path / "a.parquet", {"text": "one"})
     write_parquet(tmp_path / "b.parquet", {"text": 2})
     with pytest.raises(ValueError, match=r"b\.parquet and .*a\.parquet do not make one data set"):
+        load_faithful_rows(tmp_path)
+
+
+def test_files_of_one_kind_and_several_types_are_joined(tmp_path):
+    numbers = {"int32": [1], "int64": [1 << 40], "float64": [0.5]}
+    for kind, values in numbers.items():
+        texts = pa.array(["a"], pa.string() if kind == "int64" else pa.large_string())
+        parquet.write_table(pa.table({"text": texts, "number": pa.array(values, kind)}), tmp_path / f"{kind}.parquet")
+    rows = load_faithful_rows(tmp_path)
+    assert sorted(row["number"] for row in rows) == [0.5, 1, 1 << 40] and {row["text"] for row in rows} == {"a"}
+    assert rows.where(2) == f"{tmp_path / 'int64.parquet'}, row 1"
+    write_parquet(tmp_path / "other.parquet", {"text": 2})
+    with pytest.raises(ValueError, match=r"other\.parquet and .*float64\.parquet do not make one data set"):
+        load_faithful_rows(tmp_path)
+
+
+def test_a_parquet_file_without_rows_is_named(tmp_path):
+    parquet.write_table(pa.table({"text": pa.array([], pa.string())}), tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match=r"a\.parquet' does not load \(it holds no row and needs one or more\)"):
         load_faithful_rows(tmp_path)
 
 
