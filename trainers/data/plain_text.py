@@ -26,8 +26,14 @@ def read_lines(path: Path) -> Iterator[tuple[str, Row]]:
 
 
 def refuse_rows(path: Path) -> None:
-    """ValueError for a file whose first line that is not blank is JSON: rows, under a name that does not say so."""
-    if (number := json_line(path)) is not None:
+    """ValueError for a file whose first line that is not blank is JSON: rows, under a name that does not say so.
+
+    Also where that line holds a NUL, as archives and UTF-16 without a mark do.
+    """
+    number, line = _first_line(path)
+    if "\0" in line:
+        raise ValueError(f"{path}, line {number} holds a NUL, so it is no text in UTF-8: unpack or convert it.")
+    if _is_json(line):
         raise ValueError(
             f"{path}, line {number} is JSON, and a file of this name is plain text: let its name end in .jsonl, or in "
             ".json where a row takes several lines."
@@ -36,12 +42,17 @@ def refuse_rows(path: Path) -> None:
 
 def json_line(path: Path) -> int | None:
     """The number of the first line that is not blank, where it is JSON; None where it is not, or no UTF-8."""
+    number, line = _first_line(path)
+    return number if _is_json(line) else None
+
+
+def _first_line(path: Path) -> tuple[int, str]:
+    """The first line that is not blank and its number; an empty one where there is none, or where it is no UTF-8."""
     with opened(path) as stream:
         try:
-            number, line = next(((number, line) for number, line in enumerate(stream, 1) if line.strip()), (0, ""))
+            return next(((number, line) for number, line in enumerate(stream, 1) if line.strip()), (0, ""))
         except UnicodeDecodeError:
-            return None
-    return number if _is_json(line) else None
+            return 0, ""
 
 
 def _is_json(line: str) -> bool:

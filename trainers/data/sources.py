@@ -1,5 +1,6 @@
 """Data sets as tables of rows: from a file, a folder, a Hub id, a list of rows or a `datasets` object."""
 
+import glob
 import hashlib
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -128,7 +129,8 @@ def _load_parquet(path: Path, streaming: bool) -> datasets.Dataset | datasets.It
     try:
         if not parquet.read_metadata(path).num_rows:  # `datasets` has no word for it
             raise ValueError("it holds no row and needs one or more")
-        rows = datasets.load_dataset("parquet", stamp, data_files=str(path), split="train", streaming=streaming)
+        name = glob.escape(str(path))  # else [1] and * would find other files
+        rows = datasets.load_dataset("parquet", stamp, data_files=name, split="train", streaming=streaming)
         next(iter(rows), None)
     except (datasets.exceptions.DatasetGenerationError, OSError, ValueError) as error:
         problem = error.__cause__ or error

@@ -13,7 +13,7 @@ from trainers.data.documents import document_table, plain_files, read_text_files
 from trainers.data.faithful import faithful_rows, load_faithful_rows
 from trainers.data.plain_text import read_text, read_yaml
 from trainers.data.readers import without_surrogates
-from trainers.data.sources import load_tables
+from trainers.data.sources import check_source, load_tables
 from trainers.data.texts import IdentifiedTexts
 from trainers.llara.stop_words import load_stop_words
 from trainers.mining.corpus import load_corpus
@@ -75,6 +75,13 @@ def test_a_parquet_file_without_rows_is_named(tmp_path):
         load_faithful_rows(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["a[1].parquet", "a*.parquet"])
+def test_the_name_of_a_file_is_no_pattern(tmp_path, name):
+    write_parquet(tmp_path / "a1.parquet", {"text": "other"})
+    write_parquet(tmp_path / name, {"text": "this"})
+    assert list(load_faithful_rows(tmp_path / name)) == [{"text": "this"}]
+
+
 def test_a_byte_order_mark_is_skipped(tmp_path):
     file = tmp_path / "words.yaml"
     file.write_bytes(codecs.BOM_UTF8 + b"lantern: 1\n")
@@ -114,6 +121,14 @@ def test_text_that_is_not_utf8_is_named(tmp_path):
     for read in (lambda: read_text_files([bad], streaming=True), lambda: document_table(bad), lambda: read_text(bad)):
         with pytest.raises(ValueError, match=r"b\.txt, line 2 is not UTF-8 \(byte 0xe9\)"):
             read()
+
+
+@pytest.mark.parametrize("content", ["one\n".encode("utf-16-le"), b"name.txt\0\0\0one\n"])
+def test_what_no_text_begins_with_is_named(tmp_path, content):
+    (tmp_path / "a").write_bytes(content)
+    for read in (load_corpus, document_table, check_source):
+        with pytest.raises(ValueError, match=r"a, line 1 holds a NUL, so it is no text in UTF-8"):
+            read(tmp_path / "a")
 
 
 @pytest.mark.parametrize("streaming", [True, False])
