@@ -5,7 +5,7 @@ from pathlib import Path
 
 from transformers.utils import logging
 
-from .readers import ROW_SUFFIXES, data_suffix, opened
+from .readers import ROW_SUFFIXES, data_suffix, opened, refuse_loose_link
 from .unpacking import COMPRESSIONS
 
 logger = logging.get_logger(__name__)
@@ -24,8 +24,10 @@ def is_data_file(path: Path) -> bool:
 
 def text_files(folder: Path) -> list[Path]:
     """Every file below `folder`, by path; hidden files and Python's caches left out."""
-    files = sorted(file for file in folder.rglob("*") if file.is_file())
-    return [file for file in files if not _is_hidden(file.relative_to(folder))]
+    files = sorted(file for file in folder.rglob("*") if not _is_hidden(file.relative_to(folder)))
+    for file in filter(is_data_file, files):
+        refuse_loose_link(file)  # rows that are missing
+    return [file for file in files if file.is_file()]
 
 
 def _is_hidden(path: Path) -> bool:
@@ -66,8 +68,10 @@ def found_data_files(folder: Path) -> list[Path]:
 
 
 def _holds_rows(file: Path) -> bool:
-    named = is_data_file(file) and not file.name.startswith(".") and file.name not in _INFOS
-    return named and file.is_file()
+    if not is_data_file(file) or file.name.startswith(".") or file.name in _INFOS:
+        return False
+    refuse_loose_link(file)  # rows that are missing
+    return file.is_file()
 
 
 def refuse_saved(folder: Path) -> None:

@@ -21,6 +21,7 @@ ROW_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv")  # read here; parquet has typ
 _BLOCK = 1 << 20  # characters of a .json file that are read at once
 _BETWEEN = (re.compile(r"\s*"), re.compile(r"\s*,?\s*"))  # before the first row, before the others
 _DECODE = json.JSONDecoder().raw_decode
+_POINTER = b"version https://git-lfs.github.com/spec/"
 _MAGIC = {
     b"\x1f\x8b": "is compressed by gzip: add .gz to its name.",
     b"\x28\xb5\x2f\xfd": "is compressed by zstd: add .zst to its name.",
@@ -67,6 +68,13 @@ def refuse_loose_link(path: Path) -> None:
         raise ValueError(f"{str(path)!r} is a symbolic link that leads to nothing: remove it, or name another file.")
 
 
+def refuse_pointer(path: Path) -> None:
+    """ValueError for what stands in the place of a file in a clone that was made without Git LFS."""
+    with open(path, "rb") as file:
+        if file.read(len(_POINTER)) == _POINTER:
+            raise ValueError(f"{path} is a pointer of Git LFS and not the file itself: fetch it by `git lfs pull`.")
+
+
 def no_utf8(path: Path, text: bool = False) -> ValueError:
     """The error of a file that is no UTF-8; it names the first wrong line, which takes another look at the file."""
     if (problem := _other_kind(path, text)) is not None:
@@ -98,6 +106,7 @@ def opened(path: Path, text: bool = False) -> Iterator[io.TextIOBase]:
     ValueError for a file that is another kind of file, or cut off or damaged; `text`: where rows would not do.
     """
     refuse_loose_link(path)
+    refuse_pointer(path)
     if (problem := _other_kind(path, text)) is not None:
         raise ValueError(f"{path} {problem}")
     # csv reads line ends itself; JSON cannot hold a bare one

@@ -13,7 +13,7 @@ from hub_cards.travelling.saving import is_full_disk
 
 from .folders import DATA_SUFFIXES, SUFFIXES, data_files, found_data_files, is_data_file
 from .plain_text import refuse_rows
-from .readers import Row, file_stamp, refuse_loose_link
+from .readers import Row, file_stamp, refuse_loose_link, refuse_pointer
 from .tables import ReadTable, RowError, Table, TypedTable, file_table, list_table
 
 RowSource: TypeAlias = str | Path | tuple[Path, ...] | list[Row] | datasets.Dataset | datasets.IterableDataset
@@ -124,6 +124,7 @@ def _load_file(path: Path, streaming: bool, numbers: tuple[str, ...]) -> Table:
 
 
 def _load_parquet(path: Path, streaming: bool) -> datasets.Dataset | datasets.IterableDataset:
+    refuse_pointer(path)
     # By itself `datasets` takes a file with the path and the time of a former one for that one.
     stamp = hashlib.sha256(repr(file_stamp(path)).encode()).hexdigest()[:16]
     try:

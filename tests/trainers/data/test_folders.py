@@ -84,3 +84,19 @@ def test_a_corpus_is_read_as_its_lines_stand(tmp_path):
     (tmp_path / "sub" / "a.txt").write_text("    indented  \n\tby a tab\n")
     assert load_corpus(tmp_path).texts == ["    indented  ", "\tby a tab"]
     assert load_corpus([{"title": "T", "text": "x\n"}, {"text": " y\n"}]).texts == ["T x", " y\n"]
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl.gz", "a.parquet"])
+def test_what_stands_in_the_place_of_a_file_is_named(tmp_path, name):
+    (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    for read in (load_documents, load_corpus):
+        with pytest.raises(ValueError, match=r"is a pointer of Git LFS .* fetch it by `git lfs pull`"):
+            read(tmp_path / name)
+
+
+def test_a_data_file_that_is_missing_is_named(tmp_path):
+    (tmp_path / "a.jsonl").write_text(json.dumps(ROW))
+    (tmp_path / "b.jsonl").symlink_to(tmp_path / "nowhere")
+    for read in (load_tables, check_source, load_corpus, load_documents):
+        with pytest.raises(ValueError, match=r"b\.jsonl' is a symbolic link that leads to nothing"):
+            read(tmp_path)
