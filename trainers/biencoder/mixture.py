@@ -13,6 +13,7 @@ from transformers.utils import logging
 from ..base.streams import order_seed
 from ..data.sources import Row, Table, TypedTable, load_tables
 from ..data.transforms import StreamedRows, Transform, TransformedRows
+from ..jobs.idle import refuse_idle
 from .columns import SCORES, check_layouts
 from .entries import RETRIEVAL, TASK_TYPES, DataSetEntry, TaskType
 from .rows import normalize_rows
@@ -123,6 +124,22 @@ def _check_objectives(part: MixturePart, args: Any, tables: Sequence[Table]) -> 
             ) from error
 
 
+def _refuse_idle(parts: Sequence[MixturePart], args: Any) -> None:
+    """ValueError for the settings of losses that no row of any data set has the scores for; a weight may be 0."""
+    scored = any(part.scored for part in parts)
+    if not scored and args.pair_ranking_weight:
+        refuse_idle(args, ["pair_ranking_weight"], "where no data set is scored pairs", mark="")
+    if not scored and not any(part.group_size > 1 and _has_scores(part.rows) for part in parts):
+        weights = [name for name in ("distillation_weight", "margin_mse_weight") if getattr(args, name)]
+        names = [*weights, "distillation", "student_temperature", "teacher_temperature"]
+        refuse_idle(args, names, "where no data set has teacher scores", mark="")
+
+
+def _has_scores(rows: datasets.Dataset) -> bool:
+    column = rows.select_columns("pos_scores").with_format("arrow")[:].column(0)
+    return bool(column.null_count < len(column))
+
+
 def _place(tables: Sequence[Table], row: int) -> str:
     """Where the row of that number among all of them stands."""
     return next(itertools.islice(itertools.chain.from_iterable(tables), row, None))[0]
@@ -188,5 +205,7 @@ def mix(
     for part in parts:
         size = "streamed" if streaming else f"{len(part.rows)} rows"
         logger.info(f"Data set {part.name!r}: {size}, group size {part.group_size}{', scored pairs' * part.scored}.")
+    if not streaming:
+        _refuse_idle(parts, args)
     transforms = [transform(part) for part in parts]
     return (MixedStream if streaming else MixedRows)(parts, transforms)

@@ -72,3 +72,17 @@ def test_the_arguments_have_the_objectives_fields_and_rules(tmp_path):
         ["--output_dir", str(tmp_path), "--matryoshka_weights", "1", "0.5", "--no_mask_false_negatives"]
     )
     assert parsed.objectives() == Objectives(matryoshka_weights=[1.0, 0.5], mask_false_negatives=False)
+
+
+@pytest.mark.parametrize(
+    "rows, settings, what",
+    [
+        (DUPLICATES, {"margin_mse_weight": 5.0}, "has teacher scores"),
+        (DUPLICATES, {"teacher_temperature": 0.1}, "has teacher scores"),
+        (PAIRS, {"pair_ranking_weight": 7.0}, "is scored pairs"),
+    ],
+)
+def test_settings_of_a_loss_that_no_row_has_the_scores_for(tmp_path, rows, settings, what):
+    with pytest.raises(ValueError, match=f"{next(iter(settings))}=.* has no meaning where no data set {what}"):
+        make_trainer(tmp_path, rows, train_group_size=1 if rows is DUPLICATES else 2, **settings)
+    make_trainer(tmp_path, rows, distillation_weight=0.0, pair_ranking_weight=0.0, train_group_size=1)
