@@ -29,6 +29,16 @@ def written_whole(path: str | Path) -> Iterator[Path]:
         yield new
 
 
+def refuse_read(option: str, file: str | Path, **sources: str | Path | None) -> None:
+    """ValueError for a file to write that would take the place of what is read or written besides, or lie in it:
+    options' values by their names."""
+    path = Path(file).resolve()
+    for name, value in sources.items():
+        source = None if value is None else Path(value).resolve()
+        if source is not None and (path == source or (source.is_dir() and source in path.parents)):
+            raise ValueError(f"{option}={str(file)!r} lies in --{name}={str(value)!r}: name a file outside of it.")
+
+
 @contextmanager
 def full_disk_named(place: str | Path) -> Iterator[None]:
     """A full disk in this block is an OSError with the name of a file, or of the `place` that is written to."""

@@ -61,9 +61,10 @@ class NeedleArguments:
         else:
             refuse_without(self, "output", ["overwrite"])
         if self.report is not None:
-            check_report_file(self.report)
+            check_report_file(self.report, data=self.data, output=self.output)
         if self.picture is not None:
-            check_report_file(self.picture, "--picture", "picture.svg", (".svg",))
+            others = {"data": self.data, "output": self.output, "report": self.report}
+            check_report_file(self.picture, "--picture", "picture.svg", (".svg",), **others)
 
 
 def check_alone(arguments: NeedleArguments, methods: list[str], loading: LookbackArguments) -> None:

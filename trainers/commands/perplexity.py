@@ -83,7 +83,7 @@ class PerplexityArguments:
         else:
             refuse_without(self, "task chat", ["batch_size"])
         if self.report is not None:
-            check_report_file(self.report)
+            check_report_file(self.report, data=self.data)
 
     def settings(self) -> dict[str, int]:
         """Fields of `SelfRetrievalConfig` beside those of `LookbackArguments`."""

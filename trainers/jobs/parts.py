@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from hub_cards.whole_files import full_disk_named, written_whole
+from hub_cards.whole_files import full_disk_named, refuse_read, written_whole
 
 from ..data.sources import Row
 from .places import check_file
@@ -181,10 +181,7 @@ def check_output(output: str, suffixes: str | tuple[str, ...] = ".jsonl", **sour
     allowed = (suffixes,) if isinstance(suffixes, str) else suffixes
     if path.suffix not in allowed:
         raise ValueError(f"--output={output!r} must end in {', '.join(allowed)}: give it such a name.")
-    for name, value in sources.items():
-        source = None if value is None else Path(value).resolve()
-        if source is not None and (path == source or (source.is_dir() and source in path.parents)):
-            raise ValueError(f"--output={output!r} lies in --{name}={value!r}: name a file outside of it.")
+    refuse_read("--output", output, **sources)
 
 
 def _lines(part: Path) -> Iterator[tuple[int, int, int]]:

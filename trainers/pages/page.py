@@ -6,7 +6,7 @@ from pathlib import Path
 
 import jinja2
 
-from hub_cards.whole_files import written_whole
+from hub_cards.whole_files import refuse_read, written_whole
 
 
 def page_templates(*folders: Path) -> jinja2.Environment:
@@ -29,10 +29,12 @@ def check_report_file(
     option: str = "--report",
     example: str = "report.html",
     endings: Sequence[str] = (".html", ".htm"),
+    **besides: str | None,
 ) -> None:
     """Raises ValueError where no report can be written to: a folder, or in one that is missing or not writable.
 
-    And for a name that does not end as what is written does.
+    And for a name that does not end as what is written does, and for a place in what is read or written `besides`:
+    options' values by their names.
     """
     file = Path(file)
     if file.is_dir():
@@ -42,6 +44,7 @@ def check_report_file(
             f"{option}={str(file)!r} must end in {' or '.join(endings)}, as that is what is written: give it such a "
             f"name, like {example!r}."
         )
+    refuse_read(option, file, **besides)
     if not file.parent.is_dir():
         raise ValueError(f"{option}={str(file)!r}: there is no folder {str(file.parent)!r}: make it first.")
     try:

@@ -56,6 +56,8 @@ def test_what_is_wrong_is_one_line(folder, monkeypatch, capsys):
         ("--lengths", "1M", "--methods", "no"): "must fill 1,048,576: give more of them, or shorter --lengths",
         ("--lengths", "3k", "--methods", "alone"): "--lengths 3k is longer than the 2,048 positions",
         ("--lengths", "100"): "--lengths 100 must be at least",
+        ("--report", folder / "in.html", "--data", folder): "in.html' lies in --data=",
+        ("--picture", folder / "in.svg", "--data", folder): "in.svg' lies in --data=",
     }
     for options, message in cases.items():
         with pytest.raises(SystemExit) as ended:

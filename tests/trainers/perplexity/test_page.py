@@ -127,6 +127,23 @@ def test_a_place_that_cannot_be_written_is_an_error_before_scoring(tmp_path, mon
         check_report_file(tmp_path / "out.html")
 
 
+@pytest.mark.parametrize("name", ["own.html", "texts", "link.html"])
+def test_a_report_takes_no_place_in_what_is_read(tmp_path, name):
+    """The file itself, a file of its folder, and a link to it."""
+    own = tmp_path / "own.html"
+    own.write_text("<p>what the user wrote")
+    (tmp_path / "link.html").symlink_to(own)
+    (tmp_path / "texts").mkdir()
+    report = tmp_path / name / "new.html" if name == "texts" else own
+    asked = ["--model", "never/loaded", "--data", str(tmp_path / name)]
+    (tmp_path / "texts" / "a.txt").write_text("a text")
+    with pytest.raises(ValueError, match=r"--report='.*' lies in --data='.*': name a file outside of it"):
+        main([*asked, "--report", str(report)])
+    with pytest.raises(ValueError, match=r"--picture='.*' lies in --report"):
+        check_report_file(own, "--picture", "a.html", report=str(tmp_path / "link.html"))
+    assert own.read_text() == "<p>what the user wrote"
+
+
 def test_a_loss_that_is_no_number_is_said():
     model = SelfRetrievalLM.from_components(tiny_backbone(), tiny_tokenizer(), **SETTINGS)
     with torch.no_grad():
