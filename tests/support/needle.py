@@ -2,6 +2,10 @@
 
 from typing import Any
 
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import trainers as tokenizer_trainers
+from transformers import PreTrainedTokenizerFast
+
 from modeling_srlm import SelfRetrievalLM
 from tests.support.tiny import tiny_backbone, tiny_tokenizer
 from trainers.needle.results import NeedleResults
@@ -13,6 +17,19 @@ SETTINGS = {"context_window_size": 256, "chunk_size": 32, "key_num": 2, "target_
 
 def srlm(family: str = "llama", **settings: Any) -> SelfRetrievalLM:
     return SelfRetrievalLM.from_components(tiny_backbone(family), tiny_tokenizer(), **{**SETTINGS, **settings})
+
+
+def tokenizer_with_a_blank() -> PreTrainedTokenizerFast:
+    """As Llama 2's: a blank is put before every text, and taken away again when it is decoded."""
+    tokenizer = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    special = ["<s>", "</s>", "<pad>", "<unk>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    trainer = tokenizer_trainers.BpeTrainer(vocab_size=320, special_tokens=special, show_progress=False)
+    tokenizer.train_from_iterator([line for text in TEXTS[:9] for line in text.split("\n")], trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", pad_token="<pad>")
 
 
 def answered(cell: Cell, right: int, of: int, seen: bool | None = True, text: str = "no") -> list[dict[str, Any]]:

@@ -48,7 +48,8 @@ class NeedleTexts:
         chat = tokenizer.chat_template is not None and not settings.plain_prompt
         haystack = Haystack.of(texts, tokenizer, max(cell.length for cell in self.cells))
         shared = settings.depths if settings.one_text else ()
-        self.tasks = TaskMaker(haystack, tokenizer, chat, settings.max_new_tokens, settings.seed, shared)
+        bos = config.bos_id if config.add_bos else None
+        self.tasks = TaskMaker(haystack, tokenizer, chat, settings.max_new_tokens, settings.seed, shared, bos)
         most = max(cell.keys for cell in self.cells)
         for length in settings.sizes:
             self.tasks.make(Cell("", length, settings.depths[0], most), 0)  # says what has no room

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from .haystack import Haystack
+from .haystack import Haystack, going_on
 from .settings import Cell
 
 INTRODUCTION = (
@@ -61,6 +61,7 @@ class TaskMaker:
         chat: whether the tokenizer's chat template stands around the prompt.
         room: tokens of a length that are kept for the answer.
         shared: the depths of the needles that one text holds, each asked for in a task of its own.
+        bos: the token with which every prompt begins, for models trained so.
     """
 
     def __init__(
@@ -71,9 +72,10 @@ class TaskMaker:
         room: int,
         seed: int,
         shared: Sequence[int] = (),
+        bos: int | None = None,
     ):
         self.haystack, self.tokenizer, self.chat = haystack, tokenizer, chat
-        self.room, self.seed, self.shared = room, seed, list(shared)
+        self.room, self.seed, self.shared, self.bos = room, seed, list(shared), bos
 
     def make(self, cell: Cell, sample: int) -> Task:
         """The task of a cell with this number; the same for every method. With `shared` depths those of one number
@@ -83,7 +85,7 @@ class TaskMaker:
         """
         draw = random.Random(f"{self.seed} {cell.length} {self.shared or cell.depth} {cell.keys} {sample}")
         keys, values = draw_needles(cell.keys, draw)
-        needles = [self._ids(NEEDLE.format(key=key, value=value)) for key, value in zip(keys, values, strict=True)]
+        needles = [self._behind(NEEDLE.format(key=key, value=value)) for key, value in zip(keys, values, strict=True)]
         asked = self.shared.index(cell.depth) if self.shared else 0
         before, after = self._around(keys[asked])
         longest = max(len(self._around(key)[1]) for key in (keys if self.shared else keys[:1]))
@@ -105,10 +107,13 @@ class TaskMaker:
         message = INTRODUCTION + _HOLE + QUESTION.format(key=key)
         written = in_template(self.tokenizer, message) if self.chat else f"{message}\n"
         before, _, after = written.partition(_HOLE)
-        return self._ids(before), self._ids(after + ANSWER.format(key=key))
+        first = self.tokenizer(before, add_special_tokens=False, verbose=False)["input_ids"]
+        if self.bos is not None and first[:1] != [self.bos]:  # some chat templates have it
+            first = [self.bos, *first]
+        return torch.tensor(first, dtype=torch.long), self._behind(after + ANSWER.format(key=key))
 
-    def _ids(self, text: str) -> torch.Tensor:
-        ids = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    def _behind(self, text: str) -> torch.Tensor:
+        (ids,) = going_on(self.tokenizer, [text])
         return torch.tensor(ids, dtype=torch.long)
 
 

@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 
-from tests.support.needle import TEXTS
+from tests.support.needle import TEXTS, tokenizer_with_a_blank
 from tests.support.tiny import tiny_tokenizer
 from trainers.needle import haystack as module
 from trainers.needle.haystack import Haystack, read_texts, split_text
@@ -93,6 +93,28 @@ def test_long_lines_are_cut_at_sentences_and_what_has_none_somewhere():
     stack = Haystack.of(["x" * 4000], tiny_tokenizer(), 500)
     ends = stack.ends.tolist()
     assert max(b - a for a, b in zip([0, *ends], ends, strict=False)) <= module.LONGEST_PIECE
+
+
+@pytest.mark.parametrize("make", [tiny_tokenizer, tokenizer_with_a_blank])
+def test_the_text_is_the_one_that_was_given(make):
+    """With its line ends, and without a blank before every line, also of needle and question."""
+    tokenizer, text = make(), "one line\r\n\x0cpage two\u2028\x1c\x85 of it\n\n  ends.\rhere é\n" * 9
+    assert "".join(split_text(text)) == text
+    made = TaskMaker(Haystack.of([text], tokenizer, 300), tokenizer, False, room=16, seed=0)
+    assert tokenizer.decode(made.haystack.tokens) == text
+    task = made.make(Cell("no", 500, 100, 1), 0)
+    asked, needle = {"key": task.key}, NEEDLE.format(key=task.key, value=task.value)
+    prompt = tokenizer.decode(task.prompt)
+    assert prompt.startswith(INTRODUCTION) and prompt.endswith((QUESTION + "\n" + ANSWER).format(**asked))
+    before, after = prompt[len(INTRODUCTION) :].split(needle)
+    assert before in text + text and after.removesuffix((QUESTION + "\n" + ANSWER).format(**asked)) in text
+
+
+def test_a_longer_text_is_read_when_it_is_needed():
+    tokenizer = tiny_tokenizer()
+    short, long = (Haystack.of(iter(TEXTS), tokenizer, longest) for longest in (300, 3000))
+    cuts = [stack.cut(3000, random.Random(0)) for stack in (short, long)]
+    assert torch.equal(cuts[0].tokens, cuts[1].tokens) and torch.equal(cuts[0].ends, cuts[1].ends)
 
 
 def test_what_cannot_be_is_named():
