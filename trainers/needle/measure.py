@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from transformers import GenerationConfig
 
 from hub_cards.travelling.checks import typed
 from modeling_srlm import SelfRetrievalLM
@@ -17,11 +18,6 @@ from ..data.sources import Row
 from .haystack import Haystack
 from .settings import ALONE, Cell, NeedleSettings, shown_length
 from .tasks import Task, TaskMaker
-
-# Whatever the model's repo says of its answers: the likeliest token each time.
-_LIKELIEST: dict[str, Any] = {
-    "do_sample": False, "num_beams": 1, "repetition_penalty": 1.0, "temperature": None, "top_k": None, "top_p": None,
-}  # fmt: skip
 
 
 class NeedleTexts:
@@ -108,9 +104,9 @@ class NeedleTest:
     def answer(self, cell: Cell, sample: int) -> Row:
         """What the model says to one task.
 
-        Returns cell and sample with `key`, `value`, the `answer`, whether that is `correct` (has the value in it), and
-        `seen`: whether the needle stood before the model as a whole when it began to answer, None where that is not
-        known.
+        Returns cell and sample with `key`, `value`, the `answer`, whether that is `correct` (has the value in it, as
+        RULER counts: also in a longer number), and `seen`: whether the needle stood before the model as a whole when
+        it began to answer, None where that is not known.
         """
         task = self.tasks.make(cell, sample)
         ids = task.prompt[None].to(self.model.device)
@@ -132,14 +128,20 @@ class NeedleTest:
         }  # fmt: skip
 
     def _generate(self, model: Any, ids: torch.Tensor) -> Any:
-        ends = self.model.generation_config.eos_token_id
-        padding = self.model.generation_config.pad_token_id
+        """The likeliest token each time, whatever the model's repo says of its answers."""
+        own = self.model.generation_config
+        ends, padding = own.eos_token_id, own.pad_token_id
         if padding is None:  # of a single row there is none, and transformers says so each time
             padding = ends[0] if isinstance(ends, list) else ends
-        return model.generate(
-            ids, attention_mask=torch.ones_like(ids), max_new_tokens=self.settings.max_new_tokens,
-            pad_token_id=padding, return_dict_in_generate=True, **_LIKELIEST,
+        asked = GenerationConfig(
+            max_new_tokens=self.settings.max_new_tokens, bos_token_id=own.bos_token_id, eos_token_id=ends,
+            pad_token_id=padding, return_dict_in_generate=True,
         )  # fmt: skip
+        configured, model.generation_config = model.generation_config, asked  # from which generate fills in the rest
+        try:
+            return model.generate(ids, attention_mask=torch.ones_like(ids))
+        finally:
+            model.generation_config = configured
 
 
 def _check_methods(model: SelfRetrievalLM, methods: Iterable[str]) -> None:

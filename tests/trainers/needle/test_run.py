@@ -80,9 +80,44 @@ def test_the_model_is_as_it_was(monkeypatch):
     run(model, lengths=["600"], samples=1)
     assert model.config.retrieval_method == "recent"
     monkeypatch.setattr(SelfRetrievalLM, "generate", lambda *args, **kwargs: 1 / 0)
+    configured = model.generation_config
     with pytest.raises(ZeroDivisionError):
         run(model, lengths=["600"])
-    assert model.config.retrieval_method == "recent"
+    assert model.config.retrieval_method == "recent" and model.generation_config is configured
+
+
+def test_what_the_repo_says_of_answers_is_not_heeded():
+    """But for the tokens with which they end."""
+    model, small = srlm(), {"lengths": ["600"], "depths": [0], "methods": ["alone", "bm25"], "samples": 1}
+    expected = [row["answer"] for row in run(model, **small).answers]
+    for one in (model, model.language_model):
+        for name, value in {
+            "no_repeat_ngram_size": 1, "suppress_tokens": [*range(50, 300)], "guidance_scale": 1.5, "max_time": 1e-9,
+            "stop_strings": ["a"], "sequence_bias": [[[5], 10.0]], "do_sample": True, "num_return_sequences": 2,
+        }.items():  # fmt: skip
+            setattr(one.generation_config, name, value)
+    assert [row["answer"] for row in run(model, **small).answers] == expected
+    model.generation_config.eos_token_id = [*range(len(model.tokenizer))]
+    assert [row["answer"] for row in run(model, **small).answers] != expected
+
+
+@pytest.mark.parametrize("begins", [False, True])
+def test_a_model_with_bos_has_it_before_the_text_however_it_reads(monkeypatch, begins):
+    """Once, also where the chat template gives it, and within the length."""
+    model = srlm(context_window_size=1024, add_bos=True)
+    if begins:
+        model.tokenizer.chat_template = "<s>{{ messages[0]['content'] }}"
+    read, original = [], model.language_model.forward
+
+    def noted(input_ids=None, **kwargs):
+        read.append(input_ids[0].tolist())
+        return original(input_ids=input_ids, **kwargs)
+
+    monkeypatch.setattr(model.language_model, "forward", noted)
+    alone, window = run(model, lengths=["600"], depths=[50], samples=1, methods=["alone", "no"]).answers
+    first, second = (ids for ids in read if len(ids) == 600 - 4)
+    assert first == second and first[0] == model.config.bos_id != first[1]
+    assert alone["answer"] == window["answer"]
 
 
 def test_what_the_model_alone_cannot_read_is_marked_or_refused():
