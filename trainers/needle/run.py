@@ -115,7 +115,7 @@ def _start(test: NeedleTest, parts: PartFiles, work: list[Work], overwrite: bool
             )
         digests = {(cell_of(row), row["sample"]): row["prompt"] for row in before.answers}
         known = set(work) & set(digests)
-        for cell, sample in known:
+        for cell, sample in known | _of_each_length(digests, max(cell.length for cell, _ in work)):
             if digest_of(test.tasks.make(cell, sample)) != digests[cell, sample]:
                 raise ValueError(
                     f"{parts.output} holds answers about other texts: name another output, or give --overwrite."
@@ -123,6 +123,12 @@ def _start(test: NeedleTest, parts: PartFiles, work: list[Work], overwrite: bool
     grid = {name: getattr(test.settings, name) for name in ("lengths", "depths", "keys", "methods", "samples")}
     texts = digest_of(test.tasks.make(*work[-1]))
     return known, parts.open({**grid, **settings, "sha256 of a prompt": texts}, overwrite, extends=True)
+
+
+def _of_each_length(done: Iterable[Work], longest: int) -> set[Work]:
+    """One of the answers of each length for which the texts were read, and of the shortest in any case."""
+    one = {cell.length: (cell, sample) for cell, sample in done}
+    return {work for length, work in one.items() if length <= max(longest, min(one))}
 
 
 def _without_an_unused_retriever(*tests: dict[str, Any]) -> list[dict[str, Any]]:

@@ -205,6 +205,9 @@ def test_another_test_is_not_added_to(tmp_path, monkeypatch):
         run(srlm(chunk_size=16), **small)
     with pytest.raises(ValueError, match="holds answers about other texts"):
         needle_test(model, TEXTS[1:], show_progress=False, **{**GRID, **small})
+    for length in ("700", "500"):  # of which the file has no answers
+        with pytest.raises(ValueError, match="holds answers about other texts"):
+            needle_test(model, TEXTS[1:], show_progress=False, **{**GRID, **small, "lengths": [length]})
     (tmp_path / "other.json").write_text('{"a": 1}')
     with pytest.raises(ValueError, match="holds no needle test"):
         run(model, **{**small, "output": tmp_path / "other.json"})
