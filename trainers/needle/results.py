@@ -13,6 +13,11 @@ from ..data.sources import Row
 from .settings import Cell, shown_length
 
 NOT_POSSIBLE = "-"
+# The fields of an answer, and what they may be; bool is no int here.
+_FIELDS: dict[str, tuple[type, ...]] = {
+    "method": (str,), "length": (int,), "depth": (int,), "keys": (int,), "sample": (int,), "key": (str,),
+    "value": (str,), "answer": (str,), "correct": (bool,), "seen": (bool, type(None)), "prompt": (str,),
+}  # fmt: skip
 
 
 class Score(NamedTuple):
@@ -103,14 +108,23 @@ def read_results(file: str | Path) -> NeedleResults:
     """What `write` wrote. Raises ValueError for another file."""
     try:
         held = json.loads(Path(file).read_text(encoding="utf-8"))
-        impossible = {cell_of(row): row["reason"] for row in held["impossible"]}
+        settings: dict[str, Any] = {**held["settings"]}
+        answers = [_checked(row, *_FIELDS) for row in held["answers"]]
+        rows = [_checked(row, *Cell._fields) for row in held["impossible"]]
         about = {name: held[name] for name in ("model", "data") if name in held}
-        answers = [row for row in held["answers"] if cell_of(row)]
-        return NeedleResults(held["settings"], answers, impossible, about)
+        return NeedleResults(settings, answers, {cell_of(row): str(row["reason"]) for row in rows}, about)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{file} is there and holds no needle test: name another output, or give --overwrite."
         ) from error
+
+
+def _checked(row: Row, *names: str) -> Row:
+    """The row; TypeError or KeyError unless it has these fields, each of its kind."""
+    for name in names:
+        if type(row[name]) not in _FIELDS[name]:
+            raise TypeError(f"{name} is {row[name]!r}")
+    return row
 
 
 def cell_of(row: Row) -> Cell:

@@ -229,6 +229,21 @@ def test_results_are_written_and_read_as_they_are(tmp_path):
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("prompt", None), ("sample", "0"), ("length", "300"), ("correct", "yes"), ("seen", 1), ("keys", True)],
+)
+def test_a_damaged_file_is_no_needle_test(tmp_path, name, value):
+    made_up().write(tmp_path / "r.json")
+    held = json.loads((tmp_path / "r.json").read_text())
+    rows = held["answers"]
+    others = [{**rows[0], name: value}, {key: rows[0][key] for key in rows[0] if key != name}]
+    for damaged in (*({"answers": [*rows, row]} for row in others), {"settings": [1]}, {"impossible": [{}]}):
+        (tmp_path / "r.json").write_text(json.dumps({**held, **damaged}))
+        with pytest.raises(ValueError, match=r"r\.json is there and holds no needle test: name another output"):
+            read_results(tmp_path / "r.json")
+
+
 def test_the_table_is_the_mean_over_depths():
     results = made_up()
     results.answers += answered(Cell("bm25", 2048, 0, 1), 0, 4, seen=None)
