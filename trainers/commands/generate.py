@@ -17,6 +17,7 @@ from ..data.readers import refuse_loose_link
 from ..embedded import BACKBONE_FOLDER
 from ..jobs.idle import refuse_idle, refuse_without
 from ..models.load import load_srlm
+from ..perplexity.chunks import chunk_texts, grid_start
 from .loading import LookbackArguments
 from .parsing import check_at_least, parse_arguments
 
@@ -109,16 +110,14 @@ def generation_config(model: SelfRetrievalLM, arguments: GenerateArguments) -> G
 
 def describe_retrievals(model: SelfRetrievalLM, prompt: torch.Tensor, output: Any) -> list[str]:
     """A line for each chunk that was looked back at: before which new token, which chunk, its score and its text."""
-    size = model.config.chunk_size
-    tokens, lines = output.sequences[0], []
-    shift = int(model.config.add_bos and bool(tokens[:1] == model.config.bos_id))
-    padding = -shift if model.config.reuse_states else -len(prompt) % size  # where the grid begins
+    config, lines, tokens = model.config, [], output.sequences[0].tolist()
+    grid = grid_start(config, tokens, len(prompt))
+    texts = chunk_texts(model.tokenizer, tokens, grid, config.chunk_size)
     for new, indices, scores in output.past_key_values.retrievals:
         lines.append(f"before new token {new}:" if (indices[0] >= 0).any() else f"before new token {new}: nothing")
         for chunk, score in zip(indices[0].tolist(), scores[0].tolist(), strict=True):
             if chunk >= 0:
-                start = max(chunk * size - padding, 0)
-                text = model.tokenizer.decode(tokens[start : (chunk + 2) * size - padding])
+                start, text = max(grid + chunk * config.chunk_size, 0), "".join(texts[chunk : chunk + 2])
                 lines.append(f"  chunk {chunk} (tokens {start}-, score {score:.3f}): {text!r}")
     return lines
 

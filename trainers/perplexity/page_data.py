@@ -11,10 +11,10 @@ from typing import Any
 
 import datasets
 import torch
-from transformers import PreTrainedTokenizerBase
 
 from modeling_srlm import SelfRetrievalLM, SelfRetrievalOutput
 
+from .chunks import chunk_texts, grid_start
 from .data import TokenizedDocument
 from .measure import MethodResult
 
@@ -41,12 +41,11 @@ def document_page(
     Args:
         settings: as [`describe`] gives them.
     """
-    chunk_size, tokenizer = model.config.chunk_size, model.tokenizer
     items = [
-        _document_item(_grid(model, document), document, [result.outputs[number] for result in results], tokenizer)
+        _document_item(model, document, [result.outputs[number] for result in results])
         for number, document in enumerate(documents)
     ]
-    return {"kind": "document", "chunk_size": chunk_size, **_head(results, settings), "items": items}
+    return {"kind": "document", "chunk_size": model.config.chunk_size, **_head(results, settings), "items": items}
 
 
 def chat_page(
@@ -79,22 +78,12 @@ def _head(results: Sequence[MethodResult], settings: list[tuple[str, str]]) -> d
     return {"settings": settings, "methods": methods}
 
 
-def _grid(model: SelfRetrievalLM, document: TokenizedDocument) -> list[list[int]]:
-    """A document's chunks: they end with the text, and with `reuse_states` they begin with its first token."""
-    size, tokens = model.config.chunk_size, document.tokens.tolist()
-    if model.config.reuse_states:
-        start = int(model.config.add_bos and tokens[:1] == [model.config.bos_id])
-    else:
-        start = -(-len(tokens) % size)
-    return [tokens[max(first, 0) : first + size] for first in range(start, len(tokens), size)]
-
-
 def _document_item(
-    grid: Sequence[list[int]],
-    document: TokenizedDocument,
-    outputs: Sequence[SelfRetrievalOutput],
-    tokenizer: PreTrainedTokenizerBase,
+    model: SelfRetrievalLM, document: TokenizedDocument, outputs: Sequence[SelfRetrievalOutput]
 ) -> dict[str, Any]:
+    tokens = document.tokens.tolist()
+    start = grid_start(model.config, tokens)
+    every = chunk_texts(model.tokenizer, tokens, start, model.config.chunk_size)
     targets = outputs[0]["target_indices"][0].tolist()
     runs = [
         {
@@ -107,11 +96,9 @@ def _document_item(
     kept = [key for output in outputs for key in output["retrieved_indices"].unique().tolist() if key >= 0]
     shown = {chunk for target in targets for chunk in (target - 1, target)}  # the query chunk and the target
     shown |= {chunk for key in kept for chunk in (key, key + 1)}
-    chunks = sorted(chunk for chunk in shown if 0 <= chunk < len(grid))
-    texts = tokenizer.batch_decode([grid[chunk] for chunk in chunks], clean_up_tokenization_spaces=False)
+    texts = {chunk: every[chunk] for chunk in sorted(shown) if 0 <= chunk < len(every)}
     return {
-        "name": document.name, "tokens": len(document.tokens), "targets": targets,
-        "texts": dict(zip(chunks, texts, strict=True)), "runs": runs,
+        "name": document.name, "tokens": len(tokens), "start": start, "targets": targets, "texts": texts, "runs": runs
     }  # fmt: skip
 
 

@@ -1,20 +1,24 @@
 """The page of `lookback perplexity --report`: its data, escaping and writing. See test_page_in_browser."""
 
+import datetime
 import math
 import re
 
+import datasets
 import pytest
 import torch
 
 from modeling_srlm import SelfRetrievalLM
 from tests.support.files import write_rows
+from tests.support.needle import tokenizer_with_a_blank
 from tests.support.perplexity import HOSTILE, ROWS, SETTINGS, data_of
 from tests.support.tiny import random_ids, tiny_backbone, tiny_tokenizer
 from trainers.commands.perplexity import main
 from trainers.pages import page as pages
 from trainers.pages.page import check_report_file
 from trainers.perplexity import page as module
-from trainers.perplexity.data import TokenizedDocument, read_chats, read_documents
+from trainers.perplexity.chunks import chunk_texts
+from trainers.perplexity.data import TokenizedDocument, read_chats, read_documents, read_texts
 from trainers.perplexity.measure import compare_chats, compare_methods
 from trainers.perplexity.page import render_report, write_report
 from trainers.perplexity.page_data import chat_page, document_page
@@ -32,13 +36,11 @@ def test_the_page_holds_what_was_scored(model):
     page = data_of(render_report(document_page(model, documents, results, [("model", "m")])))
     assert [method["perplexity"] for method in page["methods"]] == [result.perplexity for result in results]
     for number, (document, item) in enumerate(zip(documents, page["items"], strict=True)):
-        starts = [max(end - 16, 0) for end in range(len(document.tokens) % 16 or 16, len(document.tokens) + 1, 16)]
-        ends = [*starts[1:], len(document.tokens)]
-        assert item["targets"] == list(range(len(starts)))
-        assert item["texts"] == {
-            str(chunk): model.tokenizer.decode(document.tokens[start:end])
-            for chunk, (start, end) in enumerate(zip(starts, ends, strict=True))
-        }
+        number_of_chunks = -(-len(document.tokens) // 16)
+        assert item["targets"] == list(range(number_of_chunks))
+        assert item["start"] + number_of_chunks * 16 == len(document.tokens)
+        assert [*item["texts"]] == [str(chunk) for chunk in item["targets"]]
+        assert "".join(item["texts"].values()) == model.tokenizer.decode(document.tokens)
         for run, result in zip(item["runs"], results, strict=True):
             output = result.outputs[number]
             assert run["perplexity"] == pytest.approx(math.exp(output["loss"].item()))
@@ -49,6 +51,20 @@ def test_the_page_holds_what_was_scored(model):
             assert [len(row) for row in run["scores"]] == [len(row) for row in run["sources"]]
     assert not any(page["items"][0]["runs"][0]["sources"])
     assert any(page["items"][0]["runs"][1]["sources"])
+
+
+@pytest.mark.parametrize("make", [tiny_tokenizer, tokenizer_with_a_blank])
+def test_a_character_that_a_chunk_cuts_stands_whole_in_one(make):
+    """And a chunk has the blank with which it begins."""
+    tokenizer, text = make(), "Grüße 👩‍👩‍👧 a  b שלום עולם 中文 \ufffd\n  end " * 3
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    for size in (1, 3, 16):
+        for start in (0, -(-len(ids) % size)):
+            texts = chunk_texts(tokenizer, ids, start, size)
+            assert len(texts) == len(range(start, len(ids), size)) and "".join(texts) == text
+    whole = [tokenizer.decode(ids[: number + 1]) for number in range(len(ids))]
+    cuts = [number + 1 for number, one in enumerate(whole) if not one.endswith("\ufffd")]
+    assert all(chunk_texts(tokenizer, ids, 0, cut)[0] == whole[cut - 1] for cut in cuts[3::7])
 
 
 def test_only_texts_that_are_shown_are_in_the_page(model):

@@ -173,6 +173,19 @@ def test_a_single_chunk_without_retrieval(browser, opened):
     assert shown == ["loss"]
 
 
+@pytest.mark.parametrize("start", [0, -5])
+def test_a_chunk_has_the_tokens_that_its_grid_says(browser, opened, pages, start):
+    """With kept states it begins with the text, and the last chunk may be shorter; else it ends with it."""
+    html = (pages / "single.html").read_text(encoding="utf-8")
+    (item,) = data_of(html)["items"]
+    target, tokens = item["targets"][0], item["tokens"]
+    moved = html.replace(f'"start":{item["start"]},', f'"start":{start},')
+    (pages / "moved.html").write_text(moved, encoding="utf-8")
+    opened("moved.html")
+    first, last = start + 16 * target, min(start + 16 * target + 15, tokens - 1)
+    assert f"tokens {first:,} to {last:,} of {tokens:,}" in browser.find_element(By.ID, "detail").text
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_light_and_dark(browser, opened, scheme):
     media = [{"name": "prefers-color-scheme", "value": scheme}]

@@ -26,11 +26,10 @@ function compares() {
   return state.method !== 0;
 }
 
-// [first, last] token of a chunk. The grid ends with the document, so that the first chunk may be shorter.
+// [first, last] token of a chunk. The first chunk may begin before the document, the last one end behind it.
 function tokenRange(chunk) {
-  const chunkSize = DATA.chunk_size, chunks = Math.ceil(state.item.tokens / chunkSize);
-  const end = state.item.tokens - (chunks - 1 - chunk) * chunkSize;
-  return [Math.max(end - chunkSize, 0), end - 1];
+  const first = state.item.start + chunk * DATA.chunk_size;
+  return [Math.max(first, 0), Math.min(first + DATA.chunk_size, state.item.tokens) - 1];
 }
 
 // The texts of a target: [title, text, whether it is what was scored].
