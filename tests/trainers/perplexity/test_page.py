@@ -97,6 +97,14 @@ def test_chat_rows_in_batches(tmp_path, model):
     assert item["runs"][1]["losses"] == pytest.approx(losses.tolist(), rel=1e-4)
 
 
+def test_names_are_texts(tmp_path, model):
+    names = [datetime.date(2020, 1, 2), None, 0]
+    for number, name in enumerate(names):
+        datasets.Dataset.from_dict({"text": ["one two"], "name": [name]}).to_parquet(tmp_path / f"{number}.parquet")
+    shown = [read_texts(str(tmp_path / f"{number}.parquet"), None)[0][0] for number in range(len(names))]
+    assert shown == ["2020-01-02", "row 0", "0"]
+
+
 def test_no_text_ends_the_script(tmp_path, model):
     folder = tmp_path / "texts"
     folder.mkdir()
