@@ -1,5 +1,6 @@
 """Model cards: rendered from a model's config and the facts of its run, written without losing a person's text."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -17,8 +18,10 @@ from .pictures import LOSS_PICTURE, draw_losses
 
 def _code(value: Any) -> str:
     """`value` as inline code that may hold backticks itself, on one line and safe in a table."""
-    text = str(value).replace("\n", "\\n").replace("|", "\\|")
-    return f"`` {text} ``" if "`" in text else f"`{text}`"
+    text = str(value).replace("\n", "\\n").replace("\r", "\\r").replace("|", "\\|")
+    longest = max(map(len, re.findall("`+", text)), default=0)
+    fence = "`" * max(longest + 1, 2)
+    return f"{fence} {text} {fence}" if longest else f"`{text}`"
 
 
 def _cell(value: Any) -> str:

@@ -1,6 +1,7 @@
 """What is sent names no folder of the machine that it comes from."""
 
 import json
+import os
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -30,7 +31,9 @@ def without_folder_names(files: dict[str, Path], place: Path) -> dict[str, Path]
 
 def shared_name(source: str) -> str:
     """What a result says of where something came from: a repo's id, or the own name of a file or folder."""
-    return Path(source).name if Path(source).exists() or is_folder(source) else source
+    if not Path(source).exists() and not is_folder(source):
+        return source
+    return os.path.basename(os.path.abspath(source))  # "." has a name, too
 
 
 def _cleaned(name: str, file: Path) -> str | None:

@@ -4,6 +4,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from hub_cards import render_card, write_card
+from hub_cards.cards.card import _code
 from tests.support.cards import PERSON, fake_model
 
 
@@ -53,6 +54,7 @@ def test_facts_reach_the_tables_and_the_model_index():
 def test_a_prompt_cannot_break_the_table():
     [row] = [line for line in render_card(fake_model()).text.splitlines() if "prompts of task" in line]
     assert row == '| prompts of task `default` | query: `` a "quote" \\| `tick`\\n `` |'
+    assert _code("a ``` b\r") == "```` a ``` b\\r ````" and _code("a") == "`a`"
 
 
 @pytest.mark.parametrize("name", ["", "backbone", "/abs/folder", "runs/a/b", "./here", "owner/na me"])

@@ -8,7 +8,7 @@ import shutil
 import pytest
 from peft import LoraConfig
 
-from hub_cards.transfer.folder_names import warn_of_local_base, without_folder_names
+from hub_cards.transfer.folder_names import shared_name, warn_of_local_base, without_folder_names
 from hub_cards.travelling.saving import is_folder
 from modeling_biencoder import BiEncoderModel
 from modeling_llara import LlaraForPreTraining
@@ -20,6 +20,7 @@ from tests.support.files import write_rows
 from tests.support.tiny import TEXT, tiny_backbone, tiny_tokenizer
 from tests.support.training import PAIRS, PASSAGES
 from trainers import add_adapter
+from trainers.base.cards import data_facts
 from trainers.commands import (
     convert,
     encode,
@@ -35,6 +36,14 @@ from trainers.commands import (
 )
 
 SIZES = {"context_window_size": 32, "chunk_size": 8}
+
+
+def test_a_folder_has_its_own_name_however_it_is_called(tmp_path, monkeypatch):
+    (tmp_path / "srlm").mkdir()
+    monkeypatch.chdir(tmp_path / "srlm")
+    assert {shared_name(name) for name in (".", "../srlm", str(tmp_path / "srlm"), "./")} == {"srlm"}
+    assert shared_name("user/name") == "user/name"
+    assert data_facts([".", "user/data"])["data"] == ["srlm", "user/data"]
 
 
 def from_folders(family, folder):

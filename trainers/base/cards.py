@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -107,7 +108,8 @@ def _describe(source: Any) -> Iterator[tuple[str | None, str]]:
     if isinstance(source, str | Path):
         name, revision = split_revision(str(source))
         repo = None if Path(source).exists() else hub_id(name)
-        yield repo, (f"{repo}, revision {revision}" if revision else repo) if repo else Path(source).name
+        own = os.path.basename(os.path.abspath(source))
+        yield repo, (f"{repo}, revision {revision}" if revision else repo) if repo else own
     elif isinstance(source, datasets.Dataset | datasets.IterableDataset):
         for file in source.info.download_checksums or {}:
             if found := _HUB_FILE.match(str(file)):

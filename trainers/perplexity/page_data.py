@@ -6,12 +6,12 @@ retrieved sources (chunks; turns of the history) and their scores under each met
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import datasets
 import torch
 
+from hub_cards.transfer.folder_names import shared_name
 from modeling_srlm import SelfRetrievalLM, SelfRetrievalOutput
 
 from .chunks import chunk_texts, grid_start
@@ -22,9 +22,8 @@ from .measure import MethodResult
 def describe(name: str, model: SelfRetrievalLM, summary: str) -> list[tuple[str, str]]:
     """(name, value) pairs for the head of the page: what was scored, with what, at which sizes."""
     config = model.config
-    shown = Path(name).name if Path(name).is_dir() else name  # of a folder not where it lies
     return [
-        ("scored", summary), ("model", shown), ("window", f"{config.context_window_size:,} tokens"),
+        ("scored", summary), ("model", shared_name(name)), ("window", f"{config.context_window_size:,} tokens"),
         ("chunk", f"{config.chunk_size:,} tokens"), ("retrieved for a target", f"up to {config.key_num}"),
         *([("states", f"kept (reuse_states), {config.num_sink_tokens} sink tokens")] if config.reuse_states else []),
     ]  # fmt: skip
