@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from hub_cards.whole_files import full_disk_named, refuse_read, written_whole
+from hub_cards.whole_files import full_disk_named, written_whole
 
 from ..data.sources import Row
 from .places import check_file
@@ -176,12 +176,11 @@ def refuse_other_kind(output: str | Path, sharded: bool) -> None:
 
 def check_output(output: str, suffixes: str | tuple[str, ...] = ".jsonl", **sources: str | None) -> None:
     """Raises ValueError for an output of another suffix, or in what is read: options' values by their names."""
-    check_file("--output", output)
+    check_file("--output", output, **sources)
     path = Path(output).resolve()
     allowed = (suffixes,) if isinstance(suffixes, str) else suffixes
     if path.suffix not in allowed:
         raise ValueError(f"--output={output!r} must end in {', '.join(allowed)}: give it such a name.")
-    refuse_read("--output", output, **sources)
 
 
 def _lines(part: Path) -> Iterator[tuple[int, int, int]]:

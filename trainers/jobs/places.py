@@ -7,6 +7,8 @@ from pathlib import Path
 
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 
+from hub_cards.whole_files import refuse_read
+
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -21,8 +23,9 @@ def check_folder(name: str, folder: str | Path) -> None:
     _check_writable(asked, place)
 
 
-def check_file(name: str, file: str | Path) -> None:
-    """ValueError, with the option's name, for a file that cannot be written; its folder may be one to be made."""
+def check_file(name: str, file: str | Path, **sources: str | None) -> None:
+    """ValueError, with the option's name, for a file that cannot be written, or in what is read: options' values by
+    their names. Its folder may be one to be made."""
     asked, path = f"{name}={str(file)!r}", Path(file)
     if path.is_dir():
         raise ValueError(f"{asked} is a folder: name a file in it.")
@@ -32,6 +35,7 @@ def check_file(name: str, file: str | Path) -> None:
         path.with_name(f".{path.name}.parts").exists()  # the longest name beside it
     except OSError as error:
         raise ValueError(f"{asked} cannot be written ({error.strerror}): give it another name.") from error
+    refuse_read(name, file, **sources)
 
 
 def _check_writable(asked: str, folder: Path) -> None:

@@ -9,7 +9,7 @@ from transformers.utils import logging
 
 from ..data.documents import document_table, document_text
 from ..data.joining import joined
-from ..data.sources import Row, load_tables
+from ..data.sources import load_tables
 from ..embedded.corpus import standard_library
 from ..srlm.rows import load_chats
 from .measure import tokenize_texts
@@ -33,12 +33,11 @@ def read_texts(source: str | None, max_documents: int | None) -> list[tuple[str,
         named = [(document.name, document.name, document.text) for document in standard_library("holdout")]
         return named[:max_documents]
     rows = enumerate(document_table(source).first(max_documents))
-    return [(_name(row, number), where, document_text(row, where)) for number, (where, row) in rows]
+    return [(_name(row.get("name"), number), where, document_text(row, where)) for number, (where, row) in rows]
 
 
-def _name(row: Row, number: int) -> str:
+def _name(name: object, number: int) -> str:
     """What a row is called, as a text: a table's names may be dates or numbers."""
-    name = row.get("name")
     return f"row {number}" if name is None or name == "" else str(name)
 
 
