@@ -6,6 +6,7 @@ Interrupt it at will: the same command goes on from the last checkpoint.
 """
 
 import argparse
+import json
 import os
 from pathlib import Path
 
@@ -24,7 +25,8 @@ from transformers import (
     default_data_collator,
     set_seed,
 )
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import sort_checkpoints
 
 from .corpus import installed_packages, standard_library
 from .muon import MuonWithAdamW
@@ -79,9 +81,14 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
 
 
 def prepare(output_dir: Path, seed: int, package_chars: int) -> tuple[PreTrainedTokenizerFast, np.ndarray]:
-    """The tokenizer and the rows, made once and kept in `output_dir` so that a resumed run sees the same ones."""
-    rows_file = output_dir / "rows.npy"
+    """The tokenizer and the rows, made once and kept in `output_dir` so that a resumed run sees the same ones.
+
+    Raises ValueError where those that are kept were made with other settings.
+    """
+    rows_file, settings_file = output_dir / "rows.npy", output_dir / "rows.json"
+    settings = {"seed": seed, "package_chars": package_chars}
     if rows_file.exists():
+        check_settings(rows_file, settings_file, settings)
         return PreTrainedTokenizerFast.from_pretrained(output_dir / "tokenizer"), np.load(rows_file)
     library = [document.text for document in standard_library("train")]
     tokenizer = train_tokenizer(library)
@@ -89,8 +96,34 @@ def prepare(output_dir: Path, seed: int, package_chars: int) -> tuple[PreTrained
     rows = build_rows(library + packages, tokenizer, seed)
     tokenizer.save_pretrained(output_dir / "tokenizer")
     np.save(output_dir / "rows.tmp.npy", rows)
+    settings_file.write_text(json.dumps(settings), encoding="utf-8")
     os.replace(output_dir / "rows.tmp.npy", rows_file)
     return tokenizer, rows
+
+
+def check_settings(rows_file: Path, settings_file: Path, settings: dict[str, int]) -> None:
+    """ValueError for rows that are there, made with other settings; older ones do not say, and are taken."""
+    made = json.loads(settings_file.read_text(encoding="utf-8")) if settings_file.exists() else settings
+    for name, value in settings.items():
+        if made[name] != value:
+            raise ValueError(
+                f"--{name}={value} must be as it was, {made[name]}, when {str(rows_file)!r} was made: give it so, or "
+                "another --output_dir."
+            )
+
+
+def last_whole_checkpoint(run: Path) -> str | None:
+    """The newest checkpoint whose state can be read, which is written last; a kill leaves half of a newer one."""
+    return next((path for path in reversed(sort_checkpoints(str(run))) if is_whole(Path(path))), None)
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Whether a checkpoint was written to its end."""
+    try:
+        json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return False
+    return True
 
 
 def training_arguments(options: argparse.Namespace, steps: int) -> TrainingArguments:
@@ -135,7 +168,7 @@ def main() -> None:
         processing_class=tokenizer,
         optimizers=(MuonWithAdamW.for_model(model), None),
     )
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(options.output_dir)))
+    trainer.train(resume_from_checkpoint=last_whole_checkpoint(options.output_dir))
     model.save_pretrained(options.output_dir / "backbone")
     tokenizer.save_pretrained(options.output_dir / "backbone")
 

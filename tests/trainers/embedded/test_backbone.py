@@ -1,15 +1,17 @@
 """The embedded corpus and the training of its backbone."""
 
 from copy import deepcopy
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from trainers.embedded import train_backbone
 from trainers.embedded.corpus import HOLDOUT_MODULES, code_pairs, is_holdout, standard_library
 from trainers.embedded.muon import MuonWithAdamW
 from trainers.embedded.packing import SHAPES, plain_sequences, retrieval_sequences
-from trainers.embedded.train_backbone import build_model, train_tokenizer
+from trainers.embedded.train_backbone import build_model, last_whole_checkpoint, prepare, train_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -95,3 +97,22 @@ def test_muon_with_adamw_learns_and_resumes():
     assert [step(copy, resumed) for _ in range(2)] == pytest.approx(
         [step(model, optimizer) for _ in range(2)], abs=1e-5
     )
+
+
+def test_it_goes_on_from_the_newest_checkpoint_that_is_whole(tmp_path):
+    assert last_whole_checkpoint(tmp_path) is None
+    for step, state in ((2, "{}"), (10, "{}"), (12, '{"half'), (14, None)):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        if state is not None:
+            (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
+    assert last_whole_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
+
+
+def test_rows_that_were_made_with_other_settings_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(train_backbone, "standard_library", lambda _: [SimpleNamespace(text="a = 1\n" * 2000)])
+    monkeypatch.setattr(train_backbone, "installed_packages", lambda *_: [])
+    rows = prepare(tmp_path, seed=1, package_chars=5)[1]
+    assert np.array_equal(prepare(tmp_path, seed=1, package_chars=5)[1], rows)
+    for name, other in (("seed", (2, 5)), ("package_chars", (1, 6))):
+        with pytest.raises(ValueError, match=f"--{name}={other[name != 'seed']} must be as it was"):
+            prepare(tmp_path, *other)
