@@ -1,6 +1,7 @@
 """Settings of `reuse_states`: what it can do, and how much the store of states may take."""
 
 import re
+from decimal import Decimal
 from typing import Any
 
 from .checks_srlm import check_choice, check_number, check_positive_int
@@ -52,7 +53,8 @@ def parse_bytes(text: str) -> int:
             f"store_limit={text!r} must be a whole number of tokens, or bytes such as '500MB' or '2GiB': give one."
         )
     unit = found[2].lower()
-    return int(float(found[1]) * (1024 if unit.endswith("i") else 1000) ** " kmgt".index(unit[:1].strip("i") or " "))
+    power = " kmgt".index(unit[:1].strip("i") or " ")
+    return int(Decimal(found[1]) * (1024 if unit.endswith("i") else 1000) ** power)  # a float would lose a byte
 
 
 def chunk_limit(config: Any, chunk_bytes: int) -> int | None:

@@ -2,6 +2,7 @@
 
 import math
 import re
+from decimal import Decimal
 
 from modeling_srlm.limits_srlm import parse_bytes
 
@@ -22,8 +23,8 @@ def in_units(size: float) -> str:
 def bytes_of(name: str, text: str) -> int:
     """The bytes that `text` means, such as 80GB or 79.2GiB; ValueError, naming the setting, for another.
 
-    >>> bytes_of("gpu_memory", "80GB"), bytes_of("gpu_memory", "1.5 GiB")
-    (80000000000, 1610612736)
+    >>> bytes_of("gpu_memory", "80GB"), bytes_of("gpu_memory", "1.5 GiB"), bytes_of("gpu_memory", "2.01kB")
+    (80000000000, 1610612736, 2010)
     """
     try:
         size = parse_bytes(text)
@@ -37,11 +38,12 @@ def bytes_of(name: str, text: str) -> int:
 def count_of(name: str, text: str) -> int:
     """The whole number that `text` means, such as 250k, 10M or 1B; ValueError, naming the setting, for another.
 
-    >>> count_of("passages", "10M"), count_of("passages", "1.5b"), count_of("passages", "12_000")
-    (10000000, 1500000000, 12000)
+    >>> count_of("passages", "10M"), count_of("passages", "2.01k"), count_of("passages", "12_000")
+    (10000000, 2010, 12000)
     """
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([kmbgt]?)", text.replace("_", "").replace(",", "").strip(), re.IGNORECASE)
-    number = float(found[1]) * _COUNTS[found[2].lower()] if found else 0
+    # Decimal: 2.01 * 1000 is 2009.9999999999998 as a float
+    number = Decimal(found[1]) * _COUNTS[found[2].lower()] if found else 0
     if number < 1 or number != int(number):
         raise ValueError(f"--{name}={text!r} must be a whole number above 0, such as 250k, 10M or 1B: give one.")
     return int(number)
