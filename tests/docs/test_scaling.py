@@ -37,5 +37,5 @@ def test_a_llama_layer_keeps_what_the_page_says():
     backbone = tiny_backbone("llama", lm_head=False, num_key_value_heads=4, intermediate_size=80)
     model = BiEncoderModel.from_backbone(backbone, tiny_tokenizer(), pooling="mean")
     assert "$4 (10 d + 4 d_{ff})$" in text_of(PAGE)
-    _, each, mask = kept_of(model, False, False).layer
+    ((_, each, mask),) = kept_of(model, False, False).layers
     assert each == pytest.approx(4 * (10 * 32 + 4 * 80), rel=0.05) and mask == pytest.approx(4)

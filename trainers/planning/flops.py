@@ -1,24 +1,31 @@
 """Operations of a pass: 2 for each weight and token, 4 for each pair of tokens and number of a head.
 
-With T tokens in rows of length S, M the weights that a token is multiplied by, l layers, a = heads x head size:
+With T tokens in rows of length S, M the weights that a token is multiplied by, A the numbers of all heads and layers:
 
-    forward:   F = 2 M T + 4 l a S T
-    backward:  2 (M + M') T + 8 l a S T, M' the weights that train
+    forward:   F = 2 M T + 4 A S T
+    backward:  2 (M + M') T + 8 A S T, M' the weights that train
     head:      2 V d for each scored token forward, as much for its input's gradient, and once more if it trains
 
+M, M' and A are counted in the model's own code on tensors without contents.
 `gradient_checkpointing` and `sub_batch_size` add F once more for what they compute again. Softmax, norms, activations,
 the embedding's lookup and the optimizer are left out: they are limited by memory, and small beside these.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+from transformers.integrations import moe
 
 from .build import body_of, text_config_of
+from .contentless import by_layers, per_length
+from .memory import storage_of, trained
 from .shapes import Rows, Shapes
-
-EXPERTS = ("num_experts_per_tok", "num_experts_per_token", "moe_topk")  # names that families have for one number
 
 
 @dataclass(frozen=True)
@@ -26,9 +33,9 @@ class Operations:
     """What a model multiplies by.
 
     Attributes:
-        weights, trained_weights: M and M', of the layers.
+        weights, trained_weights: M and M', of the layers; of experts those that a token is sent to.
         head, trained_head: V d, 0 without a head, and where it does not train.
-        layers, attention: l, a.
+        attention: A, the mean of a key's and a value's numbers in each head and layer.
         width: d, of an embedding or a hidden state.
     """
 
@@ -36,14 +43,13 @@ class Operations:
     trained_weights: float
     head: int
     trained_head: int
-    layers: int
-    attention: int
+    attention: float
     width: int
 
     def forward(self, rows: tuple[Rows, ...]) -> float:
         """Of the layers."""
         pairs = sum(one.count * one.length**2 for one in rows)
-        return 2 * self.weights * sum(one.tokens for one in rows) + 4 * self.layers * self.attention * pairs
+        return 2 * self.weights * sum(one.tokens for one in rows) + 4 * self.attention * pairs
 
     def step(self, shapes: Shapes, checkpointing: bool, gpus: int = 1, head_again: bool = False) -> float:
         """Of a micro-batch on one device, forward and backward.
@@ -72,40 +78,54 @@ class Operations:
 
 def operations_of(model: Any) -> Operations:
     """The numbers of a model, with or without a LoRA."""
-    body, config = body_of(model), text_config_of(model)
+    # What is computed once for a row, such as a pooler, is left out.
+    (_, token, pair), _ = by_layers(body_of(model), lambda part: per_length(part, _counted, mask=True))
     head = model.get_output_embeddings()
-    # Of ALBERT all layers are one, or a few.
-    times = config.num_hidden_layers / (vars(config).get("num_hidden_groups") or config.num_hidden_layers)
-    weights = [(size * times, trains) for size, trains in _weights(body, config)]
     return Operations(
-        weights=sum(size for size, _ in weights),
-        trained_weights=sum(size for size, trains in weights if trains),
+        weights=token[0] / 2,
+        trained_weights=token[1] / 2,
         head=0 if head is None else head.weight.numel(),
         trained_head=head.weight.numel() if head is not None and head.weight.requires_grad else 0,
-        layers=config.num_hidden_layers,
-        attention=config.num_attention_heads * head_size(config),
-        width=config.hidden_size,
+        attention=pair[0] / 4,
+        width=text_config_of(model).hidden_size,
     )
 
 
-def head_size(config: Any) -> int:
-    """Numbers of a head's query, key and value."""
-    return vars(config).get("head_dim") or config.hidden_size // config.num_attention_heads
+def _counted(there: Any, inputs: dict[str, Any]) -> list[int]:
+    """Operations of the forward pass, and those by weights that train; attention as plain products."""
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), _any_expert(), _Counter(trained(there)) as counter:
+        there(**inputs)
+    return [counter.all, counter.by_trained]
 
 
-def kv_heads(config: Any) -> int:
-    """Heads of keys and values."""
-    return vars(config).get("num_key_value_heads") or config.num_attention_heads
+class _Counter(TorchDispatchMode):
+    """Operations by torch's own formulas; its `FlopCounterMode` takes five times as long and sees no weights."""
+
+    def __init__(self, weights: list[torch.nn.Parameter]):
+        super().__init__()
+        self.weights = {storage_of(one) for one in weights}
+        self.all = self.by_trained = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if (formula := flop_registry.get(func.overloadpacket)) is not None:
+            count = formula(*args, **(kwargs or {}), out_val=result)
+            self.all += count
+            if any(isinstance(one, torch.Tensor) and storage_of(one) in self.weights for one in args):
+                self.by_trained += count
+        return result
 
 
-def _weights(body: nn.Module, config: Any) -> Any:
-    """(weights that a token meets, whether they train) of each matrix; of experts those that it is sent to."""
-    chosen = next((value for name in EXPERTS if (value := vars(config).get(name))), None)
-    for module in body.modules():
-        if isinstance(module, nn.Embedding | nn.ParameterDict):
-            continue
-        for weight in module.parameters(recurse=False):
-            if weight.ndim == 2:
-                yield weight.numel(), weight.requires_grad
-            elif weight.ndim == 3:
-                yield weight.numel() * min((chosen or weight.shape[0]) / weight.shape[0], 1), weight.requires_grad
+@contextmanager
+def _any_expert() -> Iterator[None]:
+    """Each token meets the first of the experts' matrices, as all are of one shape: a product that is counted."""
+
+    def product(input: torch.Tensor, weight: torch.Tensor, offs: torch.Tensor) -> torch.Tensor:
+        return input.to(weight.dtype) @ weight[0]
+
+    known = moe._grouped_mm
+    moe._grouped_mm = product
+    try:
+        yield
+    finally:
+        moe._grouped_mm = known

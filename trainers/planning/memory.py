@@ -73,11 +73,11 @@ def optimizer_bytes(args: TrainingArguments, model: Any, parameters: list[torch.
 
 def kept_bytes(model: torch.nn.Module, forward: Callable[[], Any]) -> int:
     """Bytes of the tensors that `forward` keeps for the backward pass, each storage once, without the weights."""
-    own = {_storage(one) for one in (*model.parameters(), *model.buffers())}
+    own = {storage_of(one) for one in (*model.parameters(), *model.buffers())}
     kept: dict[int, int] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
-        if (storage := _storage(tensor)) not in own:
+        if (storage := storage_of(tensor)) not in own:
             kept[storage] = tensor.untyped_storage().nbytes()
         return tensor  # which lives as long as the result: no other gets its place
 
@@ -87,6 +87,6 @@ def kept_bytes(model: torch.nn.Module, forward: Callable[[], Any]) -> int:
     return sum(kept.values())
 
 
-def _storage(tensor: torch.Tensor) -> int:
+def storage_of(tensor: torch.Tensor) -> int:
     """What names a storage: tensors without contents have no address."""
     return tensor.untyped_storage()._cdata

@@ -12,13 +12,14 @@ from transformers import TrainingArguments
 from ..retrieval.quantization import DTYPES, PRECISIONS, stored_width
 from .activations import activation_bytes
 from .build import body_of, build_planned, has_plain_head, text_config_of
-from .flops import Operations, head_size, kv_heads, operations_of
+from .contentless import layers_of
+from .flops import Operations, operations_of
 from .memory import Memory, bytes_of_tensors, optimizer_bytes, trained, weight_bytes
 from .settings import PEAK_TFLOPS, PlannedMachines, PlannedModel, PlannedTexts, PlannedTraining
 from .shapes import SHAPES, Rows, Shapes
+from .states import store_bytes
 
 RESERVE = 0.1  # of a device's memory, for kernels' own, the allocator's gaps and what other processes hold
-SLOT_ALIGNMENT = 64  # bytes, of the arrays that a store keeps of a chunk
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def make_plan(
         asked, machines, training, texts, text_config_of(model).model_type, _parts(model), shapes, memory,
         held=_shared(memory, machines), operations=operations,
         operations_a_batch=operations.step(shapes, training.gradient_checkpointing, machines.gpus, again),
-        layer_bytes=round(operations.weights * parameters[0].element_size() / operations.layers),
+        layer_bytes=layer_bytes(model),
         store=_store(model, texts) if texts.reuse_states else {},
         index={} if texts.num_passages is None else index_bytes(_width(model, texts), texts.num_passages),
         passage_length=shapes.longest,
@@ -131,12 +132,11 @@ def index_bytes(width: int, passages: int) -> dict[str, int]:
     }
 
 
-def store_bytes(config: Any, chunk_size: int, dtype: str) -> int:
-    """Bytes of a chunk's keys and values in all layers; in int8 with a float32 scale for each number of a head."""
-    heads, size = config.num_hidden_layers * kv_heads(config), head_size(config)
-    arrays = [chunk_size * heads * size * getattr(torch, dtype).itemsize] * 2
-    arrays += [heads * size * 4] * (2 if dtype == "int8" else 0)
-    return sum(-(-array // SLOT_ALIGNMENT) * SLOT_ALIGNMENT for array in arrays)
+def layer_bytes(model: Any) -> int:
+    """Bytes of the largest layer's weights, all experts' included."""
+    body = body_of(model)
+    layers = layers_of(body) or [body]  # ALBERT has one for all
+    return max(bytes_of_tensors(one.parameters()) for one in layers)
 
 
 def as_json(plan: Plan) -> dict[str, Any]:
@@ -212,9 +212,9 @@ def _shared(memory: Memory, machines: PlannedMachines) -> Memory:
 
 
 def _store(model: Any, texts: PlannedTexts) -> dict[str, float]:
-    config, kind = model.config, model.config.store_dtype or str(model.dtype).removeprefix("torch.")
-    chunk, length = store_bytes(text_config_of(model), config.chunk_size, kind), texts.document_length or 4096
-    return {"a_token": chunk / config.chunk_size, "a_document": -(-length // config.chunk_size) * chunk}
+    size, length = model.config.chunk_size, texts.document_length or 4096
+    chunk = store_bytes(model.language_model, size, model.config.store_dtype)
+    return {"a_token": chunk / size, "a_document": -(-length // size) * chunk}
 
 
 def _width(model: Any, texts: PlannedTexts) -> int:

@@ -5,10 +5,14 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from modeling_biencoder import BiEncoderModel
+from tests.support.decoders import backbone
 from tests.support.planning import batch_of, made
+from tests.support.tiny import random_ids, tiny_tokenizer
 from trainers.planning.activations import activation_bytes, kept_of
 from trainers.planning.flops import Operations, operations_of
 from trainers.planning.memory import kept_bytes
+from trainers.planning.shapes import Rows
 
 CASES = [
     (system, family)
@@ -51,7 +55,7 @@ def test_operations_of_a_step_are_counted(system, family, lora, checkpointing, m
 def test_scores_are_those_of_the_passages_of_all_devices():
     """Queries by passages by width, 2 operations each, forward and twice backward."""
     shapes = batch_of("biencoder", made("biencoder", "llama"))[1]
-    nothing = Operations(0, 0, 0, 0, layers=1, attention=0, width=32)
+    nothing = Operations(0, 0, 0, 0, attention=0, width=32)
     assert nothing.step(shapes, True, gpus=5) == 3 * 2 * 4 * (8 * 5) * 32
 
 
@@ -95,12 +99,13 @@ def test_checkpointing_keeps_the_layers_inputs_and_one_layer(family):
     batch, shapes = batch_of("biencoder", model)
     plain, saving = kept_of(model, False, False), kept_of(model, False, True)
     hidden = 4 * model.config.text_config.hidden_size
-    assert saving.layer[1] == pytest.approx(hidden, rel=0.5) and plain.layer[1] > 5 * hidden
+    (layer,), (whole,) = saving.layers, plain.layers
+    assert layer[1] == pytest.approx(hidden, rel=0.5) and whole[1] > 5 * hidden
     said = activation_bytes(model, shapes, bf16=False, checkpointing=True)
     assert said < activation_bytes(model, shapes, bf16=False, checkpointing=False)
     model.gradient_checkpointing_enable({"use_reentrant": False})
     kept = kept_bytes(model, lambda: model(**batch))
-    one_layer = max(plain.of((rows,), layers=1) for rows in shapes.at_once)
+    one_layer = max(plain.of_layer((rows,)) for rows in shapes.at_once)
     assert said - one_layer == pytest.approx(kept, rel=WITHIN)
 
 
@@ -109,3 +114,21 @@ def test_activations_of_texts_embedded_in_parts():
     batch, shapes = batch_of("biencoder", model, sub_batch_size=4)
     kept = kept_bytes(model, lambda: model(**batch))  # of the last part, the others' come one at a time
     assert activation_bytes(model, shapes, bf16=False, checkpointing=False) == pytest.approx(kept, rel=WITHIN)
+
+
+@pytest.mark.cases(2)
+@pytest.mark.parametrize("family", ["deepseek_v3", "ernie4_5_moe", "falcon", "gpt_oss"])
+def test_no_name_of_a_setting_is_looked_up(family):
+    """Experts of a token, sizes of heads and layers of several kinds are what the model's own code makes of them."""
+    experts = {"moe_num_experts": 8, "moe_k": 2, "moe_intermediate_size": 16} if family == "ernie4_5_moe" else {}
+    body = backbone(family, num_hidden_layers=4, **experts)
+    model = BiEncoderModel.from_backbone(body, tiny_tokenizer(), pooling="mean").train()
+    operations, kept, rows = operations_of(model), kept_of(model, False, False), (Rows("rows", 2, 48),)
+    body.config._experts_implementation = "eager"
+    inputs = {"input_ids": random_ids(2, 48), "attention_mask": torch.ones(2, 48, dtype=torch.long)}
+    inputs["attention_mask"][0, -3:] = 0
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        body(**inputs)
+    assert operations.forward(rows) == pytest.approx(counter.get_total_flops(), rel=0.01)
+    assert operations.trained_weights == operations.weights
+    assert kept.of(rows) == pytest.approx(kept_bytes(body, lambda: body(**inputs)[0]), rel=WITHIN)

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from peft import LoraConfig
-from transformers import CONFIG_MAPPING
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from modeling_llara import LlaraForPreTraining
 from modeling_srlm.moving_srlm import state_groups
@@ -18,6 +18,7 @@ from tests.support.training import PASSAGES, arguments
 from trainers import LlaraTrainer, LlaraTrainingArguments
 from trainers.commands import plan as command
 from trainers.planning import plan as planning
+from trainers.planning import states
 from trainers.planning.memory import optimizer_bytes
 from trainers.planning.settings import PlannedMachines, PlannedModel, PlannedTexts, PlannedTraining
 from trainers.retrieval.storing import write_embeddings
@@ -106,11 +107,29 @@ def test_the_index_is_as_large_as_a_saved_one(precision, tmp_path):
     assert planning.index_bytes(256, 2000)[precision] == pytest.approx(path.stat().st_size, rel=0.15)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
-def test_the_store_keeps_as_much_as_the_real_one(dtype):
-    model = tiny_backbone("llama")
+@pytest.mark.parametrize(
+    ("family", "dtype"),
+    [("llama", "float32"), ("llama", "bfloat16"), ("llama", "int8"), ("falcon", "float32"), ("phimoe", "int8")],
+)
+def test_the_store_keeps_as_much_as_the_real_one(family, dtype):
+    """Falcon has one head of keys for all of queries', and no setting that says so."""
+    config = CONFIG_MAPPING[family](**{**SIZES, "max_position_embeddings": 2048, **SPECIAL.get(family, {})})
+    model = AutoModelForCausalLM.from_config(config).eval()
     store = StateStore(state_groups(model, 512), 16, "cpu", dtype)
-    assert planning.store_bytes(model.config, 16, dtype) == store.chunk_bytes
+    assert states.store_bytes(model, 16, dtype) == store.chunk_bytes
+
+
+@pytest.mark.parametrize("family", ["deepseek_v3", "gpt_bigcode"])
+def test_states_that_cannot_be_used_again_are_not_planned(tmp_path, family):
+    """DeepSeek-V3 keeps a latent in the place of keys, and what is rotated in that of values."""
+    folder = configured(tmp_path, family, max_position_embeddings=1024)
+    with pytest.raises(ValueError, match=f"reuse_states=True is not possible with a '{family}' backbone: its keys"):
+        planned(folder, "srlm", {"reuse_states": True})
+
+
+def test_fsdp_brings_together_all_experts_of_a_layer(tmp_path):
+    plan = planned(configured(tmp_path, "mixtral", max_position_embeddings=512), machines={"sharding": "fsdp"})
+    assert plan.layer_bytes == 4 * plan.parameters["layers"] // 2 - 4 * 32 // 2  # two layers, and the last norm
 
 
 def test_what_does_not_fit_says_what_to_lower(backbone, capsys):
@@ -209,7 +228,7 @@ def test_a_forward_pass_that_needs_contents_is_refused_in_one_line(backbone, mon
     def looks(*_, **__):
         raise RuntimeError("a look at contents\nand where")
 
-    monkeypatch.setattr("trainers.planning.activations._kept_of_row", looks)
+    monkeypatch.setattr("trainers.planning.contentless._row", looks)
     with pytest.raises(ValueError, match=r"kind llama does not run without contents .a look at contents.: plan"):
         planned(backbone)
 
