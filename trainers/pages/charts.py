@@ -110,4 +110,9 @@ def ticks(low: float, high: float, most: int) -> list[float]:
 
 
 def _percent(value: float) -> str:
-    return f"{100 * value:+.3g} %".replace("-", MINUS) if value else "0 %"
+    """A round share in percent.
+
+    >>> _percent(0.125), _percent(12.0)
+    ('+12.5 %', '+1200 %')
+    """
+    return f"{100 * value:+.10g} %".replace("-", MINUS) if value else "0 %"
