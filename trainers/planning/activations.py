@@ -28,19 +28,18 @@ class Kept:
     whole: np.ndarray
     layers: list[np.ndarray]
 
-    def of(self, rows: tuple[Rows, ...]) -> float:
-        """Of rows that are all kept."""
-        return _of(self.whole, rows)
+    def of(self, rows: tuple[Rows, ...], copies: bool = True) -> float:
+        """Of rows that are all kept; without `copies` of weights, which do not grow with the rows."""
+        return _of(self.whole, rows, copies)
 
-    def of_layer(self, rows: tuple[Rows, ...]) -> float:
+    def of_layer(self, rows: tuple[Rows, ...], copies: bool = True) -> float:
         """Of the same in one layer, that keeps most."""
-        return max(_of(layer, rows) for layer in self.layers)
+        return max(_of(layer, rows, copies) for layer in self.layers)
 
 
-def _of(numbers: np.ndarray, rows: tuple[Rows, ...]) -> float:
-    """The first number does not grow with the rows."""
+def _of(numbers: np.ndarray, rows: tuple[Rows, ...], copies: bool) -> float:
     grown = sum(one.count * (numbers[1] * one.length + numbers[2] * one.length**2) for one in rows)
-    return float(numbers[0] + grown)
+    return float((numbers[0] if copies else 0) + grown)
 
 
 def kept_of(model: Any, bf16: bool, checkpointing: bool) -> Kept:
@@ -80,10 +79,10 @@ def activation_bytes(
         copies: with bf16, of the weights, as autocast makes and keeps them; `fsdp` casts the shares instead.
     """
     kept = kept_of(model, bf16, checkpointing)
-    most = kept.of(shapes.at_once) - (0 if copies else kept.of(()))
+    most = kept.of(shapes.at_once, copies)
     if checkpointing:
         whole = kept_of(model, bf16, False)
-        most += max(whole.of_layer((one,)) for one in shapes.at_once)
+        most += max(whole.of_layer((one,), copies) for one in shapes.at_once)
     return round(most + head_bytes(model, shapes, has_plain_head(model, bf16), gpus))
 
 

@@ -12,7 +12,7 @@ from tests.support.tiny import random_ids, tiny_tokenizer
 from trainers.planning.activations import activation_bytes, kept_of
 from trainers.planning.flops import Operations, operations_of
 from trainers.planning.memory import kept_bytes
-from trainers.planning.shapes import Rows
+from trainers.planning.shapes import Rows, Shapes
 
 CASES = [
     (system, family)
@@ -107,6 +107,13 @@ def test_checkpointing_keeps_the_layers_inputs_and_one_layer(family):
     kept = kept_bytes(model, lambda: model(**batch))
     one_layer = max(plain.of_layer((rows,)) for rows in shapes.at_once)
     assert said - one_layer == pytest.approx(kept, rel=WITHIN)
+
+
+def test_a_layer_that_is_computed_again_has_no_copies_of_weights_under_fsdp():
+    model, rows = made("biencoder", "llama"), (Rows("queries", 1, 2), Rows("passages", 1, 2))
+    own, none = (activation_bytes(model, Shapes(rows, rows), True, True, copies=copies) for copies in (True, False))
+    layer = model.backbone.layers[0]
+    assert own - none == 2 * sum(one.numel() for one in layer.parameters() if one.ndim == 2)
 
 
 def test_activations_of_texts_embedded_in_parts():
