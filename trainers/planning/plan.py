@@ -75,6 +75,12 @@ class Plan:
         return self.held.together + (2 * self.layer_bytes if self.machines.sharding == "fsdp" else 0)
 
     @property
+    def fits(self) -> bool | None:
+        """None where what is known fits, and something is not known."""
+        known = self.held.optimizer is not None and self.held.activations is not None
+        return False if self.total > self.room else True if known else None
+
+    @property
     def room(self) -> int:
         """Bytes of one device that a plan may count on."""
         return round(self.machines.memory * (1 - RESERVE))
@@ -120,7 +126,7 @@ def make_plan(
         layer_bytes=layer_bytes(model),
         store=_store(model, texts) if texts.reuse_states else {},
         index={} if texts.num_passages is None else index_bytes(_width(model, texts), texts.num_passages),
-        passage_length=shapes.longest,
+        passage_length=shapes.rows[-1].length,  # of a biencoder, which alone has an index
     )  # fmt: skip
 
 
@@ -145,7 +151,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
     return {
         "model": plan.model.model, "system": plan.model.system, "kind": plan.kind, "parameters": plan.parameters,
         "memory": {**asdict(plan.memory), "together": plan.memory.together},
-        "memory_of_each": held, "memory_there": plan.machines.memory, "fits": plan.total <= plan.room,
+        "memory_of_each": held, "memory_there": plan.machines.memory, "fits": plan.fits,
         "rows_a_step": plan.rows_a_step, "tokens_a_step": tokens_a_step(plan), "steps": plan.steps,
         "flops_a_step": flops_a_step(plan), "flops_a_token": flops_a_step(plan) / tokens_a_step(plan),
         "seconds_a_step": plan.seconds_a_step,

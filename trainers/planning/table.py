@@ -44,8 +44,8 @@ def memory_lines(plan: Plan) -> Iterator[str]:
         yield _line(name, "unknown" if value is None else in_units(value) + _share_of(plan, name))
     if plan.machines.sharding == "fsdp":
         yield _line("two layers, whole", in_units(2 * plan.layer_bytes))
-    yield _line("together", in_units(plan.total))
-    yield _line("fits" if plan.total <= plan.room else "does not fit", verdict(plan))
+    yield _line("together", in_units(plan.total) if None not in known.values() else f"at least {in_units(plan.total)}")
+    yield _line({True: "fits", False: "does not fit", None: "fits without the unknown"}[plan.fits], verdict(plan))
 
 
 def verdict(plan: Plan) -> str:

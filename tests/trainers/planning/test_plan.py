@@ -21,6 +21,7 @@ from trainers.planning import plan as planning
 from trainers.planning import states
 from trainers.planning.memory import optimizer_bytes
 from trainers.planning.settings import PlannedMachines, PlannedModel, PlannedTexts, PlannedTraining
+from trainers.planning.table import table
 from trainers.retrieval.storing import write_embeddings
 
 
@@ -239,6 +240,15 @@ def test_an_unknown_family_is_refused(tmp_path):
         command.main(["--model", str(tmp_path / "config.json"), "--system", "biencoder"])
     with pytest.raises(OSError, match="nowhere"):
         command.main(["--model", str(tmp_path / "nowhere"), "--system", "biencoder"])
+
+
+def test_what_is_not_known_is_not_said_to_fit(backbone, monkeypatch):
+    monkeypatch.setattr(planning, "_optimizer", lambda *_: None)
+    plan = planned(backbone, texts={"passages": "10"})
+    assert plan.fits is None and planning.as_json(plan)["fits"] is None
+    lines = [line.split("  ")[1] for line in table(plan).splitlines() if line.startswith("  fits")]
+    assert lines == ["fits without the unknown"] and "  at least " in table(plan)
+    assert plan.passage_length == 32 and plan.shapes.longest == 512  # an index holds passages, not queries
 
 
 def test_what_the_optimizer_keeps_is_unknown_where_it_cannot_be_tried():
