@@ -13,7 +13,9 @@ from typing import Any
 import zstandard
 
 _DAMAGE = (EOFError, OSError, zlib.error, lzma.LZMAError, zstandard.ZstdError)
-_BLOCK = 1 << 16  # bytes of a .zst file that are unpacked at once
+# Of a .zst file: bytes that are unpacked at once (the most repetitive become 16 MiB), and how far it may look back (as
+# `zstd --long=31` does).
+_BLOCK, _WINDOW = 1 << 9, 1 << 31
 
 
 class _ZstdFile(io.RawIOBase):
@@ -21,14 +23,14 @@ class _ZstdFile(io.RawIOBase):
 
     def __init__(self, path: Path):
         self._file = path.open("rb")
-        self._parts, self._rest = self._unpack(), b""
+        self._parts, self._rest = self._unpack(), memoryview(b"")
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
         while not self._rest and (part := next(self._parts, None)) is not None:
-            self._rest = part
+            self._rest = memoryview(part)  # of which a slice is no copy
         taken, self._rest = self._rest[: len(buffer)], self._rest[len(buffer) :]
         buffer[: len(taken)] = taken
         return len(taken)
@@ -41,7 +43,8 @@ class _ZstdFile(io.RawIOBase):
         frame: Any = None
         rest = b""
         while block := rest or self._file.read(_BLOCK):
-            frame, rest = frame or zstandard.ZstdDecompressor().decompressobj(), b""
+            frame = frame or zstandard.ZstdDecompressor(max_window_size=_WINDOW).decompressobj()
+            rest = b""
             yield frame.decompress(block)
             if frame.eof:
                 frame, rest = None, frame.unused_data

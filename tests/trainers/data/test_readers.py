@@ -5,6 +5,7 @@ import gzip
 import json
 import random
 import string
+import tracemalloc
 from pathlib import Path
 
 import fsspec
@@ -154,6 +155,20 @@ def test_all_frames_of_a_file_are_read(tmp_path):
     frames = [zstandard.compress(json.dumps(row).encode() + b"\n") for row in ROWS]
     (tmp_path / "a.jsonl.zst").write_bytes(skipped + skipped.join(frames))
     assert rows_of(tmp_path / "a.jsonl.zst") == ROWS
+
+
+def test_a_file_that_is_small_when_packed_passes_through_memory_in_parts(tmp_path):
+    """Of a frame that looks back further than `zstd` does by itself, too, as `zstd --long=31` writes them."""
+    line = "a" * 2**16
+    packer = zstandard.ZstdCompressor(
+        compression_params=zstandard.ZstdCompressionParameters.from_level(1, window_log=28)
+    ).compressobj()  # which does not know the size
+    (tmp_path / "a.txt.zst").write_bytes(packer.compress(f"{line}\n".encode() * 2**9) + packer.flush())
+    tracemalloc.start()
+    lengths = {len(row["text"]) for _, row in read_lines(tmp_path / "a.txt.zst")}
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert lengths == {len(line)} and peak < 2**25
 
 
 def test_a_lone_surrogate_becomes_the_replacement_character(tmp_path):
