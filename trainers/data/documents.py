@@ -57,8 +57,8 @@ def _readable(folder: Path, files: list[Path]) -> list[Path]:
     if len(kept) < len(files):
         first = next(file for file, same in itertools.zip_longest(files, kept) if file != same)
         logger.warning_once(
-            f"{len(files) - len(kept)} of {len(files)} files of {str(folder)!r} are no UTF-8 text and are left out; "
-            f"the first of them: {first.name}."
+            f"{len(files) - len(kept)} of {len(files)} files of {str(folder)!r} are no UTF-8 text, or pointers of Git "
+            f"LFS to such, and are left out; the first of them: {first.name}."
         )
     return kept
 

@@ -1,11 +1,13 @@
 """What a folder holds: data files with rows, or texts; hidden files are neither. What is left out is said."""
 
+import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from transformers.utils import logging
 
-from .readers import ROW_SUFFIXES, data_suffix, opened, refuse_loose_link
+from .readers import ROW_SUFFIXES, data_suffix, is_loose_link, opened, refuse_loose_link, refuse_pointer
 from .unpacking import COMPRESSIONS
 
 logger = logging.get_logger(__name__)
@@ -14,6 +16,8 @@ SUFFIXES = f"{', '.join(DATA_SUFFIXES)}, or the first four with {', '.join(COMPR
 _CARDS = ("README", "LICENSE", "LICENCE", "CITATION", "NOTICE")  # what stands beside the rows in a clone of a data set
 _INFOS = ("dataset_info.json", "dataset_infos.json")  # what `datasets` writes about the rows beside it
 _SPLIT = re.compile(r"(train|test|val(?:id(?:ation)?)?|dev)(?![^\W_])", re.IGNORECASE)
+# Names of what is text where no pointer of Git LFS stands in its place; among texts, files of rows are texts.
+_TEXT_SUFFIXES = ("", ".txt", ".text", ".md", ".rst", ".tex", ".html", ".htm", ".xml", ".py", *ROW_SUFFIXES)
 _HEAD = 2**16  # characters that say whether a file is text
 
 
@@ -23,15 +27,34 @@ def is_data_file(path: Path) -> bool:
 
 
 def text_files(folder: Path) -> list[Path]:
-    """Every file below `folder`, by path; hidden files and Python's caches left out."""
-    files = sorted(file for file in folder.rglob("*") if not _is_hidden(file.relative_to(folder)))
-    for file in filter(is_data_file, files):
-        refuse_loose_link(file)  # rows that are missing
-    return [file for file in files if file.is_file()]
+    """Every file below `folder`, by path; hidden files and Python's caches left out.
+
+    Links to folders are followed, and each folder is read once. Links that lead to nothing are among the files, as
+    who reads them refuses them. Raises OSError for a folder that may not be read.
+    """
+    return sorted(file for file in _walk(folder, set()) if file.is_file() or is_loose_link(file))
 
 
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith((".", "__pycache__")) for part in path.parts)
+def _walk(folder: Path, seen: set[str]) -> Iterator[Path]:
+    links: list[Path] = []  # followed last: a folder that is itself below has its own name
+    for place, folders, names in os.walk(folder, onerror=_raise):
+        if (real := os.path.realpath(place)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not _is_hidden(name))
+        links += [path for name in folders if (path := Path(place, name)).is_symlink()]
+        yield from (Path(place, name) for name in names if not _is_hidden(name))
+    for link in links:
+        yield from _walk(link, seen)
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith((".", "__pycache__"))
 
 
 def data_files(folder: Path) -> list[Path]:
@@ -40,7 +63,8 @@ def data_files(folder: Path) -> list[Path]:
     A warning names what may not have been meant: files of folders below, which are left out, and several splits.
     """
     files = found_data_files(folder)
-    below = sorted(file for file in folder.glob("*/*") if _holds_rows(file) and not _is_hidden(file.parent))
+    found = (file for file in folder.glob("*/*") if _is_named_as_rows(file) and not _is_hidden(file.parent.name))
+    below = sorted(file for file in found if file.is_file())
     if not files:
         hint = (
             f", and {str(below[0].parent)!r} does: give that"
@@ -64,14 +88,14 @@ def data_files(folder: Path) -> list[Path]:
 def found_data_files(folder: Path) -> list[Path]:
     """The data files of a folder, if any, by name; ValueError for a folder that `save_to_disk` wrote."""
     refuse_saved(folder)
-    return sorted(file for file in folder.iterdir() if _holds_rows(file))
+    files = sorted(file for file in folder.iterdir() if _is_named_as_rows(file))
+    for file in files:
+        refuse_loose_link(file)  # rows that are missing
+    return [file for file in files if file.is_file()]
 
 
-def _holds_rows(file: Path) -> bool:
-    if not is_data_file(file) or file.name.startswith(".") or file.name in _INFOS:
-        return False
-    refuse_loose_link(file)  # rows that are missing
-    return file.is_file()
+def _is_named_as_rows(file: Path) -> bool:
+    return is_data_file(file) and not file.name.startswith(".") and file.name not in _INFOS
 
 
 def refuse_saved(folder: Path) -> None:
@@ -84,7 +108,10 @@ def refuse_saved(folder: Path) -> None:
 
 
 def is_text(file: Path) -> bool:
-    """Whether a file begins as text."""
+    """Whether a file begins as text; ValueError for what stands in the place of one: a loose link, a pointer."""
+    refuse_loose_link(file)
+    if data_suffix(file).lower() in _TEXT_SUFFIXES:
+        refuse_pointer(file)
     try:
         with opened(file) as stream:
             return "\0" not in stream.read(_HEAD)

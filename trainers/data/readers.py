@@ -62,9 +62,14 @@ def file_stamp(path: Path) -> tuple[str, int, int, int, int]:
     return str(path.absolute()), status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns
 
 
+def is_loose_link(path: Path) -> bool:
+    """Whether a path is a symbolic link that leads to nothing, or to itself."""
+    return path.is_symlink() and not path.exists()
+
+
 def refuse_loose_link(path: Path) -> None:
     """ValueError for a symbolic link that leads to nothing, or to itself."""
-    if path.is_symlink() and not path.exists():
+    if is_loose_link(path):
         raise ValueError(f"{str(path)!r} is a symbolic link that leads to nothing: remove it, or name another file.")
 
 

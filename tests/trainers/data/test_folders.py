@@ -13,6 +13,7 @@ from trainers.llara.rows import load_llara_rows
 from trainers.mining.corpus import load_corpus
 
 ROW = {"text": "one two three"}
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
 
 
 @pytest.fixture
@@ -88,10 +89,35 @@ def test_a_corpus_is_read_as_its_lines_stand(tmp_path):
 
 @pytest.mark.parametrize("name", ["a.txt", "a.jsonl.gz", "a.parquet"])
 def test_what_stands_in_the_place_of_a_file_is_named(tmp_path, name):
-    (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    (tmp_path / name).write_text(POINTER)
     for read in (load_documents, load_corpus):
         with pytest.raises(ValueError, match=r"is a pointer of Git LFS .* fetch it by `git lfs pull`"):
             read(tmp_path / name)
+
+
+def test_a_text_that_is_not_there_is_no_text_less(tmp_path, said):
+    (tmp_path / "b.txt").write_text("two")
+    (tmp_path / "c.safetensors").write_text(POINTER)
+    assert load_documents(tmp_path)["name"][:] == ["b.txt"] and "or pointers of Git LFS to such" in said[0]
+    (tmp_path / "c.safetensors").unlink()
+    (tmp_path / "a.txt").write_text(POINTER)
+    for problem in ("a pointer of Git LFS", "a symbolic link that leads to nothing"):
+        for read in (load_documents, load_corpus):
+            with pytest.raises(ValueError, match=rf"a\.txt'? is {problem}"):
+                read(tmp_path)
+        (tmp_path / "a.txt").unlink()
+        (tmp_path / "a.txt").symlink_to(tmp_path / "nowhere")
+
+
+def test_links_to_folders_are_followed_and_each_folder_is_read_once(tmp_path):
+    for name in ("elsewhere/sub", "texts/own", "texts/.hidden"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "a.txt").write_text(name)
+    texts = tmp_path / "texts"
+    for name, target in {"a": "elsewhere/sub", "b": "elsewhere", "c": "texts", "d": "texts/own", "own/e": "."}.items():
+        (texts / name).symlink_to(tmp_path / target)
+    assert load_documents(texts)["name"][:] == ["a/a.txt", "own/a.txt"]
+    assert load_corpus(texts).texts == ["elsewhere/sub", "texts/own"]
 
 
 def test_a_data_file_that_is_missing_is_named(tmp_path):
@@ -100,3 +126,6 @@ def test_a_data_file_that_is_missing_is_named(tmp_path):
     for read in (load_tables, check_source, load_corpus, load_documents):
         with pytest.raises(ValueError, match=r"b\.jsonl' is a symbolic link that leads to nothing"):
             read(tmp_path)
+    (tmp_path / "old").mkdir()
+    (tmp_path / "b.jsonl").rename(tmp_path / "old" / "b.jsonl")  # where rows are not read
+    assert load_documents(tmp_path).to_list() == list(load_tables(tmp_path)[0].dataset()) == [ROW]
