@@ -125,6 +125,11 @@ def _load_file(path: Path, streaming: bool, numbers: tuple[str, ...]) -> Table:
 
 def _load_parquet(path: Path, streaming: bool) -> datasets.Dataset | datasets.IterableDataset:
     refuse_pointer(path)
+    if "::" in str(path.absolute()):
+        raise ValueError(
+            f"Data file {str(path.absolute())!r} has '::' in its path, which `datasets` takes for a way into an archive: "
+            "rename the folder or the file, or link to it from elsewhere."
+        )
     # By itself `datasets` takes a file with the path and the time of a former one for that one.
     stamp = hashlib.sha256(repr(file_stamp(path)).encode()).hexdigest()[:16]
     try:
