@@ -127,7 +127,7 @@ def _load_parquet(path: Path, streaming: bool) -> datasets.Dataset | datasets.It
     refuse_pointer(path)
     if "::" in str(path.absolute()):
         raise ValueError(
-            f"Data file {str(path.absolute())!r} has '::' in its path, which `datasets` takes for a way into an archive: "
+            f"Data file {str(path.absolute())!r} has '::' in its path, which `datasets` takes for a chain of places: "
             "rename the folder or the file, or link to it from elsewhere."
         )
     # By itself `datasets` takes a file with the path and the time of a former one for that one.
