@@ -22,7 +22,7 @@ import datasets
 
 from hub_cards.travelling.checks import checked
 
-from ..data.readers import COMPRESSIONS, data_suffix, refuse_loose_link
+from ..data.readers import COMPRESSIONS, data_suffix, is_loose_link, refuse_loose_link
 from ..data.sources import Row, TypedTable, load_tables
 from ..data.texts import passage_text
 from .data import RetrievalData, make_retrieval_data
@@ -220,10 +220,15 @@ def _choose_split(splits: Iterable[str], wanted: str | None, where: str) -> list
 def _files(folder: Path, name: str) -> list[Path]:
     suffixes = (*TABLE_SUFFIXES, *TREC_SUFFIXES) if name == "qrels" else TABLE_SUFFIXES
     endings = [suffix + packed for suffix in dict.fromkeys(suffixes) for packed in ("", *COMPRESSIONS)]
-    single = [path for ending in endings if (path := folder / f"{name}{ending}").is_file()]
+    single = [path for ending in endings if _is_there(path := folder / f"{name}{ending}")]
     if single or not (folder / name).is_dir():
         return single[:1]
-    return sorted(path for path in (folder / name).iterdir() if data_suffix(path) in suffixes)
+    return sorted(path for path in (folder / name).iterdir() if data_suffix(path) in suffixes and _is_there(path))
+
+
+def _is_there(path: Path) -> bool:
+    """Whether a file is one of a table, not a hidden one; a loose link is, too, and refused when it is read."""
+    return not path.name.startswith(".") and (path.is_file() or is_loose_link(path))
 
 
 def _of_split(files: list[Path], wanted: str | None, folder: Path) -> list[Path]:

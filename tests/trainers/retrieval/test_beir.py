@@ -79,6 +79,17 @@ def test_a_folder_of_folders_and_splits(tmp_path):
         load_retrieval_data(two)
 
 
+def test_hidden_files_are_no_tables_and_loose_links_are_missed(tmp_path):
+    folder = write_beir(tmp_path / "set")
+    (folder / "qrels" / "._test.tsv").write_bytes(b"\0\5\26\7\0\2\0\0Mac OS X")
+    (folder / "qrels" / ".dev.tsv").write_text("an editor's")
+    assert load_retrieval_data(folder)["set"].qrels == QRELS
+    (folder / "corpus.jsonl").rename(folder / "corpus.tsv")
+    (folder / "corpus.jsonl").symlink_to("nowhere")
+    with pytest.raises(ValueError, match=r"corpus\.jsonl' is a symbolic link that leads to nothing"):
+        load_retrieval_data(folder)
+
+
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
