@@ -18,8 +18,8 @@ from .backbones_srlm import load_backbone_weights, refuse_ours, tokenizer_place
 from .checks_srlm import shown
 from .configuration_srlm import SelfRetrievalConfig
 from .halves_srlm import refuse_halves
-from .planning_srlm import proven_states
 from .pooling_srlm import dense_layers, drop_pooler
+from .proof_srlm import proven_states
 from .retriever_srlm import TextEncoder
 from .retrievers_srlm import TakenApart, load_retriever, take_apart
 from .vocabulary_srlm import compare_given, load_tokenizer

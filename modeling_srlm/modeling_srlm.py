@@ -31,7 +31,8 @@ from .generation_srlm import RetrievalState, prepare_generation
 from .inputs_srlm import check_inputs, is_dialogue
 from .kept_states_srlm import keep_states
 from .output_srlm import SelfRetrievalOutput
-from .planning_srlm import Plan, proven_states
+from .planning_srlm import Plan
+from .proof_srlm import proven_states
 from .retriever_srlm import NestedRetriever, TextEncoder
 from .tokenizers_srlm import TwoTokenizers
 
@@ -40,8 +41,7 @@ class SelfRetrievalLM(TwoTokenizers, GenerationMixin):
     """A causal LM with a retriever over its own past. Build one with [`~SelfRetrievalLM.from_components`].
 
     Attributes:
-        embedding_cache: None, or an [`EmbeddingCache`] that keeps chunk embeddings from one training step to the
-            next; evaluation does not look at it.
+        embedding_cache: None, or an [`EmbeddingCache`] that keeps chunk embeddings from one training step to another.
         settles_blocks: with `reuse_states`, `forward` takes a block's gradient before it reads the next block. False
             keeps the graphs of all: for weights in pieces (FSDP, ZeRO 3), and losses that are scaled up (fp16).
     """

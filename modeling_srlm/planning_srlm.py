@@ -19,9 +19,9 @@ from .chunking_srlm import (
 )
 from .configuration_srlm import RETRIEVER_METHODS, SelfRetrievalConfig
 from .encoding_srlm import Encode, ignores_role, retriever_encode, state_encode
-from .moving_srlm import StateGroup, state_groups
+from .moving_srlm import StateGroup
+from .proof_srlm import proven_states
 from .retriever_srlm import NestedRetriever
-from .store_srlm import most_chunks
 
 if TYPE_CHECKING:
     from .modeling_srlm import SelfRetrievalLM
@@ -137,19 +137,6 @@ def check_components(model: "SelfRetrievalLM") -> None:
     if isinstance(model.retriever, NestedRetriever):
         _ = model.retriever.tokenizer  # loaded on first need; ValueError if there is none
     _ = model.tokenizer  # the same for the text of chunks
-
-
-def proven_states(model: "SelfRetrievalLM") -> list[StateGroup] | None:
-    """With `reuse_states`, the groups of layers whose keys move, proven once; ValueError where they do not."""
-    if not model.config.reuse_states:
-        return None
-    language_model = model.language_model
-    name = id(language_model), language_model.dtype, model.device, model.config.stream_positions
-    if model._proven is None or model._proven[0] != name:
-        with torch.autocast(model.device.type, enabled=False):  # as it would be proven when the model is built
-            model._proven = name, state_groups(language_model, model.config.stream_positions)
-    most_chunks(model.config, model._proven[1])  # ValueError for a limit that is too small
-    return model._proven[1]
 
 
 def chunk_encoder(model: "SelfRetrievalLM") -> tuple[Encode | None, bool]:

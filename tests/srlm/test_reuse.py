@@ -78,6 +78,19 @@ def test_moved_keys_are_those_that_are_computed_there(family):
             torch.testing.assert_close(moved(model, layer, keys, 217), wanted, atol=1e-4, rtol=1e-4)
 
 
+def test_half_precision_and_back_is_another_rotation():
+    """The backbone's frequencies are rounded then, for good; keys are moved by those that it has."""
+    ids = random_ids(1, 200)
+    model = build(retrieval_method="bm25")
+    with torch.no_grad():
+        model(ids)
+        model.to(torch.bfloat16).to(torch.float32)
+        found = model(ids).logits
+        settings = {**SETTINGS, "retrieval_method": "bm25"}
+        fresh = SelfRetrievalLM.from_components(model.language_model, tiny_tokenizer(), **settings)
+        torch.testing.assert_close(found, fresh(ids).logits, atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.cases(2)
 @pytest.mark.parametrize(
     ("method", "integrate_method"), [*((name, "concat") for name in METHODS), ("bm25", "replace")]
