@@ -32,8 +32,8 @@ class ReuseState(RetrievalState):
         self.retrievals: list[tuple[int, torch.Tensor, torch.Tensor]] = []
         self.can_guess, self.lookup = max_guesses > 0, TokenLookup(max_guesses)
         self.guesses: list[int] = []
-        self.guessed_logits, self.num_guessed = torch.empty(0), 0
-        self.prompt_read = False
+        self.guessed_logits, self.num_guessed, self.prompt_read = torch.empty(0), 0, False
+        self.numbers: tuple[object, ...] = ()  # of the weights when the prompts were read
 
     def go_on_from(self, other: "ReuseState") -> None:
         """Takes over what another call has read, and not what it retrieved."""

@@ -8,6 +8,8 @@ import torch
 
 from modeling_biencoder import BiEncoderModel
 from modeling_srlm import SelfRetrievalLM
+from modeling_srlm.kept_states_srlm import start_reusing
+from modeling_srlm.planning_srlm import Plan
 from tests.support.reuse import build_endless as build
 from tests.support.srlm import ByteCounter
 from tests.support.tiny import random_ids, tiny_backbone, tiny_tokenizer
@@ -78,8 +80,31 @@ def halve_by_vector(model: SelfRetrievalLM) -> None:
     torch.nn.utils.vector_to_parameters(vector, weights)
 
 
+def write_a_row(model: SelfRetrievalLM) -> None:
+    """As the embedding of a new token is set; the last row is that of the prompt's sixth token."""
+    table = model.get_input_embeddings().weight
+    table.data[random_ids(1, 120)[0, 5]] = table.data.mean(dim=0)
+
+
+def steer(model: SelfRetrievalLM) -> None:
+    layer = model.language_model.model.layers[0].mlp
+    layer.register_forward_hook(lambda module, inputs, output: output + 1)
+
+
+def another_function(model: SelfRetrievalLM) -> None:
+    model.language_model.model.layers[0].mlp.act_fn = torch.nn.ReLU()
+
+
+def turn_otherwise(model: SelfRetrievalLM) -> None:
+    model.language_model.model.rotary_emb.inv_freq.data.mul_(0.5)
+
+
 CHANGES = {
     "weight.data": negate,
+    "one row": write_a_row,
+    "hook": steer,
+    "module": another_function,
+    "buffer": turn_otherwise,
     "weights of a vector": halve_by_vector,
     "number type": lambda model: model.to(torch.bfloat16),
     "pass": lambda model: model.eval(),
@@ -95,9 +120,39 @@ def test_what_changes_states_is_noticed(change):
     said = answer(model, random_ids(1, 120), 5).sequences
     with torch.no_grad():
         CHANGES[change](model)
-    found = answer(model, torch.cat([said, random_ids(1, 9, seed=4)], dim=1)).sequences
-    model._kept_states = None
-    assert torch.equal(found, answer(model, found[:, :134]).sequences)
+    assert_as_read_anew(model, torch.cat([said, random_ids(1, 9, seed=4)], dim=1))
+
+
+def test_what_stays_the_same_is_no_change():
+    model = build(retrieval_method="self", key_num=1)
+    model.language_model.model.layers[0].register_forward_hook(lambda *_: None)
+    said = answer(model, random_ids(1, 120), 5).sequences
+    stream = model._kept_states.state.stream
+    answer(model, torch.cat([said, random_ids(1, 9, seed=4)], dim=1))
+    assert model._kept_states.state.stream is stream
+
+
+def test_of_two_threads_one_goes_on():
+    """The other one comes in at the worst moment: before the first has written down that it took the states."""
+    model = build()
+    answer(model, random_ids(1, 120), 5)
+    plan, streams = Plan.of(model), []
+
+    def take() -> None:
+        streams.append(start_reusing(model, plan, torch.Size([1, 120]), 0).stream)
+
+    class Switching(SelfRetrievalLM):
+        def __setattr__(self, name: str, value: object) -> None:
+            if name == "_kept_states":
+                model.__class__ = SelfRetrievalLM
+                take()
+            SelfRetrievalLM.__setattr__(self, name, value)
+
+    model.__class__ = Switching
+    take()
+    model.__class__ = SelfRetrievalLM
+    take()
+    assert sum(stream is not None for stream in streams) == 1
 
 
 def test_autocast_and_inference_mode_are_noticed():

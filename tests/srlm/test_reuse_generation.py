@@ -125,9 +125,10 @@ def test_guesses_change_nothing(guesses):
 def test_a_text_goes_on_without_being_read_again(method, kept):
     """All that was generated stays; an end is cut off some chunks before; or far before that."""
     model = build(retrieval_method=method, add_bos=True)
+    sizes = reading(model)  # a hook that is new would be a reason to read anew
     first = model.generate(random_ids(1, 200), max_new_tokens=30)
     longer = torch.cat([first[:, :kept], random_ids(1, 25, seed=4)], dim=1)
-    sizes = reading(model)
+    sizes.clear()
     found = model.generate(longer, max_new_tokens=40, prompt_lookup_num_tokens=0)
     prompt = sum(sizes) - 39
     if kept == 70 and method == "no":  # twice the window is kept, and no more: it begins anew
