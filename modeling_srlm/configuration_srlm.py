@@ -17,6 +17,7 @@ from .checks_srlm import (
 from .format_srlm import check_format
 from .limits_srlm import check_reuse
 from .loading_srlm import CONFIG_KEYWORDS, part_config
+from .positions_srlm import check_positions
 from .retriever_srlm import SETTING_NAMES, RetrieverSettings
 from .saving_srlm import FolderlessConfig
 
@@ -148,6 +149,7 @@ class SelfRetrievalConfig(FolderlessConfig, PreTrainedConfig):
         self._check_prefixes()
         check_reuse(self)
         self._check_room()
+        check_positions(self)
 
     @property
     def n_positions(self) -> int:
@@ -201,17 +203,6 @@ class SelfRetrievalConfig(FolderlessConfig, PreTrainedConfig):
                 f"target_size={self.target_size or self.chunk_size} does not fit: a window of "
                 f"{self.context_window_size} tokens scores at most {self.max_target_size} ({self.integrate_method}, "
                 f"key_num {self.key_num}, chunk_size {self.chunk_size}): enlarge context_window_size or lower key_num."
-            )
-        positions = getattr(self.text_config, "max_position_embeddings", None)
-        added = 0 if self.retrieval_method == "no" or self.integrate_method == "replace" else self.key_num
-        needed = self.context_window_size + added * self.value_size + int(self.add_bos)
-        if self.reuse_states:
-            needed += self.num_sink_tokens + self.chunk_size
-        if positions is not None and needed > positions:
-            raise ValueError(
-                f"context_window_size {self.context_window_size} and key_num {added} retrieved values of "
-                f"{self.value_size} tokens need {needed} positions; the backbone has {positions}. "
-                f"Lower context_window_size, key_num or chunk_size, or use integrate_method='replace'."
             )
 
 

@@ -91,12 +91,15 @@ class LossSum:
     """The sum of many losses, of which `settle` exchanges the graph so far for the gradient that it gives.
 
     Args:
-        model: whose weights train. settles: False keeps all graphs to the end.
+        model: whose weights train. settles: False keeps all graphs to the end. So does a hook on the gradient of a
+            weight: it would see the gradient of each block, and then that of all.
     """
 
     def __init__(self, model: nn.Module, device: torch.device, settles: bool):
         self.settled = self.open = torch.zeros((), device=device, dtype=sum_dtype(device))
-        self.weights = [weight for weight in model.parameters() if weight.requires_grad] if settles else []
+        trained = [weight for weight in model.parameters() if weight.requires_grad]
+        settles = settles and not any(weight._backward_hooks for weight in trained)
+        self.weights = trained if settles else []
         self.gradients: list[torch.Tensor | None] = [None] * len(self.weights)
 
     def add(self, losses: torch.Tensor) -> None:

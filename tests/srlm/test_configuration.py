@@ -1,6 +1,7 @@
 """SelfRetrievalConfig: a value of the wrong type or out of its range is refused, and named."""
 
 import pytest
+from transformers import Phi3Config
 
 from modeling_srlm import SelfRetrievalConfig
 
@@ -35,3 +36,27 @@ def test_a_value_that_was_changed_is_checked_again():
     config.key_num = 2.0
     with pytest.raises(TypeError, match=r"key_num=2\.0 must be a whole number"):
         config.check()
+
+
+@pytest.mark.parametrize(
+    ("settings", "needed"),
+    [({"key_num": 2}, 128), ({"key_num": 2, "reuse_states": True, "num_sink_tokens": 4}, 148)],
+    ids=["exact", "kept states"],
+)
+def test_an_input_stays_on_one_side_of_longrope(settings, needed):
+    """Beyond `original_max_position_embeddings` it turns the first tokens by other angles, too."""
+    rope = {
+        "rope_type": "longrope", "rope_theta": 10_000.0, "short_factor": [1.0] * 4, "long_factor": [1.0, 2.0, 3.0, 4.0]
+    }  # fmt: skip
+
+    def configure(limit: int) -> SelfRetrievalConfig:
+        backbone = Phi3Config(
+            hidden_size=32, num_attention_heads=4, max_position_embeddings=2048, bos_token_id=0, eos_token_id=1,
+            pad_token_id=2, original_max_position_embeddings=limit,
+            rope_parameters={**rope, "original_max_position_embeddings": limit},
+        )  # fmt: skip
+        return SelfRetrievalConfig(text_config=backbone, context_window_size=64, chunk_size=16, **settings)
+
+    configure(needed)
+    with pytest.raises(ValueError, match=f"need {needed} positions; the backbone has {needed - 1} before its 'longr"):
+        configure(needed - 1)

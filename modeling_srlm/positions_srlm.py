@@ -1,0 +1,39 @@
+"""How many positions the inputs of a backbone may take, and how many the settings need."""
+
+from typing import Any
+
+_BY_LENGTH = "longrope"  # positions that turn by other angles, all of them, in an input that is longer than a limit
+
+
+def check_positions(config: Any) -> None:
+    """Raises ValueError where the longest input needs more positions than the backbone has, or turns alike.
+
+    Beyond that limit LongRoPE turns the first tokens of an input by other angles, too: an input's logits would depend
+    on the others in its batch, and a cache that was begun below the limit would not fit what comes behind it.
+    """
+    limit, why = _limit(config.text_config)
+    added = 0 if config.retrieval_method == "no" or config.integrate_method == "replace" else config.key_num
+    needed = config.context_window_size + added * config.value_size + int(config.add_bos)
+    if config.reuse_states:
+        needed += config.num_sink_tokens + config.chunk_size
+    if limit is not None and needed > limit:
+        raise ValueError(
+            f"context_window_size {config.context_window_size} and key_num {added} retrieved values of "
+            f"{config.value_size} tokens need {needed} positions; the backbone has {limit}{why}. "
+            f"Lower context_window_size, key_num or chunk_size, or use integrate_method='replace'."
+        )
+
+
+def _limit(text_config: Any) -> tuple[int | None, str]:
+    """Positions that a backbone turns alike, None where there is no limit, and why they end there."""
+    positions = getattr(text_config, "max_position_embeddings", None)
+    settings = getattr(text_config, "rope_parameters", None) or {}
+    parts = [settings, *(part for part in settings.values() if isinstance(part, dict))]  # one for each type of layer
+    own = getattr(text_config, "original_max_position_embeddings", None)
+    found = [
+        part.get("original_max_position_embeddings", own) for part in parts if part.get("rope_type") == _BY_LENGTH
+    ]
+    shortest = min((limit for limit in found if limit is not None), default=None)
+    if shortest is None or (positions is not None and positions <= shortest):
+        return positions, ""
+    return shortest, f" before its {_BY_LENGTH!r} turns them all by other angles"
