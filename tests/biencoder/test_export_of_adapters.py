@@ -85,6 +85,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("said", REFUSED)
 def test_an_adapter_whose_base_has_to_be_built_says_so(said, tmp_path):
     folder = REFUSED[said](tmp_path)

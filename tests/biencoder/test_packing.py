@@ -86,6 +86,7 @@ def test_embeddings_are_those_of_the_rows_alone(family: str, bidirectional: bool
     assert model.config.text_config._attn_implementation == "sdpa"
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("pooling", ["last_token", "cls", "mean", "mean_last_k"])
 @pytest.mark.parametrize("family", ["llama", "gpt2", "bert", "roberta"])
 def test_gradients_are_those_of_padded_rows(family: str, pooling: str, monkeypatch) -> None:
@@ -193,6 +194,7 @@ def test_a_layer_with_a_configuration_of_its_own(attention: str, read: int, pack
     assert packed[-1] and len(calls) == read
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("how", ["whole layers", "reentrant", "torch", "torch, reentrant"])
 @pytest.mark.parametrize("family", ["llama", "bert"])
 def test_layers_that_are_run_again_for_their_gradient(family: str, how: str, packed) -> None:
@@ -265,6 +267,7 @@ OTHERWISE = {
 }
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("name", OTHERWISE)
 @torch.no_grad()
 def test_a_family_that_attends_otherwise_than_its_name_says(name: str) -> None:

@@ -144,6 +144,7 @@ def test_llara_passage_reads_off_eight_tokens(tmp_path):
         assert_embeds(model, F.normalize(hidden[:, -8:].mean(dim=1), dim=-1), texts, role)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("auto_class", [AutoModel, AutoModelForCausalLM])
 def test_repllama_is_an_adapter_over_a_plain_decoder(auto_class, tmp_path):
     base = tmp_path / "base"

@@ -55,6 +55,7 @@ def test_the_gradient_is_that_of_the_whole_batch(family: str, side: str, size: i
     assert_same(gradients(model, **inputs, sub_batch_size=size), gradients(model, **inputs))
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("family", ["llama", "gpt2", "opt", "bert"])
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_without_a_size_a_cpu_leaves_the_padding_out(monkeypatch, family: str, side: str) -> None:

@@ -56,6 +56,7 @@ def test_every_index_finds_the_same(folder, monkeypatch, capsys):
             assert printed[2].startswith("tarfile.open\t")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tool", quick_first([None, *TOOLS]))
 def test_the_recipes_find_it_too(folder, tmp_path, monkeypatch, capsys, tool):
     if tool is not None:

@@ -68,6 +68,7 @@ def test_self_retrieval_lm(make, method):
     assert left_in_cycles(work) == []
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("shared", [0, 100])
 def test_a_text_that_another_follows(shared):
     """With `reuse_states` what a text has left stays for a turn that follows, and goes before another is read."""

@@ -50,6 +50,7 @@ def test_so_do_others(commands: Server, data: Path, tmp_path: Path, name: str) -
     two(commands, data, tmp_path, name, kill=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["encode"])
 def test_what_a_killed_one_had_is_taken_over(commands: Server, data: Path, tmp_path: Path, name: str) -> None:
     two(commands, data, tmp_path, name, kill=True)

@@ -87,6 +87,7 @@ def test_a_save_after_the_last_adapter_is_whole(saved, tmp_path):
     assert difference(BiEncoderModel.from_pretrained(tmp_path / "unloaded").encode(TEXTS), expected) == 0
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("away", [merge_adapter, lambda model: model.delete_adapter(["default"])])
 def test_a_save_has_the_models_names_when_an_adapter_was_loaded_and_is_gone(saved, tmp_path, away):
     model = BiEncoderModel.from_pretrained(saved)

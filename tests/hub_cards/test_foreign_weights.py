@@ -49,6 +49,7 @@ def test_our_families_refuse_foreign_shards(tmp_path, monkeypatch, family, name)
         kind.from_pretrained(folder)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("name", NAMES[:2])
 def test_backbones_and_retrievers_with_foreign_shards_are_refused(tmp_path, monkeypatch, name):
     plain = with_shard(sharded(tmp_path / "plain", tiny_backbone()), name, monkeypatch)
@@ -67,6 +68,7 @@ def test_a_pickle_among_the_shards_of_a_repo_on_the_hub_is_not_opened(tmp_path, 
         AutoModel.from_pretrained("user/repo")
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_million_layers_are_refused_in_no_time(tmp_path, family):
     build(family).save_pretrained(tmp_path)

@@ -106,6 +106,7 @@ PICKLES = {
 }
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("name", PICKLES)
 def test_pickles_and_programs_are_refused_by_name_and_by_content(folder, name):
     (folder / name).parent.mkdir(exist_ok=True)

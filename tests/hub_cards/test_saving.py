@@ -58,6 +58,7 @@ def no_space():
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("call", [1, 2])
 def test_a_full_disk_leaves_the_folder_as_it_was(saved, monkeypatch, call):
     before = content(saved)

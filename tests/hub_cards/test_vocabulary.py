@@ -185,6 +185,7 @@ def test_two_tokenizers_of_a_sentence_transformers_model_are_said(tmp_path, said
     )
 
 
+@pytest.mark.cases(1)
 def test_a_tokenizer_that_is_given_and_is_another_is_said(kind, tmp_path, said):
     tiny_backbone().save_pretrained(tmp_path / "lm")
     tiny_tokenizer().save_pretrained(tmp_path / "lm")

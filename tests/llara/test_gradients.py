@@ -35,6 +35,7 @@ def plain_loss(model, batch) -> torch.Tensor:
     return loss
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("family", ["llama", "gpt2", "granite"])
 def test_loss_and_every_gradient_are_those_of_all_logits(family):
     model = adapted(family)
@@ -60,6 +61,7 @@ def largest_allocation(compute) -> int:
     return max(event.nbytes() for event in events if event.name() == "[memory]")
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("head", ["plain", "adapter"])
 def test_logits_of_the_whole_row_never_exist(head):
     """Forward and backward: a chunk's logits are the largest tensor there is."""
@@ -74,6 +76,7 @@ def test_logits_of_the_whole_row_never_exist(head):
     assert everything == batch["input_ids"].numel() > 4 * CHUNK_SIZE  # the measure sees them where they are
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("weighting", ["fixed", "uncertainty"])
 @pytest.mark.parametrize("missing", [("labels",), ("output_summarize_ids", "output_predict_ids"), "all"])
 def test_whole_batches_without_targets(missing, weighting):

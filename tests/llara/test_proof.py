@@ -27,6 +27,7 @@ def causal_lm(name: str, sizes: dict, dtype: torch.dtype = torch.float32) -> tra
     return transformers.AutoModelForCausalLM.from_config(config).to(dtype).eval()
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(
     ("name", "sizes"),
@@ -56,6 +57,7 @@ def test_local_windows_as_long_as_any_row():
     check_backbone(causal_lm("GPTNeoConfig", {**NEO, "window_size": 4, "attention_types": [[["global"], 2]]}))
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("family", ["llama", "gpt2", "opt"])
 @pytest.mark.parametrize("scale", [0.02, 0.2])
@@ -63,6 +65,7 @@ def test_families_that_fit(family, dtype, scale):
     check_backbone(tiny_backbone(family, **{"init_std" if family == "opt" else "initializer_range": scale}).to(dtype))
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("name", ["MistralConfig", "Gemma2Config", "Gemma3TextConfig", "Starcoder2Config"])
 @pytest.mark.parametrize("window", [3, 12, 64])
 def test_windows_that_masks_are_made_from_fit(name, window):

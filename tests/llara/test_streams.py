@@ -131,6 +131,7 @@ def test_logits_are_the_backbones_own(name, settings):
         torch.testing.assert_close(model(ids, output_logits=True).logits, backbone(ids).logits, rtol=0, atol=1e-5)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     ("name", "message"), [("BertConfig", "not causal"), ("BloomConfig", "4-D attention mask"),
                           ("MambaConfig", "4-D attention mask"), ("Qwen3NextConfig", "linear_attention")],
@@ -188,6 +189,7 @@ def test_gradients_under_compiled_flex_attention():
     torch.testing.assert_close(*losses, rtol=0, atol=1e-4)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("name", ["llama", *WINDOWED])
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_block_mask_is_the_dense_mask(name, side, uncompiled_flex):

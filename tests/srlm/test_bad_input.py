@@ -153,6 +153,7 @@ def test_arguments_of_compute_perplexity(model):
     refused(lambda: model.compute_perplexity([], show_progress=1), TypeError, "show_progress=1 must be True or False")
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [

@@ -111,6 +111,7 @@ def test_with_kept_states_a_conversation_goes_on(method):
     assert sum(sizes) < 160 < reply.input_ids.shape[1]
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("family", ["llama", "qwen"])
 @pytest.mark.parametrize("add_bos", [False, True])
 def test_with_kept_states_the_turn_of_a_retrieved_chunk_is_named(family, add_bos):

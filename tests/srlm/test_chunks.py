@@ -47,6 +47,7 @@ def test_loss_is_that_of_the_assembled_inputs(family, integrate_method):
     assert output.loss.item() == pytest.approx(plain_loss(model, tokens, len(tokens) - 16).item() / 16, rel=1e-5)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("method", METHODS)
 def test_whole_document_is_scored_block_by_block(method):
     model = build(retrieval_method=method, target_size=32)
@@ -125,6 +126,7 @@ def test_batches_hold_every_input_once_and_pad_no_long_one():
     assert sorted(len(batch) for batch in batches) == [1, 1, 2, 3, 3]
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("method", METHODS)
 def test_a_row_without_labels_keeps_its_place(method):
     model, ids = build(retrieval_method=method), random_ids(2, 150)
@@ -195,6 +197,7 @@ def test_separator_does_not_touch_the_callers_tensor():
 IDS = random_ids(1, 100)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     ("call", "error", "text"),
     [

@@ -27,6 +27,7 @@ def build(family: str = "llama", **settings: object) -> SelfRetrievalLM:
     )
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 @pytest.mark.parametrize("method", METHODS)
 def test_a_conversation_does_not_feel_its_batch(family, method):

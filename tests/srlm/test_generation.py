@@ -86,6 +86,7 @@ def test_without_cache_it_is_the_same():
     )
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("use_cache", [True, False])
 def test_beams_retrieve_each_for_itself(use_cache):
     """With as many beams as sequences kept, each returned beam scores what forward says of it."""

@@ -81,6 +81,7 @@ def test_a_chat_gives_one_answer(reuse_states, how):
     assert reply.content == plain.content
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("how", ["keyword", "config", "own"])
 @pytest.mark.parametrize("reuse_states", [False, True])
 def test_a_text_ends_at_a_string(reuse_states, how):
@@ -110,6 +111,7 @@ def test_the_command_ends_where_the_repo_says_and_names_a_seed_that_is_none(tmp_
         generate.main(["--model", str(tmp_path / "repo"), "--prompt", text, "--do_sample", "--seed", str(2**32)])
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("command", [generate, perplexity, needle])
 def test_a_target_size_that_kept_states_do_not_heed_is_refused(command, tmp_path):
     repo, text = tmp_path / "repo", tmp_path / "a.txt"

@@ -111,6 +111,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("change", CHANGES)
 def test_what_changes_states_is_noticed(change):
     model = build()
@@ -188,6 +189,7 @@ def test_with_a_limit_a_text_that_goes_on_otherwise(kept):
     assert_as_read_anew(model, torch.cat([said[:, :kept], random_ids(1, 9, seed=4)], dim=1))
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("place", ["device", "disk"])
 def test_copies_and_pickles_have_none(place):
     model = build(store_place=place)

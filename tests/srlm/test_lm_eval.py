@@ -29,6 +29,7 @@ def build(family: str, method: str) -> SelfRetrievalLM:
     )
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(("family", "method"), [("llama", "bm25"), ("gpt2", "self"), ("gemma", "no")])
 def test_rolling_loglikelihood_is_the_perplexity(family, method):
     model = build(family, method)

@@ -98,6 +98,7 @@ def test_hybrid_is_the_fusion_of_dense_and_bm25():
                 assert score == pytest.approx(sum(1 / (61 + rank[key]) for rank in ranks), rel=1e-5)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("family", DECODERS)
 @pytest.mark.parametrize("add_bos", [False, True])
 def test_self_compares_mean_states_of_chunks_read_alone(family, add_bos):

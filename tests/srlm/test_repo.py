@@ -85,6 +85,7 @@ def test_reload_in_process(tmp_path):
     assert loaded.resize_token_embeddings(520).weight.shape[0] == loaded.config.text_config.vocab_size == 520
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("pooling", ["last_token", "cls", "mean", "mean_last_k"])
 @pytest.mark.parametrize("separate_prompts", [False, True])
 def test_nested_retriever_is_the_biencoder(pooling, separate_prompts):

@@ -104,6 +104,7 @@ def test_batch_padding_and_size_of_passes_change_nothing(method, settings):
                 torch.testing.assert_close(chosen[row, :height, column], expected, atol=1e-4, rtol=1e-5)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("reuse", [True, False])
 def test_each_target_can_have_candidates_of_its_own(reuse):
     model = build(retrieval_method="no", chunk_batch_size=3, reuse_states=reuse)

@@ -176,11 +176,10 @@ def refuse_other_kind(output: str | Path, sharded: bool) -> None:
 
 def check_output(output: str, suffixes: str | tuple[str, ...] = ".jsonl", **sources: str | None) -> None:
     """Raises ValueError for an output of another suffix, or in what is read: options' values by their names."""
-    check_file("--output", output, **sources)
-    path = Path(output).resolve()
     allowed = (suffixes,) if isinstance(suffixes, str) else suffixes
-    if path.suffix not in allowed:
+    if Path(output).suffix not in allowed:
         raise ValueError(f"--output={output!r} must end in {', '.join(allowed)}: give it such a name.")
+    check_file("--output", output, **sources)
 
 
 def _lines(part: Path) -> Iterator[tuple[int, int, int]]:

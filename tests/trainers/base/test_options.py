@@ -113,6 +113,7 @@ def test_an_optimizer_class_is_taken_as_in_transformers(tmp_path, family):
     assert all(torch.equal(before[name], value) for name, value in weights(given.model).items())
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("pinned", [{}, {"dataloader_pin_memory": True}])
 def test_on_a_cpu_nothing_is_pinned_and_no_warning_says_so(tmp_path, recwarn, pinned):
     trainer = make_trainer("biencoder", tmp_path, max_steps=1, **pinned)

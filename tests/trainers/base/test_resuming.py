@@ -39,6 +39,7 @@ def test_another_order_is_refused_by_name(tmp_path, checkpoint, changed, told):
     assert_same_weights(weights(trainer.model), before, 0.0)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     ("rows", "told"),
     [(PASSAGES[:7], "rows in train_dataset=8, and this run has 7"), ([*PASSAGES[1:], PASSAGES[0]], "contents of")],

@@ -109,6 +109,7 @@ def test_a_kind_of_adapter_is_reloaded_wrapped_and_merged(tmp_path: Path, kind: 
     assert all(parameter.requires_grad for parameter in merged.parameters())
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("family", ["gpt2", "bert", "mistral", "qwen2", "qwen3"])
 def test_other_backbones_reload_and_merge(tmp_path: Path, family: str) -> None:
     adapted = model(family)
@@ -132,6 +133,7 @@ def test_trained_token_rows_merge_exactly() -> None:
     assert torch.equal(after[others], before[others])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", quick_first(["repo", "backbone", "llara"]))
 def test_an_adapter_names_its_base_and_loads_by_its_folder_alone(tmp_path: Path, base: Path, form: str) -> None:
     if form == "repo":
@@ -205,6 +207,7 @@ def test_a_fresh_process_without_lookback_puts_the_adapter_on_its_base(tmp_path:
         torch.testing.assert_close(embeddings, expected, rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_training_goes_on_from_an_adapter(tmp_path: Path, base: Path) -> None:
     first = trainer(str(base), tmp_path / "first", LoraConfig(r=4), {"pooling": "mean"})
     first.train()

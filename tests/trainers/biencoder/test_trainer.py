@@ -88,6 +88,7 @@ def test_first_loss_is_the_models_own_on_the_collated_batch(tmp_path):
     assert abs(own - expected.contrastive_loss) > 1e-3
 
 
+@pytest.mark.slow
 def test_negatives_are_drawn_anew_in_each_epoch_and_the_same_by_every_run(tmp_path):
     seen = []
     for name in ("one", "two"):

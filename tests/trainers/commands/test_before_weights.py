@@ -129,6 +129,7 @@ def test_what_does_not_fit_is_said(folders, tmp_path, name, options, message):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("name", RUNS)
 def test_what_fits_comes_to_the_weights(folders, tmp_path, name):
     with pytest.raises((OSError, ValueError), match=NO_WEIGHTS):

@@ -86,6 +86,7 @@ COMMANDS = {
 }
 
 
+@pytest.mark.cases(4)
 @pytest.mark.parametrize("kind", BAD)
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_bad_file_is_one_line(model, tmp_path, monkeypatch, capsys, command, kind):

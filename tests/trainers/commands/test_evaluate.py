@@ -99,6 +99,7 @@ def test_encode_writes_embeddings_and_ids(model, tmp_path, capsys):
             encode(model, tmp_path / "corpus.jsonl", other)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("precision", ["int8", "binary"])
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_encode_writes_every_form_in_every_precision(model, tmp_path, monkeypatch, suffix, precision):

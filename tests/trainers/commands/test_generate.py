@@ -24,6 +24,7 @@ def folder(tmp_path, request):
     return str(tmp_path / "m")
 
 
+@pytest.mark.cases(1)
 def test_it_streams_what_the_model_generates(folder, capsys, tmp_path):
     tokenizer = tiny_tokenizer()
     text = tokenizer.decode(random_ids(150))
@@ -46,6 +47,7 @@ def test_it_streams_what_the_model_generates(folder, capsys, tmp_path):
     assert lines[1].endswith(repr(tokenizer.decode(value)))
 
 
+@pytest.mark.cases(1)
 def test_sampling_follows_the_seed_and_standard_input_is_read(folder, capsys, monkeypatch):
     outputs = []
     for seed in ("1", "1", "2"):

@@ -88,6 +88,7 @@ def test_help_has_every_option_of_ours_and_three_examples_that_parse(command):
         assert len(line) <= 110
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("arguments", [["--help"], ["finetune", "--help"], ["explain", "-h"], ["--version"],
                                        ["finetune", "--data", "x"], ["fine-tune"]])  # fmt: skip
 def test_help_and_hints_import_nothing_heavy_and_take_less_than_half_a_second(arguments):

@@ -165,6 +165,7 @@ def run(command, **options: object) -> None:
     command.main([part for name, value in options.items() for part in (f"--{name}", str(value))])
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(("dtype", "name"), KINDS)
 def test_an_index_says_what_made_it_and_is_searched_so(folder, tmp_path, capsys, dtype, name):
     chosen = {key: value for key, value in (("dtype", dtype), ("quantization", name)) if value is not None}

@@ -42,6 +42,7 @@ def length(tokenizer, text):
     return len(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("text", [PROSE, CODE, PROSE + "\n\n" + CODE, "word " * 200, "x" * 500, "图书馆" * 60])
 @pytest.mark.parametrize("room", [1, 7, 40, 10_000])
 def test_passages_hold_the_text_in_as_few_tokens_as_they_may(tokenizer, text, room):
@@ -133,6 +134,7 @@ def write(folder, form):
     return folder
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("streaming", [False, True])
 @pytest.mark.parametrize("form", ["jsonl", "file", "folder", "folder of rows"])
 def test_text_in_any_form_gives_the_same_rows(tmp_path, form, streaming):

@@ -72,6 +72,7 @@ def test_two_processes_with_sharded_weights_save_what_one_has(tmp_path):
     torch.testing.assert_close(backbone.state_dict(), alone.backbone.state_dict(), rtol=0, atol=1e-5)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("peft_config", [None, LoraConfig(r=4)], ids=["full", "lora"])
 def test_a_checkpoint_holds_the_gathered_weights(tmp_path, peft_config):
     """FSDP and ZeRO hand the Trainer a state dict; the model's own weights are then pieces of no use."""

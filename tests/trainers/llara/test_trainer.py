@@ -80,6 +80,7 @@ def test_accumulation_equals_the_big_batch(tmp_path, micro_batch):
         assert logged(parts, name) == pytest.approx(logged(whole, name), rel=1e-4), name
 
 
+@pytest.mark.slow
 def test_accumulation_with_prompts_of_ones_own_and_no_prefix(tmp_path):
     """A row's first token, which nothing predicts, stands behind the padding of a batch and not in a row by itself."""
     own = LlaraForPreTraining.from_backbone(tiny_backbone(), tiny_tokenizer())
@@ -97,6 +98,7 @@ def test_accumulation_with_prompts_of_ones_own_and_no_prefix(tmp_path):
     assert losses[1] == pytest.approx(losses[0], rel=1e-6)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("fields", [{}, {"loss_weighting": "uncertainty"}])
 def test_the_loss_of_an_evaluation_is_that_of_its_means(tmp_path, fields):
     """Whatever the batch: with the means over tokens and rows, by the weights of the training."""
@@ -117,6 +119,7 @@ def test_the_loss_of_an_evaluation_is_that_of_its_means(tmp_path, fields):
         assert one["eval_loss"] == pytest.approx(found[0]["eval_loss"], rel=1e-6)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("streaming", [False, True])
 def test_data_of_blank_texts_alone_are_named(tmp_path, streaming):
     (tmp_path / "blank.jsonl").write_text('{"text": " "}\n{"text": ""}\n')

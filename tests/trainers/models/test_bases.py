@@ -79,6 +79,7 @@ def test_added_tokens_that_would_be_lost_are_refused_before_the_training(tmp_pat
         trainer(family, tmp_path, model, tokenizer, config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", quick_first(FAMILIES))
 def test_tokens_of_a_saved_base_need_no_rows(tmp_path, family):
     model, _ = grown(family, tmp_path, "new")
@@ -122,6 +123,7 @@ def test_peft_refuses_an_adapter_of_ours_on_the_plain_backbone(tmp_path, family,
             PeftModel.from_pretrained(auto.from_pretrained(tmp_path / "lm"), saved)
 
 
+@pytest.mark.slow
 def test_a_biencoder_on_a_llara_model_has_a_card_with_the_way_that_works(tmp_path):
     LlaraForPreTraining.from_backbone(tiny_backbone(), tiny_tokenizer()).save_pretrained(tmp_path / "llara")
     args = arguments(BiEncoderTrainingArguments, tmp_path / "run", max_steps=1, train_group_size=2)

@@ -181,6 +181,7 @@ def test_a_shard_that_is_not_there(work):
         BiEncoderModel.from_backbone("shards", pooling="mean")
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("text", ["[]", "null", "{}", '{"weight_map": [1]}', '{"weight_map": {"a": 1}}'])
 def test_json_of_another_shape(tmp_path, text):
     """An index is looked at where it will be read; beside whole weights it is not."""

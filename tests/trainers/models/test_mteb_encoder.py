@@ -63,6 +63,7 @@ def test_scores_are_those_of_the_export_in_mteb_s_own_wrapper(name, tmp_path):
     assert_equal(ours, local.scores(exported))
 
 
+@pytest.mark.slow
 def test_narrow_embeddings_are_those_of_the_export(tmp_path):
     model = model_of("llama", embedding_dims=[8], prompts={"default": {"query": "q: "}})
     model.export_sentence_transformers(tmp_path, truncate_dim=8)

@@ -57,6 +57,7 @@ def test_with_kept_states_a_text_is_read_once_for_all_its_questions(family, monk
     assert set(results.scores()) == {Cell("bm25", 700, depth, 3) for depth in DEPTHS}
 
 
+@pytest.mark.slow
 def test_what_is_there_is_added_to_and_other_depths_are_another_test(tmp_path):
     model, output = srlm(reuse_states=True), tmp_path / "needles.json"
     run(model, samples=1, output=output)

@@ -77,6 +77,7 @@ def test_a_lora_on_llara_is_what_its_trainer_makes(backbone, tmp_path):
     assert planned(backbone, "llara", lora_rank=4).parameters["trained"] == trained
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     ("sharding", "divided"), [("zero2", ["gradients", "optimizer"]), ("fsdp", ["weights", "gradients", "optimizer"])]
 )
@@ -108,6 +109,7 @@ def test_the_index_is_as_large_as_a_saved_one(precision, tmp_path):
     assert planning.index_bytes(256, 2000)[precision] == pytest.approx(path.stat().st_size, rel=0.15)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     ("family", "dtype"),
     [("llama", "float32"), ("llama", "bfloat16"), ("llama", "int8"), ("falcon", "float32"), ("phimoe", "int8")],
@@ -120,6 +122,7 @@ def test_the_store_keeps_as_much_as_the_real_one(family, dtype):
     assert states.store_bytes(model, 16, dtype) == store.chunk_bytes
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("family", ["deepseek_v3", "gpt_bigcode"])
 def test_states_that_cannot_be_used_again_are_not_planned(tmp_path, family):
     """DeepSeek-V3 keeps a latent in the place of keys, and what is rotated in that of values."""
@@ -161,6 +164,7 @@ def test_states_that_are_kept(backbone, capsys):
     assert "128 B (bfloat16)" in printed  # 2 layers, 2 heads of 8 numbers, keys and values, 2 bytes
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     ("options", "message"),
     [
