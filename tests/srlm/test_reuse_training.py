@@ -142,6 +142,15 @@ def test_a_graph_that_is_kept_gives_the_same_gradient_and_logits_have_one():
         assert_same(found, gradients(model, 3 * by_hand), 1e-6)
 
 
+def test_a_hook_on_a_gradient_is_called_once():
+    model = build(retrieval_method="bm25", **BLOCK).train()
+    name, ids, seen = "language_model.model.layers.0.mlp.down_proj.weight", random_ids(1, 200), []
+    wanted = gradients(model, model(ids, labels=ids).loss)
+    model.get_parameter(name).register_hook(lambda gradient: seen.append(gradient) or gradient * 0.5)
+    assert_same(gradients(model, model(ids, labels=ids).loss), {**wanted, name: wanted[name] / 2}, 1e-6)
+    assert len(seen) == 1
+
+
 def kept_bytes(model: SelfRetrievalLM, ids: torch.Tensor) -> int:
     """The most memory that graphs hold at once, in a forward pass and its backward pass."""
     held: dict[int, tuple[weakref.ref, int]] = {}
