@@ -98,7 +98,20 @@ def with_tokenizer(model: "SelfRetrievalLM", given: GenerationConfig | None, kwa
     return {"tokenizer": model.tokenizer, **kwargs}
 
 
+def refuse_continuous_batching(*_: Any, **__: Any) -> Any:
+    """In place of transformers' `init_continuous_batching`, through which `generate_batch` goes, too."""
+    raise ValueError(
+        "continuous batching (generate_batch, init_continuous_batching) fills the backbone's own cache and not across "
+        "retrievals: use generate, which takes a batch of prompts, or model.language_model.generate_batch."
+    )
+
+
 def _check_generation(model: "SelfRetrievalLM", given: GenerationConfig | None, kwargs: dict[str, Any]) -> None:
+    if option(model, "is_assistant", given, kwargs):
+        raise ValueError(
+            "a SelfRetrievalLM cannot be the assistant_model of another model: what it reads between retrievals is "
+            "not taken back token by token. Give its language_model as assistant_model."
+        )
     if model.config.retrieval_method == "oracle":
         raise ValueError(
             "retrieval_method 'oracle' needs the target, which generation does not know; set "

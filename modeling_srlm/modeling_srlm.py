@@ -27,7 +27,7 @@ from .configuration_srlm import SelfRetrievalConfig
 from .dialogue_srlm import score_answers, score_continuations
 from .documents_srlm import perplexity, run_documents
 from .encoding_srlm import EmbeddingCache
-from .generation_srlm import RetrievalState, prepare_generation
+from .generation_srlm import RetrievalState, prepare_generation, refuse_continuous_batching
 from .inputs_srlm import check_inputs, is_dialogue
 from .kept_states_srlm import keep_states
 from .output_srlm import SelfRetrievalOutput
@@ -164,8 +164,7 @@ class SelfRetrievalLM(TwoTokenizers, GenerationMixin):
     def score_continuations(self, prompts: list[str], continuations: list[str]) -> torch.Tensor:
         """(n,) log-likelihood of each continuation's tokens behind its prompt, summed, in nats.
 
-        Of prompt and continuation together the last `context_window_size` tokens count, in one pass: `reuse_states`
-        changes nothing.
+        The last `context_window_size` tokens of both together count, in one pass, with `reuse_states` or without.
         """
         return score_continuations(self, prompts, continuations)
 
@@ -195,8 +194,7 @@ class SelfRetrievalLM(TwoTokenizers, GenerationMixin):
 
         Args:
             dataloader: batches of keyword arguments of `forward`, or of `forward_with_history_retrieval`.
-            average: "batches" weighs each batch the same instead, by its mean token loss, and each process by its
-                perplexity, as LLM-Embedder's figures do.
+            average: "batches": of batches' mean losses, and of processes' perplexities, as LLM-Embedder's figures do.
         """
         return perplexity(self, dataloader, show_progress, average)
 
@@ -211,8 +209,8 @@ class SelfRetrievalLM(TwoTokenizers, GenerationMixin):
         """As in transformers, retrieving anew after every `chunk_size` new tokens, in memory that the window bounds.
 
         Args:
-            input_ids (or `inputs`): (B, L) prompts of any length. attention_mask: (B, L); prompts that are padded on
-                the right come back padded on the left.
+            input_ids (or `inputs`): (B, L) prompts of any length.
+            attention_mask: (B, L); prompts that are padded on the right come back padded on the left.
             generation_config, kwargs: those of transformers' `generate`: sampling, beams, stopping criteria, streamer,
                 `num_return_sequences`, ... `prompt_lookup_num_tokens`: tokens to guess ahead for a single prompt, from
                 what followed the same words before (default 8; 0 for none). It saves time and changes nothing.
@@ -224,6 +222,8 @@ class SelfRetrievalLM(TwoTokenizers, GenerationMixin):
         ids, given, arguments = prepare_generation(self, inputs, input_ids, attention_mask, generation_config, kwargs)
         found = super().generate(ids, given, **arguments)  # type: ignore[misc]  # its self is private
         return keep_states(self, arguments["past_key_values"], found)
+
+    init_continuous_batching = refuse_continuous_batching
 
     def prepare_inputs_for_generation(  # type: ignore[override]
         self, input_ids: torch.Tensor, past_key_values: Any = None, attention_mask: Any = None, **_: Any

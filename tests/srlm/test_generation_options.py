@@ -54,6 +54,14 @@ def test_what_cannot_work_is_refused_wherever_it_is_said_and_changes_nothing(opt
     assert torch.equal(model.generate(ids, max_new_tokens=4), before)
 
 
+def test_ways_around_generate_are_refused():
+    model, ids = srlm(), random_ids(1, 40)
+    with pytest.raises(ValueError, match=r"continuous batching .* use generate"):
+        model.generate_batch(inputs=ids.tolist(), progress_bar=False)
+    with pytest.raises(ValueError, match="cannot be the assistant_model of another model"):
+        model.language_model.generate(ids, max_new_tokens=4, assistant_model=model)
+
+
 def test_what_a_repo_says_of_its_own_cache_and_of_outputs_that_nobody_sees_is_in_nobodys_way():
     model, ids = srlm(), random_ids(1, 40)
     before = model.generate(ids, max_new_tokens=4)
