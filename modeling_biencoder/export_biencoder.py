@@ -32,7 +32,7 @@ def export_sentence_transformers(model: Any, folder: str | os.PathLike, truncate
         )
     refuse_wrapped(model)
     check_at_hand(model)
-    with saved_whole(Path(folder)) as place:
+    with saved_whole(Path(folder), model.should_save_on_this_rank(True)) as place:
         if _has_modules_for(config, truncate_dim):
             _write_their_modules(model, place, truncate_dim)
         else:

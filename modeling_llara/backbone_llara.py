@@ -143,7 +143,8 @@ def save_backbone(model: Any, folder: Path, state_dict: dict[str, torch.Tensor] 
     prefix = f"{model.base_model_prefix}."
     given = {name: value for name, value in (state_dict or {}).items() if name.startswith(prefix)}
     weights = {name.removeprefix(prefix): value for name, value in given.items()}
-    with saved_whole(folder) as place, _counts_in(model.backbone.config, model.config):
+    writes = model.should_save_on_this_rank(True)
+    with saved_whole(folder, writes) as place, _counts_in(model.backbone.config, model.config):
         model.backbone.save_pretrained(place, state_dict=None if state_dict is None else weights)
         model._save_beside(place)
 

@@ -137,7 +137,7 @@ class CompleteRepository(AdaptableModel):
         """As in transformers, and the tokenizer and a model card with it.
 
         With `push_to_hub` the folder is uploaded to `repo_id`, by default the folder's name; see `push_to_hub` for
-        the keywords of that. The card of a folder that has one keeps what a person wrote.
+        the keywords of that. A card that is there keeps what a person wrote. Of several processes the first writes.
 
         The folder changes when everything is written, or not at all: a full disk (OSError) or the end of the process
         leaves what it held, and weights under other names (other shards, an adapter) go when new full ones come.
@@ -150,15 +150,18 @@ class CompleteRepository(AdaptableModel):
         folder = Path(save_directory)
         repo_id = repo_id or (folder.resolve().name if push_to_hub else None)
         _record_commits(self.config)
-        alone = is_main_process and not kwargs.get("distributed_checkpoint")  # else other processes write there too
-        with as_own_class(self), saved_whole(folder) if alone else nullcontext(folder) as place:
-            super().save_pretrained(place, is_main_process=is_main_process, state_dict=state_dict, **kwargs)
-            if is_main_process:
+        writes = self.should_save_on_this_rank(is_main_process)
+        shared = kwargs.get("distributed_checkpoint")  # each process writes its part of the weights there
+        with as_own_class(self), nullcontext(folder) if shared else saved_whole(folder, writes) as place:
+            super().save_pretrained(place, is_main_process=writes, state_dict=state_dict, **kwargs)
+            if writes:
                 if self._hf_peft_config_loaded:
                     self.config.save_pretrained(place)  # transformers leaves it out of an adapter's folder
                 self._save_beside(place)
                 _write_card(self, place, repo_id)
-        if push_to_hub and is_main_process and repo_id:
+        # The other processes of a model that is shared out go on when the folder is whole, and not before.
+        self.barrier_after_gathered_checkpoint_save(getattr(self.config, "distributed_config", None))
+        if push_to_hub and writes and repo_id:
             _upload(folder, repo_id, **upload)
 
     def _save_beside(self, folder: Path) -> None:
@@ -181,7 +184,7 @@ class CompleteRepository(AdaptableModel):
         create_pr: bool = False,
         max_shard_size: int | str = "50GB",
     ) -> Any:
-        """Send the complete repo to the Hub in one commit, with its own card; returns huggingface_hub's `CommitInfo`.
+        """Send the complete repo in one commit, with its own card; returns the `CommitInfo`, in other processes None.
 
         Args:
             repo_id: `user/name`, created if missing; `private` is for a repo that is created.
@@ -190,7 +193,8 @@ class CompleteRepository(AdaptableModel):
         """
         with TemporaryDirectory() as folder:
             self.save_pretrained(folder, repo_id=repo_id, max_shard_size=max_shard_size)
-            return _upload(Path(folder), repo_id, commit_message, create_pr, private, revision, token)
+            sending = (Path(folder), repo_id, commit_message, create_pr, private, revision, token)
+            return _upload(*sending) if self.should_save_on_this_rank(True) else None
 
 
 def _check_saving(folder: str | os.PathLike, keywords: dict[str, Any]) -> None:

@@ -105,11 +105,16 @@ def to_inputs(model: Any, *tensors: Any) -> tuple[Any, ...]:
 
 
 def check_at_hand(model: nn.Module) -> None:
-    """Raise ValueError where weights of a part that is to be written alone are offloaded: it has only empty ones."""
+    """Raise ValueError where a part that is to be written alone has empty weights (offloaded), or a share of them."""
     if any(weight.device.type == "meta" for weight in model.parameters()):
         raise ValueError(
             "device_map has weights on the disk or away from where they run, and then no part of the model can be "
             "written alone: load the model without device_map."
+        )
+    if any(type(weight).__module__.startswith("torch.distributed.") for weight in model.parameters()):
+        raise ValueError(
+            "each process has a share of the weights, and then no part of the model can be written alone: call "
+            "save_pretrained in all of them, and load the folder in one."
         )
 
 

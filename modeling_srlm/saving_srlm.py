@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from transformers.utils import (
@@ -30,10 +31,11 @@ _READS = 5  # how often a folder that changes while it is read is begun anew
 
 
 @contextmanager
-def saved_whole(folder: Path) -> Iterator[Path]:
+def saved_whole(folder: Path, writes: bool = True) -> Iterator[Path]:
     """A folder to write into; its files come into `folder` when all are written, or not at all.
 
-    Where another process saves into `folder`, this waits until it is done.
+    Where another process saves into `folder`, this waits until it is done. Without `writes`, in a process that takes
+    part in the save of another one, nothing comes into `folder`, and nothing is waited for.
 
     Raises ValueError where `folder` is a file, OSError where the disk is full or the other process never is done.
     """
@@ -41,6 +43,10 @@ def saved_whole(folder: Path) -> Iterator[Path]:
         raise ValueError(f"{str(folder)!r} is a link to what is not there: make its target, or name another folder.")
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{str(folder)!r} is a file: name a folder to save into.")
+    if not writes:
+        with TemporaryDirectory() as nowhere:
+            yield Path(nowhere)
+        return
     new = not folder.exists()
     with alone(folder):
         _place(folder)  # what a process that was ended has written as a whole
