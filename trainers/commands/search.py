@@ -20,7 +20,7 @@ from ..data.sources import check_source
 from ..data.texts import IdentifiedTexts
 from ..jobs.idle import refuse_without
 from ..jobs.parts import check_absent, check_output
-from ..models.identity import TOKENIZER, configured, fingerprint
+from ..models.identity import BACKBONE, TOKENIZER, configured, fingerprint
 from ..models.load import load_biencoder
 from ..retrieval.index import EmbeddingIndex, Hit, load_index
 from ..retrieval.search import check_index
@@ -140,7 +140,8 @@ def check_weights(model: Any, index: EmbeddingIndex, name: str) -> None:
     before = json.loads(index.about.get("encoding", "{}"))
     others = [key for key, digest in fingerprint(model, model.tokenizer).items() if before.get(key, digest) != digest]
     if others:
-        what = "another tokenizer" if others == [TOKENIZER] else "other weights"
+        alone = {TOKENIZER: "another tokenizer", BACKBONE: "another configuration of its backbone"}
+        what = alone.get(others[0], "other weights") if len(others) == 1 else "other weights"
         raise ValueError(
             f"--model={name!r} has {what} than the model {index.about.get('model')!r} that made the index: "
             "give that one, at its revision, or encode anew."

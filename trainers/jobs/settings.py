@@ -6,8 +6,9 @@ from typing import Any
 
 # What the settings and outputs of earlier versions do not have: it is compared where both sides have it.
 ALL_WEIGHTS, TOKENIZER = "sha256 of all weights", "sha256 of the tokenizer"
+BACKBONE = "sha256 of the backbone's configuration"
 WHOLE_RETRIEVER = "sha256 of all of the retriever"
-_LATER = (ALL_WEIGHTS, TOKENIZER, WHOLE_RETRIEVER)
+_LATER = (ALL_WEIGHTS, TOKENIZER, BACKBONE, WHOLE_RETRIEVER)
 
 
 def check_same_run(kept: Path, settings: dict[str, Any], fix: str = "remove that folder") -> None:

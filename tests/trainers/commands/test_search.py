@@ -138,6 +138,10 @@ def test_the_model_beside_the_index_is_found_by_itself(folder, capsys, monkeypat
     [
         (lambda model: model.backbone.get_input_embeddings().weight.data[3:].mul_(2), "has other weights than"),
         (
+            lambda model: setattr(model.backbone.config, "hidden_act", "relu"),
+            "has another configuration of its backbone than",
+        ),
+        (
             lambda model: setattr(model.tokenizer.backend_tokenizer, "normalizer", normalizers.Replace("e", "a")),
             "has another tokenizer than",
         ),

@@ -1,11 +1,21 @@
-"""The fingerprint of a model: all of its weights, and its tokenizer."""
+"""The fingerprint of a model: all of its weights, its backbone's configuration, and its tokenizer."""
 
+import copy
+
+import pytest
 import torch
 from tokenizers import normalizers
 
 from modeling_biencoder import BiEncoderModel
 from tests.support.tiny import tiny_backbone, tiny_tokenizer
-from trainers.models.identity import ALL_WEIGHTS, WEIGHTS_DIGEST, fingerprint, tokenizer_digest
+from trainers.models.identity import (
+    ALL_WEIGHTS,
+    BACKBONE,
+    WEIGHTS_DIGEST,
+    all_weights_digest,
+    fingerprint,
+    tokenizer_digest,
+)
 
 
 def of(model: BiEncoderModel) -> dict[str, str]:
@@ -27,6 +37,67 @@ def test_every_number_of_a_weight_counts_and_its_place() -> None:
     narrow = of(model.to(torch.bfloat16))
     assert narrow[WEIGHTS_DIGEST] != before[WEIGHTS_DIGEST]
     assert of(model.to(torch.float32)) == narrow  # the same numbers, widened
+
+
+def differing(model: BiEncoderModel, other: BiEncoderModel) -> list[str]:
+    return [name for name, digest in of(model).items() if of(other)[name] != digest]
+
+
+def test_a_backbone_is_how_it_computes_and_buffers_that_are_saved() -> None:
+    backbone = tiny_backbone(lm_head=False)
+    model = BiEncoderModel.from_backbone(backbone, tiny_tokenizer(), pooling="mean")
+    alike, other = copy.deepcopy(model), copy.deepcopy(model)
+    for name, value in {
+        "attention_dropout": 0.5,
+        "dtype": "bfloat16",
+        "eos_token_id": 5,
+        "_name_or_path": "a",
+    }.items():
+        setattr(alike.backbone.config, name, value)
+    alike.backbone.set_attn_implementation("eager")
+    assert not differing(model, alike)
+    other.backbone.config.rope_parameters = {**backbone.config.rope_parameters, "rope_type": "linear", "factor": 2.0}
+    assert differing(model, other) == [BACKBONE]
+    alike.backbone.register_buffer("of_positions", torch.ones(3), persistent=False)
+    assert not differing(model, alike)
+    alike.backbone.register_buffer("bias", torch.ones(3))
+    assert differing(model, alike) == [ALL_WEIGHTS]
+    other = copy.deepcopy(alike)
+    other.backbone.bias[2] += 1
+    assert differing(alike, other) == [ALL_WEIGHTS]
+
+
+@pytest.mark.parametrize("family", ["gemma", "qwen"])
+def test_a_configuration_is_the_same_when_it_is_read_from_a_folder(family: str, tmp_path) -> None:
+    backbone = tiny_backbone(family, lm_head=False)
+    model = BiEncoderModel.from_backbone(backbone, tiny_tokenizer(), pooling="mean", bidirectional=family == "qwen")
+    model.save_pretrained(tmp_path)
+    assert not differing(model, BiEncoderModel.from_pretrained(tmp_path))
+    narrow = BiEncoderModel.from_pretrained(tmp_path, dtype=torch.bfloat16, attn_implementation="eager")
+    assert of(narrow)[BACKBONE] == of(model)[BACKBONE]
+
+
+def test_numbers_of_all_types_and_sizes_count() -> None:
+    def digest(numbers: torch.Tensor) -> str:
+        return all_weights_digest(torch.nn.ParameterList([torch.nn.Parameter(numbers, requires_grad=False)]))
+
+    large = torch.arange(300_001).remainder(251).to(torch.bfloat16)
+    assert digest(large) == digest(large.float()) != digest(large.flip(0))
+    for numbers in (
+        large.float() + 0.1,
+        large.half() + 0.1,
+        large.double(),
+        large.to(torch.uint8),
+        large[:3],
+        large > 5,
+    ):
+        other = numbers.clone()
+        other[-1] = 0
+        assert digest(numbers) == digest(numbers.clone()) != digest(other), numbers.dtype
+        assert digest(numbers[1:]) == digest(numbers[1:].clone()), numbers.dtype  # where a word begins elsewhere
+    assert digest(large[:0]) == digest(large[:0].float())
+    with pytest.raises(ValueError, match="the device 'meta' and has no numbers"):
+        digest(large.to("meta"))
 
 
 def test_a_tokenizer_is_what_it_makes_of_a_text() -> None:
