@@ -93,9 +93,8 @@ def _digest(tensors: Iterable[torch.Tensor]) -> bytes:
     """A digest of the sums of each row's bits: exact, and read at the speed of memory (0.15 s for 135 million numbers
     in float32, on one core that reads a chunk of 128 tokens in 1.4 s)."""
     sums = [_bits(tensor).sum(dim=1) for tensor in tensors]
-    return hashlib.sha256(
-        torch.cat([part.to(sums[0].device) for part in sums]).cpu().numpy() if sums else b""
-    ).digest()
+    every = torch.cat([part.to(sums[0].device) for part in sums]).cpu().numpy().tobytes() if sums else b""
+    return hashlib.sha256(every).digest()
 
 
 def _bits(tensor: torch.Tensor) -> torch.Tensor:
