@@ -152,8 +152,11 @@ class _BehindCandidates:
         attended.rows, attended.end = len(keys), source.end + self.lead
         attended.starts[: len(keys)] = [attended.end - window] * len(keys)
         attended.positions[: len(keys)] = [source.positions[0]] * len(keys)
+        wanted, shown = min(stream.window_beside(1) // stream.size, row.complete), window // stream.size
+        lacked = row.complete - wanted, row.complete - shown
         for number, key in enumerate(keys):
-            attended.put_before(number, stream.lead_of(row, (key,)))
+            beside = stream.window_of(row, *lacked) if shown < wanted else []
+            attended.put_before(number, [*stream.lead_of(row, (key,)), *beside])
         return attended
 
     def _copy(self, source: AttendedStates, length: int, window: int) -> None:

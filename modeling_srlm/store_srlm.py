@@ -115,6 +115,13 @@ class StateStore:
         return slot
 
 
+def new_store(config: Any, groups: list[StateGroup]) -> StateStore:
+    """An empty store by the settings of the configuration."""
+    store = StateStore(groups, config.chunk_size, config.store_place, config.store_dtype)
+    store.limit = most_chunks(config, groups)
+    return store
+
+
 def quantize(states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """(numbers in int8, float32 scales) of states (..., tokens, size): one scale for all tokens of a channel."""
     scale = states.abs().amax(dim=-2, keepdim=True).float().clamp(min=1e-20) / 127

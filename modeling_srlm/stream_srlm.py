@@ -14,11 +14,10 @@ from transformers import DynamicCache
 
 from .attended_srlm import AttendedStates, Part
 from .gradient_srlm import run_pass, without_checkpointing
-from .moving_srlm import StateGroup
 from .placement_srlm import to_inputs
 from .planning_srlm import Plan
 from .scoring_srlm import evaluating
-from .store_srlm import States, StateStore, StoredChunk, most_chunks
+from .store_srlm import States, StateStore, StoredChunk, new_store
 
 
 class StreamRow:
@@ -71,7 +70,7 @@ class Stream:
         before = self.sinks + (0 if plan.layout.replace else self.values * self.size)
         self.attended = AttendedStates(self.groups, len(rows), before, config.context_window_size, self.size)
         # A store for each: what one text has evicted has nothing to do with the others.
-        self.rows = [StreamRow(tokens, new_store(plan, self.groups) if keeps else None) for tokens in rows]
+        self.rows = [StreamRow(tokens, new_store(config, self.groups) if keeps else None) for tokens in rows]
 
     # Reading
 
@@ -143,10 +142,7 @@ class Stream:
         window = row.chunks[chunks - shown : chunks]
         if row.store is None or not shown or chunks - shown < row.gone or any(one.slot is None for one in window):
             return False
-        parts = self._stored(row, list(range(chunks - shown, chunks)), skips=False)
-        if shown == chunks and self.head_size:
-            head = [(keys[:, :, :1], values[:, :, :1]) for keys, values in row.sinks]
-            parts.insert(0, Part(iter([(0, head)]), 1))
+        parts = self.window_of(row, chunks - shown, chunks)
         row.chunks, row.complete, row.length = row.chunks[:chunks], chunks, chunks * self.size
         row.lead, row.window = 0, sum(part.length for part in parts)
         self.attended.restart(row.window)
@@ -171,6 +167,16 @@ class Stream:
         numbers = list(dict.fromkeys(number for key in keys for number in (key, key + 1)))
         if numbers:
             parts += self._stored(row, numbers)
+        return parts
+
+    def window_of(self, row: StreamRow, first: int, end: int) -> list[Part]:
+        """The states of a row's chunks first..end-1 as they stand in a window: behind the BOS token, where it is."""
+        assert row.store is not None
+        row.store.touch(row.chunks[first:end])  # what is computed again before they are taken does not evict them
+        parts = self._stored(row, list(range(first, end)), skips=False)
+        if first == 0 and self.head_size:
+            head = [(keys[:, :, :1], values[:, :, :1]) for keys, values in row.sinks]
+            parts.insert(0, Part(iter([(0, head)]), 1))
         return parts
 
     def _stored(self, row: StreamRow, numbers: list[int], skips: bool = True) -> list[Part]:
@@ -240,11 +246,3 @@ def read_behind(
             output = model(**arguments, past_key_values=attended, use_cache=True, output_hidden_states=states)
         logits, hidden = output.logits, output.hidden_states[-1] if states else None
     return logits.to(ids.device), hidden
-
-
-def new_store(plan: Plan, groups: list[StateGroup]) -> StateStore:
-    """An empty store by the settings of the configuration."""
-    config = plan.config
-    store = StateStore(groups, config.chunk_size, config.store_place, config.store_dtype)
-    store.limit = most_chunks(config, groups)
-    return store

@@ -157,9 +157,11 @@ def test_a_candidate_costs_the_tokens_of_the_target():
     assert sum(shape.numel() for shape in read) == 40 * SIZE + 3 * 10 * (SIZE - 1)
 
 
-@pytest.mark.parametrize("method", ["no", "recent"])
-def test_a_candidate_takes_the_place_of_the_oldest_tokens_where_retrieved_text_does(method):
-    model = build(retrieval_method=method, key_num=1, integrate_method="replace")
+@pytest.mark.parametrize(("method", "key_num"), [("no", 1), ("recent", 1), ("bm25", 2)])
+def test_a_candidate_takes_the_place_of_the_oldest_tokens_where_retrieved_text_does(method, key_num):
+    """Of as many as one value has, however many the text itself retrieves."""
+    window = 16 * (4 * key_num)
+    model = build(retrieval_method=method, key_num=key_num, integrate_method="replace", context_window_size=window)
     ids, seen = random_ids(1, 200), []
     model.language_model.register_forward_pre_hook(
         lambda module, args, inputs: seen.append(
