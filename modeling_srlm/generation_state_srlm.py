@@ -15,6 +15,13 @@ from .retrieval_srlm import arrange
 from .selection_srlm import KeySelector
 
 
+class Retrieved:
+    """What a copy or a pickle of a state holds: `retrievals`, and neither the model nor what it has read."""
+
+    def __init__(self, retrievals: list[tuple[int, torch.Tensor, torch.Tensor]]):
+        self.retrievals = retrievals
+
+
 class RetrievalState(DynamicCache):
     """What `generate` carries from token to token: the backbone's key-value cache of the assembled inputs, and more.
 
@@ -42,6 +49,9 @@ class RetrievalState(DynamicCache):
         self.guessed_logits = torch.empty(0)  # (1, len(guesses), V) logits behind them
         self.num_guessed = 0
         self.takes_positions = "position_ids" in inspect.signature(plan.language_model.forward).parameters
+
+    def __reduce__(self) -> tuple[type[Retrieved], tuple[Any]]:
+        return Retrieved, (self.retrievals,)
 
     def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
         """Rows in the order of beam search."""

@@ -200,6 +200,16 @@ def test_copies_and_pickles_have_none(place):
         assert torch.equal(answer(other, ids).sequences, expected)
 
 
+@pytest.mark.parametrize("settings", [{"reuse_states": False}, {"store_place": "disk"}], ids=["exact", "kept"])
+def test_a_copy_of_an_output_holds_what_was_retrieved(settings):
+    output = answer(build(key_num=1, **settings), random_ids(1, 120), 4)
+    for other in (copy.deepcopy(output), pickle.loads(pickle.dumps(output))):
+        assert torch.equal(other.sequences, output.sequences)
+        for found, wanted in zip(other.past_key_values.retrievals, output.past_key_values.retrievals, strict=True):
+            assert found[0] == wanted[0] and all(map(torch.equal, found[1:], wanted[1:]))
+    assert len(pickle.dumps(output.past_key_values)) < 5000
+
+
 def test_a_retriever_that_changes_is_noticed():
     model = build(retrieval_method="dense", key_num=1, retriever=ByteCounter())
     said = answer(model, random_ids(1, 140), 20).sequences
@@ -215,8 +225,8 @@ def test_a_retriever_that_changes_is_noticed():
 
 def test_a_copy_of_what_was_read_is_of_its_own():
     """As people copy a cache: its layers write into its own memory, at its own place."""
-    kept = answer(build(key_num=1), random_ids(1, 80), 4).past_key_values
-    attended, twin = kept.stream.attended, copy.deepcopy(kept).stream.attended
+    attended = answer(build(key_num=1), random_ids(1, 80), 4).past_key_values.stream.attended
+    twin = copy.deepcopy(attended)
     states = torch.ones(1, *attended.layers[0].memory[0].shape[1:2], 1, attended.layers[0].memory[0].shape[-1])
     before, end = [part.clone() for part in attended.layers[0].memory], attended.end
     twin.advance(1)
