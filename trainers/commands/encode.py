@@ -80,9 +80,23 @@ class EncodeArguments:
         if self.num_shards is not None:
             refuse_idle(self, ["shard_size"], "with --num_shards, which says how many files there are")
         check_num_shards(self)
+        _refuse_others_ids(self.output)
         check_new(self.output, self.num_shards is not None, self.overwrite, written(self.output))
         check_source(self.data)
         check_at_least(self, 1, "batch_size", "shard_size")
+
+
+def _refuse_others_ids(output: str) -> None:
+    """ValueError where the ids of an output of another suffix lie in the file that this one's would."""
+    path = Path(output)
+    if path.suffix == ".parquet":  # it has the ids itself
+        return
+    for suffix in SUFFIXES:
+        if suffix not in (path.suffix, ".parquet") and (others := files_of(path.with_suffix(suffix))):
+            raise ValueError(
+                f"--output={output!r} would write its ids over those of {others[0]}, which lie in "
+                f"{ids_path(others[0])}: name another output, or remove that one first."
+            )
 
 
 def written(output: str) -> list[Path]:

@@ -17,7 +17,7 @@ from trainers import load_index
 from trainers.commands import encode as encode_command
 from trainers.commands import search as search_command
 from trainers.commands.encode import EncodeArguments
-from trainers.commands.search import SearchArguments
+from trainers.commands.search import SearchArguments, read_queries
 
 PROMPTS = {"default": {"query": "ask: "}, "facts": {"query": "which? ", "passage": "fact: "}}
 TEXTS = list(CORPUS.values())
@@ -230,3 +230,23 @@ def test_minilm_finds_the_answer(tmp_path, capsys):
         capsys.readouterr()
         search(tmp_path / f"{precision}.parquet", "--model", minilm(), "--query", "unpack a tarball", "--top_k", 1)
         assert printed(capsys)[0][::2] == ["tar", answers["tar"]]
+
+
+def test_ids_of_another_suffix_are_not_written_over(tmp_path):
+    write_rows(tmp_path / "rows.jsonl", [{"text": "a"}])
+    for name in ("e.safetensors", "e.ids.jsonl", "p.parquet"):
+        (tmp_path / name).touch()
+    given = {"model": "m", "data": str(tmp_path / "rows.jsonl"), "overwrite": True}
+    with pytest.raises(ValueError, match=r"write its ids over those of .*e.safetensors.*name another output"):
+        EncodeArguments(output=str(tmp_path / "e.npy"), **given)
+    for name in ("e.safetensors", "e.parquet", "p.npy"):
+        EncodeArguments(output=str(tmp_path / name), **given)
+
+
+def test_ids_of_queries_stand_once(tmp_path):
+    given = {"index": str(tmp_path / "q.jsonl"), "queries": str(tmp_path / "q.jsonl")}
+    for row, query in (({"id": "0"}, ["island"]), ({"id": "1"}, [])):
+        write_rows(tmp_path / "q.jsonl", [{**row, "text": "a"}, {"text": "b"}])
+        with pytest.raises(ValueError, match=r"the id '[01]'"):
+            read_queries(SearchArguments(query=query, **given))
+    assert read_queries(SearchArguments(query=["c"], **given))[0] == ["0", "1", "2"]
