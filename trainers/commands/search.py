@@ -99,8 +99,14 @@ def read_queries(arguments: SearchArguments) -> tuple[list[str], list[str]]:
     """(ids, texts) of all queries; those of the command line have their number, rows without an id go on from it."""
     texts, ids = list(arguments.query), [str(number) for number in range(len(arguments.query))]
     if arguments.queries is not None:
-        rows = IdentifiedTexts(arguments.queries, first=len(texts))
-        texts, ids = texts + list(rows[:]), ids + list(rows.ids())
+        rows = IdentifiedTexts(arguments.queries, first=len(texts), unique=True)
+        texts, of_rows = texts + list(rows[:]), list(rows.ids())
+        if twice := [one for one in of_rows if one in ids]:
+            raise ValueError(
+                f"--queries={arguments.queries!r} has the id {twice[0]!r}, which is the number of a --query: give its "
+                "rows other ids, or name all queries in one of the two."
+            )
+        ids += of_rows
     return ids, texts
 
 
