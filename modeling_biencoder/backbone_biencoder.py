@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .modeling_biencoder import BiEncoderModel
 
 logger = logging.get_logger(__name__)
+_NONE_IS_A_VALUE = ("dense", "embedding_dims")  # no layers, no widths; of other fields None leaves them to the model
 _UNSAID = (
     "{!r} is a plain backbone, which says nothing of pooling, lengths and prompts: it gets pooling='last_token', "
     "normalize=True, up to 512 tokens and no prompts. Give pooling=... (encoders mostly take 'mean' or 'cls'), or the "
@@ -86,6 +87,7 @@ def from_backbone(
     names = [name for name in config_class.keywords() if name != "text_config"]
     preset, settings = settings.get("preset"), {key: value for key, value in settings.items() if key != "preset"}
     fields, loading = split_keywords(settings, names, "from_backbone")
+    fields = {name: value for name, value in fields.items() if value is not None or name in _NONE_IS_A_VALUE}
     backbone, dense = unwrapped(backbone), {}
     parts = published_parts(backbone, loading, preset, fields)
     if parts is not None:

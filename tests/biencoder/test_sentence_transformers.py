@@ -84,6 +84,13 @@ def test_what_the_caller_says_counts(tmp_path):
         load_biencoder(folder, pooling="mean")
 
 
+@pytest.mark.parametrize("field", ["similarity", "max_length", "prompts", "pooling"])
+def test_none_leaves_a_field_to_the_model(tmp_path, field):
+    folder = saved(tmp_path, prompts={"query": "q: "}, normalize=False, similarity_fn_name="cosine", length=40)
+    given, own = BiEncoderModel.from_backbone(folder, **{field: None}), BiEncoderModel.from_backbone(folder)
+    assert given.config.to_dict() == own.config.to_dict() and own.config.similarity == "cosine"
+
+
 def test_a_width_that_they_cut_to_is_said(tmp_path, caplog):
     folder = saved(tmp_path)
     change(tmp_path, "config_sentence_transformers.json", truncate_dim=7)
