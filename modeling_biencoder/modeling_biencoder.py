@@ -24,7 +24,7 @@ from .placement_biencoder import is_sharded, to_inputs
 from .pooling_biencoder import dense_layers, drop_pooler, finish, pack_left, pool, project
 from .prompting_biencoder import pad_rows
 from .repository_biencoder import CompleteRepository
-from .sentence_encoder_biencoder import write_sentence_files
+from .sentence_encoder_biencoder import say_own_width, write_sentence_files
 from .subbatch_biencoder import embed_texts, for_each_row, shape_of
 
 
@@ -39,8 +39,7 @@ class BiEncoderOutput(ModelOutput):
         distillation_loss: cross entropy from the teacher's to the student's distribution over each own group.
         losses: {name: loss} of all that the batch was trained for; those of a narrower width end in `_<width>`.
         scores: similarities / temperature, (B, B * G) in-batch (of all processes, if distributed) or (B, G) own-group.
-        q_reps: (B, d) query embeddings.
-        p_reps: (B * G, d) passage embeddings.
+        q_reps, p_reps: (B, d) embeddings of the queries, and (B * G, d) of the passages.
         embeddings: (batch, d), when token ids were given rather than queries and passages.
     """
 
@@ -176,8 +175,7 @@ class BiEncoderModel(CompleteRepository):
         """The loss of finished embeddings, (B, d) queries and (B * G, d) passages; arguments as in `forward`.
 
         With `config.embedding_dims` it is the sum over these widths and the full one. In a distributed run every
-        process must call it. Its loss is then scaled so that the mean over processes, which DDP takes of the
-        gradients, is the loss of the joint batch, of unequal shares too.
+        process must call it; the mean over processes is that of the joint batch, of unequal shares too.
         """
         loss, losses, scores = weighted_loss(
             q_reps, p_reps, teacher_scores, in_batch_negatives, identity, objectives, self.config, counted
@@ -233,14 +231,16 @@ class BiEncoderModel(CompleteRepository):
         """Write a folder that `SentenceTransformer(folder)` loads, with equal embeddings.
 
         Where it has no module for what the model does, such as `mean_last_k` or a prompt's suffix, the folder is that
-        of `save_pretrained`: `SentenceTransformer(folder, trust_remote_code=True)`.
-
-        Args:
-            truncate_dim: vectors are cut to this width, and normalised anew (Matryoshka).
+        of `save_pretrained`: `SentenceTransformer(folder, trust_remote_code=True)`. It cuts vectors to `truncate_dim`,
+        and normalises them anew (Matryoshka).
 
         Raises ValueError for a model with an adapter that is not merged.
         """
         export_sentence_transformers(self, folder, truncate_dim)
+
+    def _remember_source(self, source: str | os.PathLike, keywords: dict[str, Any]) -> None:
+        super()._remember_source(source, keywords)
+        say_own_width(source, keywords)
 
     def _save_beside(self, folder: Path) -> None:
         super()._save_beside(folder)

@@ -5,7 +5,9 @@ the repo. It needs no sentence-transformers, which takes any `torch.nn.Module` w
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from .configuration_biencoder import BiEncoderConfig
 from .encoding_biencoder import prompt_affixes
 from .inputs_biencoder import check_max_length
 from .prompting_biencoder import pad_rows, tokenize_in_prompt
+from .sentence_modules_biencoder import say_width
 from .sentence_settings_biencoder import (
     affixes,
     flat_prompts,
@@ -28,6 +31,8 @@ from .sentence_settings_biencoder import (
     write_json,
 )
 from .sentence_transformers_biencoder import MODULES, OUR_MODULE, SETTINGS
+
+_CUTS = ContextVar("_CUTS", default=False)  # whether what loads a model cuts its vectors
 
 
 class SentenceEncoder(nn.Module):
@@ -82,7 +87,8 @@ class SentenceEncoder(nn.Module):
         if local_files_only:
             place["local_files_only"] = True
         settings = {**(model_kwargs or {}), **(config_kwargs or {})}
-        model = load_whole(model_name_or_path, place, {"trust_remote_code": trust_remote_code, **settings})
+        with _cutting():
+            model = load_whole(model_name_or_path, place, {"trust_remote_code": trust_remote_code, **settings})
         return cls(model.eval(), read_own_width(model_name_or_path, place))
 
     def save(self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any) -> None:
@@ -176,3 +182,23 @@ def write_sentence_files(config: BiEncoderConfig, folder: Path, truncate_dim: in
     }
     for name, content in files.items():
         write_json(folder / name, content)
+
+
+def say_own_width(source: Any, place: dict[str, Any]) -> None:
+    """Say once that the vectors of an export are cut, where the model alone is loaded, which gives them whole."""
+    if _CUTS.get():
+        return
+    try:
+        say_width(repr(str(source)), read_own_width(str(source), place))
+    except (OSError, ValueError):  # not in the cache of a machine without network, or no JSON: the model needs it not
+        return
+
+
+@contextmanager
+def _cutting() -> Iterator[None]:
+    """Meanwhile a model is loaded by what cuts its vectors."""
+    token = _CUTS.set(True)
+    try:
+        yield
+    finally:
+        _CUTS.reset(token)

@@ -6,10 +6,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from transformers.utils import cached_file
-
 from .configuration_biencoder import BiEncoderConfig
 from .encoding_biencoder import prompt_affixes
+from .loading_biencoder import read_object
 from .sentence_modules_biencoder import prompts_by_task
 from .sentence_transformers_biencoder import SETTINGS
 
@@ -96,8 +95,7 @@ def own_width(truncate_dim: int | None) -> dict[str, int]:
 
 def read_own_width(source: str, place: dict[str, Any]) -> int | None:
     """What `own_width` has put into the settings of a repo."""
-    file = cached_file(source, SETTINGS, _raise_exceptions_for_missing_entries=False, **place)
-    return json.loads(Path(file).read_text(encoding="utf-8")).get(_OUR_WIDTH) if file else None
+    return (read_object(source, SETTINGS, place) or {}).get(_OUR_WIDTH)
 
 
 def write_json(file: Path, content: Any) -> None:

@@ -10,6 +10,7 @@ from transformers import BertTokenizerFast, PreTrainedTokenizerFast
 
 from hub_cards import inspect
 from modeling_biencoder import BiEncoderModel
+from modeling_biencoder.sentence_encoder_biencoder import SentenceEncoder
 from modeling_biencoder.sentence_transformers_biencoder import lower_cased
 from tests.support.families import build
 from tests.support.tiny import tiny_backbone, tiny_tokenizer
@@ -111,6 +112,13 @@ def test_our_module_where_it_has_none(case, tmp_path):
     assert not inspect(folder).refusals
     again = BiEncoderModel.from_pretrained(folder)
     torch.testing.assert_close(again.encode(TEXTS), model.encode(TEXTS), rtol=0, atol=1e-6)
+
+
+def test_the_width_of_an_export_is_said_where_the_model_alone_is_loaded(tmp_path, caplog):
+    model_of(embedding_dims=[8, 32], pooling="mean").export_sentence_transformers(tmp_path, truncate_dim=8)
+    assert SentenceEncoder.load(str(tmp_path)).truncate_dim == 8 and "truncate_dim" not in caplog.text
+    assert BiEncoderModel.from_pretrained(tmp_path).encode(TEXTS[:1]).shape == (1, 32)
+    assert f"{str(tmp_path)!r} cuts its vectors to truncate_dim=8" in caplog.text
 
 
 def test_every_saved_model_is_one_and_may_be_saved_by_it(tmp_path):
