@@ -74,10 +74,14 @@ def check_config(source: str | os.PathLike, keywords: dict[str, Any]) -> None:
 def check_weights(source: str | os.PathLike, keywords: dict[str, Any]) -> None:
     """Raise OSError where a folder has no safetensors, not all that its index names, or one that is cut off.
 
-    A repo of the Hub is not looked at, nor what is read with `variant` or, as the caller says, from a pickle.
+    A repo of the Hub is not looked at, nor what is read, as the caller says, from a pickle; of a `variant` its index.
     """
     folder = _folder(source, keywords)
-    if folder is None or keywords.get("variant") or keywords.get("use_safetensors", True) is not True:
+    if folder is None or keywords.get("use_safetensors", True) is not True:
+        return
+    if variant := keywords.get("variant"):
+        if (index := folder / f"{SAFE_WEIGHTS_INDEX_NAME.removesuffix('.json')}.{variant}.json").is_file():
+            check_json(index)
         return
     index = folder / SAFE_WEIGHTS_INDEX_NAME
     if (folder / SAFE_WEIGHTS_NAME).is_file() or not index.is_file():
@@ -95,7 +99,9 @@ def check_json(file: Path, repo: str | None = None) -> Any:
     """What a file holds; OSError where it is no JSON object, which names its folder, or the repo that it is of."""
     fix, what = "fetch it again." if repo is None else _OF_OWNER, f"{file.name} of {repo or str(file.parent)!r}"
     try:
-        found = json.loads(file.read_text(encoding="utf-8-sig"))
+        if (text := file.read_text(encoding="utf-8")).startswith("\ufeff"):  # transformers' readers fail at it (5.23)
+            raise HalfModelError(f"{what} begins with a byte order mark: write it as UTF-8 without one.")
+        found = json.loads(text)
     except ValueError as error:
         said = _what(file) if _is_pointer(file) else f"is no JSON ({error}): {fix}"
         raise HalfModelError(f"{what} {said}") from error

@@ -1,5 +1,6 @@
 """A save is whole or not there: full disks, killed processes, other shards; and damaged weights are named."""
 
+import codecs
 import errno
 import os
 import threading
@@ -170,6 +171,15 @@ def test_damaged_weights_are_named(saved, hub, tmp_path):
     with pytest.raises(OSError, match=rf"'user/repo' cannot be loaded, as {first.name}"):
         BiEncoderModel.from_pretrained("user/repo")
     assert same_weights(saved, BiEncoderModel.from_pretrained("user/repo", force_download=True))
+
+
+@pytest.mark.parametrize("variant", [None, "fp16"])
+def test_a_byte_order_mark_is_named(saved, variant):
+    build().save_pretrained(saved, max_shard_size="40KB", variant=variant)
+    for file in (next(saved.glob(f"*index.{variant}.json" if variant else "*index.json")), saved / "config.json"):
+        file.write_bytes(codecs.BOM_UTF8 + file.read_bytes())
+        with pytest.raises(OSError, match=rf"{file.name} of .* begins with a byte order mark: write it as UTF-8"):
+            BiEncoderModel.from_pretrained(saved, variant=variant)
 
 
 def test_a_variants_former_weights_go_and_others_stay(saved):
