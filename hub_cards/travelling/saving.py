@@ -68,6 +68,7 @@ def _written(folder: Path, new: bool) -> Iterator[Path]:
             if (text := without_folders(file)) is not None:
                 file.write_text(text, encoding="utf-8")
         (partial / _STALE).write_text("\n".join(left_in(folder, partial)))
+        _check_targets(partial, folder)
         flush_folder(partial)
         os.rename(partial, folder / _WHOLE)
     except BaseException as error:
@@ -104,6 +105,7 @@ def _place(folder: Path) -> None:
     whole = folder / _WHOLE
     if not whole.is_dir():
         return
+    _check_targets(whole, folder)
     for path in sorted(path for path in whole.rglob("*") if path.is_file() and path.name != _STALE):
         target = folder / path.relative_to(whole)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -118,6 +120,18 @@ def _place(folder: Path) -> None:
     flush_folder(folder, files=False)
     with suppress(FileNotFoundError):
         shutil.rmtree(whole)
+
+
+def _check_targets(written: Path, folder: Path) -> None:
+    """ValueError where a folder stands in the place of a file that is written, or the other way round."""
+    for path in sorted(written.rglob("*")):
+        target = folder / path.relative_to(written)
+        if target.exists() and target.is_dir() != path.is_dir():
+            there, needed = ("folder", "file") if target.is_dir() else ("file", "folder")
+            raise ValueError(
+                f"{str(target)!r} is a {there}, and the model has a {needed} of that name: remove it, or name another "
+                "folder to save into."
+            )
 
 
 def read_whole(folder: Path, read: Callable[[], Any]) -> Any:

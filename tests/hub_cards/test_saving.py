@@ -197,6 +197,17 @@ def test_a_link_to_nowhere_is_refused_by_its_name(tmp_path):
         build().save_pretrained(tmp_path / "link")
 
 
+def test_a_folder_in_the_place_of_a_file_is_named_and_all_stays_as_it_was(saved):
+    before = content(saved)
+    (saved / "model.safetensors").mkdir()
+    with pytest.raises(ValueError, match=r"saved/model.safetensors' is a folder, and .* a file of that name: remove"):
+        build(1).save_pretrained(saved)
+    assert content(saved) == before and not list(saved.glob(".sav*"))
+    (saved / "1_Pooling").write_text("")
+    with pytest.raises(ValueError, match=r"saved/1_Pooling' is a file, and .* a folder of that name: remove"):
+        build(1).export_sentence_transformers(saved)
+
+
 def test_the_card_describes_the_adapter_that_is_saved(tmp_path):
     model = build()
     for name, rank in (("a", 2), ("b", 3)):
