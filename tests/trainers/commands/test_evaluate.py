@@ -95,7 +95,7 @@ def test_encode_writes_embeddings_and_ids(model, tmp_path, capsys):
     assert (about["precision"], about["width"], "model_path" in about) == ("float32", "32", False)
     assert not output.with_name(output.name + ".parts").exists()
     for other in (output, output.with_suffix(".npy")):  # whose ids are in the way
-        with pytest.raises(ValueError, match="is there already|write its ids over those of"):
+        with pytest.raises(ValueError, match=r"is there already|write its ids over those of"):
             encode(model, tmp_path / "corpus.jsonl", other)
 
 
