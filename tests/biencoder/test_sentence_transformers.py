@@ -231,3 +231,14 @@ def test_what_the_caller_decides_is_not_refused(tmp_path):
         BiEncoderModel.from_backbone(folder, pooling="mean")
     with pytest.raises(ValueError, match="include_prompt=False"):
         BiEncoderModel.from_backbone(folder, prompts={"default": {"query": "q: "}}, **given)
+
+
+@pytest.mark.parametrize("path", ["", "0_Transformer"])
+def test_commands_take_another_pooling_where_its_own_is_refused(path, tmp_path):
+    folder = saved(tmp_path, path=path)
+    with pytest.raises((OSError, ValueError)):  # it has a pooling that a bi-encoder has, too
+        load_biencoder(folder, pooling="cls")
+    change(Path(folder), "1_Pooling/config.json", pooling_mode="max")
+    with pytest.raises(ValueError, match=r"pools by max.*as a command --pooling"):
+        load_biencoder(folder)
+    assert load_biencoder(folder, pooling="cls", check=lambda config: None).config.pooling == "cls"

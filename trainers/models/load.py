@@ -47,23 +47,26 @@ def load_biencoder(
     has its own.
     """
     check_preset("--preset", preset)
+    fields = {} if pooling is None else {"pooling": pooling}
     try:
         found = look(source, **loading)
     except (OSError, ValueError) as error:  # sentence-transformers may have the backbone in a folder of its own
         there = os.path.isdir(source) or isinstance(error, HalfModelError)
-        if pooling is not None or not there or read_sentence_transformer(source, place_of(loading)) is None:
+        theirs = read_sentence_transformer(source, place_of(loading)) if there else None
+        if theirs is None or not (pooling is None or "pooling" in theirs.refusals):
             raise
         if check is not None:
-            check(biencoder_config(source, config_of(source, loading), {**loading, "preset": preset}, {}))
-        return BiEncoderModel.from_backbone(source, preset=preset, **loading).eval()
+            check(biencoder_config(source, config_of(source, loading), {**loading, "preset": preset}, fields))
+        return BiEncoderModel.from_backbone(source, preset=preset, **fields, **loading).eval()
     if check is not None:
-        _check(check, found, {**loading, "preset": preset}, {} if pooling is None else {"pooling": pooling})
+        _check(check, found, {**loading, "preset": preset}, fields)
     kind, weights = found.model_type, weights_of(loading)
     ours = kind in (BiEncoderConfig.model_type, LlaraConfig.model_type)
-    theirs = not ours and read_sentence_transformer(source, found.loading) is not None
-    if theirs and pooling is None:
-        return BiEncoderModel.from_backbone(source, preset=preset, **_of_backbone(found, loading), **weights).eval()
-    if not ours and not theirs:
+    theirs = None if ours else read_sentence_transformer(source, found.loading)
+    if theirs is not None and (pooling is None or "pooling" in theirs.refusals):  # in the place of one we have not
+        fields |= {**_of_backbone(found, loading), **weights}
+        return BiEncoderModel.from_backbone(source, preset=preset, **fields).eval()
+    if not ours and theirs is None:
         check_plain(source, kind, BiEncoderConfig.model_type)
         known = preset or recognised(source, found.loading)
         if pooling is None and known in (None, NO_PRESET):
@@ -72,7 +75,6 @@ def load_biencoder(
                 "mean, name the published model that it is with --preset, or make a bi-encoder of it with `lookback "
                 "finetune` or `lookback convert`."
             )
-        fields = {} if pooling is None else {"pooling": pooling}
         words = check_words(source, found.config, place := _of_backbone(found, loading))
         fields |= {**place, **weights}
         return BiEncoderModel.from_backbone(source, tokenizer=words, preset=preset, **fields).eval()
