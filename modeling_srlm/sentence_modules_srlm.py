@@ -169,8 +169,8 @@ def _refusals(what: str, pooling: list[str], similarity: str, include_prompt: bo
     if len(pooling) != 1 or pooling[0] not in _POOLINGS:
         refusals["pooling"] = (
             f"{what} pools by {' and '.join(pooling)}; a bi-encoder by one of {', '.join(_POOLINGS)} (and others of "
-            f"its own: {', '.join(POOLINGS)}): give pooling=... to train it anew with another, or wrap "
-            "SentenceTransformer(...) in an object with encode()."
+            f"its own: {', '.join(POOLINGS)}): give pooling=..., as a command --pooling, to take another, for which "
+            "it should be trained anew, or wrap SentenceTransformer(...) in an object with encode()."
         )
     if not include_prompt:
         refusals["prompts"] = (
