@@ -69,6 +69,7 @@ def test_parameters_gradients_and_optimizer_are_those_of_a_training(backbone, sy
     assert plan.memory.weights == sum(one.nbytes for one in (*model.parameters(), *model.buffers()))
 
 
+@pytest.mark.slow
 def test_a_lora_on_llara_is_what_its_trainer_makes(backbone, tmp_path):
     tiny_tokenizer().save_pretrained(backbone)
     model = LlaraForPreTraining.from_backbone(tiny_backbone(), tiny_tokenizer())
@@ -131,11 +132,13 @@ def test_states_that_cannot_be_used_again_are_not_planned(tmp_path, family):
         planned(folder, "srlm", {"reuse_states": True})
 
 
+@pytest.mark.slow
 def test_fsdp_brings_together_all_experts_of_a_layer(tmp_path):
     plan = planned(configured(tmp_path, "mixtral", max_position_embeddings=512), machines={"sharding": "fsdp"})
     assert plan.layer_bytes == 4 * plan.parameters["layers"] // 2 - 4 * 32 // 2  # two layers, and the last norm
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_says_what_to_lower(backbone, capsys):
     asked = ["--model", str(backbone), "--system", "biencoder", "--passage_max_length", "64"]
     command.main([*asked, "--gpu_memory", "4MB", "--passages", "10k", "--rows", "100"])
@@ -212,7 +215,7 @@ def test_families_that_say_little_of_themselves_or_take_a_mask_of_rows(tmp_path,
             planned(tmp_path, "srlm")
 
 
-@pytest.mark.cases(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("system", ["biencoder", "llara", "srlm"])
 def test_experts_are_planned_in_either_type(tmp_path, system):
     folder = configured(tmp_path, "mixtral", max_position_embeddings=256)
