@@ -206,21 +206,6 @@ class SelfRetrievalConfig(FolderlessConfig, PreTrainedConfig):
             )
 
 
-def hide_positions(config: SelfRetrievalConfig) -> None:
-    """Lets lm-evaluation-harness find `n_positions` of `config`, not the positions of the backbone.
-
-    It takes `config.text_config or config` (0.4.13), so that the former is false here, and the same in all else; a
-    copy is plain again. This can go when the harness asks the configuration of the model first.
-    """
-    kind = type(config.text_config)
-
-    def plain(self: Any, protocol: Any) -> tuple[Any, ...]:
-        return object.__new__, (kind,), vars(self)
-
-    own = {"__bool__": lambda self: False, "__reduce_ex__": plain, "__module__": kind.__module__}
-    config.text_config.__class__ = type(kind.__name__, (kind,), {**own, "__qualname__": kind.__qualname__})
-
-
 SelfRetrievalConfig.register_for_auto_class()
 
 __all__ = ["SelfRetrievalConfig"]

@@ -37,3 +37,18 @@ def _limit(text_config: Any) -> tuple[int | None, str]:
     if shortest is None or (positions is not None and positions <= shortest):
         return positions, ""
     return shortest, f" before its {_BY_LENGTH!r} turns them all by other angles"
+
+
+def hide_positions(config: Any) -> None:
+    """Lets lm-evaluation-harness find `n_positions` of `config`, not the positions of the backbone.
+
+    It takes `config.text_config or config` (0.4.13), so that the former is false here, and the same in all else; a
+    copy is plain again. This can go when the harness asks the configuration of the model first.
+    """
+    kind = type(config.text_config)
+
+    def plain(self: Any, protocol: Any) -> tuple[Any, ...]:
+        return object.__new__, (kind,), vars(self)
+
+    own = {"__bool__": lambda self: False, "__reduce_ex__": plain, "__module__": kind.__module__}
+    config.text_config.__class__ = type(kind.__name__, (kind,), {**own, "__qualname__": kind.__qualname__})

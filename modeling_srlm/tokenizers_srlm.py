@@ -3,12 +3,12 @@
 import os
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from .configuration_srlm import SelfRetrievalConfig, hide_positions
 from .placement_srlm import own_class
+from .positions_srlm import hide_positions
 from .repository_srlm import CompleteRepository
 from .retriever_srlm import NestedRetriever
 from .vocabulary_srlm import load_tokenizer
@@ -34,7 +34,7 @@ class TwoTokenizers(CompleteRepository):
     def _remember_source(self, source: str | os.PathLike, keywords: dict[str, Any]) -> None:
         super()._remember_source(source, keywords)
         if __name__.startswith("transformers_modules"):  # in a tool that knows the Hub, not Lookback
-            hide_positions(cast(SelfRetrievalConfig, self.config))
+            hide_positions(self.config)
         if isinstance(self.retriever, NestedRetriever) and self._tokenizer_source is not None:
             self.retriever.load_tokenizer = partial(
                 load_tokenizer, *self._tokenizer_source, RETRIEVER_TOKENIZER_FOLDER

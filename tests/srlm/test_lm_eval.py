@@ -17,7 +17,7 @@ from lm_eval.models.utils import resolve_max_length
 from transformers import AutoModelForCausalLM, pipeline
 
 from modeling_srlm import SelfRetrievalLM
-from modeling_srlm.configuration_srlm import hide_positions
+from modeling_srlm.positions_srlm import hide_positions
 from tests.support.tiny import random_ids, tiny_backbone, tiny_tokenizer
 
 SETTINGS = {"context_window_size": 64, "chunk_size": 16, "key_num": 2, "target_size": 32}

@@ -30,7 +30,7 @@ from ..models.identity import encoding_settings
 from ..models.load import load_biencoder
 from ..retrieval.embeddings import EmbeddingFiles, embed
 from ..retrieval.sharded import ShardedEmbeddings, check_shards
-from ..retrieval.stored import SUFFIXES, files_of, ids_path, is_file_of
+from ..retrieval.stored import SUFFIXES, beside, files_of, ids_path, is_file_of
 from ..retrieval.storing import names_of, write_embeddings
 from .loading import EmbedderArguments, WeightsArguments
 from .parsing import check_at_least, given, parse_arguments
@@ -89,19 +89,19 @@ class EncodeArguments:
 def _refuse_others_ids(output: str) -> None:
     """ValueError where the ids of an output of another suffix lie in the file that this one's would."""
     path = Path(output)
-    if path.suffix == ".parquet":  # it has the ids itself
-        return
     for suffix in SUFFIXES:
-        if suffix not in (path.suffix, ".parquet") and (others := files_of(path.with_suffix(suffix))):
-            raise ValueError(
-                f"--output={output!r} would write its ids over those of {others[0]}, which lie in "
-                f"{ids_path(others[0])}: name another output, or remove that one first."
-            )
+        other = path.with_suffix(suffix)
+        if suffix == path.suffix or not {*beside(path)} & {*beside(other)} or not (others := files_of(other)):
+            continue
+        raise ValueError(
+            f"--output={output!r} would write its ids over those of {others[0]}, which lie in {ids_path(others[0])}: "
+            "name another output, or remove that one first."
+        )
 
 
 def written(output: str) -> list[Path]:
-    """What is there of an output: its files, or ids alone, which may be of an output of another suffix."""
-    return [*files_of(output), *(file for file in [ids_path(output)] if file.exists())]
+    """What is there of an output: its files, or ids and facts alone."""
+    return [*files_of(output), *(file for file in beside(output) if file.exists())]
 
 
 def run_settings(arguments: EncodeArguments, encoding: dict[str, Any], texts: IdentifiedTexts) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from modeling_srlm.limits_srlm import STORE_DTYPES, STORE_PLACES, parse_bytes
 
 from ..jobs.idle import refuse_idle, refuse_without
 from ..jobs.places import check_model_name
-from ..models.components import OF_KEPT_STATES
+from ..models.components import ADD_BOS, OF_KEPT_STATES
 from ..models.kind import check_dtype
 from ..models.quantization import INT8, torchao_config
 from .parsing import check_at_least, given
@@ -185,14 +185,7 @@ class KeptStatesArguments:
 class LookbackArguments(KeptStatesArguments, DtypeArguments, RetrieverArguments):
     """The same as it is used: keywords of `load_srlm`."""
 
-    add_bos: bool | None = field(
-        default=None,
-        metadata={
-            "help": "Put BOS before every input, for models trained so (Llama, Gemma).",
-            "nargs": "?",
-            "const": True,
-        },
-    )
+    add_bos: bool | None = field(default=None, metadata=ADD_BOS)
     target_size: int | None = field(
         default=None, metadata={"help": "Tokens that are scored, or generated, against one window."}
     )

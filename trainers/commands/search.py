@@ -19,7 +19,7 @@ from modeling_biencoder.encoding_biencoder import prompt_affixes
 from ..data.sources import check_source
 from ..data.texts import IdentifiedTexts
 from ..jobs.idle import refuse_without
-from ..jobs.parts import check_absent, check_output
+from ..jobs.parts import DIGEST, check_absent, check_output
 from ..models.identity import BACKBONE, TOKENIZER, configured, fingerprint
 from ..models.load import load_biencoder
 from ..retrieval.index import EmbeddingIndex, Hit, load_index
@@ -132,7 +132,7 @@ def weights_of(index: EmbeddingIndex, weights: WeightsArguments) -> WeightsArgum
 def check_settings(config: BiEncoderConfig, index: EmbeddingIndex, name: str, task: str | None) -> None:
     """ValueError for a model that is set to make other embeddings than those of the index, or lacks the task."""
     before, now = json.loads(index.about.get("encoding", "{}")), json.loads(json.dumps(configured(config)))
-    names = [name for name in before if not name.startswith("sha256 of ")]  # these `check_weights` looks at
+    names = [name for name in before if not name.startswith(DIGEST)]  # these `check_weights` looks at
     differ = [
         f"{name} was {before[name]!r} and is {now.get(name)!r}" for name in names if before[name] != now.get(name)
     ]

@@ -11,6 +11,7 @@ from ..jobs.idle import refuse_idle, refuse_without
 from ..jobs.parts import check_new, check_output
 from ..jobs.places import check_model_name
 from ..jobs.shards import NUM_SHARDS_HELP, check_num_shards
+from ..models.components import ADD_BOS
 from .formats import PROMPTS, TARGETS
 
 DOCUMENT = "document"
@@ -60,14 +61,7 @@ class ScoreArguments:
     )
     chunk_size: int | None = field(default=None, metadata={"help": "Of documents: tokens of a chunk."})
     target_size: int | None = field(default=None, metadata={"help": "Of documents: tokens scored in one window."})
-    add_bos: bool | None = field(
-        default=None,
-        metadata={
-            "help": "Put BOS before every input, for models trained so (Llama, Gemma).",
-            "nargs": "?",
-            "const": True,
-        },
-    )
+    add_bos: bool | None = field(default=None, metadata=ADD_BOS)
     cuts: int | None = field(
         default=None, metadata={"help": "Of documents: random cuts of each. Default: one behind every target block."}
     )

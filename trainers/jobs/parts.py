@@ -16,8 +16,8 @@ from hub_cards.whole_files import full_disk_named, written_whole
 
 from ..data.sources import Row
 from .places import check_file
-from .settings import check_same_run
 
+DIGEST = "sha256 of "  # begins the names of digests among the settings of a run
 # What runs write beside their settings: parts, their claims, folders of workers, and any of these half written.
 _OF_A_RUN = re.compile(r"\.?((part|rows|embeddings|floats)-\d+\.|settings\.json|.+\.claim|.+-\d+-[0-9a-f]{8}$)")
 
@@ -123,6 +123,34 @@ def refuse_foreign(folder: Path) -> None:
                 f"{str(folder)!r} is where the run keeps what it has done, and holds {file.name!r}, which is not "
                 "of a run: move that folder, or name another output."
             )
+
+
+def check_same_run(kept: Path, settings: dict[str, Any], fix: str = "remove that folder") -> None:
+    """ValueError for a run whose settings, kept in a file of its folder, are others, or are not to be read."""
+    try:
+        before = json.loads(kept.read_text(encoding="utf-8"))
+        assert isinstance(before, dict)
+    except (ValueError, AssertionError):
+        raise ValueError(f"{kept} is damaged, and must hold the settings of an interrupted run: {fix}.") from None
+    if differences := differing(before, settings):
+        raise ValueError(
+            f"{kept.parent} holds an interrupted run of another kind: {differences}. Run it as it was to go on with "
+            f"it, or {fix}."
+        )
+
+
+def differing(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """How settings that were saved as JSON differ from these, in words; "" where they do not.
+
+    A digest that one side lacks is not compared: former versions had fewer, and not all runs ask a retriever.
+    """
+    now = json.loads(json.dumps(now))
+    return "; ".join(
+        f"{name} was {before.get(name)!r} and is {now.get(name)!r}"
+        for name in {**before, **now}
+        if before.get(name) != now.get(name)
+        and not (name.startswith(DIGEST) and (name not in before or name not in now))
+    )
 
 
 def parts_folder(output: str | Path) -> Path:

@@ -23,8 +23,7 @@ from hub_cards.whole_files import full_disk_named
 from ..data.sources import Row
 from .claims import Claims
 from .idle import refuse_idle
-from .parts import refuse_foreign, refuse_other_kind, shards_folder, write_lines
-from .settings import check_same_run
+from .parts import check_same_run, refuse_foreign, refuse_other_kind, shards_folder, write_lines
 
 logger = logging.get_logger(__name__)
 _PAUSE = 0.1  # seconds before others' work is looked at anew, at first

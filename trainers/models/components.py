@@ -15,6 +15,8 @@ from .kind import PLACE, ModelSource, other_repo, place_of
 
 # Settings that count with `reuse_states` alone.
 OF_KEPT_STATES = ("num_sink_tokens", "store_place", "store_dtype", "store_limit")
+# Of an option of that name.
+ADD_BOS = {"help": "Put BOS before every input, for models trained so (Llama, Gemma).", "nargs": "?", "const": True}
 
 
 def build_srlm(

@@ -14,10 +14,12 @@ from modeling_biencoder import BiEncoderConfig, BiEncoderModel
 from modeling_srlm import SelfRetrievalConfig, SelfRetrievalLM
 from modeling_srlm.retriever_srlm import NestedRetriever
 
-from ..jobs.settings import ALL_WEIGHTS, BACKBONE, TOKENIZER, WHOLE_RETRIEVER
+from ..jobs.parts import DIGEST
 
-WEIGHTS_DIGEST = "sha256 of the weights"  # of the first 64 numbers of each, which all versions have
-RETRIEVER_DIGEST = "sha256 of the retriever"  # the same, where it is asked
+WEIGHTS_DIGEST = f"{DIGEST}the weights"  # of the first 64 numbers of each, which all versions have
+RETRIEVER_DIGEST = f"{DIGEST}the retriever"  # the same, where it is asked
+ALL_WEIGHTS, TOKENIZER = f"{DIGEST}all weights", f"{DIGEST}the tokenizer"
+BACKBONE, WHOLE_RETRIEVER = f"{DIGEST}the backbone's configuration", f"{DIGEST}all of the retriever"
 # What tokenizers of one vocabulary may read differently: case, accents, digits, white space, scripts, special tokens.
 _PROBE = (
     "Lookback: naïve Café, e\u0301 ÅNGSTRÖM, don't  keep\ttabs\n\nor 1234567.89 ½ № ﬁne; 東京タワー, Привет мир, "

@@ -12,10 +12,9 @@ from modeling_srlm import SelfRetrievalLM
 from modeling_srlm.configuration_srlm import RETRIEVER_METHODS
 
 from ..data.sources import Row
-from ..jobs.parts import PartFiles, check_output
+from ..jobs.parts import PartFiles, check_output, differing
 from ..jobs.processes import on_main_process, place, shared
-from ..jobs.settings import differing
-from ..models.identity import RETRIEVER_DIGEST, retriever_settings, srlm_settings
+from ..models.identity import retriever_settings, srlm_settings
 from .haystack import read_texts
 from .measure import NeedleTest, digest_of
 from .results import NeedleResults, cell_of, read_results
@@ -108,7 +107,7 @@ def _start(test: NeedleTest, parts: PartFiles, work: list[Work], overwrite: bool
         parts.output.unlink(missing_ok=True)  # else it would be in the way of going on with this test
     if parts.output.exists():
         before = read_results(parts.output)
-        if differences := differing(*_without_an_unused_retriever(before.settings, settings)):
+        if differences := differing(before.settings, settings):
             raise ValueError(
                 f"{parts.output} holds a test of another kind: {differences}. Name another output, or give "
                 "--overwrite."
@@ -129,12 +128,6 @@ def _of_each_length(done: Iterable[Work], longest: int) -> set[Work]:
     """One of the answers of each length for which the texts were read, and of the shortest in any case."""
     one = {cell.length: (cell, sample) for cell, sample in done}
     return {work for length, work in one.items() if length <= max(longest, min(one))}
-
-
-def _without_an_unused_retriever(*tests: dict[str, Any]) -> list[dict[str, Any]]:
-    """The settings of two tests; those of a retriever are left out where one of them asked none."""
-    both = all(RETRIEVER_DIGEST in one for one in tests)
-    return [{name: value for name, value in one.items() if both or name != RETRIEVER_DIGEST} for one in tests]
 
 
 def _finish(test: NeedleTest, parts: PartFiles, groups: list[int], about: dict[str, Any]) -> None:

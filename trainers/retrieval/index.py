@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from hub_cards.travelling.checks import check_bool, check_positive_int
 
-from ..jobs.settings import differing
+from ..jobs.parts import differing
 from .embeddings import check_embeddings, check_encoder
 from .hamming import nearest
 from .mapped import open_stored

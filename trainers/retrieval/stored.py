@@ -42,6 +42,12 @@ def about_path(path: str | Path) -> Path:
     return Path(path).with_suffix(".about.json")
 
 
+def beside(path: str | Path) -> list[Path]:
+    """The files that one of embeddings needs beside it: a .parquet holds ids and facts, a .safetensors the facts."""
+    suffix = Path(path).suffix
+    return [*([ids_path(path)] if suffix != ".parquet" else []), *([about_path(path)] if suffix == ".npy" else [])]
+
+
 def files_of(path: str | Path) -> list[Path]:
     """The files of an output that are there, in order: `x.parquet`, or `x-00000-of-00002.parquet` and so on."""
     path = Path(path)
@@ -54,9 +60,9 @@ def files_of(path: str | Path) -> list[Path]:
 def is_file_of(file: str | Path, path: str | Path) -> bool:
     """Whether a file has a name that a file of an output gets: its own, a shard's, or that of ids or facts."""
     file, path = Path(file).resolve(), Path(path).resolve()
-    suffixes = "|".join(map(re.escape, (path.suffix, ids_path("x").name[1:], about_path("x").name[1:])))
-    names = re.compile(rf"{re.escape(path.stem)}({_SHARD})?({suffixes})")
-    return file.parent == path.parent and names.fullmatch(file.name) is not None
+    suffixes = (path.suffix, *(one.name.removeprefix(path.stem) for one in beside(path)))
+    names = rf"{re.escape(path.stem)}({_SHARD})?({'|'.join(map(re.escape, suffixes))})"
+    return file.parent == path.parent and re.fullmatch(names, file.name) is not None
 
 
 def load_embeddings(path: str | Path) -> tuple[torch.Tensor, list[str]]:

@@ -20,7 +20,7 @@ from hub_cards.travelling.checks import check_choice
 from hub_cards.whole_files import written_whole
 
 from .quantization import DTYPES, PRECISIONS, quantize, ranges_of, stored_width
-from .stored import ABOUT, about_path, files_of, ids_path
+from .stored import ABOUT, about_path, beside, files_of, ids_path
 
 _CODES = {torch.float32: "F32", torch.float16: "F16", torch.int8: "I8"}  # of a .safetensors file's header
 _ARROW = {torch.float32: pa.float32(), torch.float16: pa.float16(), torch.int8: pa.int8()}
@@ -80,7 +80,7 @@ def write_embeddings(
         rows.check_all(count)
     for file in former:
         if file not in names:
-            for one in (file, ids_path(file), about_path(file)):
+            for one in (file, *beside(file)):
                 one.unlink(missing_ok=True)
     return names
 

@@ -241,6 +241,7 @@ def test_ids_of_another_suffix_are_not_written_over(tmp_path):
         EncodeArguments(output=str(tmp_path / "e.npy"), **given)
     for name in ("e.safetensors", "e.parquet", "p.npy"):
         EncodeArguments(output=str(tmp_path / name), **given)
+    EncodeArguments(output=str(tmp_path / "e.parquet"), **{**given, "overwrite": False})  # which has the ids itself
 
 
 def test_ids_of_queries_stand_once(tmp_path):

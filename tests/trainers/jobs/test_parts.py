@@ -7,9 +7,9 @@ import pytest
 from tests.support.files import write_rows
 from trainers.commands.encode import EncodeArguments
 from trainers.jobs.parts import PartFiles
-from trainers.jobs.settings import ALL_WEIGHTS
 from trainers.jobs.shards import Shards
 from trainers.mining.settings import MineArguments
+from trainers.models.identity import ALL_WEIGHTS
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
