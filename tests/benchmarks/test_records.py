@@ -4,12 +4,13 @@ import json
 
 import pytest
 
-from benchmarks.experiments import chat
+from benchmarks.experiments import chat, srlm_training
 from benchmarks.experiments.chat import LEAST_TURNS, conversations
 from benchmarks.experiments.looking_back import draw, table
 from benchmarks.experiments.packages import PACKAGES, package_pairs
 from benchmarks.experiments.pictures import draw_ranking
 from benchmarks.experiments.records import Ranked, Records, change, ranking_table, said
+from trainers.embedded.corpus import Document
 
 PAIR = ("recent", "bm25")
 
@@ -106,3 +107,25 @@ def test_conversations_are_interpreter_sessions_with_all_turns_before(monkeypatc
             assert all("Speaker 1: >>> " in turn and "\nSpeaker 2: " in turn for turn in row["history"])
     rows = [{"module": str(n), "method": name, "loss": n + way} for n in range(6) for way, name in enumerate(PAIR)]
     assert chat.table(rows).splitlines()[-1] == "| bm25 | 6 | 33.12 | +171.8% (+171.8% to +171.8%) |"
+
+
+def test_conversations_of_several_topics_come_back_to_each(monkeypatch):
+    def module(name: str) -> Document:
+        session = "\n    ".join(f">>> {name!r} * {times}\n    {name * times!r}" for times in range(1, 8))
+        return Document(name, "\n".join(f'def f{n}():\n    """\n    {session}\n    """' for n in range(4)))
+
+    monkeypatch.setattr(chat, "sources_of", lambda package: [module("a"), module("b"), module("c")])
+    monkeypatch.setitem(chat.PACKAGES, "test", ("one",))
+    ((name, rows),) = conversations("test", 8, rows=28, topics=2).items()
+    first, second = name.split(" + ")
+    turns = [turn[len("Speaker 1: >>> '")] for turn in rows[-1]["history"]]
+    assert len(rows) == 28 and "".join(turns) == (first * 7 + second * 7) * 3 + first * 7 + second * 6
+
+
+def test_what_training_with_retrieval_adds():
+    def row(gain: float) -> dict:
+        return {"no": [1.0 + n for n in range(6)], "bm25": [1.0 + n - gain for n in range(6)]}
+
+    found = {"not further": [row(0.1)], "no": [row(0.1), row(0.1)], "bm25": [row(0.1), row(0.3)]}
+    assert said(srlm_training.more(found)) == "-9.5% (-9.5% to -9.5%)"
+    assert srlm_training.table(found).splitlines()[-1].endswith(" | 17.72% (9.52% to 25.92%) |")
