@@ -22,7 +22,7 @@ from .story import BASE, label, sentences, signed, with_bounds
 TEMPLATES = page_templates(Path(__file__).parent / "templates", perplexity_page.FOLDER)
 LOSSES = {
     "loss": "all", "contrastive_loss": "contrast", "distillation_loss": "the teacher",
-    "ar_loss": "next token", "bow_loss": "words",
+    "ar_loss": "next token", "bow_summarize_loss": "its own words", "bow_predict_loss": "words that follow",
 }  # fmt: skip
 OPENED = {"no": 0, "dense": 1}  # the part to click compares with its first way, and opens with its second
 Table = list[list[str]]  # rows of cells, the first one the header
