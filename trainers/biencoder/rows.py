@@ -18,7 +18,7 @@ from hub_cards.travelling.checks import check_positive_int, checked, plain
 from modeling_biencoder import BiEncoderConfig
 from modeling_biencoder.encoding_biencoder import tokenize
 
-from ..data.sources import Row, RowError, RowSource, Table, load_tables, optional_text, text_field
+from ..data.sources import Row, RowError, RowSource, Table, load_tables, optional_text, text_field, text_fields
 from .columns import SCORES, Layout, check_layouts, find_layout, is_number
 
 LARGEST = 3.4e38  # of float32, in which scores are compared
@@ -93,10 +93,10 @@ def normalize_row(row: Row, number: int) -> Row:
     neither a positive nor scores to choose one by.
     """
     query = text_field(row, "query", number)
-    positives = _texts(row, "pos", number)
-    negatives = _texts(row, "neg", number)
+    positives = text_fields(row, "pos", number)
+    negatives = text_fields(row, "neg", number)
     if not positives and not negatives:
-        negatives = _texts(row, "history", number)
+        negatives = text_fields(row, "history", number)
     if not positives and not negatives:
         raise RowError(number, "field 'pos' is missing, and so are 'neg' and 'history'.")
     scores = _scores(row, len(positives), len(negatives), number)
@@ -110,19 +110,6 @@ def normalize_row(row: Row, number: int) -> Row:
         "neg_scores": scores[len(positives) :] if scores is not None else None,
         "task": optional_text(row, "task", number),
     }
-
-
-def _texts(row: Row, field: str, number: int) -> list[str]:
-    value = row.get(field)
-    if value is None:
-        return []
-    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
-        raise RowError(number, f"field {field!r} is {value!r}; it must be a list of texts.")
-    if (blank := next((i for i, text in enumerate(value) if not text.strip()), None)) is not None:
-        raise RowError(
-            number, f"field {field!r} has a blank text at {blank} (the first is 0); fill it in, or leave it out."
-        )
-    return value
 
 
 def _scores(row: Row, num_positives: int, num_negatives: int, number: int) -> list[float] | None:

@@ -155,6 +155,18 @@ def text_field(row: Row, field: str, number: int) -> str:
     return value
 
 
+def text_fields(row: Row, field: str, number: int) -> list[str]:
+    """`row[field]`, a list of texts of which none is blank, or nothing; else RowError naming row number and field."""
+    value = [] if row.get(field) is None else row[field]
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        raise RowError(number, f"field {field!r} is {value!r}; it must be a list of texts.")
+    if (blank := next((i for i, text in enumerate(value) if not text.strip()), None)) is not None:
+        raise RowError(
+            number, f"field {field!r} has a blank text at {blank} (the first is 0); fill it in, or leave it out."
+        )
+    return value
+
+
 def optional_text(row: Row, field: str, number: int) -> str | None:
     """`row[field]`, which must be a text or None; else RowError naming the row number and the field."""
     value = row.get(field)
@@ -165,5 +177,5 @@ def optional_text(row: Row, field: str, number: int) -> str | None:
 
 __all__ = [
     "DATA_SUFFIXES", "ReadTable", "Row", "RowError", "RowSource", "Table", "TypedTable", "check_source", "data_files",
-    "is_data_file", "load_tables", "optional_text", "split_revision", "text_field",
+    "is_data_file", "load_tables", "optional_text", "split_revision", "text_field", "text_fields",
 ]  # fmt: skip

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
-from ..data.sources import Row, RowError, optional_text, text_field
+from ..data.sources import Row, RowError, optional_text, text_field, text_fields
 
 TARGETS = ("answer", "query")
 
@@ -90,14 +90,15 @@ def _find_prompt(row: Row, number: int, task: str | None) -> Prompt:
 
 def read_candidates(row: Row, number: int) -> list[str]:
     """`pos` and then `neg`, or the turns of `history`; ValueError with the row number where there are none."""
-    candidates = [*_texts(row, "pos", number), *_texts(row, "neg", number)] or _texts(row, "history", number)
+    named = [*text_fields(row, "pos", number), *text_fields(row, "neg", number)]
+    candidates = named or text_fields(row, "history", number)
     if not candidates:
         raise RowError(number, "there are no candidates; 'pos' and 'neg', or 'history', must hold texts.")
     return candidates
 
 
 def _answers(row: Row, number: int) -> list[str]:
-    answers = _texts(row, "answers", number)
+    answers = text_fields(row, "answers", number)
     if not answers:
         raise RowError(
             number,
@@ -105,13 +106,6 @@ def _answers(row: Row, number: int) -> list[str]:
             "without an answer can be scored by how well a candidate predicts the query: --target query.",
         )
     return answers
-
-
-def _texts(row: Row, field: str, number: int) -> list[str]:
-    texts = [] if row.get(field) is None else row[field]
-    if not isinstance(texts, list):
-        raise RowError(number, f"field {field!r} is {texts!r}; it must be a list of texts.")
-    return [text_field({f"{field}[{i}]": text}, f"{field}[{i}]", number) for i, text in enumerate(texts)]
 
 
 def place_space(question: Question, tokenizer: PreTrainedTokenizerBase) -> Question:

@@ -11,7 +11,7 @@ from transformers.utils import logging
 
 from hub_cards.travelling.checks import checked
 
-from ..data.sources import Row, RowError, Table, TypedTable, text_field
+from ..data.sources import Row, RowError, Table, TypedTable, text_field, text_fields
 
 logger = logging.get_logger(__name__)
 TOKENS = datasets.Features(dict.fromkeys(("input_ids", "labels"), datasets.List(datasets.Value("int64"))))
@@ -173,9 +173,9 @@ def chat_example(row: Row, number: int, tokenizer: PreTrainedTokenizerBase) -> R
 
     Raises ValueError with the row number and the field for what is missing.
     """
-    history = row.get("history")
-    if not isinstance(history, list) or not all(isinstance(turn, str) for turn in history):
-        raise RowError(number, f"field 'history' is {history!r}; it must be a list of texts.")
+    if row.get("history") is None:
+        raise RowError(number, "field 'history' is None; it must be a list of texts, empty where none came before.")
+    history = text_fields(row, "history", number)
     answers = row.get("answers")
     if not isinstance(answers, list) or not answers:
         raise RowError(number, f"field 'answers' is {answers!r}; it must be a list of texts.")

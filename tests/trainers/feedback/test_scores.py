@@ -109,9 +109,9 @@ def test_the_space_before_the_answer_is_counted_once():
 
 BAD_ROWS = {
     "'answers' is missing.*--target query": {"answers": None},
-    r"'answers\[1\]' is ' '": {"answers": ["a", " "]},
+    r"'answers' has a blank text at 1": {"answers": ["a", " "]},
     "'query' is ''": {"query": ""},
-    r"'neg\[0\]' is ''": {"neg": [""]},
+    r"'neg' has a blank text at 0": {"neg": [""]},
     "no candidates": {"pos": [], "neg": None},
     "'pos' is 'text'; it must be a list": {"pos": "text"},
     "'task' is None.*--task": {"task": None},

@@ -65,6 +65,7 @@ def test_the_command_prints_the_table_of_the_first_rows(tmp_path, capsys):
     ("row", "text"),
     [
         ({"query": "q", "answers": ["a"]}, "chats.jsonl, line 2: field 'history' is None"),
+        ({"history": ["h", " \n"], "query": "q", "answers": ["a"]}, "line 2: field 'history' has a blank text at 1"),
         ({"history": ["h"], "answers": ["a"]}, "chats.jsonl, line 2: field 'query' is missing"),
         ({"history": ["h"], "query": "q"}, "chats.jsonl, line 2: field 'answers' is None"),
         ({"history": ["h"], "query": "q", "answers": [" "]}, "chats.jsonl, line 2: field 'answers' is ' '"),
