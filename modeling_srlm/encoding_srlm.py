@@ -45,14 +45,15 @@ def state_encode(language_model: nn.Module, batch_size: int, bos: torch.Tensor |
 
 
 def _mean_states(language_model: Any, chunks: list[torch.Tensor], bos: torch.Tensor | None) -> torch.Tensor:
-    """(n, d); chunks are padded on the right and nothing is masked: causal attention never looks there."""
+    """(n, d), zeros for a chunk without a token; padded on the right, unmasked: causal attention never looks there."""
     head = chunks[0].new_empty(0) if bos is None else bos.to(chunks[0])
     ids = nn.utils.rnn.pad_sequence([torch.cat([head, chunk]) for chunk in chunks], batch_first=True)
+    ids = nn.functional.pad(ids, (0, int(not ids.shape[1])))  # texts without a token, of which the mean is zero
     (ids,) = to_inputs(language_model, ids)
     hidden = language_model.base_model(input_ids=ids, use_cache=False).last_hidden_state[:, len(head) :].float()
     lengths = torch.tensor([len(chunk) for chunk in chunks], device=hidden.device)
     real = torch.arange(hidden.shape[1], device=hidden.device) < lengths[:, None]
-    means = torch.einsum("nld,nl->nd", hidden, real.to(hidden)) / lengths[:, None]
+    means = torch.einsum("nld,nl->nd", hidden, real.to(hidden)) / lengths.clamp(min=1)[:, None]
     return nn.functional.normalize(means, dim=-1).cpu()
 
 

@@ -57,6 +57,16 @@ def test_recent_and_bm25_choose_as_they_should():
     assert lexical.retrieved_indices[:2, 0, 0].tolist() == [0, 0]
 
 
+@pytest.mark.parametrize("add_bos", [False, True])
+def test_a_text_without_a_token_is_like_no_other(add_bos):
+    """By the model's own states as by BM25: it is relevant to nothing, and nothing to it."""
+    model = build(retrieval_method="self", add_bos=add_bos)
+    turns = [["the copper lantern", "", "the hammer"], ["", "", ""], ["the copper lantern", "the hammer", ""]]
+    output = model.forward_with_history_retrieval([*QUERIES[:2], ""], turns, ANSWERS)
+    scores = output.retrieved_scores[:, 0]
+    assert output.loss.isfinite() and (scores[0].abs() > 0.01).any() and (scores[1:] == 0).all()
+
+
 def test_only_the_answer_is_scored_and_the_window_keeps_it():
     model = build(context_window_size=32, chunk_size=16, key_num=1, retrieval_method="no")
     output = model.forward_with_history_retrieval(QUERIES[:1], HISTORIES[:1], ANSWERS[:1])
