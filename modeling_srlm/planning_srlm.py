@@ -146,13 +146,23 @@ def chunk_encoder(model: "SelfRetrievalLM") -> tuple[Encode | None, bool]:
     if config.retrieval_method in RETRIEVER_METHODS:
         encode = retriever_encode(model.retriever, model.tokenizer, config.instruction)
         one_role = ignores_role(model.retriever, config.instruction)
+        encode = _kept(model, encode)
     elif config.retrieval_method == "self" and not config.reuse_states:  # there the states are at hand
-        # As many tokens at once as in a scoring pass.
-        batch_size = config.chunk_batch_size * (config.context_window_size // config.chunk_size)
-        encode = state_encode(model.language_model, batch_size, _bos(model))
-    if encode is not None and model.embedding_cache is not None and model.training:
-        encode = model.embedding_cache.wrap(encode)
+        encode = self_encoder(model)
     return encode, one_role
+
+
+def self_encoder(model: "SelfRetrievalLM") -> Encode:
+    """How the language model embeds texts by its own states, each read by itself."""
+    config = model.config
+    # As many tokens at once as in a scoring pass.
+    batch_size = config.chunk_batch_size * (config.context_window_size // config.chunk_size)
+    return _kept(model, state_encode(model.language_model, batch_size, _bos(model)))
+
+
+def _kept(model: "SelfRetrievalLM", encode: Encode) -> Encode:
+    """In training with what is kept from step to step, where that is asked for."""
+    return model.embedding_cache.wrap(encode) if model.embedding_cache is not None and model.training else encode
 
 
 def _input_layout(model: "SelfRetrievalLM", replace: bool) -> InputLayout:

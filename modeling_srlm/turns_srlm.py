@@ -7,7 +7,7 @@ import torch
 from .bm25_srlm import Bm25Index
 from .configuration_srlm import RETRIEVER_METHODS
 from .encoding_srlm import embed_role
-from .planning_srlm import chunk_encoder
+from .planning_srlm import self_encoder
 from .retrieval_srlm import dense_scores, relevance
 
 if TYPE_CHECKING:
@@ -46,7 +46,5 @@ def _embed(model: "SelfRetrievalLM", query: str, turns: list[str]) -> tuple[torc
         return queries, embed_role(model.retriever, turns, "key", config.instruction)
     room = config.context_window_size  # of a turn that is longer the beginning counts
     ids = [row[:room].to(model.device) for row in _token_ids(model, [query, *turns])]
-    encode, _ = chunk_encoder(model)
-    assert encode is not None  # of the method "self"
-    states = encode(ids, "key")
+    states = self_encoder(model)(ids, "key")
     return states[:1], states[1:]

@@ -67,6 +67,13 @@ def test_a_text_without_a_token_is_like_no_other(add_bos):
     assert output.loss.isfinite() and (scores[0].abs() > 0.01).any() and (scores[1:] == 0).all()
 
 
+def test_with_kept_states_turns_are_chosen_by_the_same_states():
+    models = [build(retrieval_method="self", reuse_states=reuse_states) for reuse_states in (False, True)]
+    plain, kept = (model.forward_with_history_retrieval(QUERIES, HISTORIES, ANSWERS, MASK) for model in models)
+    assert torch.equal(plain.retrieved_indices, kept.retrieved_indices)
+    torch.testing.assert_close(plain.loss, kept.loss)
+
+
 def test_only_the_answer_is_scored_and_the_window_keeps_it():
     model = build(context_window_size=32, chunk_size=16, key_num=1, retrieval_method="no")
     output = model.forward_with_history_retrieval(QUERIES[:1], HISTORIES[:1], ANSWERS[:1])
