@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import GenerationConfig
+from transformers.generation import GenerateBeamDecoderOnlyOutput
 
 from .checks_srlm import generation_numbers, typed
 from .generation_state_srlm import RetrievalState
 from .inputs_srlm import check_inputs
-from .kept_states_srlm import start_reusing
+from .kept_states_srlm import keep_states, start_reusing
 from .lookup_srlm import MAX_GUESSES
 from .planning_srlm import Plan
 
@@ -81,6 +82,13 @@ def _start(
             "use_cache out, or set model.config.reuse_states to False."
         )
     return start_reusing(model, plan, shape, guesses)
+
+
+def finish_generation(model: "SelfRetrievalLM", state: RetrievalState, found: Any) -> Any:
+    """What transformers' own `generate` returned, its `retrievals` those of the sequences that came out of it."""
+    if isinstance(found, GenerateBeamDecoderOnlyOutput) and found.beam_indices is not None:
+        state.follow_beams(found.beam_indices)
+    return keep_states(model, state, found)
 
 
 def option(model: "SelfRetrievalLM", name: str, given: GenerationConfig | None, kwargs: dict[str, Any]) -> Any:

@@ -27,7 +27,8 @@ class RetrievalState(DynamicCache):
 
     Attributes:
         retrievals: (number of new tokens before it, indices (rows, k), scores (rows, k)) of each retrieval; chunk
-            numbers count from a prompt's first token's chunk.
+            numbers count from a prompt's first token's chunk. Of beam search those of the sequences that are returned;
+            -1 where one had ended.
     """
 
     def __init__(self, plan: Plan, prompt_length: int, use_cache: bool, max_guesses: int = MAX_GUESSES):
@@ -61,6 +62,21 @@ class RetrievalState(DynamicCache):
         self.inputs = [self.inputs[i] for i in order]
         if self.mask is not None:
             self.mask = self.mask[beam_idx]
+
+    def follow_beams(self, beams: torch.Tensor) -> None:
+        """Leaves in `retrievals` what the returned sequences looked back at, and nothing of other beams.
+
+        Args:
+            beams: (rows, new) the row that each new token was chosen from, -1 behind a sequence's end.
+        """
+        kept = []
+        for new, indices, scores in self.retrievals:
+            if new < beams.shape[1]:
+                row = beams[:, new].cpu().long()
+                ended = (row < 0)[:, None]
+                row = row.clamp(min=0)
+                kept.append((new, indices[row].masked_fill(ended, -1), scores[row].masked_fill(ended, float("-inf"))))
+        self.retrievals = kept
 
     def next_logits(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
         """(rows, 1, V) logits of the token that follows the documents so far (rows, length)."""

@@ -27,9 +27,8 @@ from .configuration_srlm import SelfRetrievalConfig
 from .dialogue_srlm import score_answers, score_continuations
 from .documents_srlm import perplexity, run_documents
 from .encoding_srlm import EmbeddingCache
-from .generation_srlm import RetrievalState, prepare_generation, refuse_continuous_batching
+from .generation_srlm import RetrievalState, finish_generation, prepare_generation, refuse_continuous_batching
 from .inputs_srlm import check_inputs, is_dialogue
-from .kept_states_srlm import keep_states
 from .output_srlm import SelfRetrievalOutput
 from .planning_srlm import Plan
 from .proof_srlm import proven_states
@@ -221,7 +220,7 @@ class SelfRetrievalLM(TwoTokenizers, GenerationMixin):
         """
         ids, given, arguments = prepare_generation(self, inputs, input_ids, attention_mask, generation_config, kwargs)
         found = super().generate(ids, given, **arguments)  # type: ignore[misc]  # its self is private
-        return keep_states(self, arguments["past_key_values"], found)
+        return finish_generation(self, arguments["past_key_values"], found)
 
     init_continuous_batching = refuse_continuous_batching
 

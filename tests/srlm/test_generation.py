@@ -96,11 +96,30 @@ def test_beams_retrieve_each_for_itself(use_cache):
         return_dict_in_generate=True, output_scores=True,
     )  # fmt: skip
     assert len(torch.unique(output.sequences, dim=0)) > 2
-    for sequence, score in zip(output.sequences, output.sequences_scores, strict=True):
+    retrieved = torch.stack([indices for _, indices, _ in output.past_key_values.retrievals], dim=1)
+    for number, (sequence, score) in enumerate(zip(output.sequences, output.sequences_scores, strict=True)):
         labels = sequence[None].clone()
         labels[:, :140] = -100
-        loss = model(sequence[None], labels=labels).loss
-        assert score.item() == pytest.approx(-24 * loss.item(), rel=1e-4)
+        scored = model(sequence[None], labels=labels)
+        assert score.item() == pytest.approx(-24 * scored.loss.item(), rel=1e-4)
+        assert torch.equal(retrieved[number], scored.retrieved_indices[0])
+
+
+def test_what_beams_looked_back_at_is_that_of_the_sequences_that_are_returned():
+    """Of those that ended early up to their end, whatever came of the other beams."""
+    model, prompt = build(retrieval_method="bm25", target_size=8), random_ids(2, 140)
+    output = model.generate(
+        prompt, max_new_tokens=30, num_beams=4, num_return_sequences=3, eos_token_id=[*range(3, 60)],
+        return_dict_in_generate=True,
+    )  # fmt: skip
+    lengths = (output.beam_indices >= 0).sum(dim=1).tolist()
+    assert min(lengths) < max(lengths) > 8
+    for number, length in enumerate(lengths):
+        sequence = output.sequences[number : number + 1, : 140 + length]
+        labels = sequence.clone().index_fill_(1, torch.arange(140), -100)
+        found = [indices[number].tolist() for _, indices, _ in output.past_key_values.retrievals]
+        told = model(sequence, labels=labels, prompt_length=140).retrieved_indices[0].tolist()
+        assert found == told + [[-1, -1]] * (len(found) - len(told))
 
 
 def test_arguments_of_transformers_work():

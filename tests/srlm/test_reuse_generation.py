@@ -105,6 +105,8 @@ def test_beams_are_those_of_the_slow_way():
         labels = output.sequences.clone().index_fill_(1, torch.arange(150), -100)
         scored = model(output.sequences, labels=labels, prompt_length=150)
     torch.testing.assert_close(-scored.loss * 40, output.sequences_scores[0], atol=1e-3, rtol=1e-4)
+    for new, indices, _ in output.past_key_values.retrievals[1:]:  # of the one beam that is returned
+        assert torch.equal(indices, scored.retrieved_indices[:, (150 + new) // 16 - 150 // 16])
 
 
 @pytest.mark.cases(1)
