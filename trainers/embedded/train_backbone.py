@@ -126,6 +126,21 @@ def is_whole(checkpoint: Path) -> bool:
     return True
 
 
+def check_same_run(checkpoint: str, tokens: int, args: TrainingArguments) -> None:
+    """ValueError where a checkpoint is of a run in which other rows, or other learning rates, would have come next."""
+    state = json.loads((Path(checkpoint) / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+    fix = "give it as it was, or another --output_dir."
+    if (batch := state.get("train_batch_size")) not in (None, args.train_batch_size):
+        raise ValueError(
+            f"--batch_size={args.train_batch_size} must be as it was, {batch}, when {checkpoint!r} was written: {fix}"
+        )
+    if (steps := state.get("max_steps")) not in (None, args.max_steps):
+        raise ValueError(
+            f"--tokens={tokens} makes {args.max_steps} steps and must make as many as it did, {steps}, when "
+            f"{checkpoint!r} was written: {fix}"
+        )
+
+
 def training_arguments(options: argparse.Namespace, steps: int) -> TrainingArguments:
     return TrainingArguments(
         output_dir=options.output_dir,
@@ -155,6 +170,10 @@ def main() -> None:
     options = parser.parse_args()
     options.output_dir.mkdir(parents=True, exist_ok=True)
     set_seed(options.seed)
+    args = training_arguments(options, options.tokens // (options.batch_size * SEQUENCE_LENGTH))
+    checkpoint = last_whole_checkpoint(options.output_dir)
+    if checkpoint is not None:
+        check_same_run(checkpoint, options.tokens, args)
     tokenizer, rows = prepare(options.output_dir, options.seed, options.package_chars)
     print(f"{len(rows):,} rows, {rows.size:,} tokens")
     dataset = datasets.Dataset.from_dict({"input_ids": rows}).with_format("torch")
@@ -162,13 +181,13 @@ def main() -> None:
     model = build_model(tokenizer)
     trainer = Trainer(
         model=model,
-        args=training_arguments(options, options.tokens // (options.batch_size * SEQUENCE_LENGTH)),
+        args=args,
         train_dataset=dataset,
         data_collator=default_data_collator,
         processing_class=tokenizer,
         optimizers=(MuonWithAdamW.for_model(model), None),
     )
-    trainer.train(resume_from_checkpoint=last_whole_checkpoint(options.output_dir))
+    trainer.train(resume_from_checkpoint=checkpoint)
     model.save_pretrained(options.output_dir / "backbone")
     tokenizer.save_pretrained(options.output_dir / "backbone")
 

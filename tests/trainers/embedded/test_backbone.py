@@ -116,3 +116,21 @@ def test_rows_that_were_made_with_other_settings_are_refused(tmp_path, monkeypat
     for name, other in (("seed", (2, 5)), ("package_chars", (1, 6))):
         with pytest.raises(ValueError, match=f"--{name}={other[name != 'seed']} must be as it was"):
             prepare(tmp_path, *other)
+
+
+def test_a_run_goes_on_with_the_batch_size_and_the_tokens_that_it_had(tmp_path, monkeypatch):
+    monkeypatch.setattr(train_backbone, "prepare", lambda *_: 1 / 0)  # before any work
+    (tmp_path / "checkpoint-2").mkdir()
+    (tmp_path / "checkpoint-2" / "trainer_state.json").write_text('{"train_batch_size": 4, "max_steps": 10}')
+
+    def run(batch_size, tokens):
+        options = ["--output_dir", str(tmp_path), "--batch_size", str(batch_size), "--tokens", str(tokens)]
+        monkeypatch.setattr("sys.argv", ["train_backbone", *options, "--no-compile"])
+        train_backbone.main()
+
+    with pytest.raises(ValueError, match="--batch_size=2 must be as it was, 4"):
+        run(2, 2 * 10 * 1024)
+    with pytest.raises(ValueError, match="--tokens=45056 makes 11 steps and must make as many as it did, 10"):
+        run(4, 11 * 4 * 1024)
+    with pytest.raises(ZeroDivisionError):
+        run(4, 10 * 4 * 1024)
