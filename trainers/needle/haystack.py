@@ -1,5 +1,6 @@
 """The long text that a needle is put into: documents as token ids, and the places where a line or sentence ends."""
 
+import hashlib
 import itertools
 import random
 import re
@@ -75,6 +76,11 @@ class Haystack:
         start = starts[draw.randrange(len(starts))]
         turned = torch.cat([ends[ends > start] - start, ends[ends <= start] + size - start])
         return Haystack(ring.roll(-start)[:length], turned[turned <= length])
+
+    def digest(self, length: int) -> str:
+        """What other texts do not have, of all the tokens that texts of up to `length` tokens are cut from."""
+        self.read(ROUND * length)
+        return hashlib.sha256(self.tokens[: ROUND * length].numpy().tobytes()).hexdigest()[:16]
 
     def place(self, depth: float) -> int:
         """The end of a line or sentence that is nearest to `depth` percent of the text; for 0 its beginning."""

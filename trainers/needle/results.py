@@ -18,6 +18,7 @@ _FIELDS: dict[str, tuple[type, ...]] = {
     "method": (str,), "length": (int,), "depth": (int,), "keys": (int,), "sample": (int,), "key": (str,),
     "value": (str,), "answer": (str,), "correct": (bool,), "seen": (bool, type(None)), "prompt": (str,),
 }  # fmt: skip
+_TEXTS: dict[str, type] = {"length": int, "sha256": str}
 
 
 class Score(NamedTuple):
@@ -42,12 +43,15 @@ class NeedleResults:
         answers: rows as `NeedleTest.answer` gives them.
         impossible: {cell: why it could not be done}.
         about: names of model and data.
+        texts: what the answers are about: the longest `length` of a test, and a digest of all the tokens that texts of
+            so many are cut from. Files of former versions have none.
     """
 
     settings: dict[str, Any]
     answers: list[Row] = field(default_factory=list)
     impossible: dict[Cell, str] = field(default_factory=dict)
     about: dict[str, Any] = field(default_factory=dict)
+    texts: dict[str, Any] = field(default_factory=dict)
 
     def scores(self) -> dict[Cell, Score]:
         """The score of each cell that was done."""
@@ -97,8 +101,10 @@ class NeedleResults:
             {**cell._asdict(), **score._asdict(), "accuracy": score.accuracy} for cell, score in self.scores().items()
         ]
         impossible = [{**cell._asdict(), "reason": reason} for cell, reason in self.impossible.items()]
+        texts = {"texts": self.texts} if self.texts else {}
         held = {
-            **self.about, "settings": self.settings, "cells": cells, "impossible": impossible, "answers": self.answers
+            **self.about, "settings": self.settings, **texts, "cells": cells, "impossible": impossible,
+            "answers": self.answers,
         }  # fmt: skip
         with written_whole(file) as new:
             new.write_text(json.dumps(held, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -112,7 +118,8 @@ def read_results(file: str | Path) -> NeedleResults:
         answers = [_checked(row, *_FIELDS) for row in held["answers"]]
         rows = [_checked(row, *Cell._fields) for row in held["impossible"]]
         about = {name: held[name] for name in ("model", "data") if name in held}
-        return NeedleResults(settings, answers, {cell_of(row): str(row["reason"]) for row in rows}, about)
+        texts = {name: kind(held["texts"][name]) for name, kind in _TEXTS.items()} if held.get("texts") else {}
+        return NeedleResults(settings, answers, {cell_of(row): str(row["reason"]) for row in rows}, about, texts)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{file} is there and holds no needle test: name another output, or give --overwrite."

@@ -114,14 +114,27 @@ def _start(test: NeedleTest, parts: PartFiles, work: list[Work], overwrite: bool
             )
         digests = {(cell_of(row), row["sample"]): row["prompt"] for row in before.answers}
         known = set(work) & set(digests)
-        for cell, sample in known | _of_each_length(digests, max(cell.length for cell, _ in work)):
-            if digest_of(test.tasks.make(cell, sample)) != digests[cell, sample]:
-                raise ValueError(
-                    f"{parts.output} holds answers about other texts: name another output, or give --overwrite."
-                )
+        asked = known | _of_each_length(digests, _longest(work))
+        same = all(digest_of(test.tasks.make(*one)) == digests[one] for one in asked)
+        if not same or before.texts != _texts(test, before.texts.get("length")):
+            raise ValueError(
+                f"{parts.output} holds answers about other texts: name another output, or give --overwrite."
+            )
     grid = {name: getattr(test.settings, name) for name in ("lengths", "depths", "keys", "methods", "samples")}
-    texts = digest_of(test.tasks.make(*work[-1]))
-    return known, parts.open({**grid, **settings, "sha256 of a prompt": texts}, overwrite, extends=True)
+    texts = {
+        "sha256 of a prompt": digest_of(test.tasks.make(*work[-1])),
+        "sha256 of the texts": test.tasks.haystack.digest(_longest(work)),
+    }
+    return known, parts.open({**grid, **settings, **texts}, overwrite, extends=True)
+
+
+def _longest(work: list[Work]) -> int:
+    return max(cell.length for cell, _ in work)
+
+
+def _texts(test: NeedleTest, length: int | None) -> dict[str, Any]:
+    """See `NeedleResults`."""
+    return {} if length is None else {"length": length, "sha256": test.tasks.haystack.digest(length)}
 
 
 def _of_each_length(done: Iterable[Work], longest: int) -> set[Work]:
@@ -140,6 +153,7 @@ def _finish(test: NeedleTest, parts: PartFiles, groups: list[int], about: dict[s
     results.settings |= answer_settings(test)
     results.impossible |= test.impossible
     results.about = about
+    results.texts = _texts(test, max(results.texts.get("length", 0), _longest(test.work())))
     results.write(parts.output)
     parts.remove()
 

@@ -219,6 +219,19 @@ def test_another_test_is_not_added_to(tmp_path, monkeypatch):
     assert len(calls) == 2 and output.read_text() == held
 
 
+def test_texts_that_differ_where_only_longer_ones_reach_are_other_texts(tmp_path):
+    model, small = srlm(), {"depths": [0], "samples": 1, "methods": ["no"], "max_new_tokens": 1}
+    others, output = [*TEXTS[:45], *TEXTS[100:]], tmp_path / "needles.json"
+    run(model, **small, lengths=["600", "1200"], output=output)
+    again = {**GRID, **small, "lengths": ["600"], "show_progress": False}
+    with pytest.raises(ValueError, match=r"needles\.json holds answers about other texts"):
+        needle_test(model, others, output=output, **again)
+    held = json.loads(output.read_text())
+    assert held.pop("texts")["length"] == 1200
+    output.write_text(json.dumps(held))  # as former versions wrote it
+    assert read_results(output).texts == {}
+
+
 def test_results_are_written_and_read_as_they_are(tmp_path):
     results = made_up("no\n</script> é \u2028")
     results.write(tmp_path / "r.json")
