@@ -6,7 +6,7 @@ import markupsafe
 
 from ..pages.page import write_page
 from .picture import TEMPLATES, heat_maps, needles
-from .results import NeedleResults, cell_of
+from .results import NeedleResults, cell_of, percent
 from .settings import shown_length
 
 SHOWN = 200  # wrong answers of a page
@@ -39,8 +39,8 @@ def seen_table(results: NeedleResults) -> list[list[str]]:
         known = [row for row in results.answers if row["method"] == method and row["seen"] is not None]
         seen = [row for row in known if row["seen"]]
         if known:
-            right = f"{sum(row['correct'] for row in seen) / len(seen):.0%}" if seen else ""
-            rows.append([method, f"{len(seen) / len(known):.0%}", right])
+            right = percent(sum(row["correct"] for row in seen) / len(seen)) if seen else ""
+            rows.append([method, percent(len(seen) / len(known)), right])
     return rows
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..pages.page import page_templates
-from .results import NeedleResults, Score
+from .results import NeedleResults, Score, percent
 from .settings import Cell, shown_length
 
 TEMPLATES = page_templates(Path(__file__).parent / "templates")
@@ -68,7 +68,7 @@ def _square(results: NeedleResults, scores: dict[Cell, Score], cell: Cell, place
     red, green, blue = color_of(score.accuracy)
     ink = "#ffffff" if 0.3 * red + 0.59 * green + 0.11 * blue < 150 else "#1c2128"
     fill = f"#{red:02x}{green:02x}{blue:02x}"
-    text = f"{score.accuracy:.0%}".replace("%", " %")
+    text = percent(score.accuracy).replace("%", " %")
     return Square(*place, fill, ink, text, f"{said}{score.correct} of {score.samples} right{seen}")
 
 

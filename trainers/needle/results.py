@@ -80,7 +80,7 @@ class NeedleResults:
         lengths = self.values("length")
         head = ["needles", "read by", *map(shown_length, lengths)]
         rows = [
-            [str(keys), method, *(_percent(self.mean(method, length, keys)) for length in lengths)]
+            [str(keys), method, *(percent(self.mean(method, length, keys)) for length in lengths)]
             for keys in self.values("keys")
             for method in self.values("method")
         ]
@@ -145,5 +145,13 @@ def _score(rows: Iterable[Row]) -> Score:
     return Score(len(rows), sum(row["correct"] for row in rows), None if None in seen else sum(seen))
 
 
-def _percent(share: float | None) -> str:
-    return NOT_POSSIBLE if share is None else f"{share:.0%}"
+def percent(share: float | None) -> str:
+    """A share in whole percent, of which neither 0 % nor 100 % stands for nearly so.
+
+    >>> percent(1.0), percent(0.996), percent(0.25), percent(0.004), percent(0.0)
+    ('100%', '>99%', '25%', '<1%', '0%')
+    """
+    if share is None:
+        return NOT_POSSIBLE
+    shown = f"{share:.0%}"
+    return {"0%": "<1%", "100%": ">99%"}.get(shown, shown) if 0 < share < 1 else shown

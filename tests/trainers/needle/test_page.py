@@ -5,10 +5,12 @@ from xml.etree import ElementTree
 
 import markupsafe
 
-from tests.support.needle import made_up
+from tests.support.needle import answered, made_up
 from tests.support.perplexity import HOSTILE
 from trainers.needle.page import SHOWN, render_report, seen_table, write_report
 from trainers.needle.picture import color_of, heat_maps
+from trainers.needle.results import NeedleResults
+from trainers.needle.settings import Cell
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -59,3 +61,12 @@ def test_a_page_shows_so_many_wrong_answers():
 
 def test_found_and_read_are_told_apart():
     assert seen_table(made_up()) == [["bm25", "50%", "75%"], ["alone", "100%", "100%"]]
+
+
+def test_neither_nearly_all_nor_hardly_any_is_rounded_away():
+    results = NeedleResults({"seed": 0}, answered(Cell("bm25", 2048, 0, 1), 299, 300))
+    results.answers += answered(Cell("no", 2048, 0, 1), 1, 300, seen=False)
+    assert [row[-1] for row in results.table()[1:]] == [">99%", "<1%"]
+    assert seen_table(results) == [["bm25", "100%", ">99%"], ["no", "0%", ""]]
+    shown = [text.text for text in ElementTree.fromstring(heat_maps(results)).iter(f"{SVG}text")]
+    assert {">99 %", "<1 %"} <= set(shown)
