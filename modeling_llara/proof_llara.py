@@ -10,6 +10,7 @@ from .placement_llara import input_device
 NUM_SUMMARIZE = 8  # between the passage and the predict token: what counts by index is so far off
 _ROW = [3, 4, *[5] * NUM_SUMMARIZE, 6]  # passage, passage, summarize, ..., predict
 _OTHER = [3, 4, *[7] * NUM_SUMMARIZE, 6]  # the same, with other summarize tokens
+_SHORT = (2, 3)  # windows that are shorter than such a row, of which a backbone has one at most
 
 
 @torch.no_grad()
@@ -18,8 +19,9 @@ def check_backbone(backbone: PreTrainedModel) -> None:
 
     Raises:
         ValueError: when the backbone cannot take the mask, a summarize token reaches the predict stream, plain
-            causal logits are not the backbone's own (an encoder, or a logit scaling unknown here), or a token's
-            logits depend on its index, not on its position (padding or the other prompt would change them).
+            causal logits are not the backbone's own (an encoder, or a logit scaling unknown here), a token's logits
+            depend on its index, not on its position (padding or the other prompt would change them), or its layers
+            look further back than the window of its configuration.
     """
     check_attention(backbone.config)
     if input_device(backbone).type == "meta":
@@ -29,6 +31,7 @@ def check_backbone(backbone: PreTrainedModel) -> None:
     try:
         states, plain = _run_rows(backbone), _run_plainly(backbone)
         ours = logits_head(backbone)(states)
+        heeds = _heeds_window(backbone, plain)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(
             f"backbone type {name!r} does not take a 4-D attention mask and position ids: use one that does, such as "
@@ -40,6 +43,12 @@ def check_backbone(backbone: PreTrainedModel) -> None:
         raise ValueError(
             f"the backbone ({name!r}) gives NaN or infinity: its weights hold some (a run that diverged), or its "
             "dtype overflows. Take another checkpoint, or load it with dtype=torch.float32."
+        )
+    if not heeds:
+        raise ValueError(
+            f"backbone type {name!r} has sliding_window={backbone.config.sliding_window} in its configuration, but "
+            "its layers look further back: load it, set its config.sliding_window to its max_position_embeddings, "
+            "and give the model itself."
         )
     rounding = 1e-4 if backbone.dtype == torch.float32 else 0.05
     _check_streams(states, name, rounding)
@@ -69,6 +78,24 @@ def _run_plainly(backbone: PreTrainedModel) -> torch.Tensor:
     ids = torch.tensor([_ROW, predict_alone], device=input_device(backbone))
     logits = backbone(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
     return torch.cat([logits[0, :-1], logits[1, 2:3]])
+
+
+def _heeds_window(backbone: PreTrainedModel, plain: torch.Tensor) -> bool:
+    """Whether the window of the configuration, from which the two-stream mask is made, is that of the layers.
+
+    Or there is none, or one as long as any row. `plain`: of `_run_plainly`, which other windows have to change.
+    """
+    config = backbone.config
+    values = vars(config)
+    window, positions = values.get("sliding_window"), values.get("max_position_embeddings")
+    slides = "sliding_attention" in (values.get("layer_types") or ("sliding_attention",))
+    if not slides or window is None or (positions is not None and window >= positions):
+        return True
+    config.sliding_window = next(short for short in _SHORT if short != window)
+    try:
+        return not torch.equal(_run_plainly(backbone), plain)
+    finally:
+        config.sliding_window = window
 
 
 def _check_streams(states: torch.Tensor, name: str, rounding: float) -> None:

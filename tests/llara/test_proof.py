@@ -103,3 +103,18 @@ def test_a_mixture_of_experts_in_half_precision():
     """Rounding may send a token to another expert."""
     sizes = {**FAMILIES["llama"][1], "num_local_experts": 4, "num_experts_per_tok": 2}
     check_backbone(causal_lm("MixtralConfig", sizes, torch.bfloat16))
+
+
+def test_a_window_that_the_layers_do_not_heed():
+    sizes = {**FAMILIES["llama"][1], "ffn_dim": 64, "max_position_embeddings": 64, "initializer_range": 0.2}
+    del sizes["intermediate_size"]
+    backbone = causal_lm("MoshiConfig", {**sizes, "sliding_window": 8})
+    with pytest.raises(
+        ValueError, match=r"'moshi' has sliding_window=8 .* look further.*sliding_window to its max_pos"
+    ):
+        LlaraForPreTraining.from_backbone(backbone, tiny_tokenizer())
+    backbone.config.sliding_window = 64  # as long as any row
+    ids = torch.arange(3, 43)[None]
+    prompts = {"summarize_prompt_ids": [*range(100, 108)], "predict_prompt_ids": [*range(110, 118)]}
+    model = LlaraForPreTraining.from_backbone(backbone, **prompts)
+    torch.testing.assert_close(model(ids, output_logits=True).logits, backbone(ids).logits, atol=1e-4, rtol=1e-4)
