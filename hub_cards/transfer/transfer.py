@@ -35,13 +35,14 @@ def push(
     commit_message: str = "Upload model with Lookback",
     create_pr: bool = False,
     beside: dict[str, Path] | None = None,
-) -> CommitInfo:
+) -> CommitInfo | None:
     """Send a model, or the folder it was saved in, to the Hub in one commit; the repo is created if missing.
 
     A card that stands on the Hub keeps what a person wrote in it, unless the folder's own card was edited; one that
     was saved without a repo id names it when it is sent. The folder stays as it is. Weights of an earlier push under
     other names (shards, an adapter) are removed. Where the connection breaks or the Hub is busy, it is tried again;
-    the repo does not change until everything has arrived.
+    the repo does not change until everything has arrived. Of several processes that call this with a model the first
+    one sends; the others take part in gathering weights that are shared out, and do not wait for the Hub.
 
     Args:
         source: a model of one of the three families, or a folder with a `config.json` or `adapter_config.json`.
@@ -51,7 +52,7 @@ def push(
         token: access token; default the one that is logged in.
         beside: files to send along that are no part of the model and not checked: path in the repo -> file.
 
-    Returns: the commit, with `oid` and `commit_url`.
+    Returns: the commit, with `oid` and `commit_url`; None in the other processes of a model.
 
     Raises:
         TypeError, ValueError: before anything is sent, for a folder without a model or with pickle files.
@@ -60,6 +61,8 @@ def push(
     if isinstance(source, PreTrainedModel):
         with tempfile.TemporaryDirectory() as temporary:
             source.save_pretrained(temporary)
+            if not source.should_save_on_this_rank(True):  # which has written nothing
+                return None
             write_card(source, temporary, repo_id=repo_id)
             return push(
                 temporary, repo_id, private=private, revision=revision, token=token,

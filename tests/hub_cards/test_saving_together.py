@@ -8,6 +8,7 @@ import torch
 from torch import distributed, multiprocessing
 from transformers.distributed import DistributedConfig
 
+from hub_cards import push
 from modeling_biencoder import BiEncoderModel
 from modeling_biencoder import saving_biencoder as saving
 from tests.support.families import build
@@ -38,7 +39,8 @@ def test_a_second_process_writes_nothing_and_waits_for_nobody(second_of_two, mon
 
 
 def test_a_second_process_sends_nothing(second_of_two, hub):
-    assert build("biencoder").push_to_hub("user/repo") is None and not hub.repos
+    model = build("biencoder")
+    assert model.push_to_hub("user/repo") is None and push(model, "user/repo") is None and not hub.repos
 
 
 def _save(rank: int, folder: str) -> None:

@@ -125,7 +125,7 @@ class PushingTrainer(Trainer):
         else:
             self.push_in_progress = PushInProgress([job])  # type: ignore[arg-type]  # its annotation is wrong
 
-    def _send_checkpoint(self, copy: Path, message: str, beside: dict[str, Path]) -> CommitInfo:
+    def _send_checkpoint(self, copy: Path, message: str, beside: dict[str, Path]) -> CommitInfo | None:
         try:
             return push(
                 copy / "model", self.hub_model_id, token=self.args.hub_token, revision=self.args.hub_revision,

@@ -38,4 +38,5 @@ def main(argv: list[str]) -> None:
     # Without --private the account's own setting decides.
     private, revision = arguments.private or None, arguments.revision
     commit = push(arguments.folder, arguments.repo_id, private=private, revision=revision)
+    assert commit is not None  # as it is of a folder
     print(commit.commit_url)
