@@ -17,7 +17,7 @@ from transformers.utils import (
     has_file,
 )
 
-from .loading_biencoder import cached_config, find_file, no_object, read_json, shard_names
+from .loading_biencoder import cached_config, find_file, in_cache, no_object, read_json, shard_names
 
 _POINTER = b"version https://git-lfs"  # the first line of what Git LFS puts in a file's place
 _ANEW = "fetch the model whole, or save it there again."
@@ -79,11 +79,11 @@ def check_weights(source: str | os.PathLike, keywords: dict[str, Any]) -> None:
     folder = _folder(source, keywords)
     if folder is None or keywords.get("use_safetensors", True) is not True:
         return
-    if variant := keywords.get("variant"):
-        if (index := folder / f"{SAFE_WEIGHTS_INDEX_NAME.removesuffix('.json')}.{variant}.json").is_file():
+    index = folder / _names_of_weights(keywords)[1]
+    if keywords.get("variant"):
+        if index.is_file():
             check_json(index)
         return
-    index = folder / SAFE_WEIGHTS_INDEX_NAME
     if (folder / SAFE_WEIGHTS_NAME).is_file() or not index.is_file():
         names, asked = [SAFE_WEIGHTS_NAME], ""
     else:
@@ -123,6 +123,8 @@ def damage(source: str | os.PathLike, keywords: dict[str, Any], error: Exception
     Args:
         error: what came of loading them.
     """
+    if not isinstance(error, OSError | RuntimeError | SafetensorError):
+        return _strange_index(source, keywords)
     config = cached_config(source, keywords)
     weights = sorted(Path(config).parent.glob("*.safetensors")) if config else []
     if not (damaged := [path for path in weights if is_damaged(path)]):
@@ -138,6 +140,19 @@ def damage(source: str | os.PathLike, keywords: dict[str, Any], error: Exception
         f"{str(source)!r} cannot be loaded, as {', '.join(path.name for path in damaged)} is truncated, or not what "
         "its checksum says: fetch it again with force_download=True, or save the model again."
     )
+
+
+def _strange_index(source: str | os.PathLike, keywords: dict[str, Any]) -> OSError | None:
+    """The error for an index of weights that transformers has read just now, of another shape; None for any other."""
+    whole, name = _names_of_weights(keywords)
+    file = in_cache(source, name, keywords)
+    if file is None or in_cache(source, whole, keywords) is not None:
+        return None
+    try:
+        shard_names(check_json(Path(file), str(source)), f"{name} of {str(source)!r}", _OF_OWNER)
+    except OSError as found:
+        return found
+    return None
 
 
 def is_damaged(path: Path) -> bool:
@@ -166,7 +181,7 @@ def _lacking(source: str | os.PathLike, keywords: dict[str, Any], error: Excepti
         return None
     index = read_json(source, SAFE_WEIGHTS_INDEX_NAME, keywords)
     if index is not None:
-        names = shard_names(index, f"{SAFE_WEIGHTS_INDEX_NAME} of {str(source)!r}")
+        names = shard_names(index, f"{SAFE_WEIGHTS_INDEX_NAME} of {str(source)!r}", _OF_OWNER)
         lost = next((name for name in names if f"{_LACKS} {name}" in str(error)), None)
     else:
         lost = SAFE_WEIGHTS_NAME if find_file(source, SAFE_WEIGHTS_NAME, keywords) is None else None
@@ -182,6 +197,13 @@ def _lacking(source: str | os.PathLike, keywords: dict[str, Any], error: Excepti
 
 def _folder(source: str | os.PathLike, keywords: dict[str, Any]) -> Path | None:
     return Path(source, keywords.get("subfolder") or "") if os.path.isdir(source) else None
+
+
+def _names_of_weights(keywords: dict[str, Any]) -> tuple[str, str]:
+    """(file of all weights, index of several files) that `from_pretrained(**keywords)` looks for in this order."""
+    if not (variant := keywords.get("variant")):
+        return SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME
+    return f"model.{variant}.safetensors", f"{SAFE_WEIGHTS_INDEX_NAME.removesuffix('.json')}.{variant}.json"
 
 
 def _holds_weights(folder: Path) -> bool:

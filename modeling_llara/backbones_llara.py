@@ -63,8 +63,10 @@ def load_backbone_weights(auto_class: Any, source: str | os.PathLike, keywords: 
         refuse_ours(str(source), (read_json(source, CONFIG_NAME, loading) or {}).get("model_type"))
     try:
         model = auto_class.from_pretrained(source, **loading)
-    except (SafetensorError, OSError) as error:  # of a repo: a folder was looked at
-        raise damage(source, loading, error) or error from error
+    except (SafetensorError, OSError, AttributeError, LookupError, TypeError, ValueError) as error:
+        if (damaged := damage(source, loading, error)) is not None:  # of a repo: a folder was looked at
+            raise damaged from error
+        raise
     model.config._commit_hash = commit_of(source, loading)  # for an adapter or a card, which names its base
     return model
 

@@ -120,15 +120,15 @@ def refuse_foreign_shards(source: str | os.PathLike, keywords: dict[str, Any]) -
             check_shard(f"{index} names", name)
 
 
-def shard_names(index: Any, what: str) -> list[str]:
-    """The files that an index of weights names; OSError where it is none."""
-    weights = index.get("weight_map") if isinstance(index, dict) else None
-    if not isinstance(weights, dict) or not weights or not all(isinstance(name, str) for name in weights.values()):
+def shard_names(index: Any, what: str, fix: str = "fetch it again, or save the model again.") -> list[str]:
+    """The files that an index of weights names; OSError where it is none, or none that transformers reads (5.23)."""
+    weights, about = (index.get(name) if isinstance(index, dict) else None for name in ("weight_map", "metadata"))
+    named = weights.values() if isinstance(weights, dict) else ()
+    if not named or not all(isinstance(name, str) for name in named) or not isinstance(about, dict):
         raise OSError(
-            f"{what} is no index of weights, whose weight_map says in which file each lies: fetch it again, or save "
-            "the model again."
+            f"{what} is no index of weights, whose weight_map says in which file each lies, beside metadata: {fix}"
         )
-    return sorted(set(weights.values()))
+    return sorted(set(named))
 
 
 def check_shard(what: str, name: str) -> None:
@@ -227,10 +227,11 @@ def no_object(found: Any) -> str:
 
 def cached_config(source: str | os.PathLike, keywords: dict[str, Any]) -> str | None:
     """The file in a folder or in the Hub's cache, without asking the Hub; None where there is none."""
-    return _in_cache(source, CONFIG_NAME, keywords)
+    return in_cache(source, CONFIG_NAME, keywords)
 
 
-def _in_cache(source: str | os.PathLike, name: str, keywords: dict[str, Any]) -> str | None:
+def in_cache(source: str | os.PathLike, name: str, keywords: dict[str, Any]) -> str | None:
+    """The same of any file."""
     try:
         return find_file(source, name, {**keywords, "local_files_only": True, "force_download": False})
     except (OSError, ValueError):  # not in the cache, or no name of a repo
@@ -240,6 +241,6 @@ def _in_cache(source: str | os.PathLike, name: str, keywords: dict[str, Any]) ->
 def commit_of(source: str | os.PathLike, keywords: dict[str, Any]) -> str | None:
     """The commit that a repo was just loaded at, by the Hub's cache; None for a folder. (transformers forgets it.)"""
     names = () if os.path.isdir(source) else (CONFIG_NAME, ADAPTER_CONFIG_NAME)
-    file = next(filter(None, (_in_cache(source, name, keywords) for name in names)), None)
+    file = next(filter(None, (in_cache(source, name, keywords) for name in names)), None)
     found = re.search(r"/snapshots/([0-9a-f]{40})/", Path(file).as_posix()) if file else None
     return found[1] if found else None

@@ -7,7 +7,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
 
-from safetensors import SafetensorError
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
@@ -113,7 +112,7 @@ class CompleteRepository(AdaptableModel):
         asked = kwargs.pop("output_loading_info", False)
         try:
             model, info = super().from_pretrained(source, *args, output_loading_info=True, **kwargs)
-        except (SafetensorError, OSError, RuntimeError) as error:
+        except Exception as error:
             if source is not None and (damaged := damage(source, keywords, error)) is not None:
                 raise damaged from error
             refuse_adapter_alone(source, keywords, error)

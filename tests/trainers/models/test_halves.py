@@ -182,7 +182,10 @@ def test_a_shard_that_is_not_there(work):
 
 
 @pytest.mark.cases(2)
-@pytest.mark.parametrize("text", ["[]", "null", "{}", '{"weight_map": [1]}', '{"weight_map": {"a": 1}}'])
+@pytest.mark.parametrize(
+    "text",
+    ["[]", "null", "{}", '{"weight_map": [1]}', '{"weight_map": {"a": 1}}', '{"weight_map": {"a": "b.safetensors"}}'],
+)
 def test_json_of_another_shape(tmp_path, text):
     """An index is looked at where it will be read; beside whole weights it is not."""
     BiEncoderModel.from_backbone(tiny_backbone(lm_head=False), tiny_tokenizer()).save_pretrained(tmp_path)

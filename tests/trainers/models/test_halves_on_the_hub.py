@@ -97,6 +97,23 @@ def test_a_shard_that_is_not_there(put):
         assert OWNER in line
 
 
+SHAPES = ["[]", "{", '{"weight_map": ["a"], "metadata": {}}', '{"weight_map": {"a": "model-1.safetensors"}}']
+
+
+@pytest.mark.cases(2)
+@pytest.mark.parametrize("text", SHAPES)
+@pytest.mark.parametrize("road", ["from_pretrained", "from_backbone"])
+def test_an_index_of_another_shape(put, road, text):
+    model = build("biencoder")
+    (model if road == "from_pretrained" else model.backbone).save_pretrained("shards")
+    model.tokenizer.save_pretrained("shards")
+    Path("shards/model.safetensors").rename("shards/model-1.safetensors")
+    Path("shards/model.safetensors.index.json").write_text(text)
+    put(lambda folder: None, "shards")
+    line = said(lambda: getattr(BiEncoderModel, road)("user/half"))
+    assert "model.safetensors.index.json of 'user/half' " in line and OWNER in line
+
+
 def test_a_repo_that_is_not_there_is_said_as_before(hub):
     assert "user/none" in said(lambda: load_biencoder("user/none"))
     assert "user/none" in said(lambda: BiEncoderModel.from_pretrained("user/none"))
