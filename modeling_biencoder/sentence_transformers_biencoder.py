@@ -17,7 +17,7 @@ from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME, logging
 
 from .loading_biencoder import find_file, read_json, tokenizer_keywords
 from .sentence_modules_biencoder import LAST, SentenceTransformerParts, describe, say_width
-from .vocabulary_biencoder import contradiction, load_tokenizer
+from .vocabulary_biencoder import contradiction, have_other_merges, load_tokenizer
 
 MODULES, SETTINGS = "modules.json", "config_sentence_transformers.json"
 OUR_MODULE = "sentence_encoder_biencoder.SentenceEncoder"  # of a bi-encoder's own repo, which needs no reading
@@ -128,13 +128,18 @@ def say_two_tokenizers(
     root = {**loading, "subfolder": (loading.get("subfolder") or "").removesuffix(parts.folder).rstrip("/")}
     if not parts.folder or find_file(source, "tokenizer.json", root) is None:
         return
-    ids, others = tokenizer.get_vocab(), load_tokenizer(source, tokenizer_keywords(root), compare=False).get_vocab()
+    other = load_tokenizer(source, tokenizer_keywords(root), compare=False)
+    ids, others = tokenizer.get_vocab(), other.get_vocab()
+    read = f"in {parts.folder!r}, which is read, as sentence-transformers does"
     if (token := contradiction(ids, others)) is not None:
-        logger.warning_once(
-            f"{str(source)!r} has two tokenizers that differ: {token!r} is {ids[token]} in {parts.folder!r}, which is "
-            f"read, as sentence-transformers does, and {others[token]} beside it. Remove the one that is not the "
-            "model's."
-        )
+        said = f"{token!r} is {ids[token]} {read}, and {others[token]} beside it"
+    elif have_other_merges(tokenizer, other):
+        said = f"the one {read}, has other merges, or scores of its tokens"
+    else:
+        return
+    logger.warning_once(
+        f"{str(source)!r} has two tokenizers that differ: {said}. Remove the one that is not the model's."
+    )
 
 
 def lower_cased(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:

@@ -83,8 +83,28 @@ def contradiction(one: dict[str, int], other: dict[str, int]) -> str | None:
     return min(differ, key=lambda token: other[token], default=None)
 
 
+def merges_of(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """What cuts words into tokens beside the vocabulary: merges of a BPE in their order, scores of a Unigram's tokens.
+
+    A WordPiece has the vocabulary alone; nothing either of a tokenizer that does not run in the library tokenizers.
+    """
+    if not tokenizer.is_fast:
+        return []
+    model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    rules = model.get("merges") or model.get("vocab")
+    # Merges are texts or pairs, by the version of the library; a Unigram's vocabulary is a list of pairs.
+    pairs = rules if isinstance(rules, list) else []
+    return [pair if isinstance(pair, str) else " ".join(map(str, pair)) for pair in pairs]
+
+
+def have_other_merges(one: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> bool:
+    """Whether both have merges, or scores, and these differ: then equal tokens do not make equal texts of ids."""
+    ours, theirs = merges_of(one), merges_of(other)
+    return bool(ours and theirs) and ours != theirs
+
+
 def compare_given(given: Any, source: str | os.PathLike, keywords: dict[str, Any]) -> None:
-    """Say once where a tokenizer that the caller gave has other ids than that of the model's folder."""
+    """Say once where a tokenizer that the caller gave has other ids or merges than that of the model's folder."""
     if not isinstance(given, PreTrainedTokenizerBase) or not os.path.isdir(source):
         return
     try:
@@ -93,10 +113,15 @@ def compare_given(given: Any, source: str | os.PathLike, keywords: dict[str, Any
         return
     ids, known = given.get_vocab(), own.get_vocab()
     if (token := contradiction(ids, known)) is not None:
-        logger.warning_once(
-            f"The tokenizer given has {token!r} at id {ids[token]}, and that of {str(source)!r} at {known[token]}: "
-            "give none, to take the model's own, unless the model is to learn another vocabulary."
-        )
+        said = f"{token!r} at id {ids[token]}, and that of {str(source)!r} at {known[token]}"
+    elif have_other_merges(given, own):
+        said = f"other merges, or scores of its tokens, than that of {str(source)!r}"
+    else:
+        return
+    logger.warning_once(
+        f"The tokenizer given has {said}: give none, to take the model's own, unless the model is to learn another "
+        "vocabulary."
+    )
 
 
 def _has_words(tokenizer: PreTrainedTokenizerBase) -> bool:

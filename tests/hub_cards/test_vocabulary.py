@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tokenizers import Tokenizer
 from transformers.utils import logging
 
 from hub_cards.travelling.vocabulary import check_rows, contradiction, load_tokenizer
@@ -198,6 +199,23 @@ def test_a_tokenizer_that_is_given_and_is_another_is_said(kind, tmp_path, said):
     other = type(other)(tokenizer_object=other.backend_tokenizer.from_str(json.dumps(words)), eos_token="</s>")
     model_of("llama", other, str(tmp_path / "lm"))[kind]()
     assert len([line for line in said if "The tokenizer given has" in line]) == 1
+
+
+@pytest.mark.parametrize("path", ["lm", "st"])
+def test_other_merges_alone_are_said(tmp_path, said, path):
+    """Of a tokenizer that is given, and of two in a sentence-transformers model."""
+    backend = json.loads(tiny_tokenizer().backend_tokenizer.to_str())
+    backend["model"]["merges"].reverse()
+    other = type(tiny_tokenizer())(tokenizer_object=Tokenizer.from_str(json.dumps(backend)), eos_token="</s>")
+    if path == "lm":
+        tiny_backbone().save_pretrained(tmp_path / "lm")
+        tiny_tokenizer().save_pretrained(tmp_path / "lm")
+        BiEncoderModel.from_backbone(tmp_path / "lm", other)
+    else:
+        folder = saved(tmp_path / "st", path="0_Transformer")
+        other.save_pretrained(folder)
+        BiEncoderModel.from_backbone(folder)
+    assert len([line for line in said if "has other merges, or scores of its tokens" in line]) == 1
 
 
 def test_what_contradicts():

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from hub_cards.travelling.vocabulary import merges_of
 from modeling_biencoder import BiEncoderConfig, BiEncoderModel
 from modeling_srlm import SelfRetrievalConfig, SelfRetrievalLM
 from modeling_srlm.retriever_srlm import NestedRetriever
@@ -167,11 +168,12 @@ def _of_numbers(settings: dict[str, Any], usual: dict[str, Any]) -> dict[str, An
 
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
-    """A sha256 of its vocabulary, and of what it makes of a text of many kinds: how its library writes it down, which
-    changes with the library's version, does not count."""
+    """A sha256 of its vocabulary and merges, and of what it makes of a text of many kinds: how its library writes down
+    the rest, which changes with the library's version, does not count."""
     made, vocabulary = [tokenizer(_PROBE, verbose=False)["input_ids"], tokenizer.eos_token_id], tokenizer.get_vocab()
     words = sorted(vocabulary)  # CANINE has a million: few and large pieces
-    return _digest([json.dumps(made), json.dumps(list(map(vocabulary.get, words))), "\0".join(words)])
+    ids, merges = list(map(vocabulary.get, words)), merges_of(tokenizer)
+    return _digest([json.dumps(made), json.dumps(ids), "\0".join(words), "\0".join(merges)])
 
 
 def _digest(parts: Iterator[bytes] | list[str]) -> str:

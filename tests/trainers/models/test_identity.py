@@ -4,7 +4,9 @@ import copy
 
 import pytest
 import torch
-from tokenizers import normalizers
+from tokenizers import Tokenizer, normalizers
+from tokenizers.models import BPE, Unigram
+from transformers import PreTrainedTokenizerFast
 
 from modeling_biencoder import BiEncoderModel
 from tests.support.tiny import tiny_backbone, tiny_tokenizer
@@ -109,3 +111,15 @@ def test_a_tokenizer_is_what_it_makes_of_a_text() -> None:
     lower = tokenizer_digest(tokenizer)
     tokenizer.add_tokens(["<new>"])
     assert len({before, lower, tokenizer_digest(tokenizer)}) == 3
+
+
+def test_merges_count_where_no_text_shows_them() -> None:
+    words = {"<unk>": 0, "q": 1, "z": 2, "qz": 3, "zq": 4}
+    found = set()
+    for merges in ([("q", "z"), ("z", "q")], [("z", "q"), ("q", "z")]):
+        backend = Tokenizer(BPE(words, merges, unk_token="<unk>"))
+        found.add(tokenizer_digest(PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>")))
+    for score in (-1.0, -2.0):
+        backend = Tokenizer(Unigram([("<unk>", 0.0), ("q", -1.0), ("z", score)], unk_id=0))
+        found.add(tokenizer_digest(PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>")))
+    assert len(found) == 4
