@@ -190,6 +190,11 @@ def weights_of(keywords: dict[str, Any]) -> dict[str, Any]:
     return {name: keywords[name] for name in ("dtype", "quantization_config") if keywords.get(name) is not None}
 
 
+def of_backbone(found: Found, loading: dict[str, Any]) -> dict[str, Any]:
+    """The keywords for a backbone that was found; the base of a plain one's adapter has commits of its own."""
+    return found.loading if found.adapter is None else {**place_of(loading), **base_keywords(loading)}
+
+
 def other_repo(place: dict[str, Any]) -> dict[str, Any]:
     """The keywords for another repo, which has commits of its own."""
     return {name: value for name, value in place.items() if name not in _OF_ONE_REPO}

@@ -5,7 +5,6 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from hub_cards.travelling.backbones import base_keywords
 from hub_cards.travelling.halves import HalfModelError
 from hub_cards.travelling.saving import is_full_disk
 from hub_cards.travelling.vocabulary import load_tokenizer
@@ -19,7 +18,7 @@ from modeling_srlm import SelfRetrievalConfig, SelfRetrievalLM
 from .adapted import build_found
 from .components import build_srlm, check_methods, check_used, plain_settings, refuse_idle_retriever
 from .convert import biencoder_from_llara, check_ends_open
-from .kind import PLACE, Found, check_plain, config_of, look, place_of, weights_of
+from .kind import PLACE, Found, check_plain, config_of, look, of_backbone, place_of, weights_of
 from .merging import merge_adapter
 from .weightless import biencoder_config, check_words
 
@@ -53,8 +52,9 @@ def load_biencoder(
     except (OSError, ValueError) as error:  # sentence-transformers may have the backbone in a folder of its own
         there = os.path.isdir(source) or isinstance(error, HalfModelError)
         theirs = read_sentence_transformer(source, place_of(loading)) if there else None
-        if theirs is None or not (pooling is None or "pooling" in theirs.refusals):
+        if theirs is None or not theirs.folder:
             raise
+        _check_pooling(source, pooling, "sentence-transformers model", theirs)
         if check is not None:
             check(biencoder_config(source, config_of(source, loading), {**loading, "preset": preset}, fields))
         return BiEncoderModel.from_backbone(source, preset=preset, **fields, **loading).eval()
@@ -63,10 +63,11 @@ def load_biencoder(
     kind, weights = found.model_type, weights_of(loading)
     ours = kind in (BiEncoderConfig.model_type, LlaraConfig.model_type)
     theirs = None if ours else read_sentence_transformer(source, found.loading)
-    if theirs is not None and (pooling is None or "pooling" in theirs.refusals):  # in the place of one we have not
-        fields |= {**_of_backbone(found, loading), **weights}
+    if theirs is not None:
+        _check_pooling(source, pooling, "sentence-transformers model", theirs)
+        fields |= {**of_backbone(found, loading), **weights}
         return BiEncoderModel.from_backbone(source, preset=preset, **fields).eval()
-    if not ours and theirs is None:
+    if not ours:
         check_plain(source, kind, BiEncoderConfig.model_type)
         known = preset or recognised(source, found.loading)
         if pooling is None and known in (None, NO_PRESET):
@@ -75,20 +76,25 @@ def load_biencoder(
                 "mean, name the published model that it is with --preset, or make a bi-encoder of it with `lookback "
                 "finetune` or `lookback convert`."
             )
-        words = check_words(source, found.config, place := _of_backbone(found, loading))
+        words = check_words(source, found.config, place := of_backbone(found, loading))
         fields |= {**place, **weights}
         return BiEncoderModel.from_backbone(source, tokenizer=words, preset=preset, **fields).eval()
-    if preset is not None and ours:
+    if preset is not None:
         raise ValueError(f"--preset={preset!r} is for a published model, and {source!r} is a {kind}: leave it out.")
-    if pooling is not None:
-        raise ValueError(
-            f"--pooling={pooling!r} is for a plain backbone, and {source!r} is a "
-            f"{'sentence-transformers model' if theirs else kind}, which brings its own: leave it out."
-        )
+    _check_pooling(source, pooling, kind)
     words = _words(found)
     if kind == BiEncoderConfig.model_type:
         return _with_words(build_found(found, **weights), words).eval()
     return _biencoder_of_llara(found, words, weights).eval()
+
+
+def _check_pooling(source: str, pooling: str | None, kind: str, theirs: Any = None) -> None:
+    """ValueError for a pooling in the place of the model's own; `theirs` may have none that a bi-encoder has."""
+    if pooling is not None and (theirs is None or "pooling" not in theirs.refusals):
+        raise ValueError(
+            f"--pooling={pooling!r} is for a plain backbone, and {source!r} is a {kind}, which brings its own: leave "
+            "it out."
+        )
 
 
 def _check(check: Any, found: Found, keywords: dict[str, Any], fields: dict[str, Any]) -> None:
@@ -198,7 +204,7 @@ def load_srlm(
     }
     if found.model_type != SelfRetrievalConfig.model_type:
         check_plain(source, found.model_type, SelfRetrievalConfig.model_type)
-        place = _of_backbone(found, loading)
+        place = of_backbone(found, loading)
         complete = {**plain_settings(found.config, settings), **settings}
         if retriever is not None:
             complete = {"retrieval_method": "dense", "retriever": retriever, **complete}
@@ -242,8 +248,3 @@ def _with_words(model: Any, tokenizer: Any) -> Any:
     if tokenizer is not None:
         model.tokenizer = tokenizer
     return model
-
-
-def _of_backbone(found: Found, loading: dict[str, Any]) -> dict[str, Any]:
-    # The base of a plain backbone's adapter has commits of its own.
-    return found.loading if found.adapter is None else {**place_of(loading), **base_keywords(loading)}
