@@ -3,7 +3,8 @@
 A claim is a file that one worker alone can create, whatever storage it is on, and its holder counts up a number in it.
 Where the number stands still for LOOKBACK_PEER_TIMEOUT seconds of the onlooker's own clock, the holder is taken for
 dead, and the next claim on the same work may be created, again by one alone; so, at once, where the holder gave up or
-was a process of the same machine that is gone. No claim is ever removed or changed hands.
+was a process of the same machine that is gone, and after two signs' time where what it wrote was cut off. No claim is
+ever removed or changed hands.
 
 A claim saves work and decides nothing: a worker that was only slow goes on, and so two may do the same. What they do
 must be whole files of the same bytes.
@@ -89,7 +90,9 @@ class Claims:
         now = time.monotonic()
         before, since = self._seen.get(path, (None, now))
         self._seen[path] = (sign, since if sign == before else now)
-        return now - self._seen[path][1] > self.seconds
+        # What was cut off as it was written, a holder that lives has written anew by its next sign.
+        patience = 2 * self.interval if _is_cut_off(sign) else self.seconds
+        return now - self._seen[path][1] > patience
 
     def _give_signs(self, path: Path, ended: threading.Event) -> None:
         number = 1
@@ -119,6 +122,14 @@ def _machine() -> str:
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
         parts.append(os.readlink("/proc/self/ns/pid"))
     return " ".join(parts)
+
+
+def _is_cut_off(sign: str) -> bool:
+    try:
+        json.loads(sign)
+    except ValueError:
+        return True
+    return False
 
 
 def _is_gone(sign: str) -> bool:
