@@ -14,6 +14,8 @@ _FLAG = "pooling_mode_"  # before version 5.4 one flag for each pooling: pooling
 _PASSAGES = ("document", "passage", "corpus")  # in the order that encode_document has them
 _SIMILARITIES = ("cosine", "dot")
 _HARMLESS = {"add_pooling_layer", "attn_implementation", "torch_dtype", "dtype", "padding_side", "model_max_length"}
+# What a command has no option for.
+_IN_FILE = "or, for a command too, {} the config_sentence_transformers.json of a folder with the model"
 logger = logging.get_logger(__name__)
 
 
@@ -173,13 +175,14 @@ def _refusals(what: str, pooling: list[str], similarity: str, include_prompt: bo
         )
     if not include_prompt:
         refusals["prompts"] = (
-            f"{what} leaves its prompts out of the pooling (include_prompt=False), which a bi-encoder does not: give "
-            "prompts={}, or wrap SentenceTransformer(...) in an object with encode()."
+            f"{what} leaves its prompts out of the pooling (include_prompt=False), which a bi-encoder does not: to "
+            f"read texts without prompts give prompts={{}}, {_IN_FILE.format('leave its prompts out of')}; or wrap "
+            "SentenceTransformer(...) in an object with encode()."
         )
     if similarity not in _SIMILARITIES:
         refusals["similarity"] = (
             f"{what} compares by {similarity!r}; a bi-encoder by one of {', '.join(_SIMILARITIES)}: give "
-            "similarity=..."
+            f"similarity=..., {_IN_FILE.format('set similarity_fn_name in')}."
         )
     return refusals
 

@@ -244,3 +244,15 @@ def test_commands_take_another_pooling_where_its_own_is_refused(path, tmp_path):
     with pytest.raises(ValueError, match=r"pools by max.*as a command --pooling"):
         load_biencoder(folder)
     assert load_biencoder(folder, pooling="cls", check=lambda config: None).config.pooling == "cls"
+
+
+def test_what_a_refusal_advises_is_for_commands_too(tmp_path):
+    folder = saved(tmp_path)
+    change(tmp_path, "1_Pooling/config.json", include_prompt=False)
+    settings = {"prompts": {"query": "q: "}, "similarity_fn_name": "euclidean"}
+    change(tmp_path, "config_sentence_transformers.json", **settings)
+    for name, value in {"prompts": {}, "similarity_fn_name": "dot"}.items():
+        with pytest.raises(ValueError, match=rf"for a command too, .*{name}.* the config_sentence_transformers\.json"):
+            load_biencoder(folder)
+        change(tmp_path, "config_sentence_transformers.json", **{name: value})
+    assert load_biencoder(folder).config.similarity == "dot"
