@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from .pieces import Column, Pieces
 from .stored import (
     ABOUT,
+    IDS_DIGEST,
     Stored,
     check_columns,
     complete_files,
@@ -105,7 +106,8 @@ def _npy(path: Path) -> torch.Tensor:
 def _of_one_piece(
     path: Path, rows: int, width: int, about: dict[str, str], numbers: Callable[[], torch.Tensor]
 ) -> _File:
-    return _File(width, about, [_Piece(rows, numbers, lambda: read_ids(path, rows))])
+    digest = about.pop(IDS_DIGEST, None)
+    return _File(width, about, [_Piece(rows, numbers, lambda: read_ids(path, rows, digest))])
 
 
 def _open_parquet(path: Path) -> _File:

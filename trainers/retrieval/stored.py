@@ -1,5 +1,6 @@
 """What `lookback encode` wrote: its files, by name, and what is in them."""
 
+import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from .pieces import Pieces
 
 SUFFIXES = (".safetensors", ".parquet", ".npy")
 ABOUT = "lookback"  # of a .parquet file's metadata
+IDS_DIGEST = "sha256 of the ids"  # among the facts of embeddings whose ids are in a file beside them
 _SHARD = r"-\d{5,}-of-\d{5,}"
 _WHICH = "the file that `lookback encode` wrote"
 
@@ -118,11 +120,12 @@ def _load(path: Path) -> Stored:
                 raise ValueError("int8 numbers of which nothing says what they are")
         else:
             check_embeddings(embeddings, len(embeddings))
+        digest = stored.about.pop(IDS_DIGEST, None)
     except (SafetensorError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
         raise unreadable(path, error) from error
     if path.suffix == ".parquet":
         return stored
-    return stored._replace(ids=read_ids(path, len(stored.embeddings)))
+    return stored._replace(ids=read_ids(path, len(stored.embeddings), digest))
 
 
 def unreadable(path: Path, error: Exception) -> ValueError:
@@ -168,8 +171,12 @@ def numbers_of(table: pa.Table) -> torch.Tensor:
     return torch.from_numpy(np.concatenate(flat or [np.zeros(0, dtype=np.float32)])).reshape(len(table), -1)
 
 
-def read_ids(path: Path, count: int) -> list[str]:
-    """The ids of `count` embeddings, from the file beside them; ValueError where it is missing or has others."""
+def read_ids(path: Path, count: int, digest: str | None = None) -> list[str]:
+    """The ids of `count` embeddings, from the file beside them; ValueError where it is missing or has others.
+
+    Args:
+        digest: of the file that was written with the embeddings; None where they do not say it, as of former versions.
+    """
     if not ids_path(path).is_file():
         raise ValueError(f"{str(path)!r} has no ids: {ids_path(path)} is missing: put it there, or encode anew.")
     with ids_path(path).open(encoding="utf-8") as lines:
@@ -181,4 +188,15 @@ def read_ids(path: Path, count: int) -> list[str]:
         raise ValueError(
             f"{ids_path(path)} has {len(ids)} ids for {count} embeddings, and both must be of one run: encode anew."
         )
+    if digest is not None and digest_of(ids_path(path)) != digest:
+        raise ValueError(
+            f"{ids_path(path)} holds other ids than were written with {str(path)!r}, and both must be of one run: put "
+            "that file there, or encode anew."
+        )
     return ids
+
+
+def digest_of(file: Path) -> str:
+    """The sha256 of a file."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()

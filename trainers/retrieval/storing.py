@@ -1,7 +1,7 @@
 """Embeddings in the files that other tools read: .safetensors, .parquet and .npy, one or several of each.
 
 What the numbers are (precision, width, ranges, model) stands in the file itself, for .npy in `.about.json` beside it;
-the ids stand in .parquet, and in `.ids.jsonl` beside the others.
+the ids stand in .parquet, and in `.ids.jsonl` beside the others, by whose digest they are known to be those.
 """
 
 import json
@@ -20,7 +20,7 @@ from hub_cards.travelling.checks import check_choice
 from hub_cards.whole_files import written_whole
 
 from .quantization import DTYPES, PRECISIONS, quantize, ranges_of, stored_width
-from .stored import ABOUT, about_path, beside, files_of, ids_path
+from .stored import ABOUT, IDS_DIGEST, about_path, beside, digest_of, files_of, ids_path
 
 _CODES = {torch.float32: "F32", torch.float16: "F16", torch.int8: "I8"}  # of a .safetensors file's header
 _ARROW = {torch.float32: pa.float32(), torch.float16: pa.float16(), torch.int8: pa.int8()}
@@ -134,13 +134,14 @@ def _write(stack: ExitStack, path: Path, numbers: Numbers, ids: Iterator[str], t
     if path.suffix == ".parquet":
         _write_parquet(new, numbers, ids, texts)
         return
+    new_ids = stack.enter_context(written_whole(ids_path(path)))
+    with new_ids.open("w", encoding="utf-8", newline="\n") as lines:
+        lines.writelines(json.dumps(one, ensure_ascii=False) + "\n" for one in ids)
+    numbers = numbers._replace(about={**numbers.about, IDS_DIGEST: digest_of(new_ids)})
     with new.open("wb") as file:
         _header(file, path.suffix, numbers)
         for block in numbers.blocks:
             file.write(block.numpy().tobytes())
-    new_ids = stack.enter_context(written_whole(ids_path(path)))
-    with new_ids.open("w", encoding="utf-8", newline="\n") as lines:
-        lines.writelines(json.dumps(one, ensure_ascii=False) + "\n" for one in ids)
     if path.suffix == ".npy":
         facts = json.dumps(numbers.about, ensure_ascii=False, indent=1) + "\n"
         stack.enter_context(written_whole(about_path(path))).write_text(facts, encoding="utf-8")

@@ -9,6 +9,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load, save
 
+from trainers.retrieval.mapped import open_stored
 from trainers.retrieval.quantization import PRECISIONS, quantize, ranges_of
 from trainers.retrieval.stored import SUFFIXES, files_of, load_embeddings, load_stored
 from trainers.retrieval.storing import write_embeddings
@@ -129,3 +130,14 @@ def test_numbers_that_the_file_does_not_hold_are_refused(tmp_path):
     with pytest.raises(ValueError, match="precision='int4'"):
         write_embeddings(tmp_path / "e.parquet", blocks(), (10, 2), IDS, precision="int4")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".npy"])
+def test_ids_of_another_run_are_not_those_of_the_numbers(tmp_path, suffix):
+    file, other = tmp_path / f"e{suffix}", tmp_path / f"other{suffix}"
+    write_embeddings(file, blocks(), (10, 2), IDS)
+    write_embeddings(other, blocks(), (10, 2), IDS[::-1])
+    (tmp_path / "other.ids.jsonl").replace(tmp_path / "e.ids.jsonl")
+    for read in (load_stored, lambda path: list(open_stored(path).ids)):
+        with pytest.raises(ValueError, match="holds other ids than were written with"):
+            read(file)
