@@ -17,6 +17,7 @@ class Options:
         repeats: timed pairs.
         quick: tiny sizes, no marks.
         reference: checkout of FlagEmbedding, None without one.
+        every: the sizes that take long, too.
     """
 
     device: torch.device
@@ -24,9 +25,11 @@ class Options:
     repeats: int = 5
     quick: bool = False
     reference: Path | None = None
+    every: bool = False
 
-    def sizes(self, own: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
-        """The sizes to run, from those that a row has for each device type."""
+    def sizes(self, own: Mapping[str, tuple[str, ...]], slow: Mapping[str, tuple[str, ...]] = {}) -> tuple[str, ...]:
+        """The sizes to run, from those that a row has for each device type, and those that take long."""
         if self.quick:
             return ("quick",)
-        return (self.size,) if self.size else own[self.device.type]
+        slower = slow.get(self.device.type, ()) if self.every else ()
+        return (self.size,) if self.size else (*own[self.device.type], *slower)

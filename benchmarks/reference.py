@@ -20,14 +20,19 @@ from transformers.utils import ModelOutput
 _FOLDER = Path("research/llm_embedder")
 
 
+def check_checkout(checkout: Path) -> None:
+    """Raises ValueError where the path holds no checkout of FlagEmbedding."""
+    if not (checkout / _FOLDER / "src" / "lm" / "modeling_srlm.py").is_file():
+        raise ValueError(f"--reference {checkout} has no {_FOLDER}/src; give the path of a FlagEmbedding checkout.")
+
+
 def load_reference(checkout: Path, module: str) -> Any:
     """A module of the original, such as "src.lm.modeling_srlm".
 
     Raises ValueError where the path holds no checkout of FlagEmbedding.
     """
+    check_checkout(checkout)
     root = checkout / _FOLDER
-    if not (root / "src" / "lm" / "modeling_srlm.py").is_file():
-        raise ValueError(f"--reference {checkout} has no {_FOLDER}/src; give the path of a FlagEmbedding checkout.")
     for package in ("src", "src.lm", "src.retrieval", "src.utils"):
         _enter(package, root / package.replace(".", "/"))
     moved = types.ModuleType("transformers.tokenization_utils")

@@ -6,7 +6,7 @@ the fields that say what was measured.
 
 import json
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,8 @@ class Ranked:
     """Ranks of the same queries' right passages, found by one kind of retriever under several seeds."""
 
     def __init__(self, rows: Sequence[Result]):
-        self.runs = [reciprocal_ranks(row["ranks"]) for row in rows]
+        self.by_seed = {row.get("seed"): reciprocal_ranks(row["ranks"]) for row in rows}
+        self.runs = list(self.by_seed.values())
 
     def spread(self) -> str:
         """Mean MRR@10 over the seeds, and the range."""
@@ -67,8 +68,20 @@ class Ranked:
         return [statistics.mean(column) for column in zip(*self.runs, strict=True)]
 
     def against(self, other: "Ranked") -> Interval:
-        """The difference of MRR@10, with its paired interval over the queries."""
+        """The difference of MRR@10, with its paired interval over the queries.
+
+        Seeds are paired, too: of the other those that are ours, where it has all of them.
+        """
+        if self.by_seed.keys() < other.by_seed.keys():
+            other = other.of_seeds(self.by_seed)
         return paired(self.of_queries(), other.of_queries())
+
+    def of_seeds(self, seeds: Iterable[Any]) -> "Ranked":
+        """The runs under these seeds alone."""
+        chosen = Ranked([])
+        chosen.by_seed = {seed: self.by_seed[seed] for seed in seeds}
+        chosen.runs = list(chosen.by_seed.values())
+        return chosen
 
 
 def change(rows: dict[str, Result], base: dict[str, Result]) -> Interval | None:

@@ -113,7 +113,7 @@ class Experiment:
         found = measure(model, self.corpus)
         for key, width in zip(keys, WIDTHS, strict=True):
             self.records.once(key, lambda width=width: {"ranks": found[width]})  # type: ignore[misc]
-        print(table(self.records, self.settings), flush=True)
+        print(self.table(), flush=True)
         return model
 
     def before(self) -> None:
@@ -182,15 +182,31 @@ class Experiment:
 
             self.trained(f"then {name}", seed, train)
 
+    def results(self) -> list[Result]:
+        """What is known at these settings, of the stages and seeds that are asked for."""
+        seeds = (None, *range(self.options.seeds))
+        return [
+            row for row in self.records.rows
+            if self.settings.items() <= row.items() and stage_of(row["retriever"]) in ("", *self.options.stages)
+            and row.get("seed") in seeds
+        ]  # fmt: skip
 
-def results(records: Records, settings: Result) -> list[Result]:
-    """What is known at these settings."""
-    return [row for row in records.rows if settings.items() <= row.items()]
+    def table(self) -> str:
+        """The same, for a reader."""
+        return ranking_table(self.results(), AGAINST)
 
 
-def table(records: Records, settings: Result) -> str:
-    """The same, for a reader."""
-    return ranking_table(results(records, settings), AGAINST)
+def stage_of(retriever: str) -> str:
+    """The stage that trains it, "" for one that nothing was trained for.
+
+    >>> [stage_of(name) for name in ("BM25", "contrast, half width", "contrast, nested widths", "then mined")]
+    ['', 'contrast', 'nested', 'second']
+    """
+    name = retriever.removesuffix(" width").removesuffix(", half").removesuffix(", quarter")
+    if name.startswith("then "):
+        return "second"
+    stages = {"contrast": "contrast", "contrast, nested widths": "nested"}
+    return stages.get(name, "hard" if name.startswith("contrast, ") else "")
 
 
 def main() -> None:
@@ -219,9 +235,9 @@ def main() -> None:
             experiment.second(seed)
         if "nested" in options.stages:
             experiment.contrast(seed, nested=True)
-    print(table(experiment.records, experiment.settings))
+    print(experiment.table())
     if options.picture is not None:
-        draw_ranking(results(experiment.records, experiment.settings), options.picture)
+        draw_ranking(experiment.results(), options.picture)
 
 
 if __name__ == "__main__":

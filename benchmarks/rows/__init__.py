@@ -9,6 +9,8 @@ from ..outcome import Outcome
 
 SLOW = ("srlm-document", "srlm-generate", "srlm-reuse")  # beginnings of the names of rows that take minutes
 
+ENCODER_ROWS = ("biencoder-memory", "biencoder-step", "encode")  # the only ones that an encoder can run
+
 
 def row_names() -> list[str]:
     """The names of all rows."""

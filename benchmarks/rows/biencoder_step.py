@@ -14,7 +14,7 @@ from ..llara_task import same_gradients
 from ..options import Options
 from ..outcome import Check, Outcome
 
-SIZES = {"cpu": ("small",), "cuda": ("1b",)}
+SIZES, SLOW_SIZES = {"cpu": ("small",), "cuda": ("1b",)}, {"cpu": ("medium",)}
 MARKS = {**{(size, "cpu"): 1.1 for size in ("small", "medium", "minilm")}, ("1b", "cuda"): 1.0}
 Side = Callable[[Task], Loss]
 WHOLE_MARKS = {(size, "cpu"): 1.25 for size in ("medium", "minilm")}
@@ -22,7 +22,7 @@ WHOLE_MARKS = {(size, "cpu"): 1.25 for size in ("medium", "minilm")}
 
 def run(options: Options) -> list[Outcome]:
     """Two comparisons for each size."""
-    return [outcome for size in options.sizes(SIZES) for outcome in _run_size(size, options)]
+    return [outcome for size in options.sizes(SIZES, SLOW_SIZES) for outcome in _run_size(size, options)]
 
 
 def _run_size(size: str, options: Options) -> list[Outcome]:

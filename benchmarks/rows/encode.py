@@ -11,7 +11,7 @@ from ..options import Options
 from ..outcome import Check, Outcome
 from ..shapes import SHAPES, random_document
 
-SIZES = {"cpu": ("small",), "cuda": ("1b",)}
+SIZES, SLOW_SIZES = {"cpu": ("small",), "cuda": ("1b",)}, {"cpu": ("medium",)}
 MARKS = {**{(size, "cpu"): 1.25 for size in ("small", "medium", "minilm")}, ("1b", "cuda"): 1.0}
 PASSAGES, BATCH = 512, 32
 TOLERANCE = 1e-5
@@ -19,7 +19,7 @@ TOLERANCE = 1e-5
 
 def run(options: Options) -> list[Outcome]:
     """One comparison for each size."""
-    return [outcome for size in options.sizes(SIZES) for outcome in _run_size(size, options)]
+    return [outcome for size in options.sizes(SIZES, SLOW_SIZES) for outcome in _run_size(size, options)]
 
 
 def _run_size(size: str, options: Options) -> list[Outcome]:

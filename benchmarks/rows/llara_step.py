@@ -12,13 +12,13 @@ from ..llara_task import Loss, Task, build_task, other_loss, our_loss, same_grad
 from ..options import Options
 from ..outcome import Outcome
 
-SIZES = {"cpu": ("small",), "cuda": ("1b",)}
-MARKS = {("small", "cpu"): 1.05, ("medium", "cpu"): 1.05, ("1b", "cuda"): 1.3}
+SIZES, SLOW_SIZES = {"cpu": ("small",), "cuda": ("1b",)}, {"cpu": ("medium",)}
+MARKS = {("small", "cpu"): 1.05, ("medium", "cpu"): 1.5, ("1b", "cuda"): 1.3}
 
 
 def run(options: Options) -> list[Outcome]:
     """One comparison for each size."""
-    return [outcome for size in options.sizes(SIZES) for outcome in _run_size(size, options)]
+    return [outcome for size in options.sizes(SIZES, SLOW_SIZES) for outcome in _run_size(size, options)]
 
 
 def _run_size(size: str, options: Options) -> list[Outcome]:

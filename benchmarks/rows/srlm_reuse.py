@@ -7,7 +7,7 @@ from ..options import Options
 from ..outcome import Outcome
 from ..srlm_reuse_task import build_modes, equals_plain_pass
 
-SIZES = {"cpu": ("small",), "cuda": ("1b",)}
+SIZES = {"cpu": ("medium",), "cuda": ("1b",)}
 LENGTH, QUICK_LENGTH = 16_384, 512
 MARKS = {("medium", "cpu"): 10.0, ("1b", "cuda"): 10.0}
 

@@ -40,6 +40,7 @@ def test_the_table_pairs_queries_and_names_the_range_of_seeds():
     assert Ranked(rows[1:]).spread() == "0.875 (0.750 to 1.000)"
     interval = Ranked(rows[1:]).against(Ranked(rows[:1]))
     assert interval.mean == pytest.approx(0.125) and interval.low < 0.125 < interval.high
+    assert Ranked(rows[1:2]).against(Ranked(rows[1:])) == (0.0, 0.0, 0.0)  # of the same seed
     lines = ranking_table(rows, {"two": "one"}).splitlines()
     assert lines[2] == "| one | 0.750 |  |"
     assert lines[3].startswith("| two | 0.875 (0.750 to 1.000) | +0.125 (+0.0") and lines[3].endswith(" from one |")

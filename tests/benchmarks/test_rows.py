@@ -1,5 +1,6 @@
 """The benchmarks at their quick sizes: each side computes the same, and what does not is no ratio."""
 
+import sys
 import tomllib
 from fnmatch import fnmatch
 
@@ -15,7 +16,7 @@ from benchmarks.outcome import Check, Mark, Outcome, Ratio
 from benchmarks.plain_bm25 import PlainBm25
 from benchmarks.reference import load_reference
 from benchmarks.report import table
-from benchmarks.rows import bm25, load_row, row_names
+from benchmarks.rows import bm25, encode, load_row, row_names
 from benchmarks.rows.srlm_generate import same_tokens
 from benchmarks.shapes import random_backbone
 from benchmarks.srlm_plain import PlainSide
@@ -202,3 +203,16 @@ def test_bad_arguments(tmp_path, capsys):
     assert {"bm25", "encode", "srlm-perplexity"} <= set(quick) and not {"srlm-reuse", "srlm-document"} & set(quick)
     with pytest.raises(ValueError, match="give the path of a FlagEmbedding checkout"):
         load_reference(tmp_path, "src.lm.modeling_srlm")
+    for wrong, said in ((["bm25", "--reference", str(tmp_path)], "give the path of a Flag"),
+                        (["srlm-oracle", "encode", "--size", "minilm"], "srlm-oracle needs a decoder")):  # fmt: skip
+        with pytest.raises(SystemExit):
+            parse(wrong)
+        assert said in capsys.readouterr().err
+
+
+def test_marks_that_the_design_names_are_judged():
+    every, quick = parse(["--all"])[0], parse([])[0]
+    for name in ("encode", "biencoder-step", "llara-step", "srlm-reuse", "srlm-perplexity", "llara-memory"):
+        row = sys.modules[load_row(name).__module__]
+        assert "medium" in every.sizes(row.SIZES, getattr(row, "SLOW_SIZES", {}))
+    assert quick.sizes(encode.SIZES, encode.SLOW_SIZES) == ("small",)
