@@ -23,11 +23,12 @@ from .planning_srlm import Plan
 if TYPE_CHECKING:
     from .modeling_srlm import SelfRetrievalLM
 
-# What works on the backbone's own sequence, cache or states, and so cannot work across retrievals.
+# What works on the backbone's own sequence, cache or states, and so cannot work across retrievals. (Contrastive search
+# and other ways of decoding whose code transformers loads from the Hub ask for `trust_remote_code`.)
 _UNSUPPORTED = (
     "assistant_early_exit", "assistant_model", "cache_implementation", "cache_position", "custom_generate",
     "guidance_scale", "inputs_embeds", "logits_to_keep", "output_attentions", "output_hidden_states",
-    "past_key_values", "position_ids", "prefill_chunk_size", "use_mtp",
+    "past_key_values", "position_ids", "prefill_chunk_size", "trust_remote_code", "use_mtp",
 )  # fmt: skip
 _OUTPUTS = ("output_attentions", "output_hidden_states")  # which only return_dict_in_generate shows
 _OURS = ("dynamic", "hybrid")  # kinds of cache in a repo's file in place of which ours may stand

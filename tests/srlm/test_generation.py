@@ -253,6 +253,7 @@ def test_a_cache_that_is_full_of_the_same_keys_is_kept():
     [
         (lambda m, ids: m.generate(ids, max_new_tokens=0), "max_new_tokens=0 must be from 1 to"),
         (lambda m, ids: m.generate(ids, guidance_scale=3), "guidance_scale=3"),
+        (lambda m, ids: m.generate(ids, penalty_alpha=0.6, top_k=4, trust_remote_code=True), "trust_remote_code=True"),
         (lambda m, ids: m.generate(), "input_ids"),
         (lambda m, ids: m.generate(ids[:, :0], max_new_tokens=1), "neither of them 0"),
         (lambda m, ids: m.generate(ids + 600, max_new_tokens=1), "backbone has 512 tokens"),
