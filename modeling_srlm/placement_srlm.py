@@ -50,8 +50,8 @@ class PlacedModel(PreTrainedModel):
         for file in checkpoint_files or ():
             check_shard(f"{model.name_or_path!r} has", os.path.basename(file))
         quantized = any(getattr(settings, "hf_quantizer", None) for settings in (*args, *kwargs.values()))
-        if _KEEPS_PRECISION.get() and not quantized:
-            _keep_precisions(model, _saved_precisions(state_dict, checkpoint_files or ()))
+        if _KEEPS_PRECISION.get():
+            _keep_precisions(model, _saved_precisions(state_dict, checkpoint_files or ()), quantized)
         return PreTrainedModel._load_pretrained_model(model, state_dict, checkpoint_files, *args, **kwargs)
 
     def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
@@ -150,11 +150,12 @@ def _saved_precisions(state_dict: Any, files: Any) -> dict[str, torch.dtype]:
     return found
 
 
-def _keep_precisions(model: nn.Module, saved: dict[str, torch.dtype]) -> None:
+def _keep_precisions(model: nn.Module, saved: dict[str, torch.dtype], quantized: bool) -> None:
     """Give the empty weights of a model that is about to be loaded the precisions of those that were saved.
 
     transformers loads all parts in one, that of the first weight. Where the files have one alone nothing is done: then
-    the configuration's `dtype` counts.
+    the configuration's `dtype` counts. Of a `quantized` model those alone that were saved under their own names: the
+    others its quantiser makes of several.
     """
     if len(set(saved.values())) < 2:
         return
@@ -163,7 +164,9 @@ def _keep_precisions(model: nn.Module, saved: dict[str, torch.dtype]) -> None:
         parts.setdefault(name.split(".")[0], set()).add(dtype)
     whole = {part: next(iter(dtypes)) for part, dtypes in parts.items() if len(dtypes) == 1}  # for names that change
     for name, weight in model.state_dict(keep_vars=True).items():
-        kept = saved.get(name) or whole.get(name.split(".")[0])
+        kept = saved.get(name) or (None if quantized else whole.get(name.split(".")[0]))
+        if quantized and type(weight) not in (nn.Parameter, torch.Tensor):  # made by its quantiser, empty as it is
+            continue
         if kept is not None and weight.is_floating_point():
             weight.data = weight.data.to(kept)
 

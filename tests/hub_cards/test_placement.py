@@ -9,6 +9,8 @@ import pytest
 import torch
 from accelerate import disk_offload
 from packaging.version import Version
+from transformers.quantizers import HfQuantizer, auto
+from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from modeling_biencoder import BiEncoderModel
 from modeling_llara import LlaraForPreTraining
@@ -250,6 +252,30 @@ def test_one_precision_in_the_files_is_what_the_configuration_says(tmp_path):
     config = (tmp_path / "config.json").read_text().replace('"float32"', '"bfloat16"')
     (tmp_path / "config.json").write_text(config)
     assert set(precisions(SelfRetrievalLM.from_pretrained(tmp_path)).values()) == {torch.bfloat16}
+
+
+class AsItIs(HfQuantizer):
+    """A quantiser that has nothing to do."""
+
+    is_serializable = is_trainable = None
+
+
+class AsItIsConfig(QuantizationConfigMixin):
+    def __init__(self, quant_method: str) -> None:
+        self.quant_method = quant_method  # type: ignore[assignment]
+
+
+def test_what_is_not_quantised_keeps_its_precision(tmp_path, monkeypatch):
+    monkeypatch.setitem(auto.AUTO_QUANTIZER_MAPPING, "as_it_is", AsItIs)
+    monkeypatch.setitem(auto.AUTO_QUANTIZATION_CONFIG_MAPPING, "as_it_is", AsItIsConfig)
+    dense = [{"in_features": 32, "out_features": 8}]
+    model = BiEncoderModel.from_backbone(tiny_backbone(lm_head=False), tiny_tokenizer(), dense=dense)
+    model.backbone.to(torch.bfloat16)
+    model.config.quantization_config = {"quant_method": "as_it_is"}
+    model.save_pretrained(tmp_path)
+    loaded = BiEncoderModel.from_pretrained(tmp_path)
+    assert precisions(loaded) == precisions(model) and {*precisions(model).values()} == {torch.bfloat16, torch.float32}
+    assert all(weight.equal(loaded.state_dict()[name]) for name, weight in model.state_dict().items())
 
 
 @all_on_disk
