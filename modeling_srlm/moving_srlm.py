@@ -21,7 +21,8 @@ TOLERANCE = 1e-4  # of a key, relative to the largest one, in float32
 ROUGH_TOLERANCE = 0.05  # of keys in half precision, whose layers round differently at each position
 EXACT_POSITIONS = 512  # up to here; in float32 an angle is as exact as its position is small
 PROBE_LENGTH = 6
-NO_ROTATION = "its keys are not rotated by their position"
+NO_ROTATION = "its keys are not rotated by their position, or by no inv_freq that it holds"
+IN_VALUES = "its positions are in what it keeps as values, which stay as they are where keys are moved"
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ def _refusal(language_model: Any, why: Exception) -> ValueError:
     family = getattr(language_model.config.get_text_config(), "model_type", type(language_model).__name__)
     return ValueError(
         f"reuse_states=True is not possible with a {family!r} backbone: {why}. Set reuse_states=False, or take one "
-        "with rotary positions, such as a Llama, Qwen, Mistral, Gemma or Phi."
+        "with rotary keys, such as a Llama, Qwen, Mistral, Gemma or Phi."
     )
 
 
@@ -188,6 +189,8 @@ def _rotation_of(rotations: list[Rotation | None], layers: list[Any], starts: li
     """The rotation that takes a layer's keys of one position to those of all others."""
     wholes = [layer.keys.detach().to("cpu", torch.float64) for layer in layers]
     dtype = layers[0].keys.dtype
+    if _worst(None, [layer.values.detach().to("cpu", torch.float64) for layer in layers], starts, dtype) > 1:
+        raise _Unfit(IN_VALUES)
     worst = [_worst(rotation, wholes, starts, dtype) for rotation in rotations]
     if min(worst) > 1:
         raise _Unfit("keys that are moved to another position differ from those that are computed there")

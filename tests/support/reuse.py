@@ -32,6 +32,10 @@ REFUSED = {
         "vocab_size_per_layer_input": VOCABULARY_SIZE, "hidden_size_per_layer_input": 8,
         "activation_sparsity_pattern": [0.0] * 4,
     },
+    "deepseek_v3": {
+        "q_lora_rank": 8, "kv_lora_rank": 8, "qk_rope_head_dim": 4, "qk_nope_head_dim": 4, "v_head_dim": 8,
+        "num_key_value_heads": 4, "first_k_dense_replace": 2,
+    },
     "llama4_text": {"head_dim": 8, "num_local_experts": 2, "intermediate_size_mlp": 64},
     "qwen3_next": {
         "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "linear_num_key_heads": 2,

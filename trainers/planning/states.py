@@ -7,7 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import DynamicCache
 
-from modeling_srlm.moving_srlm import NO_ROTATION, StateGroup, check_family
+from modeling_srlm.moving_srlm import IN_VALUES, StateGroup, check_family
 from modeling_srlm.slabs_srlm import slot_parts
 from modeling_srlm.store_srlm import DTYPES
 
@@ -34,7 +34,7 @@ def state_shapes(language_model: Any) -> list[StateGroup]:
     if in_values:
         family = language_model.config.get_text_config().model_type
         raise ValueError(
-            f"reuse_states=True is not possible with a {family!r} backbone: {NO_ROTATION}. Leave "
+            f"reuse_states=True is not possible with a {family!r} backbone: {IN_VALUES}. Leave "
             "--reuse_states out, or plan one with rotary keys, such as a Llama or Qwen."
         )
     found: dict[Any, list[int]] = {}
