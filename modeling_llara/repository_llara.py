@@ -113,7 +113,7 @@ class CompleteRepository(AdaptableModel):
         try:
             model, info = super().from_pretrained(source, *args, output_loading_info=True, **kwargs)
         except Exception as error:
-            if source is not None and (damaged := damage(source, keywords, error)) is not None:
+            if source is not None and (damaged := damage(source, kwargs, error)) is not None:
                 raise damaged from error
             refuse_adapter_alone(source, keywords, error)
             raise

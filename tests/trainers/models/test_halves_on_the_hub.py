@@ -102,16 +102,18 @@ SHAPES = ["[]", "{", '{"weight_map": ["a"], "metadata": {}}', '{"weight_map": {"
 
 @pytest.mark.cases(2)
 @pytest.mark.parametrize("text", SHAPES)
-@pytest.mark.parametrize("road", ["from_pretrained", "from_backbone"])
+@pytest.mark.parametrize("road", ["from_pretrained", "from_backbone", "a variant"])
 def test_an_index_of_another_shape(put, road, text):
-    model = build("biencoder")
-    (model if road == "from_pretrained" else model.backbone).save_pretrained("shards")
+    model, variant = build("biencoder"), "fp16" if road == "a variant" else None
+    name = f"model.safetensors.index.{variant}.json" if variant else "model.safetensors.index.json"
+    (model.backbone if road == "from_backbone" else model).save_pretrained("shards", variant=variant)
     model.tokenizer.save_pretrained("shards")
-    Path("shards/model.safetensors").rename("shards/model-1.safetensors")
-    Path("shards/model.safetensors.index.json").write_text(text)
+    next(Path("shards").glob("model.*")).rename("shards/model-1.safetensors")
+    Path("shards", name).write_text(text)
     put(lambda folder: None, "shards")
-    line = said(lambda: getattr(BiEncoderModel, road)("user/half"))
-    assert "model.safetensors.index.json of 'user/half' " in line and OWNER in line
+    load = BiEncoderModel.from_backbone if road == "from_backbone" else BiEncoderModel.from_pretrained
+    line = said(lambda: load("user/half", variant=variant))
+    assert f"{name} of 'user/half' " in line and OWNER in line
 
 
 def test_a_repo_that_is_not_there_is_said_as_before(hub):
