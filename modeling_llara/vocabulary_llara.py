@@ -83,18 +83,17 @@ def contradiction(one: dict[str, int], other: dict[str, int]) -> str | None:
     return min(differ, key=lambda token: other[token], default=None)
 
 
-def merges_of(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+def merges_of(tokenizer: PreTrainedTokenizerBase) -> str:
     """What cuts words into tokens beside the vocabulary: merges of a BPE in their order, scores of a Unigram's tokens.
 
-    A WordPiece has the vocabulary alone; nothing either of a tokenizer that does not run in the library tokenizers.
+    As the library tokenizers writes them down, with what stands behind: of a large vocabulary JSON takes a second to
+    read. Nothing of a WordPiece, which has the vocabulary alone, and of what does not run in that library.
     """
     if not tokenizer.is_fast:
-        return []
-    model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
-    rules = model.get("merges") or model.get("vocab")
-    # Merges are texts or pairs, by the version of the library; a Unigram's vocabulary is a list of pairs.
-    pairs = rules if isinstance(rules, list) else []
-    return [pair if isinstance(pair, str) else " ".join(map(str, pair)) for pair in pairs]
+        return ""
+    written = tokenizer.backend_tokenizer.to_str()
+    begins = max(written.rfind(name) for name in ('"merges":[', '"vocab":['))  # in a token the quotes are escaped
+    return written[begins:] if begins >= 0 else ""
 
 
 def have_other_merges(one: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> bool:

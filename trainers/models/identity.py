@@ -173,7 +173,7 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
     made, vocabulary = [tokenizer(_PROBE, verbose=False)["input_ids"], tokenizer.eos_token_id], tokenizer.get_vocab()
     words = sorted(vocabulary)  # CANINE has a million: few and large pieces
     ids, merges = list(map(vocabulary.get, words)), merges_of(tokenizer)
-    return _digest([json.dumps(made), json.dumps(ids), "\0".join(words), "\0".join(merges)])
+    return _digest([json.dumps(made), json.dumps(ids), "\0".join(words), merges])
 
 
 def _digest(parts: Iterator[bytes] | list[str]) -> str:
