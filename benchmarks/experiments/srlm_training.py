@@ -108,11 +108,11 @@ def train(task: Task, method: str, options: argparse.Namespace, seed: int) -> Se
 def losses(task: Task, model: SelfRetrievalLM) -> Result:
     """By method the mean loss of a token of each hold-out text, in nats."""
     documents = [ids[: task.holdout_length] for ids in tokenize_texts(task.texts(), model.tokenizer)]
-    results = compare_methods(model, documents, EVALUATED, HOLDOUT_SCORED)
-    return {
-        method: [float(output.loss) for output in result.outputs]
-        for method, result in zip(EVALUATED, results, strict=True)
-    }
+    found: Result = {}
+    for method, result in zip(EVALUATED, compare_methods(model, documents, EVALUATED, HOLDOUT_SCORED), strict=True):
+        means = [output.loss for output in result.outputs if output.loss is not None]
+        found[method] = torch.stack(means).tolist()
+    return found
 
 
 def measure(task: Task, options: argparse.Namespace, records: Records) -> dict[str, list[Result]]:
