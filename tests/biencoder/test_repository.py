@@ -1,4 +1,4 @@
-"""Saving and loading: a fresh process that cannot import Lookback, tokenizers, adapters."""
+"""Saving and loading: tokenizers, adapters; in a fresh process: tests/hub_cards/test_fresh_process.py."""
 
 import json
 from pathlib import Path
@@ -11,57 +11,13 @@ from transformers import AutoModel
 
 from modeling_biencoder import BiEncoderModel
 from tests.support.tiny import tiny_backbone, tiny_tokenizer
-from trainers.demo.fresh_process import run_without_lookback
 
 TEXTS = ["the copper lantern", "", "where did we leave the candle?"]
-LOADER = """
-import torch
-try:
-    import modeling_biencoder
-except ImportError:
-    pass
-else:
-    raise SystemExit("Lookback must not be importable here")
-from transformers import AutoConfig, AutoModel
-texts = ["the copper lantern", "", "where did we leave the candle?"]
-for folder in sys.argv[1:]:
-    model = AutoModel.from_pretrained(folder, trust_remote_code=True)
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=True)
-    model.save_pretrained(folder + "-again")
-    again = AutoModel.from_pretrained(folder + "-again", trust_remote_code=True)
-    torch.save({"query": model.encode(texts), "passage": model.encode(texts, role="passage"),
-                "again": again.encode(texts), "name": type(model).__name__, "temperature": config.temperature},
-               folder + ".pt")
-"""
-VARIANTS = {
-    "llama": {
-        "pooling": "mean_last_k",
-        "pooling_k": 2,
-        "temperature": 0.01,
-        "bidirectional": True,
-        "append_eos": True,
-    },
-    "bert": {"pooling": "cls", "temperature": 0.03},
-}
 
 
 def _model(family: str = "llama", **config) -> BiEncoderModel:
     prompts = {"default": {"query": "q: ", "passage": '"', "passage_suffix": '", shortly</s>'}}
     return BiEncoderModel.from_backbone(tiny_backbone(family), tiny_tokenizer(), prompts=prompts, **config)
-
-
-def test_auto_model_in_a_fresh_process_without_lookback(tmp_path: Path) -> None:
-    models = {family: _model(family, **config) for family, config in VARIANTS.items()}
-    for family, model in models.items():
-        model.save_pretrained(tmp_path / family)
-    (tmp_path / "elsewhere").mkdir()
-    run_without_lookback(LOADER, *(tmp_path / family for family in models), folder=tmp_path / "elsewhere")
-    for family, model in models.items():
-        loaded = torch.load(tmp_path / f"{family}.pt")
-        assert (loaded["name"], loaded["temperature"]) == ("BiEncoderModel", VARIANTS[family]["temperature"])
-        for role in ("query", "passage"):
-            torch.testing.assert_close(loaded[role], model.encode(TEXTS, role=role), rtol=0, atol=1e-6)
-        torch.testing.assert_close(loaded["again"], loaded["query"], rtol=0, atol=1e-6)
 
 
 def test_a_saved_folder_is_complete_and_holds_no_pickle(tmp_path: Path) -> None:

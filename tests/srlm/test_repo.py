@@ -1,4 +1,4 @@
-"""A saved SelfRetrievalLM is a complete repo: it loads without Lookback and computes the same."""
+"""A saved SelfRetrievalLM is a complete repo; loaded without Lookback by tests/hub_cards/test_fresh_process.py."""
 
 import json
 
@@ -10,56 +10,6 @@ from modeling_biencoder import BiEncoderModel
 from modeling_srlm import SelfRetrievalLM
 from tests.support.srlm import PROMPTS, SETTINGS, ByteCounter, build
 from tests.support.tiny import random_ids, tiny_backbone, tiny_tokenizer
-from trainers.demo.fresh_process import run_without_lookback
-
-FRESH = """
-import torch
-from transformers import AutoModelForCausalLM
-for folder in sys.argv[1:]:
-    wanted = torch.load(folder + ".pt")
-    model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)
-    assert type(model).__module__.startswith("transformers_modules"), type(model)
-    assert model.config.reuse_states == wanted["reuse_states"]
-    output = model(wanted["input_ids"], labels=wanted["input_ids"])
-    torch.testing.assert_close(output.loss, wanted["loss"], rtol=0, atol=1e-6)
-    assert torch.equal(output.retrieved_indices, wanted["retrieved_indices"])
-    turns = ["the copper lantern", "on the island", "the hammer"]
-    answer = model.forward_with_history_retrieval(["where is it?"], [turns], ["next to the candle"])
-    torch.testing.assert_close(answer.loss, wanted["dialogue_loss"], rtol=0, atol=1e-6)
-    assert torch.equal(model.generate(wanted["input_ids"], max_new_tokens=20), wanted["generated"])
-print("EQUAL")
-"""
-
-
-@pytest.mark.parametrize(
-    ("family", "retriever", "tied"),
-    [
-        ("llama", "bert", True),
-        pytest.param("gpt2", "llama", True, marks=pytest.mark.slow),
-        pytest.param("opt", "qwen", False, marks=pytest.mark.slow),
-    ],
-)
-def test_reload_without_lookback(tmp_path, family, retriever, tied):
-    model = build(family, retriever, tie_word_embeddings=tied)
-    folders = [tmp_path / "exact", *([tmp_path / "kept"] if family == "llama" else [])]
-    for folder in folders:
-        model.config.reuse_states = folder.name == "kept"
-        torch.save({**results(model), "reuse_states": model.config.reuse_states}, f"{folder}.pt")
-        model.save_pretrained(folder)
-    (tmp_path / "elsewhere").mkdir()
-    printed = run_without_lookback(FRESH, *folders, folder=tmp_path / "elsewhere")
-    assert printed.strip().endswith("EQUAL")
-
-
-@torch.no_grad()
-def results(model):
-    ids = random_ids(2, 200)
-    output = model(ids, labels=ids)
-    turns = ["the copper lantern", "on the island", "the hammer"]
-    dialogue = model.forward_with_history_retrieval(["where is it?"], [turns], ["next to the candle"])
-    generated = model.generate(ids, max_new_tokens=20)
-    found = {"input_ids": ids, "loss": output.loss, "retrieved_indices": output.retrieved_indices}
-    return {**found, "generated": generated, "dialogue_loss": dialogue.loss}
 
 
 def test_what_a_repo_holds(tmp_path):

@@ -1,11 +1,13 @@
-"""What the tests of LLaRA share: a batch of rows, and the bag of words as its definition reads."""
+"""What the tests of LLaRA share: a batch of rows, a saved repo, and the bag of words as its definition reads."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import GenerationConfig
 
-from modeling_llara import build_row
-from tests.support.tiny import random_ids
+from modeling_llara import LlaraForPreTraining, build_row
+from tests.support.tiny import random_ids, tiny_backbone, tiny_tokenizer
 
 
 def plain_bag_of_words(logits: torch.Tensor, targets: torch.Tensor, ignored: torch.Tensor) -> torch.Tensor:
@@ -31,3 +33,18 @@ def batch_of(model: Any, lengths: tuple[int, ...]) -> dict[str, torch.Tensor]:
         "output_summarize_ids": random_ids(len(rows), 6, seed=8) % 250 + 3,
         "output_predict_ids": random_ids(len(rows), 4, seed=9) % 250 + 3,
     }
+
+
+def saved(folder: Path, family: str = "llama", **config: Any) -> tuple[LlaraForPreTraining, dict, dict]:
+    """(the model that now lies in the folder, the inputs of a forward pass, its outputs)."""
+    backbone = tiny_backbone(family, **config)
+    backbone.generation_config = GenerationConfig(max_length=77, pad_token_id=2)
+    model = LlaraForPreTraining.from_backbone(backbone, tiny_tokenizer(), bow_loss_weight=0.2).eval()
+    row = build_row(model.config, model.tokenizer("the copper lantern on the island")["input_ids"])
+    inputs = {name: torch.tensor([row[name]]) for name in ("input_ids", "labels")}
+    inputs |= {"output_summarize_ids": torch.tensor([[9, 30]]), "output_predict_ids": torch.tensor([[40, 2]])}
+    with torch.no_grad():
+        output = model(**inputs, output_logits=True)
+    model.save_pretrained(folder)
+    names = ("loss", "ar_loss", "bow_summarize_loss", "bow_predict_loss", "logits")
+    return model, inputs, {name: output[name] for name in names}
