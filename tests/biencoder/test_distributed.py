@@ -78,7 +78,8 @@ def _process(rank: int, world_size: int, folder: str) -> None:
 @pytest.mark.parametrize("world_size", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_processes_give_the_loss_and_gradient_of_the_joint_batch(world_size: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        multiprocessing.spawn(_process, (world_size, folder), nprocs=world_size)
+        # Forked: what they compute is tested, and a process that imports all anew takes seconds.
+        multiprocessing.start_processes(_process, (world_size, folder), world_size, start_method="fork")
         found = [torch.load(Path(folder, f"{rank}.pt")) for rank in range(world_size)]
     for number, case in enumerate(CASES[world_size]):
         loss, expected = _gradients(slice(0, case[0][-1]), case, distributed=False)
