@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.faults.copies import started
 from tests.support.faults.jobs import SHARDED, Job
 from tests.support.faults.kills import Killer
-from tests.support.faults.runs import Server, files
+from tests.support.faults.runs import LIMIT, Server, files
 from tests.support.faults.workers import until
 
 # What shows that a first piece of a job is done, and another one is at work.
@@ -40,8 +41,15 @@ def two(commands: Server, data: Path, tmp_path: Path, name: str, kill: bool) -> 
 
 @pytest.mark.cases(1)
 @pytest.mark.parametrize("name", ["mine", "encode to int8"])
-def test_two_at_once_give_the_bytes_of_one(commands: Server, data: Path, tmp_path: Path, name: str) -> None:
-    two(commands, data, tmp_path, name, kill=False)
+def test_two_at_once_give_the_bytes_of_one(data: Path, tmp_path: Path, name: str) -> None:
+    job, folders = SHARDED[name], [tmp_path / "whole", tmp_path / "two"]
+    for folder in folders:
+        folder.mkdir()
+    runs = [started(job.argv(data, folder), **ENV) for folder in (*folders, folders[1])]
+    for run in runs:
+        run.join(LIMIT)
+    assert [run.exitcode for run in runs] == [0] * 3
+    job.assert_same(*folders)
 
 
 @pytest.mark.faults
