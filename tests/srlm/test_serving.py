@@ -5,6 +5,7 @@ import subprocess
 import time
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,10 +14,14 @@ from tests.support.srlm import CHAT_TEMPLATE
 from tests.support.tiny import tiny_backbone, tiny_tokenizer
 from trainers.demo.fresh_process import process_without_lookback
 
-openai = pytest.importorskip("openai", reason='needs the extra "serving"')
-pytest.importorskip("uvicorn", reason='needs the extra "serving"')
-
 SERVE = "from transformers.cli.transformers import main; main()"
+
+
+@pytest.fixture
+def openai() -> Any:
+    """The client's module, which takes seconds to import."""
+    pytest.importorskip("uvicorn", reason='needs the extra "serving"')
+    return pytest.importorskip("openai", reason='needs the extra "serving"')
 
 
 @pytest.fixture
@@ -30,7 +35,7 @@ def model() -> SelfRetrievalLM:
 
 
 @pytest.fixture
-def server(model, tmp_path):
+def server(openai, model, tmp_path):
     """(address, folder of the repo) of a server that is ready."""
     model.save_pretrained(tmp_path / "repo")
     with socket.socket() as free:
@@ -60,7 +65,7 @@ def wait_for(address: str, process: subprocess.Popen, log: Path) -> None:
 
 
 @pytest.mark.slow
-def test_it_is_served_and_chats_as_it_stands(model, server, tmp_path):
+def test_it_is_served_and_chats_as_it_stands(openai, model, server, tmp_path):
     address, folder = server
     client = openai.OpenAI(base_url=address, api_key="none")
     messages = [{"role": "system", "content": "answer."}]

@@ -14,11 +14,16 @@ from tests.support.tiny import tiny_backbone, tiny_tokenizer
 from trainers import MtebEncoder, cli
 from trainers.commands import evaluate as command
 
-mteb = pytest.importorskip("mteb")
-local = pytest.importorskip("tests.support.mteb")
 pytestmark = pytest.mark.filterwarnings("ignore")  # mteb's own
 
 PROMPTS = {"default": {"query": "q: "}, "STS": {"query": "alike: "}}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tasks():
+    """Imported where they are run and not by every worker that collects these tests: it takes seconds."""
+    global mteb, local
+    mteb, local = pytest.importorskip("mteb"), pytest.importorskip("tests.support.mteb")
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,7 @@ from tests.support.pretrained import minilm
 from tests.support.tiny import tiny_backbone, tiny_tokenizer
 from trainers import MtebEncoder
 
-mteb = pytest.importorskip("mteb")
 SentenceTransformer = pytest.importorskip("sentence_transformers").SentenceTransformer
-local = pytest.importorskip("tests.support.mteb")
 pytestmark = pytest.mark.filterwarnings("ignore")  # mteb's own
 
 SUFFIXED = {"query": '"', "query_suffix": '", predict', "passage": '"', "passage_suffix": '", summarize'}
@@ -32,6 +30,13 @@ SETTINGS = {
     "qwen, instructed": ("qwen", {"append_eos": True, "prompts": {"Clustering": instruction_prompt("topic?")}}),
     "gpt2, dot": ("gpt2", {"normalize": False, "bidirectional": False, "prompts": {"default": {"query": "q: "}}}),
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tasks():
+    """Imported where they are run and not by every worker that collects these tests: it takes seconds."""
+    global mteb, local
+    mteb, local = pytest.importorskip("mteb"), pytest.importorskip("tests.support.mteb")
 
 
 @pytest.fixture(autouse=True)
