@@ -7,12 +7,15 @@ on tiny models under the names of those of the Hub, and with a training cut to a
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterator
+from functools import cache
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import yaml
@@ -62,7 +65,17 @@ def fill(folder: Path, monkeypatch: pytest.MonkeyPatch, page: str = "") -> None:
     if page == "docs/mteb.md":
         monkeypatch.setenv("MTEB_CACHE", str(folder / ".mteb"))
         import_module("tests.support.mteb").stand_in(monkeypatch)
-    tokenizer = tiny_tokenizer()
+    shutil.copytree(_models().name, folder, dirs_exist_ok=True)
+    (folder / "examples").symlink_to(ROOT / "examples")
+    _write_data(folder, monkeypatch)
+    programs(folder)
+
+
+@cache
+def _models() -> TemporaryDirectory:
+    """A folder with the models of every page, which are made once."""
+    place = TemporaryDirectory()
+    folder, tokenizer = Path(place.name), tiny_tokenizer()
     tokenizer.chat_template = TEMPLATE
     for name in DECODERS:
         tiny_backbone("qwen" if "Qwen" in name else "llama").save_pretrained(folder / name)
@@ -73,9 +86,7 @@ def fill(folder: Path, monkeypatch: pytest.MonkeyPatch, page: str = "") -> None:
     backbone = str(folder / "backbone")
     BiEncoderModel.from_backbone(backbone).save_pretrained(folder / "runs/biencoder")
     LlaraForPreTraining.from_backbone(backbone).save_pretrained(folder / "runs/llara-7b")
-    (folder / "examples").symlink_to(ROOT / "examples")
-    _write_data(folder, monkeypatch)
-    programs(folder)
+    return place
 
 
 def programs(folder: Path) -> None:
