@@ -6,7 +6,8 @@ Tiny models are no faster on two threads, and the workers would take each other'
 import gc
 import os
 
-collect_ignore = ["tests/fixtures"]  # code of repos, to be loaded from there
+# Code of repos, to be loaded from there; and no tests, but what takes seconds to import.
+collect_ignore = ["tests/fixtures", "tests/support"]
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 gc.disable()  # while a million objects are imported, which stay: see below
