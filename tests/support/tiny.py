@@ -40,7 +40,7 @@ def tiny_backbone(family: str = "llama", seed: int = 0, lm_head: bool = True, **
     """A random float32 model in eval mode: with `lm_head` the causal LM, without it the base model."""
     name, sizes = FAMILIES[family]
     settings = getattr(transformers, name)(**{**sizes, **_SPECIAL_IDS, "initializer_range": 0.2, **config})
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)  # those of other devices would note where they were called
     auto_class = transformers.AutoModelForCausalLM if lm_head else transformers.AutoModel
     return auto_class.from_config(settings).eval()
 
