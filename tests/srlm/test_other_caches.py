@@ -38,18 +38,18 @@ def test_new_tokens_are_those_of_the_plain_pass(family):
         backbone, tiny_tokenizer(), retrieval_method="no", context_window_size=256, chunk_size=8
     )
     lm.generation_config.eos_token_id, lm.generation_config.pad_token_id = None, 2
-    ids = random_ids(1, 60, seed=3)
+    ids = random_ids(1, 28, seed=3)
     with torch.no_grad():
         wanted = ids
-        for _ in range(12):
+        for _ in range(8):
             wanted = torch.cat([wanted, backbone(wanted).logits[:, -1:].argmax(-1)], dim=1)
-    found = lm.generate(ids, max_new_tokens=12, return_dict_in_generate=True, output_logits=True)
+    found = lm.generate(ids, max_new_tokens=8, return_dict_in_generate=True, output_logits=True)
     assert torch.equal(found.sequences, wanted)
-    torch.testing.assert_close(torch.stack(found.logits, 1), backbone(wanted).logits[:, 59:-1], atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(torch.stack(found.logits, 1), backbone(wanted).logits[:, 27:-1], atol=1e-3, rtol=1e-3)
     if caches:
-        padded = torch.nn.functional.pad(ids[:, 20:], (20, 0), value=2)
+        padded = torch.nn.functional.pad(ids[:, 11:], (11, 0), value=2)
         batch = lm.generate(
-            torch.cat([ids, padded]), attention_mask=torch.cat([ids, padded]).ne(2).long(), max_new_tokens=12
+            torch.cat([ids, padded]), attention_mask=torch.cat([ids, padded]).ne(2).long(), max_new_tokens=8
         )
         assert torch.equal(batch[:1], wanted)
 
