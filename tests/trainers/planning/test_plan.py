@@ -19,6 +19,7 @@ from trainers import LlaraTrainer, LlaraTrainingArguments
 from trainers.commands import plan as command
 from trainers.planning import plan as planning
 from trainers.planning import states
+from trainers.planning.flops import Operations
 from trainers.planning.memory import optimizer_bytes
 from trainers.planning.settings import PlannedMachines, PlannedModel, PlannedTexts, PlannedTraining
 from trainers.planning.table import table
@@ -30,6 +31,14 @@ def backbone(tmp_path):
     """A folder with a configuration alone."""
     tiny_backbone("llama").config.save_pretrained(tmp_path / "backbone")
     return tmp_path / "backbone"
+
+
+@pytest.fixture
+def unmeasured(monkeypatch):
+    """What takes a plan most of its time: `test_measured.py` has operations and activations."""
+    operations = Operations(100, 50, 20, 10, attention=5, width=32)
+    monkeypatch.setattr(planning, "operations_of", lambda model: operations)
+    monkeypatch.setattr(planning, "activation_bytes", lambda *_: 1000)
 
 
 def planned(backbone, system="biencoder", texts=None, training=None, machines=None, **model):
@@ -48,7 +57,7 @@ def planned(backbone, system="biencoder", texts=None, training=None, machines=No
     [("biencoder", False, "float32"), ("biencoder", True, "bfloat16"), ("llara", False, "bfloat16"),
      ("srlm", False, "float32"), ("srlm", True, "float32")],
 )  # fmt: skip
-def test_parameters_gradients_and_optimizer_are_those_of_a_training(backbone, system, lora, dtype):
+def test_parameters_gradients_and_optimizer_are_those_of_a_training(unmeasured, backbone, system, lora, dtype):
     model = made(system, "llama", lora, getattr(torch, dtype))
     tiny_tokenizer().save_pretrained(backbone)
     plan = planned(backbone, system, lora_rank=4 if lora else None, dtype=dtype)
@@ -90,7 +99,7 @@ def test_sharding_divides_what_it_shares(backbone, sharding, divided):
     assert (plan.total > plan.held.together) == (sharding == "fsdp")  # layers are brought together
 
 
-def test_hours_follow_from_rows_operations_and_speed(backbone):
+def test_hours_follow_from_rows_operations_and_speed(unmeasured, backbone):
     settings = {"rows": "1k", "num_train_epochs": 2.0, "per_device_train_batch_size": 4,
                 "gradient_accumulation_steps": 2}  # fmt: skip
     plan = planned(backbone, training=settings, machines={"gpus": 5, "peak_tflops": 2.0, "utilization": 0.25})
@@ -252,7 +261,7 @@ def test_an_unknown_family_is_refused(tmp_path):
         command.main(["--model", str(tmp_path / "nowhere"), "--system", "biencoder"])
 
 
-def test_what_is_not_known_is_not_said_to_fit(backbone, monkeypatch):
+def test_what_is_not_known_is_not_said_to_fit(unmeasured, backbone, monkeypatch):
     monkeypatch.setattr(planning, "_optimizer", lambda *_: None)
     plan = planned(backbone, texts={"passages": "10"})
     assert plan.fits is None and planning.as_json(plan)["fits"] is None
