@@ -3,9 +3,10 @@
 import datasets
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.cases import drawn
 from trainers.data import written
 from trainers.data.written import as_table, generated, parts
 
@@ -38,7 +39,7 @@ rows = st.lists(
 )
 
 
-@settings(deadline=None)
+@drawn
 @given(rows)
 def test_the_rows_are_those_of_datasets_own_writer(given_rows):
     theirs = datasets.Dataset.from_list([FEATURES.encode_example(row) for row in given_rows], FEATURES)
