@@ -64,7 +64,7 @@ RUNS = {
     ),
     "teacher": (score, "biencoder", ["--data", "FOLDER/pairs.jsonl", "--output", "OUT/s.jsonl"]),
     "chat": (perplexity, "lm", ["--task", "chat", "--data", "FOLDER/chats.jsonl"]),
-    "needle": (needle, "lm", ["--lengths", "512"]),
+    "needle": (needle, "lm", ["--lengths", "512", "--data", "FOLDER/long.txt"]),
 }  # fmt: skip
 
 

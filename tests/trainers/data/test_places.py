@@ -96,7 +96,7 @@ def test_settings_that_are_no_yaml_are_named(tmp_path):
     file.write_text("a: 1\nb: [1\n")
     with pytest.raises(ValueError, match=r"c\.yaml, line 3 is no YAML \(.*\): mend it"):
         read_yaml(file)
-    file.write_text("[" * 100_000)
+    file.write_text("[" * 1_000)
     with pytest.raises(ValueError, match=r"c\.yaml.* (is nested too deep|is no YAML)"):
         read_yaml(file)
 
