@@ -81,22 +81,31 @@ def folders(tmp_path_factory) -> Path:
     return root
 
 
+@pytest.fixture(scope="module")
+def adapters(folders: Path, tmp_path_factory) -> Path:
+    """Of each kind an adapter on its base's first commit, whose id follows from the files, on every Hub."""
+    root, hub = tmp_path_factory.mktemp("adapters"), LoopbackHub()
+    for kind, base in ADAPTED.items():
+        model = build(kind, 0)
+        named = model.config if base != "backbone" else model.config.text_config
+        named.name_or_path, named._commit_hash = f"user/{base}", commit(hub, f"user/{base}", folders / f"{base}0")
+        model.name_or_path = "" if base == "backbone" else f"user/{base}"
+        add_adapter(model, LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False))
+        model.save_pretrained(root / kind)
+        give_own_tokenizer(root / kind)
+    return root
+
+
 @pytest.fixture
-def firsts(hub: LoopbackHub, folders: Path, tmp_path: Path) -> dict[str, str]:
+def firsts(hub: LoopbackHub, folders: Path, adapters: Path) -> dict[str, str]:
     """Kind -> its repo's first commit; all repos are private, and have a second commit since."""
     found = {}
     for kind in ("backbone", "biencoder", "retriever", "llara", "srlm", "published"):
         found[kind] = commit(hub, f"user/{kind}", folders / f"{kind}0")
         commit(hub, f"user/{kind}", folders / f"{kind}1")
     for kind, base in ADAPTED.items():
-        model = build(kind, 0)
-        named = model.config if base != "backbone" else model.config.text_config
-        named.name_or_path, named._commit_hash = f"user/{base}", found[base]
-        model.name_or_path = "" if base == "backbone" else f"user/{base}"
-        add_adapter(model, LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False))
-        model.save_pretrained(tmp_path / kind)
-        give_own_tokenizer(tmp_path / kind)
-        found[kind] = commit(hub, f"user/{kind}", tmp_path / kind)
+        assert found[base] in (adapters / kind / "adapter_config.json").read_text()
+        found[kind] = commit(hub, f"user/{kind}", adapters / kind)
         commit(hub, f"user/{kind}", adapter_model__safetensors="of another adapter")
     for repo in hub.repos.values():
         repo.private = True
@@ -161,12 +170,12 @@ def test_where_a_repo_lies_reaches_every_step(fresh_code, hub, firsts, folders, 
     assert list(cache.rglob("*.safetensors"))
 
 
-def test_an_adapter_for_a_model_that_is_there_is_found_where_it_lies(hub, firsts, tmp_path, monkeypatch):
+def test_an_adapter_for_a_model_that_is_there_is_found_where_it_lies(hub, firsts, adapters, tmp_path, monkeypatch):
     in_process(hub, monkeypatch, tmp_path / "home")  # not logged in
     model = build("biencoder", 0)
     load_adapter(model, "user/adapted", revision=firsts["adapted"], token="hf_read", cache_dir=str(tmp_path / "cache"))
     adapted = build("biencoder", 0)
-    load_adapter(adapted, tmp_path / "adapted")
+    load_adapter(adapted, adapters / "adapted")
     assert torch.equal(model.encode(["a text"]), adapted.encode(["a text"]))
     assert not (tmp_path / "home").exists() and list((tmp_path / "cache").rglob("*.safetensors"))
 
