@@ -70,10 +70,11 @@ def chunk_rows(lm: SelfRetrievalLM, documents: Sequence[Document], count: int, l
     """Rows from `count` prefixes of long documents: each target chunk's query, and candidates among its keys."""
     generator = random.Random(seed)
     ids = lm.tokenizer([document.text for document in documents], add_special_tokens=False, verbose=False)["input_ids"]
-    long = [text for text in ids if len(text) >= length // 2]
+    least = min(length, max(map(len, ids))) // 2  # texts may all be shorter than `length`, and are read whole then
+    long = [text for text in ids if len(text) >= least]
     rows = []
     for _ in tqdm(range(count), desc="LM feedback on chunks", unit="document"):
         text = generator.choice(long)
-        end = generator.randint(length // 2, len(text))
+        end = generator.randint(least, len(text))
         rows += score_prefix(lm, torch.tensor(text[max(0, end - length) : end]), SOME, generator, CHUNK_SCALE)
     return rows

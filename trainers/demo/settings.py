@@ -14,6 +14,24 @@ from .journal import cpu_seconds
 
 Arguments = TypeVar("Arguments", bound=TrainingArguments)
 
+# The self-retrieval LM of the demo: 512 retrieved tokens before a window of 512.
+LM_SETTINGS: dict[str, Any] = {
+    "context_window_size": 512,
+    "chunk_size": 32,
+    "key_num": 8,
+    "target_size": 256,
+    "chunk_batch_size": 4,
+}
+
+# That of SmolLM2-135M: 512 retrieved tokens before a window of 384.
+PRETRAINED_SETTINGS: dict[str, Any] = {
+    "context_window_size": 384,
+    "chunk_size": 64,
+    "key_num": 4,
+    "target_size": 192,
+    "chunk_batch_size": 6,
+}
+
 
 @dataclass
 class DemoArguments:
@@ -53,6 +71,27 @@ class DemoArguments:
         check_folder("--output_dir", self.output_dir)
         if self.overwrite and not self.pretrained:
             raise ValueError("--overwrite is for --pretrained, which goes on with an earlier run: leave it out.")
+        if self.code_pairs == 1 < self.group_size:
+            raise ValueError(
+                f"--code_pairs=1 must be at least 2 with --group_size={self.group_size}, as the code of other pairs "
+                "is what a docstring's own stands beside: raise it, or set --group_size 1."
+            )
+        self._check_length()
+
+    def _check_length(self) -> None:
+        """ValueError for texts too short to look back, and where ways of reading would not score the same tokens."""
+        settings, length = PRETRAINED_SETTINGS if self.pretrained else LM_SETTINGS, self.document_length
+        chunk, which = settings["chunk_size"], " with --pretrained" if self.pretrained else ""
+        least = 2 * (settings["context_window_size"] + settings["key_num"] * chunk)  # half holds window and keys
+        if length < least:
+            raise ValueError(
+                f"--document_length={length} must be at least {least}{which}, to look back at anything: raise it."
+            )
+        if self.pretrained and length % chunk:  # kept states' chunks begin with the text, the others end with it
+            raise ValueError(
+                f"--document_length={length} must be a multiple of {chunk}{which}, so that all ways of reading score "
+                f"the same tokens: take {round(length / chunk) * chunk}."
+            )
 
 
 @dataclass
@@ -79,32 +118,6 @@ class PretrainedArguments(DemoArguments):
                     f"--{one.name}={value!r} is for the demo on one backbone, which LLaRA adapts, and "
                     "--pretrained has models of its own: leave one of them out."
                 )
-        if self.document_length < LEAST_LENGTH:
-            raise ValueError(
-                f"--document_length={self.document_length} must be at least {LEAST_LENGTH} with --pretrained, to look "
-                "back at anything: raise it."
-            )
-
-
-# The self-retrieval LM of the demo: 512 retrieved tokens before a window of 512.
-LM_SETTINGS: dict[str, Any] = {
-    "context_window_size": 512,
-    "chunk_size": 32,
-    "key_num": 8,
-    "target_size": 256,
-    "chunk_batch_size": 4,
-}
-
-# That of SmolLM2-135M: 512 retrieved tokens before a window of 384.
-PRETRAINED_SETTINGS: dict[str, Any] = {
-    "context_window_size": 384,
-    "chunk_size": 64,
-    "key_num": 4,
-    "target_size": 192,
-    "chunk_batch_size": 6,
-}
-
-LEAST_LENGTH = 1280  # half of it holds the window and four keys
 
 
 def training_arguments(kind: type[Arguments], options: DemoArguments, folder: Path, **settings: Any) -> Arguments:

