@@ -1,4 +1,4 @@
-"""Embeddings of a corpus by Ray (`pip install "lookback[ray]"`), for those who have a cluster, or their data in one.
+"""Embeddings of a corpus by Ray (`pip install "ray[data]"`), for those who have a cluster, or their data in one.
 
     python examples/ray_encode.py --model runs/finetune --data corpus.jsonl --output embeddings --workers 2
 

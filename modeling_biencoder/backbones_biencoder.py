@@ -165,7 +165,7 @@ def check_gguf(source: str | os.PathLike, gguf_file: str) -> None:
             f"{', '.join(there) or 'perhaps a model without gguf_file'}."
         )
     if find_spec("gguf") is None:
-        raise ImportError(f"gguf_file={str(gguf_file)!r} needs the package gguf: pip install lookback[gguf]")
+        raise ImportError(f"gguf_file={str(gguf_file)!r} needs the package gguf: pip install gguf")
 
 
 def _unpacked(auto_class: Any, source: str | os.PathLike, loading: dict[str, Any]) -> PreTrainedModel:

@@ -55,6 +55,14 @@ def test_the_extras_are_told_of():
     assert sorted(told) == sorted(PROJECT["optional-dependencies"])
 
 
+def test_nobody_is_told_to_install_what_another_calls_lookback():
+    """The registry's package of that name is not this one: an extra is told of with where it comes from."""
+    folders = [path.parent for path in ROOT.glob("*/__init__.py")] + [ROOT / "examples"]
+    files = [*ROOT.glob("*.md"), *(path for folder in folders for path in folder.rglob("*"))]
+    texts = {path: path.read_text() for path in files if path.suffix in (".py", ".md", ".jinja", ".ipynb")}
+    assert [path for path, text in texts.items() if re.search(r"lookback\[[\w,-]+\](?! @)", text)] == []
+
+
 def test_every_package_says_that_it_is_typed():
     packages = {path.parent for path in ROOT.glob("*/__init__.py")} - {
         ROOT / "tests",

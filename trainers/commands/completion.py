@@ -45,7 +45,7 @@ def main(argv: list[str]) -> None:
     if len(argv) != 1 or argv[0] not in SHELLS:
         raise ValueError(f"{' '.join(argv)!r} must be one of {', '.join(SHELLS)}: lookback completion bash.")
     if find_spec("shtab") is None:
-        raise ValueError('a completion needs shtab, which is not installed: pip install "lookback[completion]".')
+        raise ValueError("a completion needs shtab, which is not installed: pip install shtab.")
     import shtab
 
     print(shtab.complete(parser(), shell=argv[0]))

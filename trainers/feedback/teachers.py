@@ -189,7 +189,7 @@ def _load_cross_encoder(source: str, batch_size: int, device: torch.device, plac
     except ImportError as error:
         raise ValueError(
             f"--teacher={source!r} is a cross-encoder and needs sentence-transformers, which is not installed: "
-            'pip install "lookback[sentence-transformers]".'
+            "pip install sentence-transformers."
         ) from error
     code = place.get("trust_remote_code", False)
     where = {"revision": place.get("revision"), "trust_remote_code": code}

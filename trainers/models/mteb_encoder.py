@@ -35,7 +35,7 @@ def require_mteb() -> Any:
     try:
         return import_module("mteb")
     except ModuleNotFoundError as error:
-        raise ImportError('mteb is not installed: pip install "lookback[mteb]".') from error
+        raise ImportError("mteb is not installed: pip install mteb.") from error
 
 
 def _check_fit(config: BiEncoderConfig, task: str | None, widths: Iterable[int | None]) -> None:

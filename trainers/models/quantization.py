@@ -50,7 +50,7 @@ def torchao_config(name: str) -> TorchAoConfig:
     ValueError where torchao is not installed.
     """
     if find_spec("torchao") is None:
-        raise ValueError(f"quantization={name!r} needs torchao: pip install lookback[int8].")
+        raise ValueError(f"quantization={name!r} needs torchao: pip install torchao.")
     from torchao.quantization import Int8DynamicActivationInt8WeightConfig, Int8WeightOnlyConfig
 
     return TorchAoConfig(Int8WeightOnlyConfig() if name == INT8[0] else Int8DynamicActivationInt8WeightConfig())

@@ -76,5 +76,5 @@ def test_a_shell_that_there_is_not_and_a_package_that_lacks(monkeypatch):
     assert said.returncode == 2
     assert said.stderr == "lookback completion: 'fish' must be one of bash, zsh, tcsh: lookback completion bash.\n"
     monkeypatch.setattr(completion, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r'pip install "lookback\[completion\]"'):
+    with pytest.raises(ValueError, match="pip install shtab"):
         completion.main(["bash"])

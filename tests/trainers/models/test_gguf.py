@@ -31,7 +31,7 @@ def test_what_cannot_be_read_is_refused_with_the_fix(tmp_path, monkeypatch):
         load_biencoder(str(tmp_path / "a.gguf"), pooling="mean")
     real = importlib.util.find_spec
     monkeypatch.setattr(backbones, "find_spec", lambda name: None if name == "gguf" else real(name))
-    with pytest.raises(ImportError, match=r"pip install lookback\[gguf\]"):
+    with pytest.raises(ImportError, match="needs the package gguf: pip install gguf"):
         backbones.check_gguf(tmp_path, "a.gguf")
 
 
