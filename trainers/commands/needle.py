@@ -26,6 +26,7 @@ from ..needle.results import NeedleResults, read_results
 from ..needle.run import run_test
 from ..needle.settings import ALONE, NeedleSettings
 from ..pages.page import check_report_file, write_page
+from ..perplexity.page_data import describe_model
 from .loading import DtypeArguments, LookbackArguments, ModelArguments
 from .parsing import check_at_least, parse_arguments
 
@@ -107,13 +108,9 @@ def load_model(
 
 def describe(arguments: NeedleArguments, model: SelfRetrievalLM, results: NeedleResults) -> list[tuple[str, str]]:
     """(name, value) pairs for the head of the page."""
-    config = model.config
+    texts = "the standard library" if arguments.data is None else shared_name(arguments.data)
     return [
-        ("model", shared_name(arguments.model)),
-        ("texts", "the standard library" if arguments.data is None else shared_name(arguments.data)),
-        ("answers", f"{len(results.answers):,}"),
-        ("window", f"{config.context_window_size:,} tokens"), ("chunk", f"{config.chunk_size:,} tokens"),
-        ("looked back at", f"up to {config.key_num}"),
+        ("answers", f"{len(results.answers):,}"), ("texts", texts), *describe_model(arguments.model, model)
     ]  # fmt: skip
 
 

@@ -21,9 +21,14 @@ from .measure import MethodResult
 
 def describe(name: str, model: SelfRetrievalLM, summary: str) -> list[tuple[str, str]]:
     """(name, value) pairs for the head of the page: what was scored, with what, at which sizes."""
+    return [("scored", summary), *describe_model(name, model)]
+
+
+def describe_model(name: str, model: SelfRetrievalLM) -> list[tuple[str, str]]:
+    """Those of any page about a model that looks back: its name, its sizes, and whether it keeps states."""
     config = model.config
     return [
-        ("scored", summary), ("model", shared_name(name)), ("window", f"{config.context_window_size:,} tokens"),
+        ("model", shared_name(name)), ("window", f"{config.context_window_size:,} tokens"),
         ("chunk", f"{config.chunk_size:,} tokens"), ("retrieved for a target", f"up to {config.key_num}"),
         *([("states", f"kept (reuse_states), {config.num_sink_tokens} sink tokens")] if config.reuse_states else []),
     ]  # fmt: skip

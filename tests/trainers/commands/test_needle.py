@@ -5,9 +5,10 @@ import sys
 
 import pytest
 
-from tests.support.needle import TEXTS, srlm
+from tests.support.needle import TEXTS, made_up, srlm
 from tests.support.tiny import tiny_backbone, tiny_tokenizer
 from trainers import cli
+from trainers.commands.needle import NeedleArguments, describe
 from trainers.needle.measure import NeedleTest
 
 SMALL = ("--lengths", "600", "3k", "--depths", "0", "100", "--samples", "1", "--max_new_tokens", "4")
@@ -64,3 +65,10 @@ def test_what_is_wrong_is_one_line(folder, monkeypatch, capsys):
             call(monkeypatch, "--model", folder / "srlm", "--data", folder / "texts.txt", *options)
         said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("lookback needle: ")]
         assert ended.value.code == 2 and len(said) == 1 and message in said[0]
+
+
+def test_the_report_says_that_states_are_kept():
+    model = srlm(reuse_states=True, num_sink_tokens=3)
+    settings = dict(describe(NeedleArguments("m"), model, made_up()))
+    assert settings["states"] == "kept (reuse_states), 3 sink tokens"
+    assert (settings["model"], settings["answers"], settings["window"]) == ("m", "24", "256 tokens")

@@ -49,6 +49,7 @@ def test_the_page_holds_table_and_wrong_answers_and_runs_none_of_them(tmp_path):
     assert page.replace("http://www.w3.org/2000/svg", "").count("://") == 0
     assert "9 of 24 answers are wrong" in page and page.count("red-fox") == 9
     assert "Hatched: longer than the 8,192 positions of the model alone." in page
+    assert "The share of right answers, in which each depth counts the same. -: longer than" in page
     assert "<td>56%</td>" not in page and "<td>62%</td><td>25%</td>" in page
 
 
