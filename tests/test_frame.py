@@ -55,6 +55,15 @@ def test_the_extras_are_told_of():
     assert sorted(told) == sorted(PROJECT["optional-dependencies"])
 
 
+def test_what_the_extra_of_development_leaves_out_is_told():
+    extras, held = PROJECT["optional-dependencies"], ["dev"]
+    for extra in held:
+        inside = re.findall(r"lookback\[(.*?)\]", " ".join(extras[extra]))
+        held += ",".join(inside).split(",") if inside else []
+    (row,) = re.findall(r"^\| `dev` \|.*", (ROOT / "docs" / "install.md").read_text(), flags=re.MULTILINE)
+    assert re.findall(r"`([\w-]+)`", row) == ["dev", *sorted(set(extras) - set(held))]
+
+
 def test_nobody_is_told_to_install_what_another_calls_lookback():
     """The registry's package of that name is not this one: an extra is told of with where it comes from."""
     folders = [path.parent for path in ROOT.glob("*/__init__.py")] + [ROOT / "examples"]
