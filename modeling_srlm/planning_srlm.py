@@ -20,6 +20,7 @@ from .chunking_srlm import (
 from .configuration_srlm import RETRIEVER_METHODS, SelfRetrievalConfig
 from .encoding_srlm import Encode, ignores_role, retriever_encode, state_encode
 from .moving_srlm import StateGroup
+from .positions_srlm import check_sight
 from .proof_srlm import proven_states
 from .retriever_srlm import NestedRetriever
 
@@ -63,6 +64,7 @@ class Plan:
         """
         layout = _input_layout(model, model.config.integrate_method == "replace")
         if model.config.reuse_states:
+            check_sight(model.config)
             return replace(cls.of(model), layout=layout)
         model.config.check()
         return cls(model.config, model.language_model, layout)

@@ -2,6 +2,10 @@
 
 from typing import Any
 
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
+
 _BY_LENGTH = "longrope"  # positions that turn by other angles, all of them, in an input that is longer than a limit
 
 
@@ -22,6 +26,40 @@ def check_positions(config: Any) -> None:
             f"{config.value_size} tokens need {needed} positions; the backbone has {limit}{why}. "
             f"Lower context_window_size, key_num or chunk_size, or use integrate_method='replace'."
         )
+    if config.retrieval_method != "no":
+        check_sight(config)
+
+
+def check_sight(config: Any) -> None:
+    """With `reuse_states`, ValueError where no layer sees past the window; a warning where none sees all there is.
+
+    A layer that slides a window of n tokens lets a token see itself and the n - 1 before it.
+    """
+    seen = _sight(config.text_config) if config.reuse_states else None
+    if seen is None or seen >= config.stream_positions:
+        return
+    window, beside = config.context_window_size, config.stream_positions - config.context_window_size
+    replaced = config.key_num * config.value_size if config.integrate_method == "replace" else 0
+    fitting = (seen - beside) // config.chunk_size * config.chunk_size
+    roomy = fitting >= replaced + 2 * config.chunk_size  # a query chunk and a target must stay in the window
+    fix = f"set context_window_size to {fitting} or less" if roomy else "lower key_num and chunk_size"
+    window -= replaced
+    if seen <= window + 1:  # the last retrieved token stands that far before the first that reads it
+        raise ValueError(
+            f"reuse_states=True puts what is retrieved before a window of {window} tokens, and no layer of the "
+            f"backbone sees past its sliding_window of {seen}: looking back would have no effect. {fix.capitalize()}, "
+            "or reuse_states=False, or retrieval_method='no'."
+        )
+    logger.warning_once(
+        f"No layer of the backbone sees past its sliding_window of {seen}; first tokens, retrieved values, window and "
+        f"chunk take {config.stream_positions}, so a part of what is retrieved is out of sight: to see all, {fix}."
+    )
+
+
+def _sight(text_config: Any) -> int | None:
+    """Tokens that a token sees, itself among them, where every layer slides a window; None where one does not."""
+    kinds = getattr(text_config, "layer_types", None) or ["sliding_attention"]  # without kinds, all are alike
+    return getattr(text_config, "sliding_window", None) if set(kinds) == {"sliding_attention"} else None
 
 
 def _limit(text_config: Any) -> tuple[int | None, str]:

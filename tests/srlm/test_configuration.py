@@ -1,9 +1,11 @@
 """SelfRetrievalConfig: a value of the wrong type or out of its range is refused, and named."""
 
 import pytest
-from transformers import Phi3Config
+from transformers import MistralConfig, Phi3Config, Qwen2Config
 
-from modeling_srlm import SelfRetrievalConfig
+from modeling_srlm import SelfRetrievalConfig, SelfRetrievalLM, positions_srlm
+from tests.support.reuse import SETTINGS, backbone
+from tests.support.tiny import random_ids
 
 
 @pytest.mark.parametrize(
@@ -60,3 +62,43 @@ def test_an_input_stays_on_one_side_of_longrope(settings, needed):
     configure(needed)
     with pytest.raises(ValueError, match=f"need {needed} positions; the backbone has {needed - 1} before its 'longr"):
         configure(needed - 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "given"),
+    [
+        (MistralConfig, {}), (Phi3Config, {"pad_token_id": 0}),
+        (Qwen2Config, {"use_sliding_window": True, "max_window_layers": 0}),
+    ],
+)  # fmt: skip
+def test_kept_states_need_a_layer_that_sees_past_the_window(kind, given, monkeypatch):
+    """Of a window of 64 tokens: layers that see none of what stands before it, a part, and all."""
+    warned: list[str] = []
+    monkeypatch.setattr(positions_srlm.logger, "warning_once", warned.append)
+
+    def configure(sliding_window: int, **settings: object) -> SelfRetrievalConfig:
+        text_config = kind(sliding_window=sliding_window, **given)
+        return SelfRetrievalConfig(text_config=text_config, **{**SETTINGS, **settings})
+
+    with pytest.raises(ValueError, match=r"window of 64 tokens, .* sliding_window of 65: .* no effect"):
+        configure(65)
+    configure(65, retrieval_method="no")
+    configure(65, reuse_states=False)
+    configure(148)
+    assert not warned
+    configure(66)
+    assert "sliding_window of 66" in warned[0] and "take 148" in warned[0]
+
+
+def test_candidates_need_such_a_layer_whatever_is_retrieved():
+    ids, losses = random_ids(1, 200), {}
+    for method in ("no", "recent"):
+        model = sliding(66, retrieval_method=method)
+        losses[method] = model(ids, labels=ids).loss.item()
+    assert losses["no"] != pytest.approx(losses["recent"], rel=1e-6)  # a token of what is retrieved makes a difference
+    with pytest.raises(ValueError, match="looking back would have no effect"):
+        sliding(65, retrieval_method="no").score_candidates(ids, labels=ids)
+
+
+def sliding(window: int, **settings: object) -> SelfRetrievalLM:
+    return SelfRetrievalLM.from_components(backbone("mistral", sliding_window=window), **{**SETTINGS, **settings})

@@ -17,11 +17,12 @@ _SIZES = {
     "eos_token_id": 1, "pad_token_id": 2, "initializer_range": 0.2,
 }  # fmt: skip
 _SLIDES = {"sliding_window": 24}
+_ALL_SLIDE = {"sliding_window": 100}  # in every layer, past the window of `SETTINGS` and into what is retrieved
 # Family -> what it needs beside the sizes. Window and full attention alternate in Gemma; Phi rotates half of a head.
 ROTARY = {
-    "llama": {}, "qwen2": {}, "qwen3": {"head_dim": 8}, "mistral": _SLIDES, "gemma2": {"head_dim": 8, **_SLIDES},
+    "llama": {}, "qwen2": {}, "qwen3": {"head_dim": 8}, "mistral": _ALL_SLIDE, "gemma2": {"head_dim": 8, **_SLIDES},
     "gemma3_text": {"head_dim": 8, "layer_types": ["sliding_attention", "full_attention"], **_SLIDES},
-    "phi": {}, "phi3": {}, "cohere2": _SLIDES, "glm": {"head_dim": 8},
+    "phi": {}, "phi3": {}, "cohere2": _ALL_SLIDE, "glm": {"head_dim": 8},
 }  # fmt: skip
 REFUSED = {
     "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4}, "opt": {"ffn_dim": 64, "word_embed_proj_dim": 32},
