@@ -8,10 +8,12 @@ from transformers import PreTrainedTokenizerBase
 
 from .assembly_srlm import ModelInput
 from .checks_srlm import check_mask
+from .configuration_srlm import SelfRetrievalConfig
 from .output_srlm import SelfRetrievalOutput
 from .planning_srlm import check_components
 from .retrieval_srlm import arrange, top_k
 from .scoring_srlm import run_inputs, token_losses
+from .tokenizers_srlm import behind_bos, text_ids
 from .turns_srlm import turn_scores
 
 if TYPE_CHECKING:
@@ -71,21 +73,24 @@ def conversation_prompt(turns: list[str], query: str) -> str:
 
 
 def continuation_input(
-    tokenizer: PreTrainedTokenizerBase, prompt: str, continuation: str, window_size: int, row: int
+    tokenizer: PreTrainedTokenizerBase, config: SelfRetrievalConfig, prompt: str, continuation: str, row: int
 ) -> tuple[ModelInput, torch.Tensor]:
-    """The last `window_size` tokens of prompt + continuation as a model input, and the labels of the continuation.
+    """The last `context_window_size` tokens of prompt + continuation as a model input, and the continuation's labels.
 
-    How many tokens are scored is counted on the continuation alone, without special tokens.
+    How many tokens are scored is counted on the continuation alone. With `add_bos` BOS stands before the window, as in
+    a document's inputs, and the same tokens are scored.
     """
-    tokens = torch.tensor(tokenizer(prompt + continuation, verbose=False)["input_ids"][-window_size:])
-    length = len(tokenizer(continuation, add_special_tokens=False, verbose=False)["input_ids"])
-    scored = torch.arange(max(len(tokens) - length, 1), len(tokens))
+    ids, alone = text_ids(tokenizer, [prompt + continuation, continuation])
+    window = ids[-config.context_window_size :]
+    tokens = torch.tensor(behind_bos(config, window), dtype=torch.long)
+    shift = len(tokens) - len(window)
+    scored = torch.arange(max(len(window) - len(alone), 1), len(window))
     if not len(scored):
         raise ValueError(
             f"text {row}, {continuation!r} behind {prompt!r}, is one token, which nothing predicts: give a longer "
             "prompt."
         )
-    return ModelInput(row, tokens, scored - 1, scored), tokens[scored]
+    return ModelInput(row, tokens, scored + shift - 1, scored), tokens[scored + shift]
 
 
 def score_answers(
@@ -142,9 +147,8 @@ def check_pairs(prompts: list[str], continuations: list[str]) -> None:
 
 def _continuation_losses(model: "SelfRetrievalLM", prompts: list[str], continuations: list[str]) -> list[torch.Tensor]:
     """Of each continuation the losses of its tokens, (m,)."""
-    window_size = model.config.context_window_size
     pairs = enumerate(zip(prompts, continuations, strict=True))
-    prepared = [continuation_input(model.tokenizer, *pair, window_size, row) for row, pair in pairs]
+    prepared = [continuation_input(model.tokenizer, model.config, *pair, row) for row, pair in pairs]
     inputs = [ModelInput(item.row, *(tensor.to(model.device) for tensor in item[1:])) for item, _ in prepared]
     inputs.sort(key=lambda item: len(item.tokens))
     results = run_inputs(model.language_model, inputs, model.config.chunk_batch_size)

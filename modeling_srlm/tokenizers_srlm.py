@@ -1,12 +1,14 @@
 """The two tokenizers of a self-retrieval LM: its own, and that of the retriever nested in its repo."""
 
 import os
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from .configuration_srlm import SelfRetrievalConfig
 from .placement_srlm import own_class
 from .positions_srlm import hide_positions
 from .repository_srlm import CompleteRepository
@@ -16,6 +18,20 @@ from .vocabulary_srlm import load_tokenizer
 RETRIEVER_TOKENIZER_FOLDER = "retriever_tokenizer"
 # `transformers serve` (5.23) loads repos with code of their own by the second alone.
 AUTO_CLASSES = ("AutoModelForCausalLM", "AutoModelForDecision")
+
+
+def text_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    """The tokens of texts for the language model, and no others.
+
+    Special tokens that the tokenizer would put around a text are left out: an EOS behind it ends what is to go on, and
+    takes the place of a token that is scored; a BOS before it is the matter of `add_bos`.
+    """
+    return tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+
+
+def behind_bos(config: SelfRetrievalConfig, ids: list[int]) -> list[int]:
+    """An input of the language model as `add_bos` has it; one that begins with BOS gets no other."""
+    return [config.bos_id, *ids] if config.add_bos and ids[:1] != [config.bos_id] else ids
 
 
 class TwoTokenizers(CompleteRepository):

@@ -9,6 +9,7 @@ from .configuration_srlm import RETRIEVER_METHODS
 from .encoding_srlm import embed_role
 from .planning_srlm import self_encoder
 from .retrieval_srlm import dense_scores, relevance
+from .tokenizers_srlm import text_ids
 
 if TYPE_CHECKING:
     from .modeling_srlm import SelfRetrievalLM
@@ -29,8 +30,7 @@ def turn_scores(model: "SelfRetrievalLM", query: str, turns: list[str], seed: in
 
 
 def _token_ids(model: "SelfRetrievalLM", texts: list[str]) -> list[torch.Tensor]:
-    ids = model.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
-    return [torch.tensor(row, dtype=torch.long) for row in ids]
+    return [torch.tensor(row, dtype=torch.long) for row in text_ids(model.tokenizer, texts)]
 
 
 def _bm25(model: "SelfRetrievalLM", query: str, turns: list[str]) -> torch.Tensor:

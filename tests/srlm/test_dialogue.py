@@ -2,12 +2,10 @@
 
 import pytest
 import torch
-from tokenizers.processors import TemplateProcessing
-from transformers import PreTrainedTokenizerFast
 
 from modeling_srlm import SelfRetrievalLM
 from tests.support.srlm import ByteCounter
-from tests.support.tiny import tiny_backbone, tiny_tokenizer
+from tests.support.tiny import tiny_backbone, tiny_tokenizer, with_special_tokens
 
 METHODS = ("no", "recent", "random", "bm25", "dense", "self", "hybrid", "oracle")
 QUERIES = ["where did we leave the copper lantern?", "who answers the query?", "and the hammer?"]
@@ -86,17 +84,9 @@ def test_only_the_answer_is_scored_and_the_window_keeps_it():
     assert output.loss.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-def with_bos(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
-    """The tokenizer as Llama's is: a BOS before every text."""
-    template = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", tokenizer.bos_token_id)])
-    tokenizer.backend_tokenizer.post_processor = template
-    assert tokenizer("the")["input_ids"] == [0, *tokenizer("the", add_special_tokens=False)["input_ids"]]
-    return tokenizer
-
-
 def test_the_tokens_of_the_answers_are_counted_and_no_others():
     model = build(retrieval_method="recent")
-    model.tokenizer = with_bos(tiny_tokenizer())
+    model.tokenizer = with_special_tokens()
     answers = [ANSWERS[0] + ", the hammer", *ANSWERS[1:]]
     lengths = torch.tensor([len(ids) for ids in model.tokenizer(answers, add_special_tokens=False)["input_ids"]])
     assert len(set(lengths.tolist())) == 3
@@ -109,15 +99,20 @@ def test_the_tokens_of_the_answers_are_counted_and_no_others():
     assert output.num_scored_tokens == lengths[0] + 63
 
 
-def test_score_continuations_is_the_log_likelihood():
-    model, prompts, answers = build(), ["the copper ", "a query finds the "], ["lantern", "passage that answers"]
-    scores = model.score_continuations(prompts, answers)
-    for score, prompt, answer in zip(scores, prompts, answers, strict=True):
-        ids = torch.tensor([model.tokenizer(prompt + answer)["input_ids"]])
-        count = len(model.tokenizer(answer)["input_ids"])
-        logits = model.language_model(ids).logits[0, -count - 1 : -1]
-        expected = -torch.nn.functional.cross_entropy(logits, ids[0, -count:], reduction="sum")
-        assert score.item() == pytest.approx(expected.item(), rel=1e-5)
+@pytest.mark.parametrize("add_bos", [False, True])
+def test_score_continuations_is_the_log_likelihood(add_bos):
+    """Of the texts' own tokens, whatever the tokenizer puts around them; BOS stands before them by `add_bos` alone."""
+    prompts, answers = ["the copper ", "the " * 270], ["lantern", "passage that answers"]
+    model = build(add_bos=add_bos)
+    plain = model.tokenizer
+    for model.tokenizer in (plain, with_special_tokens(), with_special_tokens("$A </s>")):
+        scores = model.score_continuations(prompts, answers)
+        for score, prompt, answer in zip(scores, prompts, answers, strict=True):
+            ids = torch.tensor([[0] * add_bos + plain(prompt + answer)["input_ids"][-256:]])
+            count = len(plain(answer)["input_ids"])
+            logits = model.language_model(ids).logits[0, -count - 1 : -1]
+            expected = -torch.nn.functional.cross_entropy(logits, ids[0, -count:], reduction="sum")
+            assert score.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -344,7 +344,7 @@ def _dialogue_losses(
     def losses(chosen: list[str]) -> list[float]:
         text = "\n".join(chosen) + "\n" * bool(chosen) + f"Speaker 1: {query}\nSpeaker 2: {answer}"
         row = ids(text)[-config.context_window_size :]
-        every = plain.logits_of(model.language_model, row)
+        every = plain.logits_of(model.language_model, [*reader.bos, *row])[len(reader.bos) :]
         places = range(max(len(row) - len(ids(answer)), 1), len(row))
         return [plain.loss_of(every[place - 1], row[place]) for place in places]
 

@@ -6,6 +6,7 @@ import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from tokenizers import trainers as bpe_trainers
+from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 VOCABULARY_SIZE = 512
@@ -66,6 +67,15 @@ def tiny_tokenizer(padding_side: str = "left") -> PreTrainedTokenizerFast:
         tokenizer_object=Tokenizer.from_str(_trained_tokenizer()),
         bos_token="<s>", eos_token="</s>", pad_token="<pad>", padding_side=padding_side,
     )  # fmt: skip
+
+
+def with_special_tokens(template: str = "<s> $A </s>") -> PreTrainedTokenizerFast:
+    """`tiny_tokenizer` as those are that put special tokens around each text by themselves, BOS as Llama's does."""
+    tokenizer = tiny_tokenizer()
+    special = [(token, tokenizer.convert_tokens_to_ids(token)) for token in ("<s>", "</s>")]
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=template, special_tokens=special)
+    assert tokenizer("the")["input_ids"] != tiny_tokenizer()("the")["input_ids"]
+    return tokenizer
 
 
 def random_ids(*shape: int, seed: int = 0) -> torch.Tensor:

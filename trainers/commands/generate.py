@@ -11,6 +11,7 @@ from transformers import GenerationConfig, TextStreamer, set_seed
 from hub_cards.travelling.checks import check_choice
 from modeling_srlm import SelfRetrievalLM
 from modeling_srlm.configuration_srlm import RETRIEVAL_METHODS
+from modeling_srlm.tokenizers_srlm import text_ids
 
 from ..data.plain_text import read_text
 from ..data.readers import refuse_loose_link
@@ -142,7 +143,7 @@ def main(argv: list[str]) -> None:
     model = load_srlm(arguments.model, {**method, **loading.settings()}, methods=chosen, **loading.keywords())
     model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
     set_seed(arguments.seed)
-    ids = model.tokenizer(text, return_tensors="pt", verbose=False)["input_ids"].to(model.device)
+    ids = torch.tensor(text_ids(model.tokenizer, [text]), dtype=torch.long, device=model.device)
     streamer = TextStreamer(model.tokenizer, skip_prompt=True, skip_special_tokens=True)
     whole = torch.ones_like(ids)  # all of it is text, whatever a padding token there means
     output = model.generate(ids, generation_config(model, arguments), attention_mask=whole, streamer=streamer)

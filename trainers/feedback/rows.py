@@ -10,6 +10,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from modeling_srlm import SelfRetrievalLM
+from modeling_srlm.tokenizers_srlm import text_ids
 
 from ..data.faithful import placed
 from ..data.sources import Row, RowError
@@ -49,11 +50,11 @@ def fit_prompts(lm: SelfRetrievalLM, question: Question) -> list[str]:
 
 
 def _lengths(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    return [len(ids) for ids in tokenizer(texts, verbose=False)["input_ids"]]
+    return [len(ids) for ids in text_ids(tokenizer, texts)]
 
 
 def _cut(candidate: str, excess: int, question: Question, window: int, tokenizer: PreTrainedTokenizerBase) -> str:
-    ids = tokenizer(candidate, add_special_tokens=False, verbose=False)["input_ids"]
+    (ids,) = text_ids(tokenizer, [candidate])
     while excess > 0:  # text that was cut may take more tokens than were left of it
         ids = ids[: max(len(ids) - excess, 0)]
         (candidate,) = tokenizer.batch_decode([ids])

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from hub_cards.travelling.checks import checked
+from modeling_srlm.tokenizers_srlm import text_ids
 
 from ..data.sources import Row, RowError, Table, TypedTable, text_field, text_fields
 
@@ -49,7 +50,7 @@ def _cut_documents(
     texts = batch.get("text", [None] * len(numbers))
     texts = [text_field({"text": text}, "text", number) for text, number in zip(texts, numbers, strict=True)]
     blocks = []
-    for ids in tokenizer(texts, verbose=False)["input_ids"]:
+    for ids in text_ids(tokenizer, texts):
         blocks += cut_blocks(ids, document_length, target_size)
     return {"input_ids": blocks, "labels": [label_end(block, target_size) for block in blocks]}
 
@@ -180,5 +181,5 @@ def chat_example(row: Row, number: int, tokenizer: PreTrainedTokenizerBase) -> R
     if not isinstance(answers, list) or not answers:
         raise RowError(number, f"field 'answers' is {answers!r}; it must be a list of texts.")
     answer = text_field({"answers": answers[0]}, "answers", number)
-    length = len(tokenizer(answer, add_special_tokens=False, verbose=False)["input_ids"])
+    length = len(text_ids(tokenizer, [answer])[0])
     return {"query": text_field(row, "query", number), "history": history, "answer": answer, "answer_length": length}

@@ -6,7 +6,8 @@ import pytest
 from transformers import GenerationConfig
 
 from modeling_srlm import SelfRetrievalLM
-from tests.support.tiny import random_ids, tiny_backbone, tiny_tokenizer
+from tests.support.tiny import random_ids, tiny_backbone, tiny_tokenizer, with_special_tokens
+from trainers.commands import generate
 from trainers.commands.generate import GenerateArguments, main, read_prompt
 from trainers.models.load import load_srlm
 
@@ -55,6 +56,24 @@ def test_sampling_follows_the_seed_and_standard_input_is_read(folder, capsys, mo
         main(["--model", folder, "--prompt_file", "-", "--max_new_tokens", "20", "--do_sample", "--seed", seed])
         outputs.append(capsys.readouterr().out)
     assert outputs[0] == outputs[1] != outputs[2]
+
+
+@pytest.mark.parametrize("add_bos", [False, True])
+def test_what_a_tokenizer_puts_around_a_text_is_no_part_of_the_prompt(monkeypatch, capsys, add_bos):
+    seen, printed = [], []
+    for tokenizer in (tiny_tokenizer(), with_special_tokens()):
+        backbone = tiny_backbone(eos_token_id=None)
+        model = SelfRetrievalLM.from_components(backbone, tokenizer, add_bos=add_bos, **SETTINGS)
+        model.language_model.register_forward_pre_hook(
+            lambda module, args, inputs: seen.append(inputs["input_ids"][0].tolist()), with_kwargs=True
+        )
+        monkeypatch.setattr(generate, "load_srlm", lambda *args, model=model, **keywords: model)
+        main(["--model", "m", "--prompt", "the copper lantern", "--max_new_tokens", "4"])
+        printed.append(capsys.readouterr().out)
+    ids = tiny_tokenizer()("the copper lantern")["input_ids"]
+    firsts = [row for row in seen if len(row) >= len(ids)]
+    assert firsts == [[0] * add_bos + ids] * 2
+    assert printed[0] == printed[1]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from modeling_biencoder import BiEncoderModel
 from modeling_srlm import SelfRetrievalLM
 from tests.support import quick_first
 from tests.support.feedback import ROWS, TEXTS, candidates, plain_score, scorer
-from tests.support.tiny import TEXT, random_ids, tiny_backbone, tiny_tokenizer
+from tests.support.tiny import TEXT, random_ids, tiny_backbone, tiny_tokenizer, with_special_tokens
 from tests.support.training import arguments, logged
 from trainers import BiEncoderTrainer, BiEncoderTrainingArguments
 from trainers.data.sources import RowError
@@ -69,7 +69,8 @@ def test_neighbours_change_nothing_but_the_order_of_rows():
 
 
 def test_the_candidate_is_cut_never_query_or_answer():
-    lm, tokenizer = scorer(window=64), tiny_tokenizer()
+    lm, tokenizer = scorer(window=64), with_special_tokens()
+    lm.tokenizer = tokenizer  # what it puts around a text takes no room
     long = " the copper lantern ¼ ½ ¾" * 30
     row = {**ROWS["qa"], "neg": ["it", long]}
     question = place_space(read_question(row, 0, "qa", "answer", 0), tokenizer)

@@ -1,6 +1,6 @@
 import pytest
 
-from tests.support.tiny import tiny_tokenizer
+from tests.support.tiny import tiny_tokenizer, with_special_tokens
 from trainers.data.sources import load_tables
 from trainers.srlm.rows import cut_blocks, load_chats, tokenize_documents
 
@@ -9,11 +9,11 @@ CHAT = {"history": ["Speaker 1: hi\nSpeaker 2: ho"], "query": "Where?", "answers
 
 @pytest.mark.parametrize("streaming", [False, True])
 def test_blocks_hold_the_document_and_label_its_ends(streaming):
-    tokenizer = tiny_tokenizer()
+    tokenizer = with_special_tokens()  # which are no part of a document
     texts = ["the copper lantern " * 12, "hi", "island"]
     (rows,) = load_tables([{"text": text} for text in texts], streaming=streaming)
     blocks = list(tokenize_documents(rows, tokenizer, document_length=10, target_size=4))
-    ids = tokenizer(texts)["input_ids"]
+    ids = tiny_tokenizer()(texts)["input_ids"]
     assert [block["input_ids"] for block in blocks] == [block for row in ids for block in cut_blocks(row, 10, 4)]
     for block in blocks:
         scored = min(4, len(block["input_ids"]) - 1)
