@@ -126,6 +126,7 @@ class RetrieverArguments(ModelArguments):
     context_window_size: int | None = field(default=None, metadata={"help": "Tokens of the window."})
     chunk_size: int | None = field(default=None, metadata={"help": "Tokens of a chunk, the unit of retrieval."})
     key_num: int | None = field(default=None, metadata={"help": "Chunks retrieved for each target chunk."})
+    add_bos: bool | None = field(default=None, metadata=ADD_BOS)
 
     def __post_init__(self) -> None:
         check_model_name("--retriever", self.retriever)
@@ -185,7 +186,6 @@ class KeptStatesArguments:
 class LookbackArguments(KeptStatesArguments, DtypeArguments, RetrieverArguments):
     """The same as it is used: keywords of `load_srlm`."""
 
-    add_bos: bool | None = field(default=None, metadata=ADD_BOS)
     target_size: int | None = field(
         default=None, metadata={"help": "Tokens that are scored, or generated, against one window."}
     )

@@ -69,10 +69,10 @@ def test_pretrain_goes_on_from_the_last_checkpoint(folder):
 def test_train_lm(folder):
     output = run(
         train_lm, folder, "text.txt", [], document_length=96, target_size=16, context_window_size=32,
-        chunk_size=8, key_num=1,
+        chunk_size=8, key_num=1, add_bos=True,
     )  # fmt: skip
-    model = SelfRetrievalLM.from_pretrained(output)
-    assert (model.config.retrieval_method, model.config.chunk_size) == ("bm25", 8)
+    config = SelfRetrievalLM.from_pretrained(output).config
+    assert (config.retrieval_method, config.chunk_size, config.add_bos) == ("bm25", 8, True)
 
 
 def test_a_misspelt_key_of_the_file_is_named(folder):
