@@ -13,8 +13,9 @@ from transformers import GenerationConfig
 
 from .checks_srlm import generation_numbers, shown, typed
 from .configuration_srlm import SelfRetrievalConfig
-from .generation_srlm import option, with_tokenizer
+from .generation_srlm import DEFAULT_NEW_TOKENS, option, with_tokenizer
 from .planning_srlm import check_components, replaces
+from .positions_srlm import position_limit
 from .retrieval_srlm import arrange, top_k
 from .turns_srlm import turn_scores
 
@@ -85,6 +86,7 @@ def answer_chat(model: "SelfRetrievalLM", messages: list[Message], **kwargs: Any
     if model.config.reuse_states:
         return _answer_reusing(model, conversation, kwargs)
     retrieved, prompt = _with_retrieved(model, conversation, first_recent(model, conversation))
+    _check_answer_fits(model, len(prompt), kwargs)
     input_ids = torch.tensor([prompt], device=model.device)
     kwargs = {"generation_config": model.generation_config, **kwargs}
     if kwargs["generation_config"] is not None and kwargs["generation_config"].return_dict_in_generate:
@@ -156,6 +158,20 @@ def _check_chat(model: "SelfRetrievalLM") -> None:
     check_components(model)
     if model.tokenizer.chat_template is None:
         raise ValueError("the tokenizer has no chat template; set model.tokenizer.chat_template, or use generate.")
+
+
+def _check_answer_fits(model: "SelfRetrievalLM", length: int, kwargs: dict[str, Any]) -> None:
+    """ValueError where the answer would go on past the backbone's positions, behind a prompt of `length` tokens."""
+    given = kwargs.get("generation_config")
+    limit, why = position_limit(model.config.text_config)
+    new, whole = (option(model, name, given, kwargs) for name in ("max_new_tokens", "max_length"))
+    if new or not whole:
+        whole = length + (new or DEFAULT_NEW_TOKENS)
+    if limit is not None and whole - 1 > limit:  # the last token is not read
+        raise ValueError(
+            f"the prompt has {length} tokens, and {whole - length} new ones behind it need {whole - 1} positions; the "
+            f"backbone has {limit}{why}. Lower max_new_tokens, context_window_size or key_num."
+        )
 
 
 def first_recent(model: "SelfRetrievalLM", conversation: Conversation) -> int:

@@ -15,7 +15,7 @@ def check_positions(config: Any) -> None:
     Beyond that limit LongRoPE turns the first tokens of an input by other angles, too: an input's logits would depend
     on the others in its batch, and a cache that was begun below the limit would not fit what comes behind it.
     """
-    limit, why = _limit(config.text_config)
+    limit, why = position_limit(config.text_config)
     added = 0 if config.retrieval_method == "no" or config.integrate_method == "replace" else config.key_num
     needed = config.context_window_size + added * config.value_size + int(config.add_bos)
     if config.reuse_states:
@@ -62,7 +62,7 @@ def _sight(text_config: Any) -> int | None:
     return getattr(text_config, "sliding_window", None) if set(kinds) == {"sliding_attention"} else None
 
 
-def _limit(text_config: Any) -> tuple[int | None, str]:
+def position_limit(text_config: Any) -> tuple[int | None, str]:
     """Positions that a backbone turns alike, None where there is no limit, and why they end there."""
     positions = getattr(text_config, "max_position_embeddings", None)
     settings = getattr(text_config, "rope_parameters", None) or {}

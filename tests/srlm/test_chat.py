@@ -89,6 +89,19 @@ def test_bad_input_is_named(messages, settings, text):
         build(**settings).chat(messages, max_new_tokens=2)
 
 
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_an_answer_past_the_positions_is_refused(family):
+    model = build(family)
+    model.config.text_config.max_position_embeddings = 192  # which the longest prompt has
+    length = model.chat(conversation(), max_new_tokens=1).input_ids.shape[1]
+    model.chat(conversation(), max_new_tokens=193 - length)  # the last of them is not read
+    for given in ({"max_new_tokens": 194 - length}, {"max_length": 194}):
+        with pytest.raises(
+            ValueError, match=rf"has {length} tokens, .* need 193 .* has 192\. Lower"
+        ):
+            model.chat(conversation(), **given)
+
+
 @pytest.mark.parametrize("method", quick_first(["self", "no", "recent", "random", "bm25", "dense", "hybrid"]))
 def test_with_kept_states_a_conversation_goes_on(method):
     """Each answer is that of a model that reads the whole conversation anew; what was read is not read again."""
