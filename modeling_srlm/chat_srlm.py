@@ -17,6 +17,7 @@ from .generation_srlm import DEFAULT_NEW_TOKENS, option, with_tokenizer
 from .planning_srlm import check_components, replaces
 from .positions_srlm import position_limit
 from .retrieval_srlm import arrange, top_k
+from .tokenizers_srlm import behind_bos
 from .turns_srlm import turn_scores
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ def answer_chat(model: "SelfRetrievalLM", messages: list[Message], **kwargs: Any
     if model.config.reuse_states:
         return _answer_reusing(model, conversation, kwargs)
     retrieved, prompt = _with_retrieved(model, conversation, first_recent(model, conversation))
+    prompt = behind_bos(model.config, prompt)
     _check_answer_fits(model, len(prompt), kwargs)
     input_ids = torch.tensor([prompt], device=model.device)
     kwargs = {"generation_config": model.generation_config, **kwargs}

@@ -102,6 +102,15 @@ def test_an_answer_past_the_positions_is_refused(family):
             model.chat(conversation(), **given)
 
 
+def test_bos_stands_before_a_template_without_it():
+    bare = CHAT_TEMPLATE.replace("<s>", "")
+    prompts = [
+        build(template=template, add_bos=add_bos).chat(conversation(), max_new_tokens=1).input_ids[0].tolist()
+        for template, add_bos in ((bare, False), (bare, True), (CHAT_TEMPLATE, True))
+    ]
+    assert prompts[1] == [0, *prompts[0]] and prompts[2][0] == 0 != prompts[2][1]
+
+
 @pytest.mark.parametrize("method", quick_first(["self", "no", "recent", "random", "bm25", "dense", "hybrid"]))
 def test_with_kept_states_a_conversation_goes_on(method):
     """Each answer is that of a model that reads the whole conversation anew; what was read is not read again."""
