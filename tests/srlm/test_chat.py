@@ -96,9 +96,7 @@ def test_an_answer_past_the_positions_is_refused(family):
     length = model.chat(conversation(), max_new_tokens=1).input_ids.shape[1]
     model.chat(conversation(), max_new_tokens=193 - length)  # the last of them is not read
     for given in ({"max_new_tokens": 194 - length}, {"max_length": 194}):
-        with pytest.raises(
-            ValueError, match=rf"has {length} tokens, .* need 193 .* has 192\. Lower"
-        ):
+        with pytest.raises(ValueError, match=rf"has {length} tokens, .* need 193 .* has 192\. Lower"):
             model.chat(conversation(), **given)
 
 

@@ -17,6 +17,7 @@ from ..data.sources import check_source
 from ..jobs.idle import refuse_idle, refuse_without
 from ..jobs.parts import check_output
 from ..jobs.processes import start_processes
+from ..models.components import plain_settings
 from ..models.load import load_srlm
 from ..needle.haystack import read_texts
 from ..needle.measure import NeedleTest, NeedleTexts
@@ -94,16 +95,17 @@ def load_test(arguments: NeedleArguments, settings: NeedleSettings, loading: Loo
 def load_model(
     arguments: NeedleArguments, methods: list[str], loading: LookbackArguments, check: Any = None
 ) -> SelfRetrievalLM:
-    """The model for these methods; unless it is said, a chunk of the window is kept for the answer, which is short."""
+    """The model for these methods; what is not said is that of its repo, or of a plain LM as `plain_test` has it."""
     batch = {} if arguments.chunk_batch_size is None else {"chunk_batch_size": arguments.chunk_batch_size}
     looking = tuple(method for method in methods if method != ALONE)
-    model = load_srlm(
-        arguments.model, {**batch, **loading.settings()}, methods=looking, check=check, **loading.keywords()
-    )
-    if loading.target_size is None:
-        model.config.target_size = model.config.chunk_size
-    model.config.check()
-    return model
+    settings = {**batch, **loading.settings()}
+    return load_srlm(arguments.model, settings, methods=looking, check=check, plain=plain_test, **loading.keywords())
+
+
+def plain_test(config: Any, given: dict[str, Any]) -> dict[str, Any]:
+    """Settings for a plain LM: a chunk of the window is kept for the answer, which is short."""
+    settings = plain_settings(config, given)
+    return {**settings, "target_size": settings["chunk_size"]}
 
 
 def describe(arguments: NeedleArguments, model: SelfRetrievalLM, results: NeedleResults) -> list[tuple[str, str]]:

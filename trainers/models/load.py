@@ -176,6 +176,7 @@ def load_srlm(
     methods: Sequence[str] = (),
     of_blocks: Sequence[str] = (),
     check: Callable[[SelfRetrievalConfig, Any], None] | None = None,
+    plain: Callable[[Any, dict[str, Any]], dict[str, Any]] = plain_settings,
     **loading: Any,
 ) -> SelfRetrievalLM:
     """The SelfRetrievalLM of a Hub id or folder, of its adapter, too; a plain causal LM is wrapped into one.
@@ -190,6 +191,7 @@ def load_srlm(
         of_blocks: settings of blocks that share a window, which are refused with `reuse_states`.
         check: called before weights are read with the configuration and the tokenizer (None where that comes with the
             weights: of an adapter, in a GGUF file), and raises where the model cannot serve.
+        plain: gives the settings of a plain LM, of its configuration and the settings; those win.
         loading: where the LM's repo lies (`revision`, `token`, `cache_dir`, ...), and `trust_remote_code`; what does
             not belong to one repo holds for the retriever, too, as does `dtype`, the type of the weights.
 
@@ -197,15 +199,12 @@ def load_srlm(
     not fit the model, and for one of the methods that needs a retriever where there is none.
     """
     found = look(source, **loading)
-    of_retriever: dict[str, Any] = {
-        "retriever_revision": retriever_revision,
-        "retriever_preset": retriever_preset,
-        "retriever_base": retriever_base,
-    }
+    of_retriever: dict[str, Any] = {"retriever_revision": retriever_revision, "retriever_preset": retriever_preset}
+    of_retriever["retriever_base"] = retriever_base
     if found.model_type != SelfRetrievalConfig.model_type:
         check_plain(source, found.model_type, SelfRetrievalConfig.model_type)
         place = of_backbone(found, loading)
-        complete = {**plain_settings(found.config, settings), **settings}
+        complete = {**plain(found.config, settings), **settings}
         if retriever is not None:
             complete = {"retrieval_method": "dense", "retriever": retriever, **complete}
         fields = {name: value for name, value in complete.items() if name != "retriever"}

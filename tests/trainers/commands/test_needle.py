@@ -17,7 +17,7 @@ SMALL = ("--lengths", "600", "3k", "--depths", "0", "100", "--samples", "1", "--
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("needle")
-    srlm().save_pretrained(folder / "srlm")
+    srlm(target_size=64).save_pretrained(folder / "srlm")
     tiny_backbone("qwen").save_pretrained(folder / "plain")
     tiny_tokenizer().save_pretrained(folder / "plain")
     (folder / "texts.txt").write_text("".join(TEXTS))
@@ -42,12 +42,12 @@ def test_it_prints_the_table_and_writes_what_it_is_asked_for(folder, tmp_path, m
     written = json.loads((tmp_path / "o.json").read_text())
     assert (written["model"], written["data"]) == (kind, "texts.txt")
     assert len(written["answers"]) == 10 and str(tmp_path) not in (tmp_path / "o.json").read_text()
-    # A chunk of the window is kept for the answer, whatever a plain model's other settings are.
-    assert written["settings"]["target_size"] == written["settings"]["chunk_size"]
+    # A repo has its own size; of a plain model's window a chunk is kept for the answer.
+    assert written["settings"]["target_size"] == (64 if kind == "srlm" else written["settings"]["chunk_size"])
     page, picture = ((tmp_path / name).read_text() for name in ("o.html", "o.svg"))
     assert kind in page and picture.startswith("<svg") and picture in page
     monkeypatch.setattr(NeedleTest, "answer", lambda *args: 1 / 0)  # all of it is there
-    call(monkeypatch, *arguments, "--target_size", written["settings"]["chunk_size"])
+    call(monkeypatch, *arguments, "--target_size", written["settings"]["target_size"])
     assert capsys.readouterr().out.splitlines()[3:7] == lines[3:7]
 
 
