@@ -1,6 +1,7 @@
 """What a call of `generate` leaves to the next one, with `reuse_states`: a text that goes on is not read again."""
 
 import hashlib
+import weakref
 from collections.abc import Iterable
 from inspect import get_annotations
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,8 @@ def start_reusing(model: "SelfRetrievalLM", plan: Plan, shape: torch.Size, max_g
     state = ReuseState(plan, shape[1], max_guesses)
     if shape[0] == 1:
         state.numbers = tuple(_numbers(part) for part in (model.language_model, model.retriever))
-        if kept is not None and kept.state.numbers == state.numbers and kept.made_by == _made_by(model):
+        ours = kept is not None and kept.model() is model  # a shallow copy refers to those of another
+        if ours and kept.state.numbers == state.numbers and kept.made_by == _made_by(model):
             state.go_on_from(kept.state)
     return state
 
@@ -34,15 +36,15 @@ def keep_states(model: "SelfRetrievalLM", state: Any, generated: Any) -> Any:
     """`generated`; lets the next call of `generate` go on from a single text that this one has read."""
     if isinstance(state, ReuseState) and state.stream is not None and len(state.stream.rows) == 1:
         state.drop_guesses()
-        model._kept_states = KeptStates(_made_by(model), state)
+        model._kept_states = KeptStates(model, _made_by(model), state)
     return generated
 
 
 class KeptStates:
     """What a call has read, and what made it. A copy of the model, and a pickle, has none."""
 
-    def __init__(self, made_by: tuple[Any, ...], state: ReuseState):
-        self.made_by, self.state = made_by, state
+    def __init__(self, model: "SelfRetrievalLM", made_by: tuple[Any, ...], state: ReuseState):
+        self.model, self.made_by, self.state = weakref.ref(model), made_by, state
 
     def __reduce__(self) -> tuple[Any, tuple[()]]:
         return type(None), ()

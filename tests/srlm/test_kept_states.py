@@ -200,6 +200,13 @@ def test_copies_and_pickles_have_none(place):
         assert torch.equal(answer(other, ids).sequences, expected)
 
 
+def test_a_shallow_copy_leaves_alone_what_was_read():
+    model = build(key_num=1)
+    said = answer(model, random_ids(1, 200)).sequences
+    answer(copy.copy(model), random_ids(1, 20, seed=3), 2)
+    assert_as_read_anew(model, torch.cat([said, random_ids(1, 25, seed=4)], dim=1))
+
+
 @pytest.mark.parametrize("settings", [{"reuse_states": False}, {"store_place": "disk"}], ids=["exact", "kept"])
 def test_a_copy_of_an_output_holds_what_was_retrieved(settings):
     output = answer(build(key_num=1, **settings), random_ids(1, 120), 4)
