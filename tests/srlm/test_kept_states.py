@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import threading
 
 import pytest
 import torch
@@ -228,6 +229,40 @@ def test_a_retriever_that_changes_is_noticed():
     assert_as_read_anew(own, longer)
     model.retriever = type("Backwards", (), {"encode": lambda self, texts: -ByteCounter().encode(texts)})()
     assert_as_read_anew(model, torch.cat([said, random_ids(1, 30, seed=5)], dim=1))
+
+
+class Wrapping:
+    """A retriever that is no module and holds one."""
+
+    def __init__(self, **held: object):
+        self.held = {"net": torch.nn.Linear(64, 64), **held}
+
+    def encode(self, texts: list[str]) -> torch.Tensor:
+        return self.held["net"](ByteCounter().encode(texts))
+
+
+def train(retriever: Wrapping) -> None:
+    retriever.held["net"].weight.data.mul_(-1)
+
+
+def test_what_a_retriever_holds_is_noticed():
+    nested = BiEncoderModel.from_backbone(tiny_backbone(lm_head=False), tiny_tokenizer(), pooling="mean")
+    cases = [
+        (Wrapping(), lambda retriever: None, True),
+        (Wrapping(), train, False),
+        (Wrapping(prefix="a"), lambda retriever: retriever.held.update(prefix="b"), False),
+        (Wrapping(lock=threading.Lock()), lambda retriever: None, False),  # as a connection or a foreign index
+        (nested, lambda retriever: None, True),
+        (nested, lambda retriever: setattr(retriever.settings, "prompts", {"query": "ask: "}), False),
+        (nested, lambda retriever: setattr(retriever.settings, "max_length", 4), False),
+        (nested, lambda retriever: setattr(retriever, "tokenizer", tiny_tokenizer()), False),
+    ]
+    for number, (retriever, change, goes_on) in enumerate(cases):
+        model = build(retrieval_method="dense", retriever=retriever)
+        answer(model, random_ids(1, 20), 1)
+        change(model.retriever)
+        stream = start_reusing(model, Plan.of(model), torch.Size([1, 20]), 0).stream
+        assert (stream is not None) == goes_on, number
 
 
 def test_a_copy_of_what_was_read_is_of_its_own():
