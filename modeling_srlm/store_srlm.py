@@ -25,14 +25,20 @@ def most_chunks(config: Any, groups: list[StateGroup]) -> int | None:
 class StoredChunk:
     """The states of one chunk, which was read at positions `base`, `base + 1`, ...; in `slot`, or None when evicted.
 
-    The slot is free again when nothing refers to the chunk any more: beams share those of their common past.
+    `computed_again`: from its text, after they were evicted. The slot is free again when nothing refers to the chunk
+    any more: beams share those of their common past.
     """
 
-    __slots__ = ("__weakref__", "base", "length", "slot", "store")
+    __slots__ = ("__weakref__", "base", "computed_again", "length", "slot", "store")
 
     def __init__(self, store: "StateStore", base: int, length: int):
-        self.store, self.base, self.length = store, base, length
+        self.store, self.base, self.length, self.computed_again = store, base, length, False
         self.slot: int | None = None
+
+    @property
+    def as_read(self) -> bool:
+        """Whether the states are there that reading the chunk has left."""
+        return self.slot is not None and not self.computed_again
 
     def let_go(self) -> None:
         """Gives the slot back."""
@@ -65,11 +71,15 @@ class StateStore:
     def put(self, states: Sequence[States], base: int) -> StoredChunk:
         """Keeps the states of a chunk, of each group, that was read at the positions from `base` on."""
         chunk = StoredChunk(self, base, states[0][0].shape[-2])
-        self.put_again(chunk, states, base)
+        self._keep(chunk, states, base)
         return chunk
 
     def put_again(self, chunk: StoredChunk, states: Sequence[States], base: int) -> None:
         """Keeps states of a chunk that was evicted and is computed anew."""
+        self._keep(chunk, states, base)
+        chunk.computed_again = True
+
+    def _keep(self, chunk: StoredChunk, states: Sequence[States], base: int) -> None:
         slot = self._take()
         memory = self.slabs.slot(slot)
         for parts, (keys, values) in zip(self.parts, states, strict=True):

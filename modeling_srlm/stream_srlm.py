@@ -140,7 +140,7 @@ class Stream:
         """The one row has read so many whole chunks, fewer than before; whether that is possible."""
         row, shown = self.rows[0], min(chunks, self.plan.window_chunks)
         window = row.chunks[chunks - shown : chunks]
-        if row.store is None or not shown or chunks - shown < row.gone or any(one.slot is None for one in window):
+        if row.store is None or not shown or chunks - shown < row.gone or not all(one.as_read for one in window):
             return False
         parts = self.window_of(row, chunks - shown, chunks)
         row.chunks, row.complete, row.length = row.chunks[:chunks], chunks, chunks * self.size
@@ -171,8 +171,6 @@ class Stream:
 
     def window_of(self, row: StreamRow, first: int, end: int) -> list[Part]:
         """The states of a row's chunks first..end-1 as they stand in a window: behind the BOS token, where it is."""
-        assert row.store is not None
-        row.store.touch(row.chunks[first:end])  # what is computed again before they are taken does not evict them
         parts = self._stored(row, list(range(first, end)), skips=False)
         if first == 0 and self.head_size:
             head = [(keys[:, :, :1], values[:, :, :1]) for keys, values in row.sinks]
@@ -198,7 +196,7 @@ class Stream:
         sinks and the chunk before them."""
         assert row.store is not None
         chunks = [row.chunks[number] for number in numbers]
-        row.store.touch(chunks)
+        row.store.touch([*row.chunks[-self.plan.window_chunks :], *chunks])  # what is computed again evicts neither
         for number, chunk in zip(numbers, chunks, strict=True):
             if chunk.slot is None:
                 self._compute(row, number)

@@ -190,6 +190,14 @@ def test_with_a_limit_a_text_that_goes_on_otherwise(kept):
     assert_as_read_anew(model, torch.cat([said[:, :kept], random_ids(1, 9, seed=4)], dim=1))
 
 
+def test_a_window_of_chunks_that_were_computed_again_is_not_gone_back_to():
+    model = build(key_num=2, context_window_size=32, store_limit=96)
+    ids = random_ids(1, 300)
+    answer(model, torch.cat([ids, ids[:, :8], ids[:, 16:24]], dim=1), 4)  # asks for the first chunks
+    assert any(chunk.computed_again for chunk in model._kept_states.state.stream.rows[0].chunks[1:3])
+    assert_as_read_anew(model, torch.cat([ids[:, :51], random_ids(1, 9, seed=9)], dim=1))
+
+
 @pytest.mark.cases(1)
 @pytest.mark.parametrize("place", ["device", "disk"])
 def test_copies_and_pickles_have_none(place):

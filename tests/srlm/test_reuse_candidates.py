@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from modeling_srlm import SelfRetrievalLM
+from modeling_srlm.stream_srlm import Stream
 from tests.support import quick_first
 from tests.support.reuse import build, slow_logits
 from tests.support.srlm import ByteCounter
@@ -193,3 +194,19 @@ def test_texts_without_a_key_or_a_label_have_no_candidate():
     found = model.score_candidates(ids, labels=labels, candidates=torch.zeros(2, 2, dtype=torch.long))
     assert found.shape == (2, 6, 2) and (found == float("-inf")).all()
     assert model.score_candidates(ids[:1, :1], labels=ids[:1, :1]).shape == (1, 1, 0)
+
+
+def test_with_a_limit_candidates_leave_the_window_in_the_store(monkeypatch):
+    model = build(
+        retrieval_method="bm25", integrate_method="replace", context_window_size=96, key_num=2, store_limit=160
+    )
+    window_of, found = Stream.window_of, []
+
+    def watched(self, row, first, end):
+        found.extend(chunk.as_read for chunk in row.chunks[first:end])
+        return window_of(self, row, first, end)
+
+    monkeypatch.setattr(Stream, "window_of", watched)
+    ids = random_ids(1, 260)
+    model.score_candidates(ids, labels=ids.masked_fill(torch.arange(260) < 200, -100))
+    assert len(found) > 50 and all(found)
