@@ -65,8 +65,8 @@ class SelfRetrievalConfig(FolderlessConfig, PreTrainedConfig):
         store_place: where states are kept: "device" (the model's), "cpu", or "disk" (a memory-mapped file without a
             name in the folder for temporary files).
         store_dtype: "float32", "bfloat16" or "int8"; None keeps the states' own.
-        store_limit: most tokens of a text whose states are kept, or a text such as "2GB" for bytes; those that were
-            not looked back at for longest are computed again when they are needed. None: no limit.
+        store_limit: most tokens of each text whose states are kept, or a string such as "2GB" for bytes; those that
+            were not looked back at for longest are computed again when they are needed. None: no limit.
 
     Raises ValueError for an unknown keyword, an unknown method, or sizes that do not fit each other or the backbone.
     """

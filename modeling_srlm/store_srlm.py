@@ -9,7 +9,7 @@ import torch
 
 from .limits_srlm import chunk_limit
 from .moving_srlm import StateGroup
-from .slabs_srlm import FileSlabs, Slabs, slot_parts
+from .slabs_srlm import FileSlabs, Slabs, slot_parts, whole_pages
 
 # One group's states of a run of tokens: keys and values, (layers, heads, tokens, size) each.
 States = tuple[torch.Tensor, torch.Tensor]
@@ -19,7 +19,8 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.in
 def most_chunks(config: Any, groups: list[StateGroup]) -> int | None:
     """Chunks that a store by the settings of the configuration may hold, as `chunk_limit` says."""
     dtype = None if config.store_dtype is None else DTYPES[config.store_dtype]
-    return chunk_limit(config, slot_parts(groups, config.chunk_size, dtype)[1])
+    size = slot_parts(groups, config.chunk_size, dtype)[1]
+    return chunk_limit(config, whole_pages(size) if config.store_place == "disk" else size)
 
 
 class StoredChunk:
@@ -58,12 +59,14 @@ class StateStore:
         dtype: a name of `DTYPES`, None for that of the states. int8 has one scale a head and channel.
     """
 
-    def __init__(self, groups: list[StateGroup], chunk_size: int, place: str, dtype: str | None):
-        self.groups = groups
-        self.limit: int | None = None
+    def __init__(
+        self, groups: list[StateGroup], chunk_size: int, place: str, dtype: str | None, limit: int | None = None
+    ):
+        self.groups, self.limit = groups, limit
         self.parts, self.chunk_bytes = slot_parts(groups, chunk_size, None if dtype is None else DTYPES[dtype])
         device = groups[0].device if place == "device" else torch.device("cpu")
-        self.slabs = FileSlabs(self.chunk_bytes) if place == "disk" else Slabs(self.chunk_bytes, device)
+        disk = place == "disk"
+        self.slabs = FileSlabs(self.chunk_bytes, limit) if disk else Slabs(self.chunk_bytes, device, limit)
         self.used: OrderedDict[int, Any] = OrderedDict()  # slot -> weak reference to its chunk, the oldest first
         self.free: list[int] = []
         self.count = 0  # slots that were ever taken
@@ -127,9 +130,8 @@ class StateStore:
 
 def new_store(config: Any, groups: list[StateGroup]) -> StateStore:
     """An empty store by the settings of the configuration."""
-    store = StateStore(groups, config.chunk_size, config.store_place, config.store_dtype)
-    store.limit = most_chunks(config, groups)
-    return store
+    limit = most_chunks(config, groups)
+    return StateStore(groups, config.chunk_size, config.store_place, config.store_dtype, limit)
 
 
 def quantize(states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

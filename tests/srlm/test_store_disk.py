@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from modeling_srlm import slabs_srlm
+from modeling_srlm.proof_srlm import proven_states
+from modeling_srlm.store_srlm import new_store
 from tests.support.faults.disks import SIZE, mounted
 from tests.support.reuse import build
 from tests.support.srlm import ByteCounter
@@ -49,6 +51,33 @@ def test_a_full_disk_is_said_and_harms_nothing(monkeypatch, tmp_path, call):
         monkeypatch.setattr(os, "posix_fallocate", take)
         assert torch.equal(calls[call](), wanted)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("limit", "most"), [("50kB", 50_000), (None, 2**20)])
+def test_a_text_takes_what_it_needs_and_no_more_than_it_may(limit, most):
+    """Slots of 2 kB, which a file holds in pages."""
+    model = on_disk(chunk_size=8, store_limit=limit)
+    groups = proven_states(model)
+    store = new_store(model.config, groups)
+    states = [
+        [torch.full((len(group.layers), group.heads, 8, group.key_size), float(number)) for group in groups]
+        for number in range(40)
+    ]
+    chunks = [store.put([(part, part) for part in parts], 0) for parts in states]
+    assert 0 < os.fstat(store.slabs.file.fileno()).st_size <= most
+    kept = [number for number, chunk in enumerate(chunks) if chunk.slot is not None]
+    assert len(kept) == (40 if limit is None else store.limit) and kept[-1] == 39
+    for number, (_, ((keys, values),)) in zip(kept, store.get([chunks[number] for number in kept]), strict=True):
+        assert (keys == number).all() and (values == number).all()
+
+
+def test_a_limit_that_a_full_disk_does_not_allow_is_named(monkeypatch):
+    def full(handle, start, size):
+        raise OSError(ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match=r"or give a store_limit lower than the 49152 bytes of this one"):
+        on_disk(store_limit="50kB").generate(random_ids(1, 300), max_new_tokens=3)
 
 
 def test_a_folder_that_is_gone_is_named(monkeypatch, tmp_path):
