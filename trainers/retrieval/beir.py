@@ -13,7 +13,7 @@ corpus, queries and qrels are configurations of a data set.
 
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -135,16 +135,20 @@ def _combine(corpus: _Table, queries: _Table, qrels: _Table) -> RetrievalData:
                 "leave one of them."
             )
     where = {"queries": queries.where, "corpus": corpus.where, "qrels": qrels.where}
-    return make_retrieval_data(_texts(queries), _texts(corpus, may_be_empty=True), judged, where)
+    asked = _texts(queries)
+    return make_retrieval_data(asked, _texts(corpus, True, asked), judged, where)
 
 
-def _texts(table: _Table, may_be_empty: bool = False) -> dict[str, str]:
-    texts: dict[str, str] = {}
+def _texts(table: _Table, may_be_empty: bool = False, apart: Collection[str] = ()) -> dict[str, Any]:
+    """{id: text, title first}; of ids in `apart` title and text."""
+    texts: dict[str, Any] = {}
     for place, row in table.rows:
         identifier = _field(row, ("_id", "id"), place)
         if identifier in texts:
             raise ValueError(f"{place}: the id {identifier!r} stands twice in {table.where}: remove one.")
-        texts[identifier] = passage_text({**row, **_empty(row)} if may_be_empty else row, place)
+        row = {**row, **_empty(row)} if may_be_empty else row
+        text = passage_text(row, place)
+        texts[identifier] = {"title": row.get("title"), "text": row["text"]} if identifier in apart else text
     return texts
 
 

@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Iterable, Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Integral
 from typing import Any, TypeAlias
 
@@ -26,6 +26,7 @@ class RetrievalData:
         left_out: queries without a relevant passage, which cannot be scored.
         absent_queries: judged queries that have no text, and are left out.
         absent_passages: passages that are relevant to a query and not in the corpus: they count as not found.
+        bare: {passage id: text without its title}, of passages that have a title and a query's id.
     """
 
     queries: dict[str, str]
@@ -34,6 +35,12 @@ class RetrievalData:
     left_out: int = 0
     absent_queries: int = 0
     absent_passages: int = 0
+    bare: dict[str, str] = field(default_factory=dict)
+
+    def is_passage(self, query: str) -> bool:
+        """Whether a query is the passage of the same id: its text, with or without the title, white space aside."""
+        words = self.queries[query].split()
+        return any(query in texts and texts[query].split() == words for texts in (self.corpus, self.bare))
 
 
 def make_retrieval_data(
@@ -69,8 +76,9 @@ def make_retrieval_data(
     kept = {key: text for key, text in asked.items() if _relevant(judged.get(key, {}))}
     absent = {passage for key in kept for passage in _relevant(judged[key]) if passage not in passages}
     unasked = [key for key in judged if key not in asked]
+    bare = {key: one["text"] for key in kept if isinstance(one := corpus.get(key), Mapping)}
     data = RetrievalData(
-        kept, passages, {key: judged[key] for key in kept}, len(asked) - len(kept), len(unasked), len(absent)
+        kept, passages, {key: judged[key] for key in kept}, len(asked) - len(kept), len(unasked), len(absent), bare
     )
     _check_some(data, judged, where)
     _warn(data, unasked, absent, where)

@@ -42,8 +42,8 @@ class RetrievalEvaluator:
         truncate_dims: also measure embeddings cut to these widths (Matryoshka), as `dim<width>_ndcg@10`.
         query_max_length, passage_max_length: cut texts at so many tokens; by default the model's `max_length`.
 
-    A passage with id and text of a query is the query itself (as in ArguAna), and no result unless judged relevant. Of
-    equal scores the passage that comes first in the corpus is ranked first.
+    A passage with id and text of a query, its title and white space aside, is the query itself (as in ArguAna), and no
+    result unless judged relevant. Of equal scores the passage that comes first in the corpus is ranked first.
 
     In a distributed run every process must call it: each embeds its share, and all get the result of one process.
 
@@ -78,6 +78,7 @@ class RetrievalEvaluator:
                 check_positive_int(name, length, "give the most tokens of a text")
         data = _checked(queries, corpus, qrels)
         self.queries, self.corpus, self.qrels, self.left_out = data.queries, data.corpus, data.qrels, data.left_out
+        self._themselves = {query for query in data.queries if data.is_passage(query)}
         self.ks, self.metrics, self.task, self.batch_size = tuple(ks), tuple(metrics), task, batch_size
         self.truncate_dims = tuple(truncate_dims or ())
         self.max_lengths = {"query": query_max_length, "passage": passage_max_length}
@@ -190,7 +191,7 @@ class RetrievalEvaluator:
         run = {}
         for query, row, numbers in zip(self.queries, scores, ids, strict=True):
             results = {names[number]: score for number, score in zip(numbers, row, strict=True)}
-            if query not in self.qrels[query] and self.corpus.get(query) == self.queries[query]:
+            if query in self._themselves and query not in self.qrels[query]:
                 results.pop(query, None)
             run[query] = dict(list(results.items())[: max(self.ks)])
         return run

@@ -15,12 +15,14 @@ from transformers import EarlyStoppingCallback, TrainerCallback
 from modeling_biencoder import BiEncoderModel
 from tests.support import ROOT
 from tests.support.beir import CORPUS, QRELS, QUERIES, write_beir
+from tests.support.files import write_rows
 from tests.support.tiny import tiny_backbone, tiny_tokenizer
 from tests.support.training import PAIRS, arguments, assert_same_weights, logged, weights
 from trainers import BiEncoderTrainer, BiEncoderTrainingArguments, RetrievalEvaluator, retrieval_metrics
 from trainers.base.cards import evaluation_facts
 from trainers.commands import finetune
 from trainers.retrieval import evaluator as module
+from trainers.retrieval.beir import load_retrieval_data
 
 JUDGED = [QRELS[query] for query in QRELS]
 
@@ -107,6 +109,23 @@ def test_a_passage_that_is_the_query_is_no_result_unless_it_is_judged():
     assert set(run["a"]) == {"b", "c"} and set(run["b"]) == {"a", "b", "c"}
     judged = RetrievalEvaluator(queries, corpus, {"a": {"a": 1}, "b": {"c": 1}}, ks=(3,)).search(make_model())[None]
     assert next(iter(judged["a"])) == "a"
+
+
+def test_a_passage_with_a_title_is_the_query_that_is_its_text_as_in_arguana(tmp_path):
+    texts = {"a": "the copper  lantern\n", "b": "the copper hammer", "c": "a copper island"}
+    rows = [{"_id": key, "title": "On copper", "text": text} for key, text in texts.items()]
+    write_rows(tmp_path / "corpus.jsonl", rows)
+    write_rows(
+        tmp_path / "queries.jsonl", [{"_id": "a", "text": "the copper lantern"}, {"_id": "b", "text": "copper"}]
+    )
+    (tmp_path / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\na\tb\t1\nb\ta\t1\n")
+    (data,) = load_retrieval_data(tmp_path).values()
+    evaluate = RetrievalEvaluator(data, ks=(1, 3))
+    run = evaluate.search(make_model())[None]
+    assert set(run["a"]) == {"b", "c"} and set(run["b"]) == {"a", "b", "c"}  # "copper" is not all of the passage b
+    assert evaluate.bm25()["ndcg@1"] == 1.0  # b for a, and a, the first of three that share a word, for b
+    in_python = {row["_id"]: {"title": row["title"], "text": row["text"]} for row in rows}
+    assert RetrievalEvaluator(data.queries, in_python, data.qrels, ks=(3,)).search(make_model())[None] == run
 
 
 def test_bm25_and_counts():
