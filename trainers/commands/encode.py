@@ -26,7 +26,7 @@ from ..jobs.idle import refuse_idle
 from ..jobs.parts import PartFiles, check_new, check_output
 from ..jobs.processes import on_main_process, start_processes
 from ..jobs.shards import NUM_SHARDS_HELP, Shards, check_num_shards
-from ..models.identity import encoding_settings
+from ..models.identity import dtype_settings, encoding_settings
 from ..models.load import load_biencoder
 from ..retrieval.embeddings import EmbeddingFiles, embed
 from ..retrieval.sharded import ShardedEmbeddings, check_shards
@@ -176,7 +176,7 @@ class EncodeRun:
     ):
         self.arguments, self.model, self.texts, self.state = arguments, model, texts, state
         encoding = encoding_settings(model)
-        self.settings = {**run_settings(arguments, encoding, texts), **weights}
+        self.settings = {**run_settings(arguments, encoding, texts), **weights, **dtype_settings(model)}
         self.facts = {**about(arguments, encoding, texts, revision), **weights}
         self.shape = len(texts), arguments.truncate_dim or model.config.hidden_size
 

@@ -17,7 +17,7 @@ from modeling_biencoder.published_biencoder import NO_PRESET, recognised
 from modeling_biencoder.sentence_transformers_biencoder import SETTINGS, read_sentence_transformer
 
 from ..data.sources import Row, text_field
-from ..models.identity import encoding_settings, fingerprint
+from ..models.identity import dtype_settings, encoding_settings, fingerprint
 from ..models.kind import Found, find_file, look, place_of, weights_of
 from ..models.load import load_biencoder
 from .formats import read_candidates
@@ -72,7 +72,7 @@ class CrossEncoderTeacher(Teacher):
         prompts = {"prompts": self.model.prompts, "default_prompt_name": self.model.default_prompt_name}
         length = getattr(self.model, "max_seq_length", None)  # sentence-transformers 6 and later
         of_model = {"max_length": length or self.model.max_length, "activation": activation, **prompts}
-        return {**of_model, **fingerprint(self.model, self.model.tokenizer)}
+        return {**of_model, **fingerprint(self.model, self.model.tokenizer), **dtype_settings(self.model)}
 
 
 class BiEncoderTeacher(Teacher):
@@ -98,7 +98,7 @@ class BiEncoderTeacher(Teacher):
 
     def settings(self) -> dict[str, Any]:
         """See `Teacher`."""
-        return encoding_settings(self.model)
+        return encoding_settings(self.model) | dtype_settings(self.model)
 
 
 class TeacherFeedback(GroupedRows):

@@ -18,6 +18,7 @@ from ..data.sources import Row
 from .places import check_file
 
 DIGEST = "sha256 of "  # begins the names of digests among the settings of a run
+DTYPE = "dtype of "  # and those of what weights are computed in
 # What runs write beside their settings: parts, their claims, folders of workers, and any of these half written.
 _OF_A_RUN = re.compile(r"\.?((part|rows|embeddings|floats)-\d+\.|settings\.json|.+\.claim|.+-\d+-[0-9a-f]{8}$)")
 
@@ -142,14 +143,15 @@ def check_same_run(kept: Path, settings: dict[str, Any], fix: str = "remove that
 def differing(before: dict[str, Any], now: dict[str, Any]) -> str:
     """How settings that were saved as JSON differ from these, in words; "" where they do not.
 
-    A digest that one side lacks is not compared: former versions had fewer, and not all runs ask a retriever.
+    A digest, or a dtype, that one side lacks is not compared: former versions had fewer, and not all runs ask a
+    retriever.
     """
     now = json.loads(json.dumps(now))
     return "; ".join(
         f"{name} was {before.get(name)!r} and is {now.get(name)!r}"
         for name in {**before, **now}
         if before.get(name) != now.get(name)
-        and not (name.startswith(DIGEST) and (name not in before or name not in now))
+        and not (name.startswith((DIGEST, DTYPE)) and (name not in before or name not in now))
     )
 
 

@@ -17,7 +17,7 @@ from ..data.sources import Row, RowSource
 from ..jobs.parts import PartFiles
 from ..jobs.processes import on_main_process, start_processes
 from ..jobs.shards import Shards
-from ..models.identity import encoding_settings
+from ..models.identity import dtype_settings, encoding_settings
 from ..models.kind import LateModel
 from ..models.load import load_biencoder
 from ..retrieval.embeddings import check_encoder
@@ -146,7 +146,7 @@ def _run_settings(
     """Whatever the negatives depend on: an interrupted run goes on only if all of it is as it was."""
     digests = {"sha256 of the data": rows.digest, "sha256 of the corpus": corpus.digest}
     if model is not None:
-        digests |= encoding_settings(model)
+        digests |= encoding_settings(model) | dtype_settings(model)
     # Every index finds the same.
     asked = {name: value for name, value in dataclasses.asdict(settings).items() if name != "index"}
     return {**asked, **digests}

@@ -15,7 +15,7 @@ from modeling_biencoder import BiEncoderConfig, BiEncoderModel
 from modeling_srlm import SelfRetrievalConfig, SelfRetrievalLM
 from modeling_srlm.retriever_srlm import NestedRetriever
 
-from ..jobs.parts import DIGEST
+from ..jobs.parts import DIGEST, DTYPE
 
 WEIGHTS_DIGEST = f"{DIGEST}the weights"  # of the first 64 numbers of each, which all versions have
 RETRIEVER_DIGEST = f"{DIGEST}the retriever"  # the same, where it is asked
@@ -32,6 +32,14 @@ _SIDE = 256  # the bits of a weight are summed by rows and columns of so many 64
 _NOT_OF_NUMBERS = {*PreTrainedConfig().to_dict(), "use_cache", "tie_word_embeddings", "auto_map"}
 _OF_TRAINING = ("_token_id", "dropout", "_pdrop", "initializer", "aux_loss", "output_router_logits", "quantization_")
 _ABSENT = object()
+
+
+def dtype_settings(model: torch.nn.Module, name: str = "the weights") -> dict[str, str]:
+    """What a model's weights are computed in, as text: digests are those of the same weights in another dtype, too."""
+    dtypes = {str(weight.dtype).removeprefix("torch.") for weight in model.parameters()}
+    configs = (getattr(one.config, "quantization_config", None) for one in model.modules() if hasattr(one, "config"))
+    quantized = {str(getattr(one, "quant_type", one)) for one in configs if one is not None}
+    return {f"{DTYPE}{name}": ", ".join([*sorted(dtypes), *sorted(quantized)])}
 
 
 def encoding_settings(model: BiEncoderModel) -> dict[str, Any]:
@@ -53,7 +61,8 @@ def srlm_settings(model: SelfRetrievalLM) -> dict[str, Any]:
     nested = {"sub_configs", *SelfRetrievalConfig.sub_configs}
     names = (name for name in SelfRetrievalConfig.__annotations__ if name not in nested)
     configured = {name: getattr(model.config, name) for name in names}
-    return {**configured, **fingerprint(model.language_model, model.tokenizer)}
+    lm = model.language_model
+    return {**configured, **fingerprint(lm, model.tokenizer), **dtype_settings(lm)}
 
 
 def retriever_settings(retriever: Any) -> dict[str, Any]:
@@ -61,7 +70,8 @@ def retriever_settings(retriever: Any) -> dict[str, Any]:
     own = {ALL_WEIGHTS: all_weights_digest(retriever)}
     if isinstance(retriever, NestedRetriever | BiEncoderModel):
         own = fingerprint(retriever, retriever.tokenizer)
-    return {RETRIEVER_DIGEST: weights_digest(retriever), WHOLE_RETRIEVER: _digest([json.dumps(own)])}
+    whole = {RETRIEVER_DIGEST: weights_digest(retriever), WHOLE_RETRIEVER: _digest([json.dumps(own)])}
+    return {**whole, **dtype_settings(retriever, "the retriever")}
 
 
 def fingerprint(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from modeling_biencoder import BiEncoderModel
 from tests.support.files import read_rows, write_rows
@@ -102,6 +103,13 @@ def test_an_interrupted_encoding_goes_on_to_the_same_file(run, monkeypatch):
     assert run("out.jsonl").read_bytes() == whole.read_bytes()
     encoded = [texts for texts in encoded if texts]  # none at the start, to check the task
     assert encoded[0] == 16 and max(encoded[1:]) < 3
+
+
+def test_the_same_weights_in_another_dtype_do_not_go_on(run, monkeypatch, tmp_path):
+    biencoder().to(torch.bfloat16).save_pretrained(tmp_path / "model")
+    die_in(monkeypatch, PartFiles, "append", 1, run)
+    with pytest.raises(ValueError, match=r"dtype of the weights was 'bfloat16' and is 'float32'.*--overwrite"):
+        run("out.jsonl", "--dtype", "float32")
 
 
 @pytest.mark.slow

@@ -164,6 +164,13 @@ def test_other_data_or_weights_do_not_go_on(run, monkeypatch, tmp_path):
         run("out.jsonl")
 
 
+def test_the_same_weights_in_another_dtype_do_not_go_on(run, monkeypatch, tmp_path):
+    tiny_backbone().to(torch.bfloat16).save_pretrained(tmp_path / "model")
+    interrupt(monkeypatch, run, "out.jsonl", 1)
+    with pytest.raises(ValueError, match=r"dtype of the weights was 'bfloat16' and is 'float32'.*--overwrite"):
+        run("out.jsonl", "--dtype", "float32")
+
+
 def test_a_finished_output_is_kept(run):
     output = run("out.jsonl")
     before = output.read_bytes()

@@ -73,7 +73,7 @@ def test_a_finished_output_is_kept_behind_a_run_that_was_killed_while_it_tidied_
 def test_settings_that_came_later_count_where_both_runs_have_them(tmp_path: Path) -> None:
     former = PartFiles(tmp_path / "x.jsonl")
     former.open({"seed": 1}, False)
-    former.open({"seed": 1, ALL_WEIGHTS: "a"}, False)
+    former.open({"seed": 1, ALL_WEIGHTS: "a", "dtype of the weights": "float32"}, False)
     with pytest.raises(ValueError, match="another kind: other was None and is 2"):
         former.open({"seed": 1, "other": 2}, False)
     today = PartFiles(tmp_path / "y.jsonl")

@@ -15,6 +15,7 @@ from trainers.models.identity import (
     BACKBONE,
     WEIGHTS_DIGEST,
     all_weights_digest,
+    dtype_settings,
     fingerprint,
     tokenizer_digest,
 )
@@ -36,7 +37,9 @@ def test_every_number_of_a_weight_counts_and_its_place() -> None:
     weight[[-3, -2]] = weight[[-2, -3]]
     assert of(model)[ALL_WEIGHTS] != before[ALL_WEIGHTS]
     weight[[-3, -2]] = kept
+    assert dtype_settings(model) == {"dtype of the weights": "float32"}
     narrow = of(model.to(torch.bfloat16))
+    assert dtype_settings(model, "the retriever") == {"dtype of the retriever": "bfloat16"}
     assert narrow[WEIGHTS_DIGEST] != before[WEIGHTS_DIGEST]
     assert of(model.to(torch.float32)) == narrow  # the same numbers, widened
 
