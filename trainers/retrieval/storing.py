@@ -48,6 +48,8 @@ def write_embeddings(
 ) -> list[Path]:
     """Writes embeddings and ids, and returns the files with embeddings; they are there as a whole or not at all.
 
+    Former ones stay until all is written; those with ids beside them go before the first new file takes its place.
+
     Args:
         path: it ends in .safetensors (tensor `embeddings`), .parquet (columns `id`, `text` where given, and
             `embedding`) or .npy.
@@ -78,6 +80,9 @@ def write_embeddings(
             numbers = Numbers((size, stored_width(width, precision)), DTYPES[precision], rows.take(size), facts)
             _write(stack, name, numbers, islice(ids, size), None if texts is None else islice(texts, size))
         rows.check_all(count)
+        for file in former:
+            if beside(file):  # a kill between the two must not leave these numbers with the new ids and facts
+                file.unlink()
     for file in former:
         if file not in names:
             for one in (file, *beside(file)):

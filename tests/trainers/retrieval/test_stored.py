@@ -1,6 +1,8 @@
 """The one output of `lookback encode`, in every form: what is written comes back, by its own library, too."""
 
+import contextlib
 import json
+import os
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -91,6 +93,30 @@ def test_the_files_of_a_former_run_are_gone(tmp_path):
         assert load_embeddings(path)[1] == IDS
         names = {file.with_suffix(suffix) for file in written for suffix in (".npy", ".ids.jsonl", ".about.json")}
         assert set(tmp_path.iterdir()) == {other, *names}
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("shard_size", [None, 5])
+def test_a_kill_while_the_files_take_their_places_leaves_those_of_one_run(tmp_path, monkeypatch, suffix, shard_size):
+    path, replace, places = tmp_path / f"e{suffix}", os.replace, iter(())
+
+    def replace_or_die(new, old):
+        if next(places, 1) == 0:
+            raise KeyboardInterrupt
+        replace(new, old)
+
+    monkeypatch.setattr("hub_cards.whole_files.os.replace", replace_or_die)
+    runs = [(TABLE, IDS, {"texts": "a"}), (-TABLE, IDS[::-1], {"texts": "b"})]
+    for first in range(6):
+        for table, ids, about in runs:
+            with contextlib.suppress(KeyboardInterrupt):
+                write_embeddings(path, blocks(table), (10, 2), ids, about=about, shard_size=shard_size)
+            places = iter(range(first, -1, -1))
+        places = iter(())
+        with contextlib.suppress(ValueError):  # a former run's, or none
+            stored = load_stored(path)
+            kept = next(one for one in runs if torch.equal(one[0], stored.embeddings))
+            assert stored.ids == kept[1] and kept[2].items() <= stored.about.items()
 
 
 def test_files_of_two_runs_are_not_one_index(tmp_path):
