@@ -1,7 +1,8 @@
 """Rows of one source as they stand there, and what is made of them: a data set of `datasets`, map-style or streamed.
 
 Rows of files are read by `readers`, one by one, and written to the cache of `datasets` once they are made, once for
-all processes; a file that changed is read anew. Rows of a `datasets` object, of parquet and of the Hub have types.
+all processes; a file that changed is read anew, and by code that changed rows are made anew. Rows of a `datasets`
+object, of parquet and of the Hub have types.
 """
 
 import itertools
@@ -16,7 +17,7 @@ import datasets
 from .features import TEXT, feature_of, fit_row, join_features, kind_of, kind_of_feature
 from .plain_text import read_lines
 from .readers import Row, file_stamp, read_rows, without_surrogates
-from .written import generated
+from .written import code_digest, generated
 
 Rows: TypeAlias = datasets.Dataset | datasets.IterableDataset
 # (row, its number) -> what becomes of it; with a batch size, ({column: values}, numbers) -> {column: values}.
@@ -162,7 +163,10 @@ class TypedTable:
         batched = {} if batch_size is None else {"batched": True, "batch_size": batch_size}
         columns = self.rows.column_names or list(next(iter(self.rows), {}))
         made = partial(_placed, make=make, where=self.where)
-        return self.rows.map(made, with_indices=True, remove_columns=columns, features=features, **batched)
+        known_by = {"code": code_digest()}  # beside the rows and the arguments, in the cache
+        return self.rows.map(
+            made, with_indices=True, remove_columns=columns, features=features, fn_kwargs=known_by, **batched
+        )
 
 
 Table: TypeAlias = ReadTable | TypedTable
@@ -207,7 +211,7 @@ def _made(rows: ReadTable, make: Make, batch_size: int | None) -> Iterator[Row]:
         yield from (dict(zip(made, values, strict=True)) for values in zip(*made.values(), strict=True))
 
 
-def _placed(row: Any, number: Any, make: Make, where: Callable[[int], str]) -> Row:
+def _placed(row: Any, number: Any, make: Make, where: Callable[[int], str], code: str = "") -> Row:
     try:
         return make(row, number)
     except RowError as error:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.cases import drawn
-from trainers.data import written
+from trainers.data import tables, written
 from trainers.data.written import as_table, generated, parts
 
 TEXT, NUMBER, COUNT = datasets.Value("string"), datasets.Value("float64"), datasets.Value("int64")
@@ -83,3 +83,42 @@ def test_a_data_set_is_whole_or_not_there(tmp_path, monkeypatch):
     assert list(generated(some, features, {"count": 2}, True)) == [{"number": 0}, {"number": 1}]
     again = generated(some, features, {"count": 2500}, False)
     assert again.cache_files == made.cache_files and str(tmp_path) in made.cache_files[0]["filename"]
+
+
+MADE: list[str] = []
+
+
+def noted(rows=(), number=None):
+    """A generator of rows, and what becomes of a row."""
+    MADE.append("row")
+    return {"number": 1} if number is not None else iter([{"number": 1}])
+
+
+def test_rows_in_the_cache_are_made_anew_by_other_code(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+    features = datasets.Features({"number": COUNT})
+    datasets.Dataset.from_dict({"number": [0]}).to_parquet(tmp_path / "rows.parquet")
+    stored = datasets.load_dataset("parquet", data_files=str(tmp_path / "rows.parquet"), split="train")
+    for code, made in (("a", 1), ("a", 1), ("b", 2)):
+        for module in (tables, written):
+            monkeypatch.setattr(module, "code_digest", lambda code=code: code)
+        assert generated(noted, features, {}, False)["number"][:] == [1]
+        assert len(MADE) == made
+    MADE.clear()
+    for code, made in (("a", 1), ("a", 1), ("b", 2)):
+        monkeypatch.setattr(tables, "code_digest", lambda code=code: code)
+        assert tables.TypedTable(stored).map(noted, features)["number"][:] == [1]
+        assert len(MADE) == made
+    MADE.clear()
+
+
+def test_the_code_is_all_of_the_packages(tmp_path, monkeypatch):
+    file = tmp_path / "trainers" / "data" / "written.py"
+    file.parent.mkdir(parents=True)
+    monkeypatch.setattr(written, "__file__", str(file))
+    digests = set()
+    for name in ("trainers/data/written.py", "trainers/llara/rows.py", "modeling_llara/rows.py", "other/rows.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("A = 1\n")
+        digests.add(written.code_digest.__wrapped__())
+    assert len(digests) == 3
