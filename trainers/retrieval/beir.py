@@ -236,7 +236,13 @@ def _is_there(path: Path) -> bool:
 
 
 def _of_split(files: list[Path], wanted: str | None, folder: Path) -> list[Path]:
-    # test.tsv, test.tsv.gz, or test-00000-of-00002.parquet
-    splits = {file: re.sub(r"-\d{5}-of-\d{5}$", "", file.name.split(".")[0]) for file in files}
+    splits = {file: _split_name(file) for file in files}
     (chosen,) = _choose_split(dict.fromkeys(splits.values()), wanted, str(folder / "qrels"))
     return [file for file, split in splits.items() if split == chosen]
+
+
+def _split_name(file: Path) -> str:
+    """`test` of test.tsv, test.qrels.gz and test-00000-of-00002.parquet; `test.2019` of test.2019.tsv."""
+    while file.suffix in (*TABLE_SUFFIXES, *TREC_SUFFIXES, *COMPRESSIONS):
+        file = file.with_suffix("")
+    return re.sub(r"-\d{5}-of-\d{5}$", "", file.name)

@@ -188,6 +188,17 @@ def test_sources_that_are_none(tmp_path):
     assert not is_retrieval_source(tmp_path / "empty") and not is_retrieval_source([{"query": "x"}])
 
 
+def test_a_split_is_called_as_its_file_but_for_what_says_how_it_is_read(tmp_path):
+    folder = write_beir(tmp_path / "set")
+    (folder / "qrels" / "test.tsv").unlink()
+    for number, name in enumerate(("dl.2019.tsv", "dl.2020.tsv", "dev.qrels.txt", "dev.small-00000-of-00001.tsv")):
+        (folder / "qrels" / name).write_text(f"q{number} 0 d{number} 1\n")
+    for number, split in enumerate(("dl.2019", "dl.2020", "dev", "dev.small")):
+        assert load_retrieval_data(folder, split)["set"].qrels == {f"q{number}": {f"d{number}": 1.0}}
+    with pytest.raises(ValueError, match=r"several splits: name one of dev, dev\.small, dl\.2019, dl\.2020"):
+        load_retrieval_data(folder)
+
+
 def test_names_of_sets_and_of_splits_stay_apart(tmp_path):
     for name in ("a", "b"):
         folder = write_beir(tmp_path / name / "data")
