@@ -13,8 +13,8 @@ from .unpacking import COMPRESSIONS
 logger = logging.get_logger(__name__)
 DATA_SUFFIXES = (*ROW_SUFFIXES, ".parquet")  # files that end otherwise are plain text, where that is taken
 SUFFIXES = f"{', '.join(DATA_SUFFIXES)}, or the first four with {', '.join(COMPRESSIONS)} behind"
-_CARDS = ("README", "LICENSE", "LICENCE", "CITATION", "NOTICE")  # what stands beside the rows in a clone of a data set
-_INFOS = ("dataset_info.json", "dataset_infos.json")  # what `datasets` writes about the rows beside it
+CARDS = ("README", "LICENSE", "LICENCE", "CITATION", "NOTICE")  # what stands beside the rows in a clone of a data set
+INFOS = ("dataset_info.json", "dataset_infos.json")  # what `datasets` writes about the rows beside it
 _SPLIT = re.compile(r"(train|test|val(?:id(?:ation)?)?|dev)(?![^\W_])", re.IGNORECASE)
 # Names of what is text where no pointer of Git LFS stands in its place; among texts, files of rows are texts.
 _TEXT_SUFFIXES = ("", ".txt", ".text", ".md", ".rst", ".tex", ".html", ".htm", ".xml", ".py", *ROW_SUFFIXES)
@@ -95,7 +95,7 @@ def found_data_files(folder: Path) -> list[Path]:
 
 
 def _is_named_as_rows(file: Path) -> bool:
-    return is_data_file(file) and not file.name.startswith(".") and file.name not in _INFOS
+    return is_data_file(file) and not file.name.startswith(".") and file.name not in INFOS
 
 
 def refuse_saved(folder: Path) -> None:
@@ -126,7 +126,7 @@ def are_rows(folder: Path, files: list[Path]) -> bool:
     """
     refuse_saved(folder)
     rows = [file for file in files if is_data_file(file)]
-    others = [file for file in files if not is_data_file(file) and file.stem.upper() not in _CARDS]
+    others = [file for file in files if not is_data_file(file) and file.stem.upper() not in CARDS]
     texts = [file for file in others if is_text(file)] if rows else []  # a clone may hold pictures of its card
     if rows and texts:
         logger.warning_once(
@@ -139,6 +139,6 @@ def are_rows(folder: Path, files: list[Path]) -> bool:
 def corpus_files(folder: Path) -> list[Path]:
     """Every file below a folder, whose rows or lines are read; without the card of a data set, where it has rows."""
     refuse_saved(folder)
-    files = [file for file in text_files(folder) if file.name not in _INFOS]
+    files = [file for file in text_files(folder) if file.name not in INFOS]
     has_rows = any(map(is_data_file, files))
-    return [file for file in files if not (has_rows and file.stem.upper() in _CARDS)]
+    return [file for file in files if not (has_rows and file.stem.upper() in CARDS)]

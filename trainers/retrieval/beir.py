@@ -6,13 +6,12 @@ A folder holds
     queries.jsonl      {"_id": ..., "text": ...}
     qrels/test.tsv     query-id, corpus-id, score, tab-separated under a header; no score: 1
 
-each of them also as .jsonl, .parquet, .csv or .tsv, compressed or not, or as a folder of such files, which is what a
-clone of a NanoBEIR repo has. Judgements may be TREC's as well (.qrels, .trec, .txt, .tsv): see `trec`. On the Hub,
-corpus, queries and qrels are configurations of a data set.
+each of them also as .jsonl, .json, .parquet, .csv or .tsv, compressed or not, or as a folder of such files, which is
+what a clone of a NanoBEIR repo has. Judgements may be TREC's as well (.qrels, .trec, .txt, .tsv): see `trec`. On the
+Hub, corpus, queries and qrels are configurations of a data set.
 """
 
 import math
-import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,15 +21,15 @@ import datasets
 
 from hub_cards.travelling.checks import checked
 
-from ..data.readers import COMPRESSIONS, data_suffix, is_loose_link, refuse_loose_link
+from ..data.readers import data_suffix, refuse_loose_link
 from ..data.sources import Row, TypedTable, load_tables
 from ..data.texts import passage_text
 from .data import RetrievalData, make_retrieval_data
+from .tables import TABLE_SUFFIXES, choose_split, of_split, table_files, warn_of_others
 from .trec import TREC_SUFFIXES, has_head, read_trec
 
 _QUERY_ID, _PASSAGE_ID = ("query-id", "query_id"), ("corpus-id", "corpus_id")
 TABLES = ("corpus", "queries", "qrels")
-TABLE_SUFFIXES = (".jsonl", ".parquet", ".csv", ".tsv")  # BEIR's own, not those of training rows
 
 
 @dataclass
@@ -116,7 +115,7 @@ def _load_hub(repo_id: str, split: str | None, revision: str | None) -> Retrieva
     tables = []
     for name, configuration in names.items():
         splits = datasets.load_dataset(repo_id, configuration, revision=revision)
-        chosen = _choose_split(list(splits), split, f"{repo_id}, {name}") if name == "qrels" else list(splits)
+        chosen = choose_split(list(splits), split, f"{repo_id}, {name}") if name == "qrels" else list(splits)
         rows = datasets.concatenate_datasets([splits[part] for part in chosen])
         where = f"{repo_id}, {configuration}"
         tables.append(_Table(where, TypedTable(rows, where)))
@@ -185,7 +184,7 @@ def _grade(row: Row, where: str) -> float:
 
 def _has_table(folder: Path, name: str) -> bool:
     """Whether `folder` holds `name` as a file or a folder of files."""
-    return bool(_files(folder, name))
+    return bool(table_files(folder, name))
 
 
 def _read_table(folder: Path, name: str, split: str | None) -> _Table:
@@ -193,11 +192,13 @@ def _read_table(folder: Path, name: str, split: str | None) -> _Table:
 
     Raises ValueError for a table that is not there, and for a split that is not.
     """
-    files = _files(folder, name)
+    files = table_files(folder, name)
     if not files:
         raise ValueError(f"{str(folder)!r} lacks {name}: put {name}.jsonl there, or a folder {name} of data files.")
+    if files[0].parent != folder:
+        warn_of_others(folder / name, files)
     if name == "qrels" and (len(files) > 1 or split is not None):
-        files = _of_split(files, split, folder)
+        files = of_split(files, split, folder)
     where = str(files[0]) if len(files) == 1 else str(folder / name)
     return _Table(where, (row for file in files for row in _rows(file, name)))
 
@@ -207,42 +208,3 @@ def _rows(file: Path, name: str) -> Iterator[tuple[str, Row]]:
     if name == "qrels" and suffix in TREC_SUFFIXES and (suffix not in TABLE_SUFFIXES or not has_head(file)):
         return read_trec(file)
     return (row for table in load_tables(file) for row in table)
-
-
-def _choose_split(splits: Iterable[str], wanted: str | None, where: str) -> list[str]:
-    """The split of the judgements: the one that is wanted, "test", or the only one; ValueError where none is that."""
-    splits = list(splits)
-    name = "test" if wanted is None and "test" in splits else wanted
-    if name is None and len(splits) == 1:
-        return splits
-    if name not in splits:
-        asked = "several splits" if name is None else f"no split {name!r}"
-        raise ValueError(f"{where} has {asked}: name one of {', '.join(sorted(splits))}.")
-    return [name]
-
-
-def _files(folder: Path, name: str) -> list[Path]:
-    suffixes = (*TABLE_SUFFIXES, *TREC_SUFFIXES) if name == "qrels" else TABLE_SUFFIXES
-    endings = [suffix + packed for suffix in dict.fromkeys(suffixes) for packed in ("", *COMPRESSIONS)]
-    single = [path for ending in endings if _is_there(path := folder / f"{name}{ending}")]
-    if single or not (folder / name).is_dir():
-        return single[:1]
-    return sorted(path for path in (folder / name).iterdir() if data_suffix(path) in suffixes and _is_there(path))
-
-
-def _is_there(path: Path) -> bool:
-    """Whether a file is one of a table, not a hidden one; a loose link is, too, and refused when it is read."""
-    return not path.name.startswith(".") and (path.is_file() or is_loose_link(path))
-
-
-def _of_split(files: list[Path], wanted: str | None, folder: Path) -> list[Path]:
-    splits = {file: _split_name(file) for file in files}
-    (chosen,) = _choose_split(dict.fromkeys(splits.values()), wanted, str(folder / "qrels"))
-    return [file for file, split in splits.items() if split == chosen]
-
-
-def _split_name(file: Path) -> str:
-    """`test` of test.tsv, test.qrels.gz and test-00000-of-00002.parquet; `test.2019` of test.2019.tsv."""
-    while file.suffix in (*TABLE_SUFFIXES, *TREC_SUFFIXES, *COMPRESSIONS):
-        file = file.with_suffix("")
-    return re.sub(r"-\d{5}-of-\d{5}$", "", file.name)

@@ -188,6 +188,25 @@ def test_sources_that_are_none(tmp_path):
     assert not is_retrieval_source(tmp_path / "empty") and not is_retrieval_source([{"query": "x"}])
 
 
+def test_tables_of_json_and_files_of_a_folder_that_are_none(tmp_path, caplog):
+    folder = write_beir(tmp_path / "set")
+    rows = [{"_id": key, "text": text} for key, text in CORPUS.items()]
+    (folder / "corpus.jsonl").rename(folder / "queries.jsonl.bak")
+    (folder / "corpus.json").write_text(json.dumps(rows))
+    assert load_retrieval_data(folder)["set"].corpus == CORPUS
+    (folder / "corpus.json").unlink()
+    (folder / "corpus").mkdir()
+    write_rows(folder / "corpus" / "a.jsonl", rows[:3])
+    (folder / "corpus" / "b.json").write_text(json.dumps(rows[3:]))
+    (folder / "corpus" / "dataset_infos.json").write_text("{}")
+    (folder / "corpus" / "README.md").touch()
+    caplog.clear()
+    assert load_retrieval_data(folder)["set"].corpus == CORPUS and "left out, such as" not in caplog.text
+    (folder / "corpus" / "c.xlsx").touch()
+    load_retrieval_data(folder)
+    assert "corpus: 1 files are no tables and left out, such as c.xlsx" in caplog.text
+
+
 def test_a_split_is_called_as_its_file_but_for_what_says_how_it_is_read(tmp_path):
     folder = write_beir(tmp_path / "set")
     (folder / "qrels" / "test.tsv").unlink()
