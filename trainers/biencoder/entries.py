@@ -189,7 +189,7 @@ def settle_prompts(config: BiEncoderConfig, entries: list[DataSetEntry]) -> None
 
 
 def _is_yaml(source: Any) -> TypeGuard[str | Path]:
-    return isinstance(source, str | Path) and Path(source).suffix in (".yaml", ".yml")
+    return isinstance(source, str | Path) and Path(source).suffix.lower() in (".yaml", ".yml")
 
 
 def _is_data_set(item: Any) -> bool:

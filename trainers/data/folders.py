@@ -110,7 +110,7 @@ def refuse_saved(folder: Path) -> None:
 def is_text(file: Path) -> bool:
     """Whether a file begins as text; ValueError for what stands in the place of one: a loose link, a pointer."""
     refuse_loose_link(file)
-    if data_suffix(file).lower() in _TEXT_SUFFIXES:
+    if data_suffix(file) in _TEXT_SUFFIXES:
         refuse_pointer(file)
     try:
         with opened(file) as stream:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .unpacking import COMPRESSIONS, unpacked
+from .unpacking import packing, unpacked
 
 Row = dict[str, Any]
 ROW_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv")  # read here; parquet has types of its own
@@ -35,8 +35,8 @@ _MAGIC = {
 
 
 def data_suffix(path: Path) -> str:
-    """The suffix that says how a file is read, without that of a compression: ".jsonl" of "rows.jsonl.gz"."""
-    return path.with_suffix("").suffix if path.suffix in COMPRESSIONS else path.suffix
+    """The suffix that says how a file is read, in lower case, without a compression's: ".jsonl" of "a.JSONL.gz"."""
+    return (path.with_suffix("") if packing(path) else path).suffix.lower()
 
 
 def read_rows(path: Path, numbers: tuple[str, ...] = ()) -> Iterator[tuple[str, Row]]:
@@ -98,8 +98,8 @@ def _other_kind(path: Path, text: bool = False) -> str | None:
     """What a file is by its first bytes, where that is no text; what to do where rows would not do either (`text`)."""
     with open(path, "rb") as file:
         start = file.read(4)
-    kinds = _MAGIC.items() if path.suffix not in COMPRESSIONS else ()
-    if start == b"PAR1" and (text or path.suffix == ".parquet"):
+    kinds = () if packing(path) else _MAGIC.items()
+    if start == b"PAR1" and (text or data_suffix(path) == ".parquet"):
         return "is a parquet file: give a text file."
     return next((problem for magic, problem in kinds if start.startswith(magic)), None)
 

@@ -13,7 +13,7 @@ from hub_cards.travelling.saving import is_full_disk
 
 from .folders import DATA_SUFFIXES, SUFFIXES, data_files, found_data_files, is_data_file
 from .plain_text import refuse_rows
-from .readers import Row, file_stamp, refuse_loose_link, refuse_pointer
+from .readers import Row, data_suffix, file_stamp, refuse_loose_link, refuse_pointer
 from .tables import ReadTable, RowError, Table, TypedTable, file_table, list_table
 
 RowSource: TypeAlias = str | Path | tuple[Path, ...] | list[Row] | datasets.Dataset | datasets.IterableDataset
@@ -86,7 +86,7 @@ def check_source(source: Any) -> None:
         _hub_name(path)
         return
     for file in files:
-        if is_data_file(file) and file.suffix != ".parquet":
+        if is_data_file(file) and data_suffix(file) != ".parquet":
             _load_file(file, False, ())
     if path.is_file() and not is_data_file(path):
         refuse_rows(path)
@@ -115,7 +115,7 @@ def split_revision(source: str) -> tuple[str, str | None]:
 def _load_file(path: Path, streaming: bool, numbers: tuple[str, ...]) -> Table:
     if not is_data_file(path):
         raise ValueError(f"{path.name!r} is no data file, as names of these must end in {SUFFIXES}: rename it.")
-    if path.suffix == ".parquet":
+    if data_suffix(path) == ".parquet":
         return TypedTable(_load_parquet(path, streaming), str(path))
     table = file_table(path, streaming, numbers)
     if next(iter(table), None) is None:

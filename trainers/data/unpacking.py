@@ -61,13 +61,19 @@ _OPEN: dict[str, Callable[[Path], Any]] = {
 COMPRESSIONS = tuple(_OPEN)
 
 
+def packing(path: Path) -> str:
+    """The suffix that says how a file is packed, in lower case; "" where none does."""
+    suffix = path.suffix.lower()
+    return suffix if suffix in _OPEN else ""
+
+
 @contextmanager
 def unpacked(path: Path) -> Iterator[Any]:
     """A file's bytes, unpacked where its name ends so; ValueError for those cut off, damaged or packed otherwise."""
     try:
-        with _OPEN.get(path.suffix, lambda path: path.open("rb"))(path) as stream:
+        with _OPEN.get(packing(path), lambda path: path.open("rb"))(path) as stream:
             yield stream
     except _DAMAGE as error:
-        if path.suffix not in COMPRESSIONS or (isinstance(error, OSError) and error.errno is not None):
+        if not packing(path) or (isinstance(error, OSError) and error.errno is not None):
             raise  # of the disk, not of what stands there
         raise ValueError(f"{path} cannot be unpacked ({error}): fetch or pack it again.") from error

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..data.folders import CARDS, INFOS
-from ..data.readers import COMPRESSIONS, data_suffix, is_loose_link
+from ..data.readers import data_suffix, is_loose_link
+from ..data.unpacking import COMPRESSIONS
 from .trec import TREC_SUFFIXES
 
 logger = logging.getLogger(__name__)
@@ -17,7 +18,8 @@ def table_files(folder: Path, name: str) -> list[Path]:
     """The files of the table `name`, in order; none where there is no such table."""
     suffixes = (*TABLE_SUFFIXES, *TREC_SUFFIXES) if name == "qrels" else TABLE_SUFFIXES
     endings = [suffix + packed for suffix in dict.fromkeys(suffixes) for packed in ("", *COMPRESSIONS)]
-    single = [path for ending in endings if _is_there(path := folder / f"{name}{ending}")]
+    there = {path.name.removeprefix(name).lower(): path for path in folder.glob(f"{name}.*") if _is_there(path)}
+    single = [there[ending] for ending in endings if ending in there]
     if single or not (folder / name).is_dir():
         return single[:1]
     return [path for path in _inside(folder / name) if data_suffix(path) in suffixes]
@@ -49,7 +51,7 @@ def of_split(files: list[Path], wanted: str | None, folder: Path) -> list[Path]:
 
 def _split_name(file: Path) -> str:
     """`test` of test.tsv, test.qrels.gz and test-00000-of-00002.parquet; `test.2019` of test.2019.tsv."""
-    while file.suffix in (*TABLE_SUFFIXES, *TREC_SUFFIXES, *COMPRESSIONS):
+    while file.suffix.lower() in (*TABLE_SUFFIXES, *TREC_SUFFIXES, *COMPRESSIONS):
         file = file.with_suffix("")
     return re.sub(r"-\d{5}-of-\d{5}$", "", file.name)
 

@@ -15,6 +15,7 @@ import zstandard
 from trainers.data import readers
 from trainers.data.plain_text import read_lines, read_text
 from trainers.data.readers import read_rows
+from trainers.data.unpacking import COMPRESSIONS
 
 ROWS = [
     {"query": "007", "pos": ["2024-01-01", "NA"], "neg": []},
@@ -122,7 +123,7 @@ def test_lines_of_text_may_look_like_it(tmp_path, text):
     assert [row["text"] for _, row in read_lines(write(tmp_path / "lines", text))] == text.splitlines()
 
 
-@pytest.mark.parametrize("suffix", readers.COMPRESSIONS)
+@pytest.mark.parametrize("suffix", COMPRESSIONS)
 def test_every_compression_is_read(tmp_path, suffix):
     text = "".join(json.dumps(row) + "\n" for row in ROWS)
     with fsspec.open(str(tmp_path / f"rows.jsonl{suffix}"), "wt", encoding="utf-8", compression="infer") as file:
@@ -131,7 +132,7 @@ def test_every_compression_is_read(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed", "not packed"])
-@pytest.mark.parametrize("suffix", readers.COMPRESSIONS)
+@pytest.mark.parametrize("suffix", COMPRESSIONS)
 def test_a_damaged_file_is_no_shorter_one(tmp_path, suffix, damage):
     """Of rows, of lines and of a whole text; a .zst that ends too early is no file of fewer rows."""
     random.seed(0)
