@@ -71,6 +71,7 @@ def test_bm25_finds_what_the_matrix_ranks_first(k):
 def test_bm25_scores_a_text_as_if_it_were_a_passage():
     index, query = BM25Index(PASSAGES), "the library reads the long documents 3"
     found = [index.score_text(query, passage) for passage in PASSAGES]
+    assert found == index.scores(query).tolist()  # to the last bit
     assert found == pytest.approx(index.scores(query).tolist(), abs=1e-5)
     assert max(found) > 0
     assert index.score_text(query, "words of no passage, tralala") == 0.0
