@@ -120,17 +120,23 @@ def _open_parquet(path: Path) -> _File:
         width = kind.list_size
     else:  # as other programs write them
         width = numbers_of(file.read_row_group(0, ["embedding"])).shape[1] if groups else 0
-    return _File(width, about, [_row_group(path, file, number, "text" in names) for number in groups])
+    return _File(width, about, [_row_group(path, file, number, width, "text" in names) for number in groups])
 
 
-def _row_group(path: Path, file: pq.ParquetFile, number: int, has_texts: bool) -> _Piece:
+def _row_group(path: Path, file: pq.ParquetFile, number: int, width: int, has_texts: bool) -> _Piece:
     def column(name: str) -> list[str]:
         read = pq.ParquetFile(path).read_row_group(number, [name]).column(name).to_pylist()
         return [str(one) for one in read] if name == "id" else read
 
+    def numbers() -> torch.Tensor:
+        try:
+            return numbers_of(pq.ParquetFile(path).read_row_group(number, ["embedding"]), width)
+        except ValueError as error:
+            raise unreadable(path, error) from error
+
     return _Piece(
         file.metadata.row_group(number).num_rows,
-        lambda: numbers_of(pq.ParquetFile(path).read_row_group(number, ["embedding"])),
+        numbers,
         lambda: column("id"),
         (lambda: column("text")) if has_texts else None,
     )

@@ -9,6 +9,7 @@ from typing import NamedTuple, cast
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from safetensors import SafetensorError, safe_open
@@ -165,9 +166,15 @@ def check_columns(file: pq.ParquetFile) -> set[str]:
     return names
 
 
-def numbers_of(table: pa.Table) -> torch.Tensor:
-    """(rows, width) of the column `embedding`."""
-    flat = [np.asarray(chunk.flatten()) for chunk in table.column("embedding").chunks]
+def numbers_of(table: pa.Table, width: int | None = None) -> torch.Tensor:
+    """(rows, width) of the column `embedding`; ValueError for rows of several lengths, or of another than `width`."""
+    column = table.column("embedding")
+    lengths = pc.unique(pc.list_value_length(column)).to_pylist()  # None of a row that is null
+    expected = width if width is not None or not lengths else lengths[0]
+    if any(one is None or one != expected for one in lengths):
+        found = ", ".join("no" if one is None else str(one) for one in dict.fromkeys([expected, *lengths]))
+        raise ValueError(f"rows of 'embedding' have {found} numbers, and all must have as many")
+    flat = [np.asarray(chunk.flatten()) for chunk in column.chunks]
     return torch.from_numpy(np.concatenate(flat or [np.zeros(0, dtype=np.float32)])).reshape(len(table), -1)
 
 

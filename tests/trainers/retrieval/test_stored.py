@@ -5,6 +5,7 @@ import json
 import os
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -147,6 +148,23 @@ def test_embeddings_without_their_ids_or_their_meaning_are_not_read(tmp_path):
         load_embeddings(file)
     with pytest.raises(ValueError, match="must end in"):
         load_embeddings(__file__)
+
+
+@pytest.mark.parametrize(
+    ("rows", "found"),
+    [([[1.0, 2], [3.0] * 4, [5.0] * 3], "2, 4, 3"), ([[1.0, 2], None, [5.0, 6]], "2, no"), ([None, [1.0]], "no, 1")],
+)
+def test_rows_of_several_lengths_in_a_table_of_another_tool_are_refused(tmp_path, rows, found):
+    table = pa.table({"id": list("abc")[: len(rows)], "embedding": pa.array(rows, pa.list_(pa.float32()))})
+    pq.write_table(table, tmp_path / "e.parquet")
+    message = rf"e\.parquet' holds no embeddings .*rows of 'embedding' have {found} numbers, and all must have as many"
+    with pytest.raises(ValueError, match=message):
+        load_embeddings(tmp_path / "e.parquet")
+    with pytest.raises(ValueError, match=message):
+        open_stored(tmp_path / "e.parquet")
+    pq.write_table(table, tmp_path / "e.parquet", row_group_size=1)
+    with pytest.raises(ValueError, match="rows of 'embedding' have"):
+        list(open_stored(tmp_path / "e.parquet").embeddings.split(2))
 
 
 def test_numbers_that_the_file_does_not_hold_are_refused(tmp_path):
