@@ -16,7 +16,7 @@ def written_whole(path: str | Path) -> Iterator[Path]:
 
     An error or a kill leaves the former file, if there was one. What a killed process wrote stays beside it, hidden,
     until the next writer of `path` begins: one process at a time may write a file. A full disk is an OSError with the
-    name of the file, whoever writes.
+    name of the file, whoever writes. A folder that is not there is made.
 
     >>> import tempfile
     >>> file = Path(tempfile.mkdtemp()) / "rows.jsonl"
@@ -56,6 +56,7 @@ def full_disk_named(place: str | Path) -> Iterator[None]:
 def _written_whole(path: Path) -> Iterator[Path]:
     new = path.with_name(f".{path.name}.part")
     try:
+        new.parent.mkdir(parents=True, exist_ok=True)
         new.unlink(missing_ok=True)
         new.touch()
         mode = stat.S_IMODE(new.stat().st_mode)

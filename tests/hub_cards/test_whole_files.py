@@ -34,6 +34,9 @@ def test_the_new_file_takes_the_place_of_the_former_one_at_the_end(file):
     with written_whole(str(file.with_name("first.txt"))) as new:
         new.write_text("1")
     assert names(file) == ["first.txt", "rows.jsonl"]
+    with written_whole(file.parent / "new" / "below" / "1.txt") as new:
+        new.write_text("2")
+    assert (file.parent / "new" / "below" / "1.txt").read_text() == "2"
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
