@@ -2,7 +2,8 @@
 
 A process that is killed closes its connections, and whoever waits for it has an error at once. A machine that loses
 its network, or hangs, closes nothing, and torch waits as long as the job may take. So every process counts up a number
-in the store where the processes met, and one that is silent for PEER_TIMEOUT ends the others.
+in the store where the processes met, and one that is silent for PEER_TIMEOUT ends the others. Where torchrun has that
+store, its end is theirs: nobody else would end them, or start them again.
 """
 
 import atexit
@@ -47,7 +48,7 @@ class Watch:
 
     Args:
         peers: numbers of the other processes.
-        give_up: called with the numbers of the silent ones.
+        give_up: called with the numbers of the silent ones; with none where the launcher is gone that held the store.
     """
 
     def __init__(
@@ -87,8 +88,10 @@ class Watch:
                 for peer in list(self.signs):
                     self._look_at(peer)
             self.store.set(_key(self.rank), _ENDED)
-        except RuntimeError:  # the store is gone with its process: torch's connections to that one are closed, too
-            self.ended.set()
+        except RuntimeError:  # the store is gone with its process
+            if not self.ended.is_set() and _launcher_has_store():
+                self.give_up([])
+            self.ended.set()  # where it was a worker's, torch's connections to that one are closed, too
 
     def _look_at(self, peer: int) -> None:
         if not self.store.check([_key(peer)]):
@@ -109,15 +112,22 @@ class Watch:
                 return
 
 
+def _launcher_has_store() -> bool:
+    """Whether torchrun itself has the store: it lives as long as its workers do, unless it is killed."""
+    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+
+
 def _key(rank: int) -> str:
     return f"lookback/alive/{rank}"
 
 
 def _end_process(silent: list[int]) -> None:
     names = ", ".join(map(str, sorted(silent)))
+    what = f"Nothing was heard of process {names} for {peer_timeout():g} seconds (LOOKBACK_PEER_TIMEOUT)"
+    if not silent:
+        what = "torchrun, which started this process, is gone"
     print(
-        f"Nothing was heard of process {names} for {peer_timeout():g} seconds (LOOKBACK_PEER_TIMEOUT), so "
-        "this one ends: see to its machine and start the job again. What is done stays done.",
+        f"{what}, so this one ends: see to its machine and start the job again. What is done stays done.",
         file=sys.stderr,
         flush=True,
     )

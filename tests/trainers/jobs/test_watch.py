@@ -57,7 +57,10 @@ def test_those_who_live_or_are_done_are_waited_for():
     second.end()
 
 
-def test_a_store_that_is_gone_is_no_silence():
+@pytest.mark.parametrize("of_launcher", [False, True])
+def test_a_store_that_is_gone_is_no_silence_but_the_launchers_end(monkeypatch, of_launcher):
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", str(of_launcher))
+
     class Gone:
         def set(self, *args):
             raise RuntimeError("Connection reset by peer")
@@ -65,8 +68,13 @@ def test_a_store_that_is_gone_is_no_silence():
     seen = []
     watch = Watch(Gone(), 0, [1], SECONDS, seen.append)
     watch.start()
-    time.sleep(4 * SECONDS)
-    assert not seen
+    time.sleep(2 * SECONDS)
+    assert seen == ([[]] if of_launcher else [])
+    ending = Watch(Gone(), 0, [1], SECONDS, seen.append)
+    ending.ended.set()  # it says so to a store that has gone first
+    ending.start()
+    time.sleep(SECONDS)
+    assert len(seen) == of_launcher
 
 
 @pytest.mark.parametrize("value", ["soon", "0", "-1", "nan", "inf"])
