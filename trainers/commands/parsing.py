@@ -2,7 +2,8 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -13,6 +14,8 @@ from ..data.readers import refuse_loose_link
 from ..jobs.idle import refuse_revisions
 from .help import asked_for, help_of
 from .suggestions import check_options, meant_option
+
+_LIKE_OPTION = re.compile(r"-h|-(?![\d.])[^\s=]*(=|$)")  # as argparse does
 
 
 class CommandParser(HfArgumentParser):
@@ -61,7 +64,7 @@ def parse_arguments(
     names = [field.name for kind in types for field in dataclasses.fields(kind) if field.init]
     check_options(command, argv, names)
     config, rest = _take_config(argv)
-    from_file = [] if config is None else _file_arguments(config, names)
+    from_file = [] if config is None else _file_arguments(config, names, _of_text(parser))
     parsed = parser.parse_args_into_dataclasses(args=from_file + rest, look_for_args_file=False)
     refuse_revisions({name: value for one in parsed for name, value in vars(one).items()})
     return parsed
@@ -76,7 +79,14 @@ def _take_config(argv: list[str]) -> tuple[str | None, list[str]]:
     return None, argv
 
 
-def _file_arguments(path: str, names: Sequence[str]) -> list[str]:
+def _of_text(parser: HfArgumentParser) -> set[str]:
+    """The options whose values are texts, or names to choose from."""
+    actions = [action for action in parser._actions if action.type is str or action.choices]
+    return {action.dest for action in actions}
+
+
+def _file_arguments(path: str, names: Sequence[str], of_text: Collection[str] = ()) -> list[str]:
+    """What a file of options is on a command line; the values of those `of_text` are what stands there."""
     refuse_loose_link(Path(path))
     if not Path(path).is_file():
         raise ValueError(f"--config={path!r} must be a file and is none: correct the path.")
@@ -85,18 +95,28 @@ def _file_arguments(path: str, names: Sequence[str]) -> list[str]:
         raise ValueError(
             f"--config={path!r} holds a {type(values).__name__} and must hold a mapping: write `name: value` lines."
         )
-    arguments = []
+    arguments: list[str] = []
+    written = read_yaml(Path(path), as_written=True) or {}
     for name, value in values.items():
         if name not in names:
             meant = meant_option(str(name), names)
             hint = "remove it" if meant is None else f"did you mean {meant!r}"
             raise ValueError(f"{path}: {name!r} is not an argument: {hint}?")
         if value is not None:
-            arguments += [f"--{name}", *_as_text(value)]
+            arguments += _option(path, name, _as_text(value, written[name] if name in of_text else value))
     return arguments
 
 
-def _as_text(value: Any) -> list[str]:
+def _option(path: str, name: str, texts: list[str]) -> list[str]:
+    """An option with its values, none of which argparse takes for an option."""
+    if len(texts) == 1 and texts[0].startswith("-"):
+        return [f"--{name}={texts[0]}"]
+    if dashed := next((text for text in texts if _LIKE_OPTION.match(text)), None):
+        raise ValueError(f"{path}: {name!r} holds {dashed!r} among others, which reads as an option: give it alone.")
+    return [f"--{name}", *texts]
+
+
+def _as_text(value: Any, written: Any) -> list[str]:
     if isinstance(value, list):
-        return [text for item in value for text in _as_text(item)]
-    return [json.dumps(value) if isinstance(value, dict) else str(value)]
+        return [text for pair in zip(value, written, strict=True) for text in _as_text(*pair)]
+    return [json.dumps(value) if isinstance(value, dict) else str(written)]

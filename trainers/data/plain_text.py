@@ -77,10 +77,23 @@ def read_text(path: Path) -> str:
             raise no_utf8(path, text=True) from None
 
 
-def read_yaml(path: Path) -> Any:
-    """What a file of YAML holds. Raises ValueError, naming the file and the line, for one that is none."""
+class _AsWritten(yaml.SafeLoader):
+    """What else would become another text of it, such as yes, 007 and 2020-01-01, is the text that stands there."""
+
+
+for _kind in ("bool", "float", "int", "null", "timestamp"):
+    _AsWritten.add_constructor(f"tag:yaml.org,2002:{_kind}", yaml.SafeLoader.construct_yaml_str)
+
+
+def read_yaml(path: Path, as_written: bool = False) -> Any:
+    """What a file of YAML holds. Raises ValueError, naming the file and the line, for one that is none.
+
+    Args:
+        as_written: each scalar as text.
+    """
+    loader = _AsWritten if as_written else yaml.SafeLoader
     try:
-        return without_surrogates(yaml.safe_load(read_text(path)))
+        return without_surrogates(yaml.load(read_text(path), loader))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}, line {mark.line + 1}" if mark is not None else str(path)

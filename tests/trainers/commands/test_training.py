@@ -9,6 +9,10 @@ from modeling_srlm import SelfRetrievalLM
 from tests.support.commands import run
 from tests.support.tiny import tiny_backbone
 from trainers.commands import finetune, pretrain, train_lm
+from trainers.commands.loading import EmbedderArguments
+from trainers.commands.parsing import parse_arguments
+from trainers.commands.search import SearchArguments
+from trainers.mining.settings import MiningSettings
 
 
 def test_finetune(folder, capsys):
@@ -90,3 +94,28 @@ def test_a_misspelt_key_of_the_file_is_named(folder):
     required = ["--model", "x", "--train_data", "y", "--output_dir", str(folder / "none")]
     with pytest.raises(ValueError, match=r"prompts='{bad' is not JSON"):
         finetune.main([*required, "--prompts", "{bad"])
+
+
+QUERIES = ["yes", "007", "12:30", "null", "2020-01-01", "1e3", "-x flag", "a: b"]
+
+
+def test_texts_of_the_file_are_what_stands_there(folder):
+    file = folder / "search.yaml"
+    file.write_text(
+        "index: e.npy\nrevision: 0123456\ntask: ~\nmodel:\nbatch_size: 0x10\noverwrite: on\n"
+        "query: [yes, 007, 12:30, null, 2020-01-01, 1e3, -x flag, 'a: b']\n"
+    )
+    kinds = (SearchArguments, EmbedderArguments)
+    (folder / "e.npy").touch()
+    index = ["--index", str(folder / "e.npy"), "--output", str(folder / "hits.jsonl")]
+    found, loading = parse_arguments(["--config", str(file), *index], kinds, "search", None)
+    assert found.query == QUERIES and (found.batch_size, found.overwrite, found.task) == (16, True, None)
+    assert loading.revision == "0123456" and found.model is None
+    for value in ("--num_shards", "-x", "--top_k=3 of all"):
+        file.write_text(f"query: {value}\n")
+        assert parse_arguments(["--config", str(file), *index], kinds, "search", None)[0].query == [value]
+        file.write_text(f"query: [a, {value}]\n")
+        with pytest.raises(ValueError, match=rf"search\.yaml: 'query' holds '{value}' among others"):
+            parse_arguments(["--config", str(file), *index], kinds, "search", None)
+    file.write_text("retriever: bm25\nexisting: keep\nmin_score: -1\n")
+    assert parse_arguments(["--config", str(file)], (MiningSettings,), "mine", None)[0].min_score == -1
