@@ -57,7 +57,8 @@ def files_of(path: str | Path) -> list[Path]:
     if path.is_file():
         return [path]
     parts = re.compile(re.escape(path.stem) + _SHARD + re.escape(path.suffix))
-    return sorted(file for file in path.parent.glob("*") if parts.fullmatch(file.name))
+    found = (file for file in path.parent.glob("*") if parts.fullmatch(file.name))
+    return sorted(found, key=lambda file: (len(file.name), file.name))  # 100000 stands behind 99999
 
 
 def is_file_of(file: str | Path, path: str | Path) -> bool:

@@ -120,6 +120,13 @@ def test_a_kill_while_the_files_take_their_places_leaves_those_of_one_run(tmp_pa
             assert stored.ids == kept[1] and kept[2].items() <= stored.about.items()
 
 
+def test_shards_are_in_the_order_of_their_numbers(tmp_path):
+    names = [f"e-{number}-of-100001.npy" for number in ("00009", "10000", "99999", "100000")]
+    for name in names:
+        (tmp_path / name).touch()
+    assert [file.name for file in files_of(tmp_path / "e.npy")] == names
+
+
 def test_files_of_two_runs_are_not_one_index(tmp_path):
     for name, about in (("one", "a"), ("two", "b")):
         (tmp_path / name).mkdir()
