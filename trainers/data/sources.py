@@ -15,6 +15,7 @@ from .folders import DATA_SUFFIXES, SUFFIXES, data_files, found_data_files, is_d
 from .plain_text import refuse_rows
 from .readers import Row, data_suffix, file_stamp, refuse_loose_link, refuse_pointer
 from .tables import ReadTable, RowError, Table, TypedTable, file_table, list_table
+from .unpacking import packing
 
 RowSource: TypeAlias = str | Path | tuple[Path, ...] | list[Row] | datasets.Dataset | datasets.IterableDataset
 
@@ -86,7 +87,7 @@ def check_source(source: Any) -> None:
         _hub_name(path)
         return
     for file in files:
-        if is_data_file(file) and data_suffix(file) != ".parquet":
+        if is_data_file(file) and (data_suffix(file) != ".parquet" or packing(file)):
             _load_file(file, False, ())
     if path.is_file() and not is_data_file(path):
         refuse_rows(path)
@@ -115,6 +116,8 @@ def split_revision(source: str) -> tuple[str, str | None]:
 def _load_file(path: Path, streaming: bool, numbers: tuple[str, ...]) -> Table:
     if not is_data_file(path):
         raise ValueError(f"{path.name!r} is no data file, as names of these must end in {SUFFIXES}: rename it.")
+    if data_suffix(path) == ".parquet" and packing(path):
+        raise ValueError(f"Data file {str(path)!r} is a parquet file that is packed once more: unpack it.")
     if data_suffix(path) == ".parquet":
         return TypedTable(_load_parquet(path, streaming), str(path))
     table = file_table(path, streaming, numbers)

@@ -3,7 +3,7 @@ import json
 import datasets
 import pytest
 
-from trainers.data.sources import load_tables
+from trainers.data.sources import check_source, load_tables
 from trainers.data.transforms import StreamedRows, TransformedRows, transform_rows
 
 ROWS = [{"text": "one"}, {"text": "two"}, {"text": "three"}]
@@ -51,6 +51,12 @@ def test_bad_sources(tmp_path):
     (tmp_path / "rows.xml").write_text("<a/>")
     with pytest.raises(ValueError, match=r"must end in \.jsonl"):
         load_tables(tmp_path / "rows.xml")
+    (tmp_path / "rows.parquet.gz").touch()
+    for read in (load_tables, check_source):
+        with pytest.raises(
+            ValueError, match=r"rows\.parquet\.gz' is a parquet file that is packed once more: unpack it"
+        ):
+            read(tmp_path / "rows.parquet.gz")
     with pytest.raises(TypeError, match=r"\['test', 'train'\]"):
         load_tables(
             datasets.DatasetDict({"train": datasets.Dataset.from_list(ROWS), "test": datasets.Dataset.from_list(ROWS)})
