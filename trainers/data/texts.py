@@ -83,15 +83,9 @@ class IdentifiedTexts(Sequence[str]):
                 yield self._id(row, number), self._text(row, number)
 
     def _text(self, row: Row, number: int) -> str:
-        text, title = row.get(self.field), row.get("title")
-        if isinstance(text, str) and not title:
-            return text  # as `passage_text` has it: to say where a row stands takes longer than to read it
-        where = self.rows.where(number)
-        if text is None and title and self.field in row:
-            text = ""  # an empty cell, of a passage that is its title
-        if not isinstance(text, str):
-            raise ValueError(f"{where}: field {self.field!r} is {text!r}; it must be a text.")
-        return passage_text({"title": title, "text": text}, where)
+        if isinstance(text := row.get(self.field), str) and not row.get("title"):
+            return text  # as `row_text` has it: to say where a row stands takes longer than to read it
+        return row_text(row, self.field, self.rows.where(number))
 
     def _id(self, row: Row, number: int) -> str:
         value = row.get("_id") if row.get("_id") is not None else row.get("id")
@@ -107,6 +101,19 @@ def _slice(numbers: range) -> slice:
 def is_text_file(path: str | Path) -> bool:
     """Whether a file's lines are texts, and not rows."""
     return Path(path).is_file() and not is_data_file(Path(path))
+
+
+def row_text(row: Mapping[str, Any], field: str, where: str) -> str:
+    """The text of a row under `field`, with its `title` before it; ValueError, naming `where`, for one without.
+
+    Beside a title it may be null, as an empty cell is: of a passage that is its title.
+    """
+    text, title = row.get(field), row.get("title")
+    if text is None and title and field in row:
+        text = ""
+    if not isinstance(text, str):
+        raise ValueError(f"{where}: field {field!r} is {text!r}; it must be a text.")
+    return passage_text({"title": title, "text": text}, where)
 
 
 def passage_text(row: Mapping[str, Any], where: str) -> str:

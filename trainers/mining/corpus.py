@@ -116,9 +116,11 @@ def _passages(source: CorpusSource) -> Iterator[_Passage]:
 
 def _passage(row: Row, number: int) -> _Passage:
     text = row.get("passage") if row.get("text") is None else row["text"]
+    title = row.get("title")
+    if text is None and title and not {"text", "passage"}.isdisjoint(row):
+        text = ""  # an empty cell, of a passage that is its title
     if not isinstance(text, str):
         raise RowError(number, f"field 'text' of the corpus is {text!r}; it, or 'passage', must be a text.")
-    title = row.get("title")
     if title is not None and not isinstance(title, str):
         raise RowError(number, f"field 'title' of the corpus is {title!r}; it must be a text or null.")
     return passage_text({"title": title, "text": text}, f"Row {number} (the first is 0)"), text

@@ -26,7 +26,10 @@ def test_an_id_that_stands_twice_is_named_with_both_rows(tmp_path: Path) -> None
 
 def test_a_title_alone_is_a_text_where_the_field_is_empty(tmp_path: Path) -> None:
     assert list(texts(tmp_path, [{"title": "T", "text": None}, {"title": "U", "text": "u"}])) == ["T", "U u"]
+    assert load_corpus([{"title": "T", "text": None}, {"title": "U", "text": "u"}]).texts == ["T", "U u"]
     for row in ({"title": "", "text": None}, {"title": "T", "body": "b"}):
+        with pytest.raises(ValueError, match="field 'text' of the corpus is None"):
+            load_corpus([row])
         with pytest.raises(ValueError, match="field 'text' is None; it must be a text"):
             texts(tmp_path, [row])
 
