@@ -32,6 +32,7 @@ from ..retrieval.embeddings import EmbeddingFiles, embed
 from ..retrieval.sharded import ShardedEmbeddings, check_shards
 from ..retrieval.stored import SUFFIXES, beside, files_of, ids_path, is_file_of
 from ..retrieval.storing import names_of, write_embeddings
+from ..retrieval.tables import refuse_tables
 from .loading import EmbedderArguments, WeightsArguments
 from .parsing import check_at_least, given, parse_arguments
 
@@ -83,6 +84,7 @@ class EncodeArguments:
         _refuse_others_ids(self.output)
         check_new(self.output, self.num_shards is not None, self.overwrite, written(self.output))
         check_source(self.data)
+        refuse_tables("--data", self.data)
         check_at_least(self, 1, "batch_size", "shard_size")
 
 

@@ -25,6 +25,7 @@ from ..models.load import load_biencoder
 from ..retrieval.index import EmbeddingIndex, Hit, load_index
 from ..retrieval.search import check_index
 from ..retrieval.stored import files_of, is_file_of
+from ..retrieval.tables import refuse_tables
 from .loading import EmbedderArguments, WeightsArguments
 from .parsing import check_at_least, given, parse_arguments
 
@@ -76,8 +77,9 @@ class SearchArguments:
             raise ValueError("--query is missing: say what to look for, or name a file of --queries.")
         if blank := [query for query in self.query if not query.strip()]:
             raise ValueError(f"--query={blank[0]!r} must be a text: say what to look for.")
-        for source in (self.queries, self.data):
-            check_source(source)
+        for name in ("queries", "data"):
+            check_source(getattr(self, name))
+            refuse_tables(f"--{name}", getattr(self, name))
         if self.data is None and self.text_field != "text":
             raise ValueError(
                 f"--text_field={self.text_field!r} is of the rows of --data: give these, or leave it out."
@@ -100,7 +102,10 @@ def read_queries(arguments: SearchArguments) -> tuple[list[str], list[str]]:
     texts, ids = list(arguments.query), [str(number) for number in range(len(arguments.query))]
     if arguments.queries is not None:
         rows = IdentifiedTexts(arguments.queries, first=len(texts), unique=True)
-        texts, of_rows = texts + list(rows[:]), list(rows.ids())
+        asked, of_rows = list(rows[:]), list(rows.ids())
+        if (blank := next((number for number, text in enumerate(asked) if not text.strip()), None)) is not None:
+            raise ValueError(f"{rows.rows.where(blank)}: the query is blank: say what to look for, or leave it out.")
+        texts += asked
         if twice := [one for one in of_rows if one in ids]:
             raise ValueError(
                 f"--queries={arguments.queries!r} has the id {twice[0]!r}, which is the number of a --query: give its "

@@ -12,6 +12,7 @@ from ..jobs.idle import refuse_idle
 from ..jobs.parts import check_new, check_output
 from ..jobs.shards import NUM_SHARDS_HELP, check_num_shards
 from ..retrieval.search import check_index
+from ..retrieval.tables import refuse_tables
 
 RETRIEVERS = ("bm25", "dense", "both")
 SAMPLINGS = ("random", "top")
@@ -46,6 +47,7 @@ class MineArguments:
         check_source(self.data)
         if self.corpus is not None:
             check_source(self.corpus)
+            refuse_tables("--corpus", self.corpus)
 
 
 @dataclass

@@ -25,11 +25,10 @@ from ..data.readers import data_suffix, refuse_loose_link
 from ..data.sources import Row, TypedTable, load_tables
 from ..data.texts import passage_text
 from .data import RetrievalData, make_retrieval_data
-from .tables import TABLE_SUFFIXES, choose_split, of_split, table_files, warn_of_others
+from .tables import TABLE_SUFFIXES, TABLES, choose_split, of_split, table_files, warn_of_others
 from .trec import TREC_SUFFIXES, has_head, read_trec
 
 _QUERY_ID, _PASSAGE_ID = ("query-id", "query_id"), ("corpus-id", "corpus_id")
-TABLES = ("corpus", "queries", "qrels")
 
 
 @dataclass

@@ -11,6 +11,7 @@ from ..data.unpacking import COMPRESSIONS
 from .trec import TREC_SUFFIXES
 
 logger = logging.getLogger(__name__)
+TABLES = ("corpus", "queries", "qrels")
 TABLE_SUFFIXES = (".jsonl", ".json", ".parquet", ".csv", ".tsv")
 
 
@@ -23,6 +24,20 @@ def table_files(folder: Path, name: str) -> list[Path]:
     if single or not (folder / name).is_dir():
         return single[:1]
     return [path for path in _inside(folder / name) if data_suffix(path) in suffixes]
+
+
+def refuse_tables(option: str, source: str | None) -> None:
+    """ValueError for a folder in which several tables lie as files, where texts of one kind are read."""
+    if source is None or not Path(source).is_dir():
+        return
+    found = [
+        files[0] for name in TABLES if (files := table_files(Path(source), name)) and files[0].parent == Path(source)
+    ]
+    if len(found) > 1:
+        raise ValueError(
+            f"{option}={source!r} holds {' and '.join(file.name for file in found)}, which are not texts of one kind: "
+            f"give one of them, such as {str(found[0])!r}."
+        )
 
 
 def warn_of_others(folder: Path, files: list[Path]) -> None:

@@ -9,7 +9,7 @@ import torch
 from tokenizers import normalizers
 
 from modeling_biencoder import BiEncoderModel
-from tests.support.beir import CORPUS
+from tests.support.beir import CORPUS, write_beir
 from tests.support.files import read_rows, write_rows
 from tests.support.pretrained import minilm
 from tests.support.tiny import tiny_backbone, tiny_tokenizer
@@ -18,6 +18,7 @@ from trainers.commands import encode as encode_command
 from trainers.commands import search as search_command
 from trainers.commands.encode import EncodeArguments
 from trainers.commands.search import SearchArguments, read_queries
+from trainers.mining.settings import MineArguments
 
 PROMPTS = {"default": {"query": "ask: "}, "facts": {"query": "which? ", "passage": "fact: "}}
 TEXTS = list(CORPUS.values())
@@ -251,3 +252,21 @@ def test_ids_of_queries_stand_once(tmp_path):
         with pytest.raises(ValueError, match=r"the id '[01]'"):
             read_queries(SearchArguments(query=query, **given))
     assert read_queries(SearchArguments(query=["c"], **given))[0] == ["0", "1", "2"]
+    write_rows(tmp_path / "q.jsonl", [{"text": "a"}, {"text": " "}])
+    with pytest.raises(ValueError, match=r"q\.jsonl, line 2: the query is blank: say what to look for"):
+        read_queries(SearchArguments(**given))
+
+
+def test_a_folder_of_several_tables_is_not_texts_of_one_kind(tmp_path):
+    folder = str(write_beir(tmp_path / "scifact"))
+    (tmp_path / "e.npy").touch()
+    message = r"scifact' holds corpus\.jsonl and queries\.jsonl, which are not .*such as '.*scifact.corpus.jsonl'"
+    for make in (
+        lambda: EncodeArguments("m", folder, str(tmp_path / "out.npy")),
+        lambda: SearchArguments(str(tmp_path / "e.npy"), queries=folder),
+        lambda: MineArguments(folder + "/queries.jsonl", str(tmp_path / "out.jsonl"), corpus=folder),
+    ):
+        with pytest.raises(ValueError, match=message):
+            make()
+    (tmp_path / "scifact" / "queries.jsonl").unlink()
+    EncodeArguments("m", folder, str(tmp_path / "out.npy"))
