@@ -31,7 +31,8 @@ def text_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[l
 
 def behind_bos(config: SelfRetrievalConfig, ids: list[int]) -> list[int]:
     """An input of the language model as `add_bos` has it; one that begins with BOS gets no other."""
-    return [config.bos_id, *ids] if config.add_bos and ids[:1] != [config.bos_id] else ids
+    bos = config.bos_id if config.add_bos else None
+    return ids if bos is None or ids[:1] == [bos] else [bos, *ids]
 
 
 class TwoTokenizers(CompleteRepository):
