@@ -70,12 +70,13 @@ def test_neighbours_change_nothing_but_the_order_of_rows():
 
 def test_the_candidate_is_cut_never_query_or_answer():
     lm, tokenizer = scorer(window=64), with_special_tokens()
-    lm.tokenizer = tokenizer  # what it puts around a text takes no room
+    lm.tokenizer = tokenizer
     long = " the copper lantern ¼ ½ ¾" * 30
     row = {**ROWS["qa"], "neg": ["it", long]}
     question = place_space(read_question(row, 0, "qa", "answer", 0), tokenizer)
     prompts = fit_prompts(lm, question)
     assert prompts[:3] == [question.prompt(text) for text in ("the island", "a candle", "it")]
+    assert prompts == fit_prompts(scorer(window=64), question)  # what a tokenizer puts around a text takes no room
     kept = prompts[3].removeprefix("Knowledge: ").removesuffix("\n\nQuestion: where is the lantern?\n\nAnswer:")
     assert kept and long.strip().startswith(kept)
     assert 64 - 4 <= count_tokens(prompts[3] + question.scored, tokenizer) <= 64
