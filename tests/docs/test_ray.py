@@ -25,7 +25,13 @@ def test_two_workers_embed_a_corpus(tmp_path: Path, family: str) -> None:
     model = BiEncoderModel.from_backbone(tiny_backbone(family, lm_head=False), tiny_tokenizer(), pooling="mean")
     model.save_pretrained(tmp_path / "bi")
     texts = {f"id-{number}": f"the copper lantern {number}" for number in range(300)}
-    write_rows(tmp_path / "corpus.jsonl", [{"id": key, "text": text} for key, text in texts.items()])
+    given = [{"id": key, "text": text} for key, text in texts.items()]
+    given += [
+        {"_id": "2020-01-01", "title": "2021-05-06", "text": None},
+        {"_id": 7, "title": "time", "text": "2021-01-02"},
+    ]
+    write_rows(tmp_path / "corpus.jsonl", given)
+    texts |= {"2020-01-01": "2021-05-06", "7": "time 2021-01-02"}
     argv = [
         "--model",
         tmp_path / "bi",
