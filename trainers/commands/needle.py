@@ -99,7 +99,11 @@ def load_model(
     batch = {} if arguments.chunk_batch_size is None else {"chunk_batch_size": arguments.chunk_batch_size}
     looking = tuple(method for method in methods if method != ALONE)
     settings = {**batch, **loading.settings()}
-    return load_srlm(arguments.model, settings, methods=looking, check=check, plain=plain_test, **loading.keywords())
+    model = load_srlm(arguments.model, settings, methods=looking, check=check, plain=plain_test, **loading.keywords())
+    if model.config.target_size is None:  # which would be half of the window
+        model.config.target_size = model.config.chunk_size
+        model.config.check()
+    return model
 
 
 def plain_test(config: Any, given: dict[str, Any]) -> dict[str, Any]:
