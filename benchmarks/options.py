@@ -27,9 +27,11 @@ class Options:
     reference: Path | None = None
     every: bool = False
 
-    def sizes(self, own: Mapping[str, tuple[str, ...]], slow: Mapping[str, tuple[str, ...]] = {}) -> tuple[str, ...]:
-        """The sizes to run, from those that a row has for each device type, and those that take long."""
+    def sizes(
+        self, own: Mapping[str, tuple[str, ...]], slow: Mapping[str, tuple[str, ...]] | None = None
+    ) -> tuple[str, ...]:
+        """The sizes to run: those that a row has for each device type, and `slow` ones where all are asked for."""
         if self.quick:
             return ("quick",)
-        slower = slow.get(self.device.type, ()) if self.every else ()
+        slower = slow.get(self.device.type, ()) if slow and self.every else ()
         return (self.size,) if self.size else (*own[self.device.type], *slower)

@@ -18,7 +18,7 @@ from typing import Any
 import ray
 
 from trainers.data.readers import without_surrogates
-from trainers.data.texts import row_text
+from trainers.data.texts import row_id, row_text
 from trainers.models.load import load_biencoder
 
 LINE = "line of the file"
@@ -36,17 +36,22 @@ class Embed:
         rows = batch.to_pylist()
         if batch.column_names == [LINE]:
             rows = [without_surrogates(json.loads(row[LINE])) for row in rows if row[LINE].strip()]
-        texts = [row_text(row, self.field, f"The row {str(row)[:200]}") for row in rows]
+        texts = [row_text(row, self.field, named(row)) for row in rows]
         found = self.model.encode(texts, role=self.role, batch_size=32, show_progress=False)
         return {"id": [id_of(row) for row in rows], "text": texts, "embedding": found.cpu().numpy()}
 
 
 def id_of(row: dict[str, Any]) -> str:
     """`_id` or `id` of a row; ValueError where it has none."""
-    value = row.get("_id") if row.get("_id") is not None else row.get("id")
-    if not isinstance(value, str | int) or isinstance(value, bool):
-        raise ValueError(f"The row {str(row)[:200]} has the id {value!r}; it must be a text or a whole number.")
-    return str(value)
+    found = row_id(row, lambda: named(row))
+    if found is None:
+        raise ValueError(f"{named(row)} has no id: give each row an `_id`.")
+    return found
+
+
+def named(row: dict[str, Any]) -> str:
+    """A row in an error."""
+    return f"The row {str(row)[:200]}"
 
 
 def read(data: str) -> Any:

@@ -17,7 +17,7 @@ from .generation_srlm import DEFAULT_NEW_TOKENS, option, with_tokenizer
 from .planning_srlm import check_components, replaces
 from .positions_srlm import position_limit
 from .retrieval_srlm import arrange, top_k
-from .tokenizers_srlm import behind_bos
+from .tokenizers_srlm import behind_bos, text_ids
 from .turns_srlm import turn_scores
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def _turn_starts(model: "SelfRetrievalLM", messages: list[Message]) -> list[int]
         if place >= 0:  # a template may leave a message out, or write it anew
             cursor = place + len(message["content"].strip())
     if not tokenizer.is_fast:
-        return [len(tokenizer(text[:place], add_special_tokens=False, verbose=False)["input_ids"]) for place in places]
+        return [len(ids) for ids in text_ids(tokenizer, [text[:place] for place in places])]
     read = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     ends = [end for _, end in read["offset_mapping"]]
     return [bisect_right(ends, place) for place in places]

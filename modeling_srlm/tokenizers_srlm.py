@@ -26,7 +26,7 @@ def text_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[l
     Special tokens that the tokenizer would put around a text are left out: an EOS behind it ends what is to go on, and
     takes the place of a token that is scored; a BOS before it is the matter of `add_bos`.
     """
-    return tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+    return tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"] if texts else []
 
 
 def behind_bos(config: SelfRetrievalConfig, ids: list[int]) -> list[int]:

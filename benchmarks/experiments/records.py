@@ -6,7 +6,7 @@ the fields that say what was measured.
 
 import json
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +54,8 @@ class Ranked:
     """Ranks of the same queries' right passages, found by one kind of retriever under several seeds."""
 
     def __init__(self, rows: Sequence[Result]):
-        self.by_seed = {row.get("seed"): reciprocal_ranks(row["ranks"]) for row in rows}
-        self.runs = list(self.by_seed.values())
+        self.by_seed = {row.get("seed"): row for row in rows}
+        self.runs = [reciprocal_ranks(row["ranks"]) for row in rows]
 
     def spread(self) -> str:
         """Mean MRR@10 over the seeds, and the range."""
@@ -73,15 +73,8 @@ class Ranked:
         Seeds are paired, too: of the other those that are ours, where it has all of them.
         """
         if self.by_seed.keys() < other.by_seed.keys():
-            other = other.of_seeds(self.by_seed)
+            other = Ranked([other.by_seed[seed] for seed in self.by_seed])
         return paired(self.of_queries(), other.of_queries())
-
-    def of_seeds(self, seeds: Iterable[Any]) -> "Ranked":
-        """The runs under these seeds alone."""
-        chosen = Ranked([])
-        chosen.by_seed = {seed: self.by_seed[seed] for seed in seeds}
-        chosen.runs = list(chosen.by_seed.values())
-        return chosen
 
 
 def change(rows: dict[str, Result], base: dict[str, Result]) -> Interval | None:

@@ -82,7 +82,9 @@ def train(task: Task, method: str, options: argparse.Namespace, seed: int) -> Se
     """The model after so many steps of training with this retrieval method."""
     torch.manual_seed(seed)  # of the adapters
     model = task.build(method)
-    adapter = task.rank and LoraConfig(r=task.rank, lora_alpha=2 * task.rank, target_modules="all-linear")
+    adapter = None
+    if task.rank is not None:
+        adapter = LoraConfig(r=task.rank, lora_alpha=2 * task.rank, target_modules="all-linear")
     with tempfile.TemporaryDirectory() as folder:
         arguments = SelfRetrievalTrainingArguments(
             folder,
@@ -101,7 +103,7 @@ def train(task: Task, method: str, options: argparse.Namespace, seed: int) -> Se
             use_cpu=not torch.cuda.is_available(),
         )
         texts = [{"text": document.text} for document in standard_library("train") if len(document.text) > LEAST_CHARS]
-        SelfRetrievalTrainer(model, arguments, texts, peft_config=adapter or None).train()
+        SelfRetrievalTrainer(model, arguments, texts, peft_config=adapter).train()
     return model
 
 

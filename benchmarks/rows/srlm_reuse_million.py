@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from modeling_srlm import SelfRetrievalLM
+from modeling_srlm.tokenizers_srlm import text_ids
 from trainers.embedded import BACKBONE_FOLDER
 from trainers.embedded.corpus import standard_library
 
@@ -66,7 +67,7 @@ def text_of(model: SelfRetrievalLM, length: int) -> torch.Tensor:
     parts: list[torch.Tensor] = []
     count = 0
     for document in cycle(standard_library("train")):
-        ids = model.tokenizer(document.text, add_special_tokens=False, verbose=False)["input_ids"]
+        (ids,) = text_ids(model.tokenizer, [document.text])
         parts, count = [*parts, torch.tensor(ids, dtype=torch.long)], count + len(ids)
         if count >= length:
             return torch.cat(parts)[:length].to(model.device)

@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import (
     ADAPTER_CONFIG_NAME,
@@ -62,7 +62,7 @@ def load_backbone_weights(auto_class: Any, source: str | os.PathLike, keywords: 
         refuse_ours(str(source), (read_json(source, CONFIG_NAME, loading) or {}).get("model_type"))
     try:
         model = auto_class.from_pretrained(source, **loading)
-    except (SafetensorError, OSError, AttributeError, LookupError, TypeError, ValueError) as error:
+    except Exception as error:
         if (damaged := damage(source, loading, error)) is not None:  # of a repo: a folder was looked at
             raise damaged from error
         raise

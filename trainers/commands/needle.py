@@ -95,21 +95,21 @@ def load_test(arguments: NeedleArguments, settings: NeedleSettings, loading: Loo
 def load_model(
     arguments: NeedleArguments, methods: list[str], loading: LookbackArguments, check: Any = None
 ) -> SelfRetrievalLM:
-    """The model for these methods; what is not said is that of its repo, or of a plain LM as `plain_test` has it."""
+    """The model for these methods; where neither options nor its repo name a `target_size`, a chunk of the window is
+    kept for the answer, which is short."""
     batch = {} if arguments.chunk_batch_size is None else {"chunk_batch_size": arguments.chunk_batch_size}
     looking = tuple(method for method in methods if method != ALONE)
     settings = {**batch, **loading.settings()}
     model = load_srlm(arguments.model, settings, methods=looking, check=check, plain=plain_test, **loading.keywords())
-    if model.config.target_size is None:  # which would be half of the window
+    if model.config.target_size is None:  # elsewhere that is half of the window
         model.config.target_size = model.config.chunk_size
         model.config.check()
     return model
 
 
 def plain_test(config: Any, given: dict[str, Any]) -> dict[str, Any]:
-    """Settings for a plain LM: a chunk of the window is kept for the answer, which is short."""
-    settings = plain_settings(config, given)
-    return {**settings, "target_size": settings["chunk_size"]}
+    """Settings for a plain LM, which names no `target_size`."""
+    return {**plain_settings(config, given), "target_size": None}
 
 
 def describe(arguments: NeedleArguments, model: SelfRetrievalLM, results: NeedleResults) -> list[tuple[str, str]]:

@@ -2,7 +2,8 @@
 
 import hashlib
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,10 +89,8 @@ class IdentifiedTexts(Sequence[str]):
         return row_text(row, self.field, self.rows.where(number))
 
     def _id(self, row: Row, number: int) -> str:
-        value = row.get("_id") if row.get("_id") is not None else row.get("id")
-        if value is not None and (not isinstance(value, str | int) or isinstance(value, bool)):
-            raise ValueError(f"{self.rows.where(number)}: the id is {value!r}; it must be a text or a whole number.")
-        return str(self.first + number if value is None else value)
+        found = row_id(row, partial(self.rows.where, number))
+        return str(self.first + number) if found is None else found
 
 
 def _slice(numbers: range) -> slice:
@@ -101,6 +100,14 @@ def _slice(numbers: range) -> slice:
 def is_text_file(path: str | Path) -> bool:
     """Whether a file's lines are texts, and not rows."""
     return Path(path).is_file() and not is_data_file(Path(path))
+
+
+def row_id(row: Mapping[str, Any], where: Callable[[], str]) -> str | None:
+    """`_id` or `id` of a row as text, None where it has neither; ValueError, naming `where()`, for another value."""
+    value = row.get("_id") if row.get("_id") is not None else row.get("id")
+    if value is not None and (not isinstance(value, str | int) or isinstance(value, bool)):
+        raise ValueError(f"{where()}: the id is {value!r}; it must be a text or a whole number.")
+    return None if value is None else str(value)
 
 
 def row_text(row: Mapping[str, Any], field: str, where: str) -> str:

@@ -7,6 +7,7 @@ import torch
 
 from modeling_llara import build_row
 from modeling_srlm import SelfRetrievalLM
+from modeling_srlm.tokenizers_srlm import text_ids
 
 from ..embedded import BACKBONE_FOLDER
 from ..embedded.corpus import Document, code_pairs, standard_library
@@ -68,7 +69,7 @@ def run_embedded(options: DemoArguments) -> Findings:
 
 def tokenized(lm: SelfRetrievalLM, documents: Sequence[Document], length: int) -> list[TokenizedDocument]:
     """The documents, each cut to its first `length` tokens."""
-    ids = lm.tokenizer([document.text for document in documents], add_special_tokens=False, verbose=False)["input_ids"]
+    ids = text_ids(lm.tokenizer, [document.text for document in documents])
     return [
         TokenizedDocument(document.name, torch.tensor(row[:length]))
         for document, row in zip(documents, ids, strict=True)

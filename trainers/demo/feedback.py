@@ -12,6 +12,7 @@ import torch
 from tqdm.auto import tqdm
 
 from modeling_srlm import SelfRetrievalLM
+from modeling_srlm.tokenizers_srlm import text_ids
 
 from ..data.sources import Row
 from ..embedded.corpus import CodePair, Document
@@ -69,7 +70,7 @@ def _score_rows(lm: SelfRetrievalLM, rows: list[Row], code_chars: int) -> None:
 def chunk_rows(lm: SelfRetrievalLM, documents: Sequence[Document], count: int, length: int, seed: int) -> list[Row]:
     """Rows from `count` prefixes of long documents: each target chunk's query, and candidates among its keys."""
     generator = random.Random(seed)
-    ids = lm.tokenizer([document.text for document in documents], add_special_tokens=False, verbose=False)["input_ids"]
+    ids = text_ids(lm.tokenizer, [document.text for document in documents])
     least = min(length, max(map(len, ids))) // 2  # texts may all be shorter than `length`, and are read whole then
     long = [text for text in ids if len(text) >= least]
     rows = []

@@ -15,6 +15,7 @@ import torch
 
 from modeling_biencoder import BiEncoderModel
 from modeling_srlm import SelfRetrievalLM
+from modeling_srlm.tokenizers_srlm import text_ids
 
 from ..data.sources import Row
 from ..embedded.corpus import CodePair, Document, code_pairs, language_reference, standard_library
@@ -89,7 +90,7 @@ def _long_ones(
     found: list[TokenizedDocument] = []
     for document in documents:
         text = document.text[: 8 * options.document_length]
-        ids = lm.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"][: options.document_length]
+        ids = text_ids(lm.tokenizer, [text])[0][: options.document_length]
         if len(ids) == options.document_length and len(found) != options.max_documents:
             found.append(TokenizedDocument(document.name, torch.tensor(ids)))
     if not found:

@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 from modeling_srlm import SelfRetrievalConfig, SelfRetrievalLM
 from modeling_srlm.chunking_srlm import chunks_without_keys
 from modeling_srlm.planning_srlm import Plan
+from modeling_srlm.tokenizers_srlm import text_ids
 
 from ..data.faithful import placed
 from ..data.sources import Row, text_field
@@ -66,7 +67,7 @@ def check_lengths(config: SelfRetrievalConfig, document_length: int | None, leng
 
 def count_document(row: Row, number: int, tokenizer: Any) -> int:
     """The tokens of a document, the row `number` of its data."""
-    return len(tokenizer(text_field(row, "text", number), add_special_tokens=False, verbose=False)["input_ids"])
+    return len(text_ids(tokenizer, [text_field(row, "text", number)])[0])
 
 
 def score_prefix(
@@ -184,7 +185,7 @@ class DocumentFeedback:
 
     def _ids(self, number: int) -> torch.Tensor:
         if self._tokens[0] != number:
-            ids = self.lm.tokenizer(self._text(number), add_special_tokens=False, verbose=False)["input_ids"]
+            (ids,) = text_ids(self.lm.tokenizer, [self._text(number)])
             self._tokens = (number, torch.tensor(ids))
         return self._tokens[1]
 

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
+from modeling_srlm.tokenizers_srlm import text_ids
+
 from ..data.sources import Row, RowError, optional_text, text_field, text_fields
 
 TARGETS = ("answer", "query")
@@ -122,4 +124,4 @@ def place_space(question: Question, tokenizer: PreTrainedTokenizerBase) -> Quest
 
 def count_tokens(text: str, tokenizer: PreTrainedTokenizerBase) -> int:
     """Tokens of a text alone, without special tokens."""
-    return len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+    return len(text_ids(tokenizer, [text])[0])

@@ -199,8 +199,8 @@ def load_srlm(
     not fit the model, and for one of the methods that needs a retriever where there is none.
     """
     found = look(source, **loading)
-    of_retriever: dict[str, Any] = {"retriever_revision": retriever_revision, "retriever_preset": retriever_preset}
-    of_retriever["retriever_base"] = retriever_base
+    of_retriever: dict[str, Any] = {"retriever_revision": retriever_revision, "retriever_preset": retriever_preset,
+                                    "retriever_base": retriever_base}  # fmt: skip
     if found.model_type != SelfRetrievalConfig.model_type:
         check_plain(source, found.model_type, SelfRetrievalConfig.model_type)
         place = of_backbone(found, loading)

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from modeling_srlm.tokenizers_srlm import text_ids
+
 from ..data.documents import document_table, document_text
 from ..embedded.corpus import standard_library
 
@@ -112,7 +114,7 @@ def going_on(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[
     """The token ids of texts that stand behind others: without the blank that some tokenizers put before a text."""
 
     def ids_of(*texts: str) -> list[list[int]]:
-        return tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+        return text_ids(tokenizer, texts)
 
     before, behind, alone = ids_of("\n", "\nx", "x")
     if behind == before + alone or behind[: len(before)] != before:

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from modeling_srlm.tokenizers_srlm import text_ids
+
 from .haystack import Haystack, going_on
 from .settings import Cell
 
@@ -107,7 +109,7 @@ class TaskMaker:
         message = INTRODUCTION + _HOLE + QUESTION.format(key=key)
         written = in_template(self.tokenizer, message) if self.chat else f"{message}\n"
         before, _, after = written.partition(_HOLE)
-        first = self.tokenizer(before, add_special_tokens=False, verbose=False)["input_ids"]
+        first = text_ids(self.tokenizer, [before])[0]
         if self.bos is not None and first[:1] != [self.bos]:  # some chat templates have it
             first = [self.bos, *first]
         return torch.tensor(first, dtype=torch.long), self._behind(after + ANSWER.format(key=key))

@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from modeling_srlm import SelfRetrievalLM, SelfRetrievalOutput
+from modeling_srlm.tokenizers_srlm import text_ids
 
 from ..jobs.processes import place, shared
 from ..models.components import check_retriever
@@ -146,7 +147,7 @@ def _check_size(name: str, value: int | None) -> None:
 
 def tokenize_texts(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[torch.Tensor]:
     """Token ids of each text that has at least two tokens, which is what it takes to predict one."""
-    ids = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+    ids = text_ids(tokenizer, texts)
     return [torch.tensor(row) for row in ids if len(row) > 1]
 
 
